@@ -1,0 +1,42 @@
+# Short names for what a person types and CI runs; anything longer than a command lives in scripts/.
+
+.DEFAULT_GOAL := help
+
+# cargo and go already use every core, and the phases of `test` are meant to fail in order, the cheapest first.
+.NOTPARALLEL:
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## start a hub with the default settings
+	cargo run --release -- serve
+
+.PHONY: build
+build: ## build the release binary, target/release/switchyard
+	cargo build --release --locked
+
+.PHONY: tools
+tools: ## install what the tests need into .tools/
+	scripts/install-tools.sh
+
+.PHONY: test
+test: lint ## check and test everything, installing what it needs
+	cargo build --locked --features tools-tests --bins --examples
+	cargo test --locked --features tools-tests
+
+.PHONY: lint
+lint: tools ## check formatting, lints, the protos and the manifests
+	cargo fmt --check
+	cargo clippy --locked --all-targets --features tools-tests -- -D warnings
+	.tools/bin/buf lint
+	scripts/check-k8s.sh
+
+.PHONY: fmt
+fmt: ## format the Rust code
+	cargo fmt
+
+.PHONY: clean
+clean: ## remove what was built; .tools/ stays, since it takes minutes to make
+	cargo clean

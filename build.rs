@@ -1,0 +1,73 @@
+//! Makes the Rust forms of `proto/` with protox, so that no protoc is needed on the machine.
+//!
+//! Two forms are made of the same contract:
+//! - `client`: messages and tonic clients as any user would generate them; `cli/`, `bench/` and the tests use them.
+//! - `wire`: what the hub itself decodes and encodes. In it the events inside a publish and inside a delivery are plain
+//!   `bytes`. On the wire a nested message and a bytes field are the same thing, so the hub can validate an event once,
+//!   keep the fields it does not know, and share the encoded form with every subscriber (docs/adr/0002).
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message as _;
+use prost_types::{FileDescriptorSet, field_descriptor_proto::Type};
+
+/// Fields that the hub passes on without decoding: (message, field).
+const OPAQUE_FIELDS: [(&str, &str); 2] = [("PublishRequest", "events"), ("Events", "events")];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=build.rs");
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler
+        .include_imports(true)
+        .include_source_info(true)
+        .open_files(["switchyard/v1/hub_service.proto", "grpc/health/v1/health.proto"])?;
+    fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
+
+    let contract = compiler.file_descriptor_set();
+    // tonic-health has the health client.
+    let mut files = contract.clone();
+    files.file.retain(|file| file.package() != "grpc.health.v1");
+    generate(&out.join("client"), files, true)?;
+    generate(&out.join("wire"), with_opaque_events(contract)?, false)
+}
+
+fn generate(dir: &PathBuf, files: FileDescriptorSet, client: bool) -> Result<(), Box<dyn Error>> {
+    fs::create_dir_all(dir)?;
+    tonic_prost_build::configure()
+        .out_dir(dir)
+        .build_client(client)
+        .build_server(!client)
+        .bytes(".")
+        .extern_path(".google.rpc", "::tonic_types::pb")
+        // tonic-health lacks only the newer List call.
+        .extern_path(".grpc.health.v1.HealthCheckRequest", "::tonic_health::pb::HealthCheckRequest")
+        .extern_path(".grpc.health.v1.HealthCheckResponse", "::tonic_health::pb::HealthCheckResponse")
+        .compile_fds(files)?;
+    Ok(())
+}
+
+/// The same contract with `OPAQUE_FIELDS` as bytes and without `HubService`, whose paths the hub serves by hand.
+fn with_opaque_events(mut set: FileDescriptorSet) -> Result<FileDescriptorSet, Box<dyn Error>> {
+    let mut changed = 0;
+    for file in set.file.iter_mut().filter(|f| f.package() == "switchyard.v1") {
+        file.service.clear();
+        for message in &mut file.message_type {
+            let name = message.name().to_owned();
+            for field in &mut message.field {
+                if OPAQUE_FIELDS.contains(&(name.as_str(), field.name())) {
+                    field.set_type(Type::Bytes);
+                    field.type_name = None;
+                    changed += 1;
+                }
+            }
+        }
+    }
+    if changed != OPAQUE_FIELDS.len() {
+        return Err("an opaque field of build.rs is no longer in the contract".into());
+    }
+    // A round trip proves that the changed descriptors are still well formed.
+    Ok(FileDescriptorSet::decode(set.encode_to_vec().as_slice())?)
+}

@@ -1,0 +1,40 @@
+//! `switchyard health`.
+
+use anyhow::{bail, ensure};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use super::client::{Target, explain};
+
+/// Ask a hub whether it serves; exit code 0 if it does.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  switchyard health\n  switchyard health readiness --server http://127.0.0.1:8080 --json"
+)]
+pub struct Health {
+    /// What to ask about: empty for the whole hub, liveness, readiness, or the full name of a service
+    #[arg(default_value = "")]
+    service: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Health {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let mut client = HealthClient::new(self.target.channel().await?);
+        let request = HealthCheckRequest { service: self.service.clone() };
+        let response = client.check(request).await.map_err(|status| explain(&status))?;
+        let Ok(status) = ServingStatus::try_from(response.into_inner().status) else {
+            bail!("the hub answered with a status this program does not know");
+        };
+        if self.json {
+            println!("{}", serde_json::json!({ "service": self.service, "status": status.as_str_name() }));
+        } else {
+            println!("{}", status.as_str_name());
+        }
+        ensure!(status == ServingStatus::Serving, "the hub does not serve");
+        Ok(())
+    }
+}

@@ -1,0 +1,72 @@
+//! The command line: one file per command. Commands talk to a hub through the generated client and nothing else, so
+//! everything they do any client can do.
+
+mod client;
+mod health;
+mod publish;
+mod subscribe;
+
+pub use client::Target;
+
+use crate::config::Flags;
+
+/// An event hub that speaks plain gRPC.
+#[derive(Debug, clap::Parser)]
+#[command(name = "switchyard", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  switchyard serve
+  switchyard sub 'orders.>'
+  switchyard pub orders.eu.created 'hello'
+  switchyard health
+
+Every command has examples of its own: switchyard pub --help";
+
+/// What to do.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Run a hub
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(Flags),
+    /// Everything that talks to a hub.
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+const SERVE_EXAMPLES: &str = "\
+Options come from the defaults, the file, SWITCHYARD_... variables and flags; the last one counts. Every key of the
+file has a variable: sessions.max is SWITCHYARD_SESSIONS_MAX. All of them: docs/operations.md.
+
+Examples:
+  switchyard serve
+  switchyard serve --listen 0.0.0.0:50051 --ops-listen 0.0.0.0:8080
+  switchyard serve --config hub.toml --set sessions.max_subscriptions=1000000
+  SWITCHYARD_LOG=debug switchyard serve";
+
+/// Commands that talk to a hub.
+#[derive(Debug, clap::Subcommand)]
+pub enum ClientCommand {
+    /// Publish an event, or one for every line of standard input
+    Pub(publish::Publish),
+    /// Subscribe and print what comes
+    Sub(subscribe::Subscribe),
+    /// Ask a hub whether it serves; exit code 0 if it does
+    Health(health::Health),
+}
+
+impl ClientCommand {
+    /// Runs the command to its end.
+    pub async fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Pub(command) => command.run().await,
+            Self::Sub(command) => command.run().await,
+            Self::Health(command) => command.run().await,
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! `switchyard pub`.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use serde_json::json;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Stdin},
+    sync::mpsc,
+};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+
+use super::client::{Target, explain, explain_message};
+use crate::proto::v1::{
+    Event, PublishRequest, PublishResponse, SessionRequest, SessionResponse, event::Payload, session_request::Command,
+    session_response::Frame,
+};
+
+/// Lines that are ready go out together, at most this many,
+const MOST_EVENTS: usize = 500;
+/// or about this many bytes: a frame may have 4 MiB.
+const MOST_BYTES: usize = 1024 * 1024;
+/// So many publishes may be without an answer.
+const MOST_UNANSWERED: usize = 16;
+/// How often progress is told.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Publish an event, or one for every line of standard input.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  switchyard pub orders.eu.created 'hello'
+  switchyard pub rates.eur 1.0931 --key eur --attribute unit=usd --json
+  tail -f access.log | switchyard pub logs.web")]
+pub struct Publish {
+    /// Where to, such as orders.eu.created
+    topic: String,
+    /// The payload; without it every line of standard input is one
+    text: Option<String>,
+    /// Name the event
+    #[arg(long, default_value = "", hide_default_value = true)]
+    id: String,
+    /// Say what kind of thing happened
+    #[arg(long = "type", value_name = "TYPE", default_value = "", hide_default_value = true)]
+    kind: String,
+    /// Say who publishes
+    #[arg(long, default_value = "", hide_default_value = true)]
+    source: String,
+    /// Set the ordering key
+    #[arg(long, default_value = "", hide_default_value = true)]
+    key: String,
+    /// Set the media type of the payload
+    #[arg(long, value_name = "TYPE", default_value = "", hide_default_value = true)]
+    content_type: String,
+    /// Add an attribute; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = attribute)]
+    attribute: Vec<(String, String)>,
+    /// Print one JSON object at the end
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+fn attribute(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("wants NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+impl Publish {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let tally = match &self.text {
+            Some(text) => self.publish_one(text.clone()).await?,
+            None => self.publish_lines().await?,
+        };
+        tally.tell(self.json);
+        Ok(())
+    }
+
+    fn event(&self, text: String) -> Event {
+        Event {
+            id: self.id.clone(),
+            topic: self.topic.clone(),
+            r#type: self.kind.clone(),
+            source: self.source.clone(),
+            key: self.key.clone(),
+            content_type: self.content_type.clone(),
+            attributes: self.attribute.iter().cloned().collect::<HashMap<_, _>>(),
+            payload: Some(Payload::Text(text)),
+            ..Default::default()
+        }
+    }
+
+    async fn publish_one(&self, text: String) -> anyhow::Result<Tally> {
+        let request = PublishRequest { events: vec![self.event(text)], precondition: None };
+        let mut tally = Tally::new();
+        let response = self.target.hub().await?.publish(request).await.map_err(|status| explain(&status))?;
+        tally.add(&response.into_inner())?;
+        Ok(tally)
+    }
+
+    async fn publish_lines(&self) -> anyhow::Result<Tally> {
+        let mut client = self.target.hub().await?;
+        let (commands, receiver) = mpsc::channel(MOST_UNANSWERED);
+        let response = client.session(ReceiverStream::new(receiver)).await.map_err(|status| explain(&status))?;
+        let mut frames = response.into_inner();
+        let mut lines = Lines::new();
+        let mut tally = Tally::new();
+        let mut commands = Some(commands);
+        let mut unanswered = 0_usize;
+        let mut progress = tokio::time::interval(PROGRESS_INTERVAL);
+        progress.tick().await;
+        loop {
+            if commands.is_none() && unanswered == 0 {
+                return Ok(tally);
+            }
+            tokio::select! {
+                biased;
+                _ = tokio::signal::ctrl_c() => return Ok(tally),
+                frame = frames.next() => match frame {
+                    None => bail!("the hub ended the session"),
+                    Some(Err(status)) => return Err(explain(&status)),
+                    Some(Ok(frame)) => unanswered -= usize::from(tally.answer(frame)?),
+                },
+                _ = progress.tick() => tally.tell_progress(),
+                batch = lines.next(), if commands.is_some() && unanswered < MOST_UNANSWERED => {
+                    let texts = batch.context("cannot read standard input")?;
+                    if texts.is_empty() {
+                        commands = None;
+                        continue;
+                    }
+                    let events = texts.into_iter().map(|text| self.event(text)).collect();
+                    let publish = Command::Publish(PublishRequest { events, precondition: None });
+                    let request = SessionRequest { request_id: 1, command: Some(publish) };
+                    if let Some(commands) = &commands {
+                        // The channel has room for all that may be unanswered; it fails only if the session is over,
+                        // which the next frame tells.
+                        commands.try_send(request).ok();
+                        unanswered += 1;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Standard input, in batches of the lines that are there.
+struct Lines {
+    input: BufReader<Stdin>,
+    /// A line that has begun; kept when waiting for its end is given up.
+    partial: Vec<u8>,
+}
+
+impl Lines {
+    fn new() -> Self {
+        Self { input: BufReader::with_capacity(64 * 1024, tokio::io::stdin()), partial: Vec::new() }
+    }
+
+    /// Waits for one line and takes those behind it that need no waiting. Empty at the end. Cancel-safe: what has been
+    /// read of a line is kept.
+    async fn next(&mut self) -> std::io::Result<Vec<String>> {
+        let mut lines = Vec::new();
+        let mut bytes = 0;
+        loop {
+            let read = self.input.read_until(b'\n', &mut self.partial).await?;
+            if read == 0 && self.partial.is_empty() {
+                return Ok(lines);
+            }
+            let mut line = std::mem::take(&mut self.partial);
+            if line.last() == Some(&b'\n') {
+                line.pop();
+            }
+            bytes += line.len();
+            lines.push(String::from_utf8_lossy(&line).into_owned());
+            let more_is_there = self.input.buffer().contains(&b'\n');
+            if !more_is_there || lines.len() == MOST_EVENTS || bytes >= MOST_BYTES {
+                return Ok(lines);
+            }
+        }
+    }
+}
+
+/// What has come of a publish so far.
+struct Tally {
+    start: Instant,
+    events: u64,
+    matched: i64,
+}
+
+impl Tally {
+    fn new() -> Self {
+        Self { start: Instant::now(), events: 0, matched: 0 }
+    }
+
+    fn add(&mut self, response: &PublishResponse) -> anyhow::Result<()> {
+        for result in &response.results {
+            if let Some(status) = &result.status {
+                return Err(explain_message(status));
+            }
+            self.events += 1;
+            self.matched += result.matched;
+        }
+        Ok(())
+    }
+
+    /// True when the frame answers a publish.
+    fn answer(&mut self, frame: SessionResponse) -> anyhow::Result<bool> {
+        match frame.frame {
+            Some(Frame::Published(response)) => self.add(&response).map(|()| true),
+            Some(Frame::Error(status)) => Err(explain_message(&status)),
+            Some(Frame::Draining(_)) => {
+                eprintln!("the hub is shutting down");
+                Ok(false)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn rate(&self) -> f64 {
+        self.events as f64 / self.start.elapsed().as_secs_f64().max(f64::EPSILON)
+    }
+
+    fn tell_progress(&self) {
+        eprintln!("{} events, {:.0} a second", self.events, self.rate());
+    }
+
+    fn tell(&self, json: bool) {
+        if json {
+            println!("{}", json!({ "events": self.events, "matched": self.matched }));
+        } else {
+            println!("published {}, matched {}", self.events, self.matched);
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! From what the outbox hands out to bytes on the wire.
+//!
+//! Events are already encoded: an `events` frame is a short header and copies of them. Everything else is rare and goes
+//! through the generated messages. The frames of `Subscribe` have the same field numbers as those of `Session`, so one
+//! encoding serves both.
+
+use bytes::Bytes;
+use prost::{
+    Message,
+    encoding::{encode_varint, encoded_len_varint},
+};
+
+use super::{
+    status,
+    wire::{
+        PREFIX_BYTES, prefix,
+        v1::{self as wire, session_response::Frame as Wire},
+    },
+};
+use crate::{
+    model::{End, Grant, Reason, limits},
+    outbox::{Batch, Frame, GapReason, Item, Published, Reply, Subscribed, Welcome},
+    telemetry::Metrics,
+};
+
+/// `SessionResponse.events`, length-delimited.
+const KEY_EVENTS: u8 = (4 << 3) | 2;
+/// `Events.subscription_id`, a varint.
+const KEY_SUBSCRIPTION_ID: u8 = 1 << 3;
+/// Room for a frame that is not events; more is found when it is needed.
+const USUAL_FRAME_BYTES: usize = 64;
+
+/// Encodes a batch, and counts it.
+pub(super) fn encode(batch: &mut Batch, metrics: &Metrics) -> Bytes {
+    let event_bytes: usize = batch.events.iter().map(|event| event.encoded().len()).sum();
+    let mut out = Vec::with_capacity(event_bytes + batch.items.len() * USUAL_FRAME_BYTES);
+    let mut events = batch.events.iter();
+    for item in batch.items.drain(..) {
+        match item {
+            Item::Reply(reply) => {
+                count(&reply.frame, metrics);
+                put_reply(&mut out, reply);
+            }
+            Item::Events { subscription_id, count } => {
+                let some = &events.as_slice()[..count];
+                events.nth(count - 1);
+                let entries: usize = some.iter().map(|event| event.encoded().len()).sum();
+                put_events_header(&mut out, subscription_id, entries);
+                for event in some {
+                    out.extend_from_slice(event.encoded());
+                }
+            }
+        }
+    }
+    metrics.sent(batch.events.len(), event_bytes, out.len());
+    batch.clear();
+    out.into()
+}
+
+/// Everything of an `events` frame but its entries, which are `entries` bytes.
+fn put_events_header(out: &mut Vec<u8>, subscription_id: i64, entries: usize) {
+    // As protobuf has it for a signed integer that is not zigzag.
+    let id = subscription_id.cast_unsigned();
+    let inner = 1 + encoded_len_varint(id) + entries;
+    let message = 1 + encoded_len_varint(inner as u64) + inner;
+    out.extend_from_slice(&prefix(message));
+    out.push(KEY_EVENTS);
+    encode_varint(inner as u64, out);
+    out.push(KEY_SUBSCRIPTION_ID);
+    encode_varint(id, out);
+}
+
+fn put_reply(out: &mut Vec<u8>, reply: Reply) {
+    let message = wire::SessionResponse { request_id: reply.request_id, frame: Some(frame(reply.frame)) };
+    put_message(out, &message);
+}
+
+/// A message with its prefix.
+pub(super) fn put_message(out: &mut Vec<u8>, message: &impl Message) {
+    let len = message.encoded_len();
+    out.reserve(PREFIX_BYTES + len);
+    out.extend_from_slice(&prefix(len));
+    message.encode_raw(out);
+}
+
+fn count(frame: &Frame, metrics: &Metrics) {
+    match frame {
+        Frame::Gap { count, .. } => metrics.gap_told(*count),
+        Frame::Ended { end, .. } => metrics.subscription_ended(status::of_end(end).reason.name()),
+        _ => {}
+    }
+}
+
+fn frame(frame: Frame) -> Wire {
+    match frame {
+        Frame::Welcome(welcome) => Wire::Welcome(self::welcome(&welcome)),
+        Frame::Subscribed(subscribed) => Wire::Subscribed(self::subscribed(subscribed)),
+        Frame::Ended { subscription_id, end } => Wire::Ended(ended(subscription_id, &end)),
+        Frame::Gap { subscription_id, count, reason } => Wire::Gap(wire::Gap {
+            subscription_id,
+            count: count.cast_signed(),
+            from_sequence: 0,
+            to_sequence: 0,
+            reason: match reason {
+                GapReason::Overflow => wire::GapReason::Overflow,
+                GapReason::Conflated => wire::GapReason::Conflated,
+            }
+            .into(),
+        }),
+        Frame::Published(results) => Wire::Published(published(&results)),
+        Frame::Error(error) => Wire::Error(status::of_command(&error, "").message()),
+        Frame::Draining { deadline, reconnect_delay } => Wire::Draining(wire::Draining {
+            deadline: Some(deadline.into()),
+            reconnect_delay: duration(reconnect_delay),
+        }),
+        Frame::Heartbeat(time) => Wire::Heartbeat(wire::Heartbeat { time: Some(time.into()) }),
+        Frame::Pong(nonce) => Wire::Pong(wire::Pong { nonce: nonce.into() }),
+    }
+}
+
+fn welcome(welcome: &Welcome) -> wire::Welcome {
+    let told = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    wire::Welcome {
+        session_id: welcome.session_id.to_string(),
+        node: welcome.node.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        limits: Some(wire::Limits {
+            max_event_bytes: told(welcome.limits.max_event_bytes),
+            max_frame_bytes: told(limits::MAX_FRAME_BYTES),
+            max_subscriptions: told(welcome.limits.max_subscriptions),
+            max_publish_events: limits::MAX_PUBLISH_EVENTS,
+            max_filters: limits::MAX_FILTERS,
+            queue_events: told(welcome.limits.queue_events),
+            queue_bytes: told(welcome.limits.queue_bytes),
+        }),
+        heartbeat_interval: duration(welcome.heartbeat_interval),
+        credential_expiry: None,
+    }
+}
+
+fn subscribed(subscribed: Subscribed) -> wire::Subscribed {
+    let Grant { events, bytes } = subscribed.credit;
+    wire::Subscribed {
+        subscription_id: subscribed.subscription_id,
+        resume_outcome: wire::ResumeOutcome::Fresh.into(),
+        credit: Some(wire::Credit { events, bytes }),
+        automatic_credit: subscribed.automatic_credit,
+        ..Default::default()
+    }
+}
+
+fn ended(subscription_id: i64, end: &End) -> wire::Ended {
+    let fault = status::of_end(end);
+    wire::Ended {
+        subscription_id,
+        status: Some(fault.message()),
+        reason: reason(fault.reason).into(),
+        resume_token: String::new(),
+        retry: Some(wire::RetryAdvice {
+            retry: fault.retry_after.is_some(),
+            delay: fault.retry_after.and_then(duration),
+        }),
+    }
+}
+
+/// The result of every event of a publish.
+pub(super) fn published(results: &[Published]) -> wire::PublishResponse {
+    let result = |(index, result): (usize, &Published)| match result {
+        Ok(matched) => wire::PublishResult { matched: matched.cast_signed(), ..Default::default() },
+        Err(error) => {
+            wire::PublishResult { status: Some(status::of_event(error, index).message()), ..Default::default() }
+        }
+    };
+    wire::PublishResponse { results: results.iter().enumerate().map(result).collect() }
+}
+
+fn duration(duration: std::time::Duration) -> Option<prost_types::Duration> {
+    duration.try_into().ok()
+}
+
+/// The proto's value for a reason.
+fn reason(reason: Reason) -> wire::EndReason {
+    wire::EndReason::from_str_name(&format!("END_REASON_{}", reason.name())).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        grpc::event::{self, EventIds},
+        proto::v1 as client,
+    };
+
+    #[test]
+    fn an_events_frame_is_what_the_contract_says() {
+        let sent: Vec<client::Event> =
+            (0..3).map(|n| client::Event { id: n.to_string(), topic: "a.b".into(), ..Default::default() }).collect();
+        let mut ids = EventIds::new("s".into());
+        let accept = |event: &client::Event| event::accept(&event.encode_to_vec(), 1024, &mut ids).expect("accepted");
+        let mut batch = Batch {
+            items: vec![
+                Item::Events { subscription_id: 300, count: 2 },
+                Item::Reply(Reply { request_id: 9, frame: Frame::Pong("n".into()) }),
+                Item::Events { subscription_id: 1, count: 1 },
+            ],
+            events: sent.iter().map(accept).collect::<Vec<Arc<_>>>(),
+        };
+        let bytes = encode(&mut batch, &Metrics::default());
+        let mut rest = &bytes[..];
+        let mut frames = Vec::new();
+        while let Some((head, tail)) = rest.split_at_checked(PREFIX_BYTES) {
+            let len = u32::from_be_bytes(head[1..].try_into().expect("four bytes")) as usize;
+            let (message, after) = tail.split_at(len);
+            frames.push(client::SessionResponse::decode(message).expect("a frame"));
+            rest = after;
+        }
+        let events = |frame: &client::SessionResponse| match &frame.frame {
+            Some(client::session_response::Frame::Events(events)) => {
+                let got = events.events.iter().filter_map(|e| e.event.clone()).collect::<Vec<_>>();
+                (events.subscription_id, got)
+            }
+            other => panic!("not events: {other:?}"),
+        };
+        assert_eq!(events(&frames[0]), (300, sent[..2].to_vec()));
+        assert_eq!(frames[1].request_id, 9);
+        assert_eq!(events(&frames[2]), (1, sent[2..].to_vec()));
+        assert_eq!(frames.len(), 3);
+    }
+
+    #[test]
+    fn every_reason_has_its_value_in_the_contract() {
+        for known in Reason::ALL {
+            assert_ne!(reason(*known), wire::EndReason::Unspecified, "{}", known.name());
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! `switchyard.v1.HubService`: the three calls, as one tower service.
+//!
+//! Written by hand rather than generated, because its responses are bodies of their own and its requests are cut into
+//! frames without decoding them (docs/adr/0002). The response to `Session` is returned before its first command is
+//! read: many clients wait for the headers before they send anything.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use prost::Message;
+use tokio_stream::StreamExt;
+use tonic::{Code, Status, Streaming, body::Body, server::NamedService};
+use tower::Service;
+
+use super::{
+    command,
+    event::{self, EventIds},
+    frames,
+    session_body::SessionBody,
+    status,
+    wire::{self, RawDecoder, v1},
+};
+use crate::{
+    model::{CommandError, limits::MAX_FRAME_BYTES},
+    net::{Connection, SessionPermit},
+    session::{self, BrokenFraming, Hub, Kind},
+    tasks::{OnPanic, Tasks},
+};
+
+/// Serves the calls of `HubService`.
+#[derive(Debug, Clone)]
+pub(super) struct HubService {
+    hub: Arc<Hub>,
+    tasks: Tasks,
+}
+
+impl NamedService for HubService {
+    const NAME: &'static str = "switchyard.v1.HubService";
+}
+
+impl HubService {
+    pub(super) fn new(hub: Arc<Hub>, tasks: Tasks) -> Self {
+        Self { hub, tasks }
+    }
+
+    async fn call(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        refuse_encoding(&request)?;
+        match request.uri().path().rsplit('/').next() {
+            Some("Session") => self.session(request),
+            Some("Subscribe") => self.subscribe(request).await,
+            Some("Publish") => self.publish(request).await,
+            _ => Err(status::unimplemented("HubService has no such method")),
+        }
+    }
+
+    fn session(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let permit = self.permit(&request)?;
+        let session = self.hub.open(Kind::Many).map_err(|error| refusal(&error))?;
+        let mut ids = EventIds::new(Arc::clone(session.id()));
+        let max_event_bytes = self.hub.options().max_event_bytes;
+        let body = Body::new(SessionBody::new(session.outlet(), permit));
+        let requests = messages(request).map(move |frame| match frame {
+            Ok(frame) => Ok(command::request(frame, max_event_bytes, &mut ids)),
+            Err(status) => Err(broken_framing(&status)),
+        });
+        self.tasks.spawn("session", OnPanic::Log, session.run(requests));
+        Ok(wire::response(body))
+    }
+
+    async fn subscribe(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let permit = self.permit(&request)?;
+        let message =
+            v1::SubscribeRequest::decode(only_message(request).await?).map_err(|error| undecodable(&error))?;
+        let wish = command::wish(message.spec.as_ref()).map_err(|error| refusal(&error))?;
+        let mut session = self.hub.open(Kind::One).map_err(|error| refusal(&error))?;
+        session.subscribe_once(&wish).map_err(|error| refusal(&error))?;
+        let body = Body::new(SessionBody::new(session.outlet(), permit));
+        self.tasks.spawn("session", OnPanic::Log, session.run(tokio_stream::empty()));
+        Ok(wire::response(body))
+    }
+
+    async fn publish(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let message = v1::PublishRequest::decode(only_message(request).await?).map_err(|error| undecodable(&error))?;
+        command::check_publish(&message).map_err(|error| refusal(&error))?;
+        let mut ids = EventIds::new(self.hub.unique_name());
+        let max_event_bytes = self.hub.options().max_event_bytes;
+        let events = message.events.iter().map(|raw| event::accept(raw, max_event_bytes, &mut ids)).collect();
+        let (accepted, refused) = session::split(events);
+        self.hub.metrics().events_refused(refused.len());
+        if let (true, Some((index, error))) = (accepted.is_empty(), refused.first()) {
+            return Err(status::of_event(error, *index).status());
+        }
+        let scratch = self.hub.publish(&accepted);
+        Ok(unary(&frames::published(&session::merge(&scratch.matched, refused))))
+    }
+
+    /// Counts one session more on the connection the request came over.
+    fn permit(&self, request: &Request<Body>) -> Result<Option<SessionPermit>, Status> {
+        let Some(connection) = request.extensions().get::<Arc<Connection>>() else { return Ok(None) };
+        let limit = self.hub.options().max_per_connection;
+        match connection.open_session(limit) {
+            Some(permit) => Ok(Some(permit)),
+            None => Err(refusal(&CommandError::TooManySessions { limit })),
+        }
+    }
+}
+
+impl Service<Request<Body>> for HubService {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let call = Self::call(self.clone(), request);
+        Box::pin(async move { Ok(call.await.unwrap_or_else(Status::into_http)) })
+    }
+}
+
+/// The messages of a request, cut but not decoded.
+fn messages(request: Request<Body>) -> Streaming<Bytes> {
+    Streaming::new_request(RawDecoder, request.into_body(), None, Some(MAX_FRAME_BYTES))
+}
+
+/// The one message of a request that has one.
+async fn only_message(request: Request<Body>) -> Result<Bytes, Status> {
+    let broken = |status| {
+        let problem = broken_framing(&status);
+        status::of_command(&CommandError::Undecodable { problem }, "").status()
+    };
+    let message = messages(request).message().await.map_err(broken)?;
+    message.ok_or_else(|| refusal(&CommandError::Undecodable { problem: "the request is missing".into() }))
+}
+
+/// A response of one message.
+fn unary(message: &impl Message) -> Response<Body> {
+    let mut out = Vec::new();
+    frames::put_message(&mut out, message);
+    let frames = [Frame::data(Bytes::from(out)), Frame::trailers(wire::trailers(&Status::ok("")))];
+    wire::response(Body::new(StreamBody::new(tokio_stream::iter(frames.map(Ok::<_, Infallible>)))))
+}
+
+/// Compression of single frames would cost every subscriber its own copy; nothing is lost by refusing it.
+fn refuse_encoding(request: &Request<Body>) -> Result<(), Status> {
+    match request.headers().get("grpc-encoding").map(http::HeaderValue::as_bytes) {
+        None | Some(b"identity") => Ok(()),
+        Some(_) => {
+            let mut status = status::unimplemented("requests are taken without compression only");
+            status
+                .metadata_mut()
+                .insert("grpc-accept-encoding", tonic::metadata::MetadataValue::from_static("identity"));
+            Err(status)
+        }
+    }
+}
+
+fn broken_framing(status: &Status) -> BrokenFraming {
+    match status.code() {
+        // tonic's code for a message over the limit.
+        Code::OutOfRange => format!("a frame is larger than {MAX_FRAME_BYTES} bytes"),
+        _ => status.message().to_owned(),
+    }
+}
+
+fn undecodable(error: &prost::DecodeError) -> Status {
+    refusal(&CommandError::Undecodable { problem: format!("the request does not decode: {error}") })
+}
+
+fn refusal(error: &CommandError) -> Status {
+    status::of_command(error, "spec.").status()
+}

@@ -1,0 +1,63 @@
+//! The wire: HTTP requests to commands, and what waits for a client to bytes. Protobuf stops here.
+//!
+//! The room owns the services of the main port and their conversion to and from the contract. It decides nothing:
+//! routing, credit and ends are the session's, connections are the net's.
+
+mod command;
+mod event;
+mod frames;
+mod health;
+mod hub_service;
+mod session_body;
+mod status;
+mod wire;
+
+use std::{convert::Infallible, sync::Arc};
+
+use http::{Request, Response, StatusCode, Version};
+use tonic::{body::Body, service::Routes};
+use tower::ServiceExt;
+
+use crate::{readiness::ReadinessView, session::Hub, tasks::Tasks};
+use health::HealthService;
+use hub_service::HubService;
+use wire::health::health_server::HealthServer;
+
+/// Requests of small services are no larger than this, in bytes.
+const SMALL_REQUEST_BYTES: usize = 64 * 1024;
+
+/// Everything the main port serves.
+pub fn routes(hub: Arc<Hub>, tasks: Tasks, readiness: ReadinessView) -> anyhow::Result<Routes> {
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
+            // So that tools can show what is inside the details of an error.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+    };
+    Ok(health_routes(readiness)
+        .add_service(HubService::new(hub, tasks))
+        .add_service(reflection().build_v1()?.max_decoding_message_size(SMALL_REQUEST_BYTES))
+        .add_service(reflection().build_v1alpha()?.max_decoding_message_size(SMALL_REQUEST_BYTES))
+        .prepare())
+}
+
+/// Health checks alone, for the operator's port.
+pub fn health_routes(readiness: ReadinessView) -> Routes {
+    Routes::new(HealthServer::new(HealthService::new(readiness)).max_decoding_message_size(SMALL_REQUEST_BYTES))
+}
+
+/// Sends HTTP/2 requests to the services and tells everyone else what this port is.
+pub async fn serve_request(
+    routes: Routes,
+    request: Request<hyper::body::Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    if request.version() == Version::HTTP_2 {
+        return routes.oneshot(request).await.map(|response| response.map(Body::new));
+    }
+    let text = "This port speaks gRPC over HTTP/2; health and metrics over HTTP/1 are on the operator's port.\n";
+    let mut response = Response::new(Body::new(http_body_util::Full::from(text)));
+    *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
+    response.headers_mut().insert(http::header::UPGRADE, http::HeaderValue::from_static("h2c"));
+    response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("upgrade, close"));
+    Ok(response)
+}

@@ -1,0 +1,179 @@
+//! The one place where an error becomes a status.
+//!
+//! Every error of the model has a reason, and every reason a code; both matches are exhaustive, so a new error does not
+//! compile without them. Statuses carry `google.rpc.ErrorInfo` with the reason, BadRequest with the field, and
+//! RetryInfo where trying again helps. Nothing of a payload or a credential is ever put into a text.
+
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt, pb};
+
+use crate::model::{CommandError, End, EventError, Reason};
+
+/// The domain of every reason.
+const DOMAIN: &str = "switchyard";
+/// Texts are cut to this length: trailers stay small, whatever a client sent.
+const MAX_TEXT_BYTES: usize = 512;
+
+/// An error on its way to a client.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) reason: Reason,
+    text: String,
+    field: Option<String>,
+    /// How long to wait before trying again; `None` where that does not help.
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl Fault {
+    fn new(reason: Reason, text: String) -> Self {
+        Self { reason, text, field: None, retry_after: None }
+    }
+
+    fn at(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+
+    fn retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self
+    }
+
+    /// As the end of a call.
+    pub(super) fn status(&self) -> Status {
+        let code = code(self.reason);
+        let mut details = ErrorDetails::with_error_info(self.reason.name(), DOMAIN, []);
+        if let Some(field) = &self.field {
+            details.add_bad_request_violation(field, self.short_text());
+        }
+        if let Some(delay) = self.retry_after {
+            details.set_retry_info(Some(delay));
+        }
+        Status::with_error_details(code, self.short_text(), details)
+    }
+
+    /// As part of a frame.
+    pub(super) fn message(&self) -> pb::Status {
+        let status = self.status();
+        // The details of a status are an encoded `google.rpc.Status`, made two lines above.
+        prost::Message::decode(status.details()).unwrap_or_else(|_| pb::Status {
+            code: i32::from(status.code()),
+            message: status.message().to_owned(),
+            details: Vec::new(),
+        })
+    }
+
+    fn short_text(&self) -> String {
+        let mut end = self.text.len().min(MAX_TEXT_BYTES);
+        while !self.text.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.text[..end].to_owned()
+    }
+}
+
+/// Why a command was refused. `place` is put before the field, as in `subscribe.spec.`.
+pub(super) fn of_command(error: &CommandError, place: &str) -> Fault {
+    let text = error.to_string();
+    match error {
+        CommandError::Undecodable { .. } => Fault::new(Reason::MalformedCommand, text),
+        CommandError::Field { field, .. } => Fault::new(Reason::MalformedCommand, text).at(*field),
+        CommandError::Filter { index, .. } => {
+            Fault::new(Reason::InvalidFilter, text).at(format!("{place}filters[{index}]"))
+        }
+        CommandError::NoFilter => Fault::new(Reason::InvalidFilter, text).at(format!("{place}filters")),
+        CommandError::Group(_) => Fault::new(Reason::MalformedCommand, text).at(format!("{place}group")),
+        CommandError::Expression => Fault::new(Reason::InvalidExpression, text).at(format!("{place}expression")),
+        CommandError::Unsupported { field, .. } => Fault::new(Reason::ConfigMismatch, text).at(*field),
+        CommandError::SubscriptionIdInUse { .. } => {
+            Fault::new(Reason::SubscriptionIdInUse, text).at("subscribe.subscription_id")
+        }
+        CommandError::SubscriptionNotFound { .. } => {
+            Fault::new(Reason::SubscriptionNotFound, text).at("subscription_id")
+        }
+        CommandError::TooManySubscriptions { .. } => Fault::new(Reason::TooManySubscriptions, text),
+        CommandError::TooManySessions { .. } => Fault::new(Reason::TooManySessions, text),
+        CommandError::Draining => Fault::new(Reason::Draining, text).retry_after(Duration::from_secs(1)),
+    }
+}
+
+/// Why the event at `index` of a publish was refused.
+pub(super) fn of_event(error: &EventError, index: usize) -> Fault {
+    let reason = match error {
+        EventError::Topic(_) => Reason::InvalidTopic,
+        EventError::TooLarge { .. } => Reason::EventTooLarge,
+        EventError::Field { .. } => Reason::MalformedCommand,
+    };
+    let field = match error.field() {
+        "" | "event" => format!("events[{index}]"),
+        field => format!("events[{index}].{field}"),
+    };
+    Fault::new(reason, error.to_string()).at(field)
+}
+
+/// How a subscription or a session ended.
+pub(super) fn of_end(end: &End) -> Fault {
+    let text = end.to_string();
+    match end {
+        End::Unsubscribed | End::Complete => Fault::new(Reason::ClientUnsubscribed, text),
+        End::LimitReached => Fault::new(Reason::LimitReached, text),
+        End::CreditExhausted => Fault::new(Reason::CreditExhausted, text),
+        End::SlowConsumer { .. } => Fault::new(Reason::SlowConsumer, text).retry_after(Duration::ZERO),
+        End::Stalled { .. } => Fault::new(Reason::SessionStalled, text).retry_after(Duration::ZERO),
+        End::Draining { reconnect_delay } => Fault::new(Reason::Draining, text).retry_after(*reconnect_delay),
+        End::BrokenFraming { .. } => Fault::new(Reason::MalformedCommand, text),
+        End::Refused(error) => of_command(error, "subscribe.spec."),
+    }
+}
+
+/// The end of a call: OK without a word, or what went wrong.
+pub(super) fn of_finished_call(end: &End) -> Status {
+    let fault = of_end(end);
+    match code(fault.reason) {
+        Code::Ok => Status::ok(""),
+        _ => fault.status(),
+    }
+}
+
+/// A call in a form the hub does not take.
+pub(super) fn unimplemented(text: &'static str) -> Status {
+    Status::unimplemented(text)
+}
+
+/// A service that a health check asks for does not exist.
+pub(super) fn unknown_service() -> Status {
+    Status::not_found("unknown service")
+}
+
+/// The code of every reason: design 3.9.
+fn code(reason: Reason) -> Code {
+    match reason {
+        Reason::ClientUnsubscribed | Reason::LimitReached | Reason::CreditExhausted => Code::Ok,
+        Reason::InvalidTopic
+        | Reason::InvalidFilter
+        | Reason::InvalidExpression
+        | Reason::EventTooLarge
+        | Reason::MalformedToken
+        | Reason::MalformedCommand => Code::InvalidArgument,
+        Reason::SubscriptionIdInUse | Reason::StreamExists | Reason::GroupExists => Code::AlreadyExists,
+        Reason::StreamNotFound | Reason::GroupNotFound | Reason::SubscriptionNotFound | Reason::SessionNotFound => {
+            Code::NotFound
+        }
+        Reason::CredentialMissing | Reason::CredentialInvalid | Reason::CredentialExpired => Code::Unauthenticated,
+        Reason::TopicDenied | Reason::PermissionRevoked => Code::PermissionDenied,
+        Reason::ResumePointLost | Reason::EpochChanged => Code::OutOfRange,
+        Reason::SlowConsumer
+        | Reason::SessionStalled
+        | Reason::QuotaExceeded
+        | Reason::StreamFull
+        | Reason::TooManySubscriptions
+        | Reason::TooManySessions => Code::ResourceExhausted,
+        Reason::SequenceMismatch => Code::Aborted,
+        Reason::FilterOverlap | Reason::ConfigMismatch => Code::FailedPrecondition,
+        Reason::Draining | Reason::EngineUnavailable | Reason::EngineRecovering => Code::Unavailable,
+        Reason::StoreCorrupt => Code::DataLoss,
+        Reason::Internal => Code::Internal,
+    }
+}

@@ -1,0 +1,72 @@
+//! The generated forms of the contract that the hub decodes and encodes, and the framing of gRPC. Protobuf stops here.
+
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, HeaderValue};
+use tonic::{
+    Status,
+    codec::{BufferSettings, DecodeBuf, Decoder},
+};
+
+/// `switchyard.v1` with events as bytes: see build.rs. Some messages are only ever written by hand.
+#[allow(clippy::all, clippy::pedantic, missing_docs, unreachable_pub, dead_code)]
+pub(super) mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/wire/switchyard.v1.rs"));
+}
+
+/// `grpc.health.v1`.
+#[allow(clippy::all, clippy::pedantic, missing_docs, unreachable_pub)]
+pub(super) mod health {
+    include!(concat!(env!("OUT_DIR"), "/wire/grpc.health.v1.rs"));
+}
+
+/// Every message of the contract, for reflection.
+pub(super) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The byte before every message that says whether it is compressed, and its length in four.
+pub(super) const PREFIX_BYTES: usize = 5;
+
+/// A receive buffer starts this large, in bytes: most sessions are idle, and tonic's default is eight times that.
+const RECEIVE_BUFFER_BYTES: usize = 1024;
+/// What tonic's codec asks for besides; nothing is encoded through it.
+const YIELD_THRESHOLD_BYTES: usize = 32 * 1024;
+
+/// Cuts a request body into messages and leaves them as they are: one that does not decode must not end a session.
+#[derive(Debug)]
+pub(super) struct RawDecoder;
+
+impl Decoder for RawDecoder {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(source.copy_to_bytes(source.remaining())))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(RECEIVE_BUFFER_BYTES, YIELD_THRESHOLD_BYTES)
+    }
+}
+
+/// The prefix of a message of `len` bytes.
+pub(super) fn prefix(len: usize) -> [u8; PREFIX_BYTES] {
+    // A message is a batch of bounded size or holds one event: far below 4 GiB.
+    let [a, b, c, d] = (len as u32).to_be_bytes();
+    [0, a, b, c, d]
+}
+
+/// The headers of a response that is not an error from the start.
+pub(super) fn response<B>(body: B) -> http::Response<B> {
+    let mut response = http::Response::new(body);
+    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+/// The trailers that end a stream with `status`.
+pub(super) fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    if status.add_header(&mut trailers).is_err() {
+        // Only a status with a message or details that no header can hold; ours are short ASCII.
+        trailers.insert("grpc-status", HeaderValue::from_static("13"));
+    }
+    trailers
+}

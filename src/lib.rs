@@ -1,0 +1,37 @@
+//! Switchyard: an event hub that speaks plain gRPC.
+//!
+//! The rooms, in the order in which they are best read, and which rooms each may use:
+//!
+//! | room | owns | uses |
+//! |---|---|---|
+//! | [`model`] | the words as checked values: event, topic, filter, reasons, limits | nothing |
+//! | [`outbox`] | what waits for one client: queues, credit, the fair writer | model |
+//! | [`router`] | who gets what: trie, groups, delivery | outbox, model |
+//! | [`session`] | one client: commands in, outbox out; all sessions of the hub | router, outbox, model, telemetry |
+//! | [`net`] | listeners, connections and their limits | model, tasks, telemetry |
+//! | [`grpc`] | the wire: services, conversion, statuses; protobuf stops here | session, net, outbox, model, leaves |
+//! | [`ops`] | the operator's port | session, leaves |
+//! | [`server`] | starts and stops it all | everything but cli |
+//! | [`cli`] | the commands that talk to a hub | proto, config |
+//!
+//! Leaves, usable from everywhere: [`tasks`] (the one place that spawns), [`telemetry`] (metrics and logs),
+//! [`readiness`] (whether the hub serves). [`config`] puts the options of the rooms together; [`proto`] is the contract
+//! as clients see it.
+//!
+//! Nine words have one meaning each, here and everywhere: event, topic, filter, stream, position, subscription, group,
+//! session, principal. They are defined in docs/architecture.md.
+
+pub mod cli;
+pub mod config;
+pub mod grpc;
+pub mod model;
+pub mod net;
+pub mod ops;
+pub mod outbox;
+pub mod proto;
+pub mod readiness;
+pub mod router;
+pub mod server;
+pub mod session;
+pub mod tasks;
+pub mod telemetry;

@@ -1,0 +1,45 @@
+//! Every fixed limit of the hub, in one place. What an operator may change is in the options of the room it concerns,
+//! with these as defaults; `welcome` and docs/operations.md echo them.
+
+/// The longest topic or filter, in bytes.
+pub const MAX_NAME_BYTES: usize = 256;
+/// The most tokens in a topic or filter.
+pub const MAX_NAME_TOKENS: usize = 32;
+
+/// The largest encoded event from a publisher, in bytes.
+pub const MAX_EVENT_BYTES: usize = 1024 * 1024;
+/// The longest `id`, `type`, `source`, `key` or `content_type` of an event, in bytes.
+pub const MAX_EVENT_FIELD_BYTES: usize = 256;
+/// The most attributes of an event.
+pub const MAX_EVENT_ATTRIBUTES: usize = 64;
+/// The most events in one publish.
+pub const MAX_PUBLISH_EVENTS: i32 = 10_000;
+/// The largest frame from a client, in bytes.
+pub const MAX_FRAME_BYTES: usize = 4 * 1024 * 1024;
+
+/// The most filters in one subscription.
+pub const MAX_FILTERS: i32 = 256;
+/// The longest name of a group, in bytes.
+pub const MAX_GROUP_NAME_BYTES: usize = 64;
+/// The most events in one `events` frame.
+pub const MAX_BATCH_EVENTS: i32 = 10_000;
+/// No `events` frame grows past this, in bytes, unless its first event alone is larger.
+pub const MAX_BATCH_BYTES: usize = 64 * 1024;
+/// The longest nonce of a `ping`, in bytes.
+pub const MAX_NONCE_BYTES: usize = 64;
+/// The longest `client_name` of a `hello`, in bytes.
+pub const MAX_CLIENT_NAME_BYTES: usize = 256;
+/// The most labels of a `hello`.
+pub const MAX_LABELS: usize = 32;
+/// The labels of a `hello` together, names and values, in bytes.
+pub const MAX_LABEL_BYTES: usize = 4096;
+
+/// No configured time is longer, in milliseconds: a day.
+pub const MAX_TIME_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// The window that automatic credit stands for, in events.
+pub const AUTOMATIC_CREDIT_EVENTS: i64 = 256;
+/// The window that automatic credit stands for, in bytes.
+pub const AUTOMATIC_CREDIT_BYTES: i64 = 1024 * 1024;
+
+const _: () = assert!(MAX_EVENT_BYTES < MAX_FRAME_BYTES, "the largest event must fit into a frame");

@@ -1,0 +1,17 @@
+//! Pure values that every other room speaks in: topics, filters, events, what a subscription wants, reasons, limits.
+//!
+//! Nothing here knows protobuf, a clock, a lock or a socket. A value that exists is valid: parsing is the only way to
+//! make one.
+
+mod event;
+pub mod limits;
+mod reason;
+mod refusal;
+mod subscription;
+mod topic;
+
+pub use event::Event;
+pub use reason::Reason;
+pub use refusal::{CommandError, End, EventError};
+pub use subscription::{Grant, Group, GroupError, Overflow, Wish};
+pub use topic::{Filter, FilterError, NameError, Token, Topic};

@@ -1,0 +1,158 @@
+//! What can go wrong with a command or an event, and how a subscription can end. `grpc/status.rs` alone turns these
+//! into statuses; nobody else words an error.
+
+use std::time::Duration;
+
+use super::{FilterError, GroupError, NameError};
+
+/// Why a command was refused. The session goes on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// The frame is not a command: it does not decode, or holds none.
+    #[error("{problem}")]
+    Undecodable {
+        /// What is wrong, in words.
+        problem: String,
+    },
+    /// A field is missing or out of its range.
+    #[error("{field} {problem}")]
+    Field {
+        /// Its path, such as `subscribe.subscription_id`.
+        field: &'static str,
+        /// What is wrong, in words.
+        problem: String,
+    },
+    /// A filter breaks the rules.
+    #[error("filter {index} is invalid: {error}")]
+    Filter {
+        /// Its place in the list, counted from 0.
+        index: usize,
+        /// Which rule.
+        error: FilterError,
+    },
+    /// A live subscription without a filter.
+    #[error("a live subscription needs at least one filter; `>` matches every topic")]
+    NoFilter,
+    /// A group with a bad name.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// Expressions are not supported yet.
+    #[error("expressions are not supported by this hub")]
+    Expression,
+    /// The request needs something this hub does not have.
+    #[error("{field} needs {needs}")]
+    Unsupported {
+        /// The path of the field that asks for it.
+        field: &'static str,
+        /// What it needs, in words.
+        needs: &'static str,
+    },
+    /// The subscription id is taken in this session.
+    #[error("subscription {id} is open in this session")]
+    SubscriptionIdInUse {
+        /// The id.
+        id: i64,
+    },
+    /// The session has no such subscription, or no longer.
+    #[error("this session has no subscription {id}")]
+    SubscriptionNotFound {
+        /// The id.
+        id: i64,
+    },
+    /// The session has as many subscriptions as it may.
+    #[error("this session has {limit} subscriptions and may have no more")]
+    TooManySubscriptions {
+        /// How many it may have.
+        limit: usize,
+    },
+    /// The connection has as many sessions as it may.
+    #[error("this connection has {limit} sessions and may have no more")]
+    TooManySessions {
+        /// How many it may have.
+        limit: usize,
+    },
+    /// The hub is shutting down.
+    #[error("this hub is shutting down")]
+    Draining,
+}
+
+/// Why an event was refused. Other events of the same publish are not affected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EventError {
+    /// Its topic breaks the rules.
+    #[error("the topic is invalid: {0}")]
+    Topic(#[from] NameError),
+    /// It is larger than an event may be.
+    #[error("the event has {bytes} bytes and may have {limit}")]
+    TooLarge {
+        /// Its encoded size.
+        bytes: usize,
+        /// What it may be.
+        limit: usize,
+    },
+    /// A field does not decode or is out of its range.
+    #[error("{field} {problem}")]
+    Field {
+        /// The field of the event, or `event` where none can be named.
+        field: &'static str,
+        /// What is wrong, in words.
+        problem: &'static str,
+    },
+}
+
+impl EventError {
+    /// The field of the event that is wrong; empty for the event as a whole.
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::Topic(_) => "topic",
+            Self::TooLarge { .. } => "",
+            Self::Field { field, .. } => field,
+        }
+    }
+}
+
+/// Why a subscription, or a whole session, is over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum End {
+    /// The client asked.
+    #[error("unsubscribed")]
+    Unsubscribed,
+    /// `max_events` events were sent.
+    #[error("the limit of events is reached")]
+    LimitReached,
+    /// The credit is used up and no more can come.
+    #[error("the credit is used up")]
+    CreditExhausted,
+    /// The queue of a subscription that wants to end rather than lose events is full.
+    #[error("the subscription was too slow: its queue of {events} events or {bytes} bytes is full")]
+    SlowConsumer {
+        /// How many events may wait.
+        events: usize,
+        /// How many bytes may wait.
+        bytes: usize,
+    },
+    /// The transport took nothing for the write timeout.
+    #[error("the client took nothing for {} seconds", .timeout.as_secs())]
+    Stalled {
+        /// The write timeout.
+        timeout: Duration,
+    },
+    /// The hub is shutting down.
+    #[error("this hub is shutting down")]
+    Draining {
+        /// How long the client is asked to wait before it connects again.
+        reconnect_delay: Duration,
+    },
+    /// The client's frames cannot be told apart any longer.
+    #[error("the stream of commands is broken: {problem}")]
+    BrokenFraming {
+        /// What is wrong, in words.
+        problem: String,
+    },
+    /// The subscription was never opened.
+    #[error(transparent)]
+    Refused(#[from] Box<CommandError>),
+    /// The client asked for no more and nothing is left to send.
+    #[error("complete")]
+    Complete,
+}

@@ -1,0 +1,75 @@
+//! What a subscription wants, checked.
+
+use super::{Filter, limits::MAX_GROUP_NAME_BYTES};
+
+/// What one live subscription wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// At least one.
+    pub filters: Vec<Filter>,
+    /// The group whose members share the events, if any.
+    pub group: Option<Group>,
+    /// The first grant; `None` is automatic credit.
+    pub credit: Option<Grant>,
+    /// What happens to events that arrive while the queue is full.
+    pub overflow: Overflow,
+    /// End after this many events.
+    pub max_events: Option<u64>,
+    /// The most events in one frame, at least 1.
+    pub max_batch: u32,
+}
+
+/// More credit, in events and bytes. Neither is negative.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Grant {
+    /// 0 names no number of events.
+    pub events: i64,
+    /// 0 names no number of bytes.
+    pub bytes: i64,
+}
+
+/// What a live subscription does with events that arrive while its queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overflow {
+    /// The oldest waiting events go.
+    DropOldest,
+    /// Of the events that wait, only the latest of each topic stays.
+    Conflate,
+    /// The subscription ends.
+    End,
+}
+
+/// The checked name of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Group(Box<str>);
+
+/// Why a name is not the name of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a group is named by 1 to {MAX_GROUP_NAME_BYTES} letters, digits, `_`, `-`, `:`, `=` or `@`")]
+pub struct GroupError;
+
+impl Group {
+    /// Checks `name` against the rules of a group: one topic token of at most [`MAX_GROUP_NAME_BYTES`].
+    pub fn parse(name: &str) -> Result<Self, GroupError> {
+        let is_token = !name.contains('.') && super::Topic::parse(name.as_bytes()).is_ok();
+        if is_token && name.len() <= MAX_GROUP_NAME_BYTES { Ok(Self(name.into())) } else { Err(GroupError) }
+    }
+
+    /// The name as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_named_by_one_short_token() {
+        assert!(Group::parse(&"g".repeat(MAX_GROUP_NAME_BYTES)).is_ok());
+        for bad in [&"g".repeat(MAX_GROUP_NAME_BYTES + 1), "", "a.b", "a b", "*"] {
+            assert_eq!(Group::parse(bad), Err(GroupError), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! From a listener to HTTP requests: the accept loop, with every limit set.
+//!
+//! tonic's own `serve` is not used: it leaves limits open that hyper closes, cannot bound its shutdown, and retries a
+//! failing accept in a hot loop (docs/adr/0004). The room owns the connections and how they end. It knows nothing of
+//! gRPC: the same loop serves the hub's port and the operator's. It is generic over the listener, so that a simulated
+//! network can drive it.
+
+mod connection;
+mod options;
+
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulConnection},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
+use tokio_stream::{Stream, StreamExt, wrappers::TcpListenerStream};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+pub use connection::{Connection, Connections, SessionPermit};
+pub use options::Options;
+
+use crate::{
+    tasks::{OnPanic, Tasks},
+    telemetry::Metrics,
+};
+use connection::{Admitted, Asked, Listening};
+
+/// After a failed accept the loop waits, twice as long each time in a row, from this
+const SHORTEST_BACKOFF: Duration = Duration::from_millis(5);
+/// to this.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
+/// Frames from a client may be this large, in bytes: fewer frames for large publishes.
+const MAX_FRAME_BYTES: u32 = 64 * 1024;
+/// HTTP/1 is only answered, never served at length.
+const HTTP1_BUFFER_BYTES: usize = 16 * 1024;
+
+/// Where requests go: any tower service that cannot fail.
+pub trait Handler<B>:
+    tower::Service<http::Request<Incoming>, Response = http::Response<B>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<B, S> Handler<B> for S where
+    S: tower::Service<http::Request<Incoming>, Response = http::Response<B>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
+/// What the accept loop needs besides its listener.
+#[derive(Debug, Clone)]
+pub struct Acceptor {
+    /// Limits and times.
+    pub options: Options,
+    /// Those that are open.
+    pub connections: Arc<Connections>,
+    /// Where each connection's task goes.
+    pub tasks: Tasks,
+    /// Counts what is accepted and what is not.
+    pub metrics: Arc<Metrics>,
+    /// Ends the loop, not the connections.
+    pub stop: CancellationToken,
+}
+
+/// Binds a TCP port and gives its connections, with their socket options set.
+pub async fn listen(
+    address: SocketAddr,
+    options: &Options,
+) -> io::Result<(SocketAddr, impl Stream<Item = io::Result<(TcpStream, SocketAddr)>> + Send + use<>)> {
+    let listener = TcpListener::bind(address).await?;
+    let bound = listener.local_addr()?;
+    let user_timeout = options.user_timeout();
+    let accepted = TcpListenerStream::new(listener).map(move |stream| {
+        let stream = stream?;
+        let peer = stream.peer_addr()?;
+        stream.set_nodelay(true)?;
+        // HTTP/2 pings cannot free a socket whose send buffer is full; this does.
+        #[cfg(target_os = "linux")]
+        socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(user_timeout))?;
+        #[cfg(not(target_os = "linux"))]
+        let _ = user_timeout;
+        Ok((stream, peer))
+    });
+    Ok((bound, accepted))
+}
+
+impl Acceptor {
+    /// Accepts until told to stop. Requests of every connection go to `handler`, with their [`Connection`] in the
+    /// extensions.
+    pub async fn run<I, B>(self, listener: impl Stream<Item = io::Result<(I, SocketAddr)>>, handler: impl Handler<B>)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        B: http_body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
+        tokio::pin!(listener);
+        let mut backoff = SHORTEST_BACKOFF;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                accepted = listener.next() => accepted,
+            };
+            match accepted {
+                None => return,
+                Some(Ok((stream, peer))) => {
+                    backoff = SHORTEST_BACKOFF;
+                    match self.connections.admit(peer, self.options.max) {
+                        Some(admitted) => self.spawn(stream, admitted, handler.clone()),
+                        None => tracing::debug!(%peer, limit = self.options.max, "too many connections"),
+                    }
+                }
+                // The peer was gone before it was accepted: no fault of this process.
+                Some(Err(error)) if is_of_the_peer(&error) => {}
+                Some(Err(error)) => {
+                    self.metrics.accept_failed();
+                    tracing::warn!(%error, retry_in_ms = backoff.as_millis() as u64, "accept failed");
+                    tokio::select! {
+                        () = self.stop.cancelled() => return,
+                        () = tokio::time::sleep(backoff) => {}
+                    }
+                    backoff = (backoff * 2).min(LONGEST_BACKOFF);
+                }
+            }
+        }
+    }
+
+    fn spawn<I, B>(&self, stream: I, admitted: Admitted, handler: impl Handler<B>)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        B: http_body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
+        let connection = Arc::clone(&admitted.connection);
+        let builder = self.builder();
+        let deadline = self.options.handshake_timeout();
+        let io = TokioIo::new(Listening::new(stream, Arc::clone(&connection)));
+        let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
+            request.extensions_mut().insert(Arc::clone(&connection));
+            handler.clone().oneshot(request)
+        });
+        self.tasks.spawn("connection", OnPanic::Log, async move {
+            let peer = admitted.connection.peer();
+            let serving = builder.serve_connection(io, service);
+            let result = drive(serving, &admitted.connection, deadline).await;
+            if let Err(error) = result {
+                tracing::debug!(%peer, %error, "connection ended");
+            }
+        });
+    }
+
+    fn builder(&self) -> auto::Builder<Tasks> {
+        let options = &self.options;
+        let mut builder = auto::Builder::new(self.tasks.clone());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(options.handshake_timeout())
+            .max_buf_size(HTTP1_BUFFER_BYTES);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .adaptive_window(false)
+            .initial_stream_window_size(options.stream_window_bytes)
+            .initial_connection_window_size(options.connection_window_bytes)
+            .max_concurrent_streams(options.max_streams)
+            .max_frame_size(MAX_FRAME_BYTES)
+            .max_send_buf_size(options.send_buffer_bytes)
+            .max_header_list_size(options.max_header_list_bytes)
+            .max_local_error_reset_streams(options.max_local_resets)
+            .max_pending_accept_reset_streams(options.max_pending_resets)
+            .keep_alive_interval(options.keepalive_interval())
+            .keep_alive_timeout(options.keepalive_timeout());
+        builder
+    }
+}
+
+/// How a connection ended other than in order.
+#[derive(Debug, thiserror::Error)]
+enum Ended<E> {
+    #[error("the client did not begin to speak in time")]
+    NeverSpoke,
+    #[error("{0}")]
+    Failed(E),
+}
+
+/// Drives one connection to its end: its own, that of a client that never speaks, or the hub's.
+async fn drive<C: GracefulConnection>(
+    serving: C,
+    connection: &Connection,
+    deadline: Duration,
+) -> Result<(), Ended<C::Error>> {
+    tokio::pin!(serving);
+    let mut handshake = Some(Box::pin(tokio::time::sleep(deadline)));
+    let mut leaving = false;
+    poll_fn(|context| {
+        match connection.asked(context) {
+            Asked::Close => return Poll::Ready(Ok(())),
+            // Before its first bytes there is nothing to leave in order; the client meets a closed connection.
+            Asked::Leave if !connection.spoke() => return Poll::Ready(Ok(())),
+            Asked::Leave if !leaving => {
+                leaving = true;
+                serving.as_mut().graceful_shutdown();
+            }
+            _ => {}
+        }
+        let served = serving.as_mut().poll(context);
+        if connection.spoke() {
+            handshake = None;
+        } else if let Some(timer) = &mut handshake
+            && Pin::new(timer).poll(context).is_ready()
+        {
+            return Poll::Ready(Err(Ended::NeverSpoke));
+        }
+        served.map_err(Ended::Failed)
+    })
+    .await
+}
+
+fn is_of_the_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, InvalidInput, NotConnected};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | NotConnected | InvalidInput)
+}

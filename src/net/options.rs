@@ -1,0 +1,123 @@
+//! What an operator may set about connections.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::limits::MAX_TIME_MS;
+
+/// Limits and times of connections; in the file under `[connections]`. Why the defaults are what they are is told in
+/// docs/operations.md.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// The most connections at a time; one more is closed at once.
+    pub max: usize,
+    /// The most HTTP/2 streams on one connection, as told to the client; it queues what is over.
+    pub max_streams: u32,
+    /// A connection that has not begun to speak HTTP after this long is closed, in milliseconds.
+    pub handshake_timeout_ms: u64,
+    /// How often a connection is asked whether it is alive, in milliseconds.
+    pub keepalive_interval_ms: u64,
+    /// How long the answer may take, in milliseconds.
+    pub keepalive_timeout_ms: u64,
+    /// How long sent bytes may stay unacknowledged by the peer's kernel, in milliseconds (`TCP_USER_TIMEOUT`).
+    pub user_timeout_ms: u64,
+    /// How much a client may send on one stream before the hub has read it, in bytes.
+    pub stream_window_bytes: u32,
+    /// How much a client may send on one connection before the hub has read it, in bytes. Much more than the window of
+    /// a stream: a stream that is not read must not stop the others.
+    pub connection_window_bytes: u32,
+    /// How much may wait for the transport on one stream, in bytes.
+    pub send_buffer_bytes: usize,
+    /// The largest header list from a client, in bytes.
+    pub max_header_list_bytes: u32,
+    /// A client that makes the hub reset this many streams of a connection loses it.
+    pub max_local_resets: usize,
+    /// A client that resets this many streams before the hub could look at them loses its connection.
+    pub max_pending_resets: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max: 10_000,
+            max_streams: 1_024,
+            handshake_timeout_ms: 10_000,
+            keepalive_interval_ms: 30_000,
+            keepalive_timeout_ms: 10_000,
+            user_timeout_ms: 40_000,
+            stream_window_bytes: 512 * 1024,
+            connection_window_bytes: 8 * 1024 * 1024,
+            send_buffer_bytes: 64 * 1024,
+            max_header_list_bytes: 16 * 1024,
+            max_local_resets: 8_192,
+            max_pending_resets: 20,
+        }
+    }
+}
+
+/// HTTP/2 has no larger window.
+const MOST_WINDOW_BYTES: u32 = (1 << 31) - 1;
+
+impl Options {
+    /// What is out of range, with its key and what it may be.
+    pub fn check(&self) -> Result<(), String> {
+        let windows = [
+            ("stream_window_bytes", self.stream_window_bytes),
+            ("connection_window_bytes", self.connection_window_bytes),
+        ];
+        for (key, value) in windows {
+            if !(65_535..=MOST_WINDOW_BYTES).contains(&value) {
+                return Err(format!("connections.{key} is {value} and must be 65535 to {MOST_WINDOW_BYTES}"));
+            }
+        }
+        if self.connection_window_bytes / 8 < self.stream_window_bytes {
+            return Err(format!(
+                "connections.connection_window_bytes is {} and must be at least 8 times stream_window_bytes ({})",
+                self.connection_window_bytes, self.stream_window_bytes
+            ));
+        }
+        let times = [
+            ("handshake_timeout_ms", self.handshake_timeout_ms),
+            ("keepalive_interval_ms", self.keepalive_interval_ms),
+            ("keepalive_timeout_ms", self.keepalive_timeout_ms),
+            ("user_timeout_ms", self.user_timeout_ms),
+        ];
+        if let Some((key, value)) = times.iter().find(|(_, value)| !(100..=MAX_TIME_MS).contains(value)) {
+            return Err(format!("connections.{key} is {value} and must be 100 to {MAX_TIME_MS}"));
+        }
+        let least = [
+            ("max", self.max as u64, 1),
+            ("max_streams", self.max_streams.into(), 1),
+            ("send_buffer_bytes", self.send_buffer_bytes as u64, 16 * 1024),
+            ("max_header_list_bytes", self.max_header_list_bytes.into(), 1024),
+            ("max_local_resets", self.max_local_resets as u64, 1),
+            ("max_pending_resets", self.max_pending_resets as u64, 1),
+        ];
+        match least.iter().find(|(_, value, least)| value < least) {
+            Some((key, value, least)) => Err(format!("connections.{key} is {value} and must be at least {least}")),
+            None => Ok(()),
+        }
+    }
+
+    /// How long a connection may take to begin to speak.
+    pub fn handshake_timeout(&self) -> Duration {
+        Duration::from_millis(self.handshake_timeout_ms)
+    }
+
+    /// How often a connection is asked whether it is alive.
+    pub fn keepalive_interval(&self) -> Duration {
+        Duration::from_millis(self.keepalive_interval_ms)
+    }
+
+    /// How long the answer may take.
+    pub fn keepalive_timeout(&self) -> Duration {
+        Duration::from_millis(self.keepalive_timeout_ms)
+    }
+
+    /// How long sent bytes may stay unacknowledged.
+    pub fn user_timeout(&self) -> Duration {
+        Duration::from_millis(self.user_timeout_ms)
+    }
+}

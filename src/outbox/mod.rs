@@ -1,0 +1,309 @@
+//! Everything that waits to be sent to one client: frames, events, credit, and the order in which they leave.
+//!
+//! The router offers events, the session queues frames and grants credit, and the wire takes batches; all of them from
+//! their own tasks. The room owns the one lock between them, held for a few queue operations and never across an
+//! await, and the one wake-up: however much arrives, the writer is woken once. What happens under the lock is pure and
+//! lives in [`queues`].
+//!
+//! It never routes, never encodes and never knows who the client is.
+
+mod budget;
+mod credit;
+mod frame;
+mod pool;
+mod queues;
+mod subscriber;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::{Duration, SystemTime},
+};
+
+use parking_lot::Mutex;
+use tokio::{sync::Notify, time::Instant};
+
+pub use budget::Budget;
+pub use frame::{Batch, Frame, GapReason, Item, Published, Reply, SessionLimits, Subscribed, Welcome};
+pub use queues::{Closed, SubscriptionKey};
+pub use subscriber::Route;
+
+use crate::model::{CommandError, End, Event, Grant, Wish};
+use queues::{Offer, Queues, Turn};
+
+/// The session reads no more commands while this many bytes of frames wait to be sent.
+const REPLIES_HIGH_BYTES: usize = 4 * 1024 * 1024;
+/// It goes on once only this many wait.
+const REPLIES_LOW_BYTES: usize = 1024 * 1024;
+
+/// What waits for one client. Cheap to share; every verb takes the lock once.
+#[derive(Debug)]
+pub struct Outbox {
+    state: Mutex<State>,
+    budget: Arc<Budget>,
+    /// Wakes the task that reads the client's commands; there is only one.
+    reader: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    queues: Queues,
+    /// The writer, while it waits for something to send.
+    writer: Option<Waker>,
+    /// Since when the transport has not come back for more; `None` while the writer waits.
+    writing_since: Option<Instant>,
+    last_sent: Instant,
+    heartbeat_interval: Duration,
+    reader_waits: bool,
+    /// Nothing will be sent any more.
+    over: bool,
+}
+
+/// What a turn of the writer found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// The batch has something to send.
+    Batch,
+    /// The session is over; this is how.
+    Finished(End),
+}
+
+impl Outbox {
+    /// An empty outbox. With `mirrors`, the session ends as its only subscription ended.
+    pub fn new(
+        limits: SessionLimits,
+        heartbeat_interval: Duration,
+        mirrors: bool,
+        budget: Arc<Budget>,
+        now: Instant,
+    ) -> Self {
+        budget.join();
+        let state = State {
+            queues: Queues::new(limits, mirrors),
+            writer: None,
+            writing_since: None,
+            last_sent: now,
+            heartbeat_interval,
+            reader_waits: false,
+            over: false,
+        };
+        Self { state: Mutex::new(state), budget, reader: Notify::new() }
+    }
+
+    /// Queues a frame that is not events.
+    pub fn reply(&self, reply: Reply) {
+        self.with(|state| state.queues.reply(reply));
+    }
+
+    /// Makes room for a subscription; nothing is sent for it until [`Self::open`]. An `id` of 0 is chosen here; the id
+    /// comes back.
+    pub fn reserve(&self, id: i64, wish: &Wish) -> Result<(SubscriptionKey, i64), CommandError> {
+        self.with(|state| state.queues.reserve(id, wish))
+    }
+
+    /// An id that no subscription of this session has.
+    pub fn free_id(&self) -> i64 {
+        self.with(|state| state.queues.free_id())
+    }
+
+    /// Opens a reserved subscription, or gives an open one a new route, and tells the client. The old route comes back;
+    /// or, if the subscription is gone, the new one as an error. The router is to forget either.
+    pub fn open(&self, key: SubscriptionKey, route: Route, request_id: i64) -> Result<Option<Route>, Route> {
+        self.with(|state| state.queues.open(key, route, request_id))
+    }
+
+    /// The key of a subscription, and its group, 0 for none.
+    pub fn find(&self, id: i64) -> Result<(SubscriptionKey, u32), CommandError> {
+        self.with(|state| state.queues.find(id))
+    }
+
+    /// Adds credit to a subscription.
+    pub fn grant(&self, id: i64, grant: Grant) -> Result<(), CommandError> {
+        self.with(|state| state.queues.grant(id, grant))
+    }
+
+    /// Ends a subscription and tells the client. What comes back is for the router to forget.
+    pub fn close(&self, id: i64, request_id: i64, end: End) -> Result<Vec<Closed>, CommandError> {
+        self.with(|state| state.queues.close(id, request_id, end).map(|()| state.queues.take_closed()))
+    }
+
+    /// Offers events to subscriptions, in order; `taken` hears of each that was taken. What comes back is for the
+    /// router to forget.
+    pub fn offer<'a, T>(
+        &self,
+        offers: impl Iterator<Item = (SubscriptionKey, &'a Arc<Event>, T)>,
+        mut taken: impl FnMut(T),
+    ) -> Vec<Closed> {
+        let allowed = self.budget.allowed_bytes();
+        self.with(|state| {
+            for (key, event, tag) in offers {
+                if state.queues.offer(key, event, allowed) == Offer::Taken {
+                    taken(tag);
+                }
+            }
+            state.queues.take_closed()
+        })
+    }
+
+    /// Offers an event to one member of a group, but only if it would be served at once.
+    pub fn offer_if_served(&self, key: SubscriptionKey, event: &Arc<Event>) -> bool {
+        let allowed = self.budget.allowed_bytes();
+        self.with(|state| state.queues.would_serve(key) && state.queues.offer(key, event, allowed) == Offer::Taken)
+    }
+
+    /// The client sends no more commands.
+    pub fn no_more_commands(&self) -> Vec<Closed> {
+        self.with(|state| {
+            state.queues.no_more_commands();
+            state.queues.take_closed()
+        })
+    }
+
+    /// Ends the session: every subscription is told, then the stream ends. The first end counts.
+    pub fn end(&self, end: End) {
+        self.with(|state| state.queues.end(end));
+        self.reader.notify_one();
+    }
+
+    /// The client is gone: nothing can be told any more.
+    pub fn abandon(&self) {
+        self.with(|state| {
+            state.queues.end(End::Complete);
+            state.over = true;
+        });
+        self.reader.notify_one();
+    }
+
+    /// Takes routes for the router to forget from a session that is ending; none are left when none come back. `from`
+    /// starts at 0 and is kept between calls.
+    pub fn take_routes(&self, most: usize, from: &mut usize) -> Vec<Closed> {
+        self.with(|state| state.queues.take_routes(most, from))
+    }
+
+    /// Sets how often an idle client hears from the hub.
+    pub fn set_heartbeat_interval(&self, interval: Duration) {
+        self.with(|state| state.heartbeat_interval = interval);
+    }
+
+    /// How many subscriptions there are.
+    pub fn subscriptions(&self) -> usize {
+        self.state.lock().queues.subscriptions()
+    }
+
+    /// Takes what is sent next into `batch`, which the caller has cleared. Subscriptions that ended thereby are added
+    /// to `closed`, for the router to forget.
+    pub fn poll_take(&self, context: &mut Context<'_>, batch: &mut Batch, closed: &mut Vec<Closed>) -> Poll<Taken> {
+        let now = Instant::now();
+        self.with(|state| {
+            state.writing_since = None;
+            match state.queues.fill(batch) {
+                Turn::Some => {
+                    closed.append(&mut state.queues.take_closed());
+                    state.last_sent = now;
+                    state.writing_since = Some(now);
+                    Poll::Ready(Taken::Batch)
+                }
+                Turn::Finished(end) => {
+                    state.over = true;
+                    self.reader.notify_one();
+                    Poll::Ready(Taken::Finished(end))
+                }
+                Turn::Idle => {
+                    match &mut state.writer {
+                        Some(waker) => waker.clone_from(context.waker()),
+                        none => *none = Some(context.waker().clone()),
+                    }
+                    Poll::Pending
+                }
+            }
+        })
+    }
+
+    /// What time brings: a heartbeat for an idle client, the end of one whose transport takes nothing, and the session's
+    /// share of a full hub.
+    pub fn tick(&self, now: Instant, wall: SystemTime, write_timeout: Duration) {
+        let allowed = self.budget.allowed_bytes();
+        let stalled = self.with(|state| {
+            if state.queues.is_ending() {
+                return false;
+            }
+            state.queues.shed(u32::MAX, allowed);
+            match state.writing_since {
+                Some(since) => now.saturating_duration_since(since) >= write_timeout,
+                None => {
+                    if now.saturating_duration_since(state.last_sent) >= state.heartbeat_interval {
+                        state.last_sent = now;
+                        state.queues.reply(Reply { request_id: 0, frame: Frame::Heartbeat(wall) });
+                    }
+                    false
+                }
+            }
+        });
+        if stalled {
+            self.end(End::Stalled { timeout: write_timeout });
+        }
+    }
+
+    /// Waits until the session is ending or over.
+    pub async fn until_ending(&self) {
+        while !self.state.lock().is_ending() {
+            self.reader.notified().await;
+        }
+    }
+
+    /// Waits until the session is over: nothing will be sent any more.
+    pub async fn until_over(&self) {
+        while !self.state.lock().over {
+            self.reader.notified().await;
+        }
+    }
+
+    /// Waits until the client has read enough of what waits for it, or the session is ending.
+    pub async fn until_room(&self) {
+        loop {
+            let waits = self.with(|state| {
+                let full = state.queues.reply_bytes()
+                    > if state.reader_waits { REPLIES_LOW_BYTES } else { REPLIES_HIGH_BYTES };
+                state.reader_waits = full && !state.is_ending();
+                state.reader_waits
+            });
+            if !waits {
+                return;
+            }
+            self.reader.notified().await;
+        }
+    }
+
+    /// Takes the lock, and when it is free again wakes who has to be woken.
+    fn with<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
+        let mut state = self.state.lock();
+        let before = state.queues.waiting_bytes();
+        let result = act(&mut state);
+        self.budget.change(before, state.queues.waiting_bytes());
+        let writer = if state.queues.has_work() { state.writer.take() } else { None };
+        let room = state.reader_waits && state.queues.reply_bytes() <= REPLIES_LOW_BYTES;
+        drop(state);
+        if let Some(waker) = writer {
+            waker.wake();
+        }
+        if room {
+            self.reader.notify_one();
+        }
+        result
+    }
+}
+
+impl State {
+    fn is_ending(&self) -> bool {
+        self.over || self.queues.is_ending()
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.budget.change(self.state.get_mut().queues.waiting_bytes(), 0);
+        self.budget.leave();
+    }
+}

@@ -1,0 +1,134 @@
+//! The waiting events of all subscriptions of one session, in one block of memory.
+//!
+//! Each subscription has a queue that is a linked list through the pool, so that an empty queue costs 16 bytes and no
+//! allocation, and memory freed by one subscription serves the next.
+
+use std::sync::Arc;
+
+use crate::model::Event;
+
+/// Names no node.
+const NONE: u32 = u32::MAX;
+/// A pool that empties gives its memory back when it has room for more than this many nodes.
+const KEEP_NODES: usize = 1024;
+
+/// One subscription's waiting events, oldest first. It is only valid with the pool it grew in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Queue {
+    head: u32,
+    tail: u32,
+    len: u32,
+    bytes: u32,
+}
+
+/// Where an event waits in the pool.
+pub(super) type NodeId = u32;
+
+#[derive(Debug)]
+struct Node {
+    event: Option<Arc<Event>>,
+    next: u32,
+}
+
+/// All nodes of one session.
+#[derive(Debug)]
+pub(super) struct Pool {
+    nodes: Vec<Node>,
+    free: u32,
+    used: usize,
+}
+
+impl Queue {
+    pub(super) const EMPTY: Queue = Queue { head: NONE, tail: NONE, len: 0, bytes: 0 };
+
+    pub(super) fn len(self) -> usize {
+        self.len as usize
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.len == 0
+    }
+
+    /// The encoded size of all that waits.
+    pub(super) fn bytes(self) -> usize {
+        self.bytes as usize
+    }
+
+    /// Where the oldest event waits.
+    pub(super) fn head(self) -> Option<NodeId> {
+        (self.head != NONE).then_some(self.head)
+    }
+}
+
+impl Pool {
+    pub(super) fn new() -> Self {
+        Self { nodes: Vec::new(), free: NONE, used: 0 }
+    }
+
+    /// The event that waits at `id`.
+    pub(super) fn get(&self, id: NodeId) -> Option<&Arc<Event>> {
+        self.nodes.get(id as usize)?.event.as_ref()
+    }
+
+    /// Appends an event and tells where it waits.
+    pub(super) fn push(&mut self, queue: &mut Queue, event: Arc<Event>) -> NodeId {
+        queue.len += 1;
+        queue.bytes = queue.bytes.saturating_add(size(&event));
+        let node = Node { event: Some(event), next: NONE };
+        let id = if self.free == NONE {
+            // Budgets keep a session far below 2^32 waiting events.
+            self.nodes.push(node);
+            (self.nodes.len() - 1) as u32
+        } else {
+            let id = self.free;
+            let slot = &mut self.nodes[id as usize];
+            self.free = slot.next;
+            *slot = node;
+            id
+        };
+        self.used += 1;
+        if queue.tail == NONE {
+            queue.head = id;
+        } else {
+            self.nodes[queue.tail as usize].next = id;
+        }
+        queue.tail = id;
+        id
+    }
+
+    /// Takes the oldest event.
+    pub(super) fn pop(&mut self, queue: &mut Queue) -> Option<Arc<Event>> {
+        let id = queue.head()?;
+        let node = &mut self.nodes[id as usize];
+        let event = node.event.take()?;
+        queue.head = node.next;
+        if queue.head == NONE {
+            queue.tail = NONE;
+        }
+        queue.len -= 1;
+        queue.bytes -= size(&event);
+        node.next = self.free;
+        self.free = id;
+        self.used -= 1;
+        if self.used == 0 && self.nodes.capacity() > KEEP_NODES {
+            *self = Self::new();
+        }
+        Some(event)
+    }
+
+    /// Puts `event` in the place of the one that waits at `id` in `queue`, and gives that one back.
+    pub(super) fn replace(&mut self, queue: &mut Queue, id: NodeId, event: Arc<Event>) -> Option<Arc<Event>> {
+        let place = self.nodes.get_mut(id as usize)?.event.as_mut()?;
+        queue.bytes = queue.bytes - size(place) + size(&event);
+        Some(std::mem::replace(place, event))
+    }
+
+    /// Empties a queue.
+    pub(super) fn clear(&mut self, queue: &mut Queue) {
+        while self.pop(queue).is_some() {}
+    }
+}
+
+fn size(event: &Event) -> u32 {
+    u32::try_from(event.encoded().len()).unwrap_or(u32::MAX)
+}

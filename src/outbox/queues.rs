@@ -1,0 +1,525 @@
+//! The pure core of the outbox: who waits for what, and what is sent next.
+//!
+//! The fair writer is a deficit round robin over the subscriptions that have both events and credit: each turn adds a
+//! quantum of bytes to what a subscription is owed, and it may send as long as it is owed anything. An event larger
+//! than the quantum is paid for by missed turns. Frames that are not events go first. No lock, no clock, no wake-up
+//! here: see [`super::Outbox`] for those.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    hash::BuildHasher,
+    sync::Arc,
+};
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use slab::Slab;
+
+use super::{
+    frame::{Batch, Frame, Item, Reply, SessionLimits, Subscribed},
+    pool::Pool,
+    subscriber::{Route, Subscriber},
+};
+use crate::model::{CommandError, End, Event, Grant, Wish, limits};
+
+/// What one turn adds to what a subscription is owed, in bytes.
+const QUANTUM_BYTES: i64 = 16 * 1024;
+/// A batch ends once it has this many bytes of events.
+const BATCH_BYTES: usize = 32 * 1024;
+/// A batch ends once it has this many frames.
+const BATCH_ITEMS: usize = 1024;
+/// What a waiting event costs besides its bytes: its node, its shared header and the allocator's share. Budgets count
+/// it, so that a flood of tiny events cannot hold more memory than a budget says.
+const EVENT_OVERHEAD_BYTES: usize = 96;
+/// Queues below this size are never looked at when a budget is exceeded: there are too many of them.
+const SMALL_QUEUE_BYTES: usize = 4096;
+
+/// Names one subscription of one session for good: the slot is used again, the generation never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubscriptionKey {
+    /// Where it is.
+    pub slot: u32,
+    /// Which of those that were there.
+    pub generation: u32,
+}
+
+/// A subscription that is over, for the router to forget.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// Which one.
+    pub key: SubscriptionKey,
+    /// Where the router kept it.
+    pub route: Route,
+}
+
+/// What became of an event offered to a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offer {
+    Taken,
+    Gone,
+}
+
+/// What a turn of the writer found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// The batch has something.
+    Some,
+    /// Nothing to send now.
+    Idle,
+    /// Nothing to send ever again.
+    Finished(End),
+}
+
+/// Everything that waits for one client.
+#[derive(Debug)]
+pub(super) struct Queues {
+    limits: SessionLimits,
+    replies: VecDeque<Reply>,
+    reply_bytes: usize,
+    subscribers: Slab<Subscriber>,
+    /// From subscription id to slot.
+    ids: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    pool: Pool,
+    /// The fair writer's round.
+    ready: VecDeque<SubscriptionKey>,
+    /// How many in `ready` are gone; they are swept out before they are half of it.
+    stale: usize,
+    /// The queues that are not small, by the logarithm of their size: the largest class is shed first.
+    large: BTreeSet<(u32, u32)>,
+    next_generation: u32,
+    next_id: i64,
+    /// What waits, overhead included, in bytes.
+    waiting_bytes: usize,
+    closed: Vec<Closed>,
+    no_more_commands: bool,
+    /// Set once the session as a whole is ending.
+    ending: Option<End>,
+    /// While the session is ending: every slot below this one was told.
+    told: usize,
+    /// How a session that is complete ends: for one of a single subscription, as that one ended.
+    outcome: End,
+    mirrors: bool,
+}
+
+impl Queues {
+    /// With `mirrors`, the session ends as its only subscription ended.
+    pub(super) fn new(limits: SessionLimits, mirrors: bool) -> Self {
+        Self {
+            limits,
+            replies: VecDeque::new(),
+            reply_bytes: 0,
+            subscribers: Slab::new(),
+            ids: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            pool: Pool::new(),
+            ready: VecDeque::new(),
+            stale: 0,
+            large: BTreeSet::new(),
+            next_generation: 0,
+            next_id: 1,
+            waiting_bytes: 0,
+            closed: Vec::new(),
+            no_more_commands: false,
+            ending: None,
+            told: 0,
+            outcome: End::Complete,
+            mirrors,
+        }
+    }
+
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
+    pub(super) fn reply_bytes(&self) -> usize {
+        self.reply_bytes
+    }
+
+    pub(super) fn subscriptions(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// True when [`Self::fill`] would find something other than [`Turn::Idle`].
+    pub(super) fn has_work(&self) -> bool {
+        !self.replies.is_empty()
+            || self.ready.len() > self.stale
+            || self.ending.is_some()
+            || (self.no_more_commands && self.ids.is_empty())
+    }
+
+    /// The subscriptions that ended since the last call.
+    pub(super) fn take_closed(&mut self) -> Vec<Closed> {
+        std::mem::take(&mut self.closed)
+    }
+
+    pub(super) fn reply(&mut self, reply: Reply) {
+        self.reply_bytes += reply.frame.cost();
+        self.replies.push_back(reply);
+    }
+
+    /// Makes room for a subscription that is not open yet; an `id` of 0 is chosen here.
+    pub(super) fn reserve(&mut self, id: i64, wish: &Wish) -> Result<(SubscriptionKey, i64), CommandError> {
+        let id = if id == 0 { self.free_id() } else { id };
+        if self.slot_of(id).is_some() {
+            return Err(CommandError::SubscriptionIdInUse { id });
+        }
+        let limit = self.limits.max_subscriptions;
+        if self.ids.len() >= limit {
+            return Err(CommandError::TooManySubscriptions { limit });
+        }
+        let generation = self.next_generation;
+        self.next_generation = generation.wrapping_add(1);
+        // A session has fewer than 2^32 subscriptions at a time.
+        let slot = self.subscribers.insert(Subscriber::new(id, generation, wish)) as u32;
+        let Self { subscribers, hasher, .. } = self;
+        self.ids.insert_unique(hasher.hash_one(id), slot, |slot| {
+            hasher.hash_one(subscribers.get(*slot as usize).map_or(0, |s| s.id))
+        });
+        Ok((SubscriptionKey { slot, generation }, id))
+    }
+
+    /// An id that no subscription has.
+    pub(super) fn free_id(&mut self) -> i64 {
+        while self.slot_of(self.next_id).is_some() {
+            self.next_id = self.next_id.checked_add(1).unwrap_or(1);
+        }
+        let id = self.next_id;
+        self.next_id = id.checked_add(1).unwrap_or(1);
+        id
+    }
+
+    /// Opens a reserved subscription, or re-routes an open one, and says so. Gives back the old route; or, if the
+    /// subscription is gone, the new one as an error.
+    pub(super) fn open(&mut self, key: SubscriptionKey, route: Route, request_id: i64) -> Result<Option<Route>, Route> {
+        let Some(subscriber) = live(&mut self.subscribers, key).filter(|_| self.ending.is_none()) else {
+            return Err(route);
+        };
+        let old = subscriber.route.replace(route);
+        subscriber.open = true;
+        let subscribed = Subscribed {
+            subscription_id: subscriber.id,
+            credit: subscriber.credit.held(),
+            automatic_credit: subscriber.credit.is_automatic(),
+        };
+        self.reply(Reply { request_id, frame: Frame::Subscribed(subscribed) });
+        self.make_ready(key.slot);
+        Ok(old)
+    }
+
+    /// The key of an open subscription, and its group, 0 for none.
+    pub(super) fn find(&self, id: i64) -> Result<(SubscriptionKey, u32), CommandError> {
+        let slot = self.slot_of(id).ok_or(CommandError::SubscriptionNotFound { id })?;
+        let subscriber = &self.subscribers[slot as usize];
+        let key = SubscriptionKey { slot, generation: subscriber.generation };
+        Ok((key, subscriber.route.as_ref().map_or(0, |route| route.group)))
+    }
+
+    /// Adds credit to a subscription.
+    pub(super) fn grant(&mut self, id: i64, grant: Grant) -> Result<(), CommandError> {
+        let slot = self.find(id)?.0.slot;
+        let credit = &mut self.subscribers[slot as usize].credit;
+        if credit.is_automatic() {
+            return Err(CommandError::Field {
+                field: "credit.subscription_id",
+                problem: format!("names subscription {id}, which has automatic credit: give `credit` in its spec"),
+            });
+        }
+        credit.grant(grant);
+        self.make_ready(slot);
+        Ok(())
+    }
+
+    /// Ends one subscription and drops what waits for it.
+    pub(super) fn close(&mut self, id: i64, request_id: i64, end: End) -> Result<(), CommandError> {
+        let slot = self.find(id)?.0.slot;
+        self.end_subscription(slot, request_id, end);
+        Ok(())
+    }
+
+    /// True when a member of a group would be served at once.
+    pub(super) fn would_serve(&mut self, key: SubscriptionKey) -> bool {
+        live(&mut self.subscribers, key)
+            .is_some_and(|s| s.credit.may_send() && s.queue.len() < limits::AUTOMATIC_CREDIT_EVENTS as usize)
+    }
+
+    /// Queues an event for a subscription, which does what it must when that is too much: see [`crate::model::Overflow`]. With
+    /// all of the session at more than `allowed_bytes`, its largest queues are shed.
+    pub(super) fn offer(&mut self, key: SubscriptionKey, event: &Arc<Event>, allowed_bytes: usize) -> Offer {
+        if self.ending.is_some() {
+            return Offer::Gone;
+        }
+        let (max_events, max_bytes) = (self.limits.queue_events, self.limits.queue_bytes);
+        let bytes = event.encoded().len();
+        let Some(subscriber) = live(&mut self.subscribers, key) else { return Offer::Gone };
+        if subscriber.ends_when_full() && subscriber.is_full_for(bytes, max_events, max_bytes) {
+            self.overflow_end(key.slot, 1);
+            return Offer::Gone;
+        }
+        self.with_queue(key.slot, |subscriber, pool, hasher| {
+            subscriber.push(event, pool, hasher);
+            while subscriber.queue.len() > 1
+                && (subscriber.queue.len() > max_events || subscriber.queue.bytes() > max_bytes)
+            {
+                subscriber.drop_oldest(pool, hasher);
+            }
+        });
+        self.shed(key.slot, allowed_bytes);
+        self.make_ready(key.slot);
+        Offer::Taken
+    }
+
+    /// Drops from the largest queues until no more than `allowed_bytes` wait, beginning with `slot` where all are small.
+    pub(super) fn shed(&mut self, slot: u32, allowed_bytes: usize) {
+        while self.waiting_bytes > allowed_bytes {
+            let slot = self.large.last().map_or(slot, |(_, largest)| *largest);
+            let Some(subscriber) = self.subscribers.get(slot as usize) else { return };
+            if subscriber.queue.is_empty() {
+                return;
+            }
+            if subscriber.ends_when_full() {
+                self.overflow_end(slot, 0);
+                continue;
+            }
+            let target = subscriber.queue.bytes() / 2;
+            self.with_queue(slot, |subscriber, pool, hasher| {
+                while subscriber.queue.bytes() > target {
+                    subscriber.drop_oldest(pool, hasher);
+                }
+            });
+        }
+    }
+
+    /// The client sends no more commands: subscriptions without credit can never get any.
+    pub(super) fn no_more_commands(&mut self) {
+        self.no_more_commands = true;
+        let starved: Vec<u32> = self
+            .subscribers
+            .iter()
+            .filter(|(_, s)| s.open && !s.credit.may_send())
+            .map(|(slot, _)| slot as u32)
+            .collect();
+        for slot in starved {
+            self.end_subscription(slot, 0, End::CreditExhausted);
+        }
+    }
+
+    /// Ends the session: nothing is taken any more, and every subscription is told.
+    pub(super) fn end(&mut self, end: End) {
+        if self.ending.is_some() {
+            return;
+        }
+        self.ending = Some(end);
+        self.ready.clear();
+        self.stale = 0;
+        self.large.clear();
+        for (_, subscriber) in &mut self.subscribers {
+            subscriber.drop_all(0, &mut self.pool);
+        }
+        self.waiting_bytes = 0;
+    }
+
+    /// Takes up to `most` routes from a session that is ending; 0 are left when none come back.
+    pub(super) fn take_routes(&mut self, most: usize, from: &mut usize) -> Vec<Closed> {
+        let mut routes = std::mem::take(&mut self.closed);
+        while routes.len() < most && *from < self.subscribers.capacity() {
+            if let Some(subscriber) = self.subscribers.get_mut(*from)
+                && let Some(route) = subscriber.route.take()
+            {
+                let key = SubscriptionKey { slot: *from as u32, generation: subscriber.generation };
+                routes.push(Closed { key, route });
+            }
+            *from += 1;
+        }
+        routes
+    }
+
+    /// Fills a batch with what is sent next.
+    pub(super) fn fill(&mut self, batch: &mut Batch) -> Turn {
+        let mut bytes = 0;
+        while batch.items.len() < BATCH_ITEMS && bytes < BATCH_BYTES {
+            if let Some(reply) = self.replies.pop_front() {
+                self.reply_bytes -= reply.frame.cost();
+                batch.items.push(Item::Reply(reply));
+            } else if self.ending.is_some() {
+                if !self.end_next(batch) {
+                    break;
+                }
+            } else if let Some(key) = self.ready.pop_front() {
+                bytes += self.serve(key, batch);
+            } else {
+                break;
+            }
+        }
+        if !batch.items.is_empty() {
+            Turn::Some
+        } else if let Some(end) = &self.ending {
+            Turn::Finished(end.clone())
+        } else if self.no_more_commands && self.ids.is_empty() {
+            Turn::Finished(self.outcome.clone())
+        } else {
+            Turn::Idle
+        }
+    }
+
+    /// One turn of one subscription. Tells how many bytes of events it sent.
+    fn serve(&mut self, key: SubscriptionKey, batch: &mut Batch) -> usize {
+        let slot = key.slot;
+        let Some(subscriber) = live(&mut self.subscribers, key) else {
+            self.stale = self.stale.saturating_sub(1);
+            return 0;
+        };
+        subscriber.ready = false;
+        if !subscriber.sendable() {
+            return 0;
+        }
+        batch.items.extend(subscriber.take_gaps().map(Item::Reply));
+        subscriber.deficit += QUANTUM_BYTES;
+        let (first, mut sent) = (batch.events.len(), 0);
+        self.with_queue(slot, |subscriber, pool, hasher| {
+            let most = u64::from(subscriber.max_batch).min(subscriber.events_left);
+            while subscriber.deficit > 0 && subscriber.credit.may_send() && (batch.events.len() - first) as u64 != most
+            {
+                let Some(bytes) = subscriber.next_bytes(pool) else { break };
+                if sent > 0 && sent + bytes > limits::MAX_BATCH_BYTES {
+                    break;
+                }
+                let Some(event) = subscriber.pop(pool, hasher) else { break };
+                sent += bytes;
+                subscriber.credit.spend(bytes);
+                subscriber.deficit -= i64::try_from(bytes).unwrap_or(i64::MAX);
+                batch.events.push(event);
+            }
+        });
+        let count = batch.events.len() - first;
+        let subscriber = &mut self.subscribers[slot as usize];
+        if count > 0 {
+            batch.items.push(Item::Events { subscription_id: subscriber.id, count });
+        }
+        if subscriber.events_left != u64::MAX {
+            subscriber.events_left -= count as u64;
+        }
+        self.after_turn(slot, batch);
+        sent
+    }
+
+    /// Ends a subscription that has had all it may get, or gives it its place in the next round.
+    fn after_turn(&mut self, slot: u32, batch: &mut Batch) {
+        let subscriber = &mut self.subscribers[slot as usize];
+        let end = if subscriber.events_left == 0 {
+            End::LimitReached
+        } else if self.no_more_commands && !subscriber.credit.may_send() {
+            End::CreditExhausted
+        } else {
+            if subscriber.queue.is_empty() {
+                subscriber.deficit = 0;
+            }
+            self.make_ready(slot);
+            return;
+        };
+        // Straight into the batch, behind the last events; nothing that waits is a loss to one that got all it asked.
+        if let Some(ended) = self.remove(slot, 0, end) {
+            batch.items.push(Item::Reply(ended));
+        }
+    }
+
+    /// Sends the end of one subscription of a session that is ending; false when none is left.
+    fn end_next(&mut self, batch: &mut Batch) -> bool {
+        while self.told < self.subscribers.capacity() {
+            let slot = self.told;
+            self.told += 1;
+            let Some(subscriber) = self.subscribers.get_mut(slot) else { continue };
+            batch.items.extend(subscriber.take_gaps().map(Item::Reply));
+            let end = self.ending.clone().unwrap_or(End::Complete);
+            if let Some(ended) = self.remove(slot as u32, 0, end) {
+                batch.items.push(Item::Reply(ended));
+            }
+            return true;
+        }
+        false
+    }
+
+    /// Ends a subscription whose queue is full, and tells how much is lost.
+    fn overflow_end(&mut self, slot: u32, and_more: u64) {
+        let end = End::SlowConsumer { events: self.limits.queue_events, bytes: self.limits.queue_bytes };
+        self.with_queue(slot, |subscriber, pool, _| subscriber.drop_all(and_more, pool));
+        let gaps: Vec<Reply> = self.subscribers[slot as usize].take_gaps().collect();
+        for gap in gaps {
+            self.reply(gap);
+        }
+        self.end_subscription(slot, 0, end);
+    }
+
+    fn end_subscription(&mut self, slot: u32, request_id: i64, end: End) {
+        if let Some(ended) = self.remove(slot, request_id, end) {
+            self.reply(ended);
+        }
+    }
+
+    /// Takes a subscription out, and makes the frame that says so.
+    fn remove(&mut self, slot: u32, request_id: i64, end: End) -> Option<Reply> {
+        self.with_queue(slot, |subscriber, pool, _| subscriber.clear(pool));
+        let mut subscriber = self.subscribers.try_remove(slot as usize)?;
+        if let Ok(entry) = self.ids.find_entry(self.hasher.hash_one(subscriber.id), |other| *other == slot) {
+            entry.remove();
+        }
+        if let Some(route) = subscriber.route.take() {
+            let key = SubscriptionKey { slot, generation: subscriber.generation };
+            self.closed.push(Closed { key, route });
+        }
+        if subscriber.ready {
+            self.stale += 1;
+            if self.stale > self.ready.len() / 2 {
+                let Self { ready, subscribers, .. } = self;
+                ready.retain(|key| live(subscribers, *key).is_some());
+                self.stale = 0;
+            }
+        }
+        if self.mirrors {
+            self.outcome = end.clone();
+        }
+        Some(Reply { request_id, frame: Frame::Ended { subscription_id: subscriber.id, end } })
+    }
+
+    /// Every change of a queue goes through here, so that the sums stay right.
+    fn with_queue(&mut self, slot: u32, change: impl FnOnce(&mut Subscriber, &mut Pool, &DefaultHashBuilder)) {
+        let Some(subscriber) = self.subscribers.get_mut(slot as usize) else { return };
+        let before = subscriber.queue;
+        change(subscriber, &mut self.pool, &self.hasher);
+        let after = subscriber.queue;
+        self.waiting_bytes -= before.bytes() + before.len() * EVENT_OVERHEAD_BYTES;
+        self.waiting_bytes += after.bytes() + after.len() * EVENT_OVERHEAD_BYTES;
+        let (old, new) = (size_class(before.bytes()), size_class(after.bytes()));
+        if old != new {
+            self.large.remove(&(old, slot));
+            if new > 0 {
+                self.large.insert((new, slot));
+            }
+        }
+    }
+
+    fn make_ready(&mut self, slot: u32) {
+        let Some(subscriber) = self.subscribers.get_mut(slot as usize) else { return };
+        if !subscriber.ready && subscriber.sendable() {
+            subscriber.ready = true;
+            self.ready.push_back(SubscriptionKey { slot, generation: subscriber.generation });
+        }
+    }
+
+    fn slot_of(&self, id: i64) -> Option<u32> {
+        let is_it = |slot: &u32| self.subscribers.get(*slot as usize).is_some_and(|s| s.id == id);
+        self.ids.find(self.hasher.hash_one(id), is_it).copied()
+    }
+}
+
+/// 0 for a small queue, then the logarithm of its size.
+fn size_class(bytes: usize) -> u32 {
+    if bytes < SMALL_QUEUE_BYTES { 0 } else { bytes.ilog2() }
+}
+
+fn live(subscribers: &mut Slab<Subscriber>, key: SubscriptionKey) -> Option<&mut Subscriber> {
+    subscribers.get_mut(key.slot as usize).filter(|s| s.generation == key.generation)
+}

@@ -1,0 +1,8 @@
+//! The contract as any Rust client would generate it from `proto/`: what the command line, the examples and the tests
+//! speak. The hub itself uses another form of the same files (see build.rs) and never this one.
+
+/// `switchyard.v1`.
+#[allow(clippy::all, clippy::pedantic, missing_docs)]
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/client/switchyard.v1.rs"));
+}

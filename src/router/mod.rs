@@ -1,0 +1,224 @@
+//! Who gets what: from a published event to the outboxes of all who want it.
+//!
+//! The room owns the routing table. Publishers read it through a sharded lock: each thread takes its own shard, so
+//! publishers never wait for one another, and a subscribe holds all shards for a few microseconds at a time
+//! (docs/adr/0003). Matching happens under that lock; delivery does not: outboxes have their own locks, and each is
+//! taken and woken once per publish, however many of its subscriptions match.
+//!
+//! It never waits for a subscriber, never encodes, and knows no session beyond its outbox.
+
+mod table;
+mod trie;
+
+use std::sync::{Arc, PoisonError};
+
+use crossbeam_utils::sync::ShardedLock;
+
+use crate::{
+    model::{Event, Filter, Group},
+    outbox::{Closed, Outbox, Route, SubscriptionKey},
+};
+use table::{Entry, Table};
+
+/// A publish is delivered in runs of at most this many events,
+const RUN_EVENTS: usize = 256;
+/// or as many as bring at least this many matches.
+const RUN_MATCHES: usize = 4096;
+/// At most this many subscriptions are forgotten under one hold of the lock.
+const FORGET_AT_ONCE: usize = 256;
+
+/// The routing table, shared by all sessions.
+#[derive(Debug)]
+pub struct Router {
+    table: ShardedLock<Table>,
+}
+
+/// The number the router gives an outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutboxId(u32);
+
+/// One match of one event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Match {
+    outbox: u32,
+    event: u32,
+    key: SubscriptionKey,
+}
+
+/// A group's candidates for one event: a range of [`Scratch::members`], and who is asked first.
+#[derive(Debug)]
+struct Draw {
+    event: u32,
+    members: std::ops::Range<usize>,
+    first: usize,
+}
+
+/// Memory that a publisher keeps between publishes.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    matches: Vec<Match>,
+    /// Matches in groups: (event, group, match).
+    members: Vec<(u32, u32, Match)>,
+    draws: Vec<Draw>,
+    outboxes: Vec<(u32, Arc<Outbox>)>,
+    /// For each event of the last publish, how many subscriptions it went to; a group counts as one.
+    pub matched: Vec<u64>,
+}
+
+impl Default for Router {
+    fn default() -> Self {
+        Self { table: ShardedLock::new(Table::new()) }
+    }
+}
+
+impl Router {
+    /// Makes an outbox known.
+    pub fn join(&self, outbox: Arc<Outbox>) -> OutboxId {
+        OutboxId(self.write(|table| table.add_outbox(outbox)))
+    }
+
+    /// Forgets an outbox, whose subscriptions are all forgotten already.
+    pub fn leave(&self, outbox: OutboxId) {
+        self.write(|table| table.remove_outbox(outbox.0));
+    }
+
+    /// Routes what matches `filters` to a subscription from now on.
+    pub fn subscribe(
+        &self,
+        outbox: OutboxId,
+        key: SubscriptionKey,
+        filters: &[Filter],
+        group: Option<&Group>,
+    ) -> Route {
+        self.write(|table| {
+            let group = table.join_group(group);
+            table.insert(filters, Entry { outbox: outbox.0, key, group })
+        })
+    }
+
+    /// Routes to a subscription that is already routed by other filters, too.
+    pub fn resubscribe(&self, outbox: OutboxId, key: SubscriptionKey, filters: &[Filter], group: u32) -> Route {
+        self.write(|table| {
+            table.rejoin_group(group);
+            table.insert(filters, Entry { outbox: outbox.0, key, group })
+        })
+    }
+
+    /// Forgets the route a subscription had before it got `new`.
+    pub fn forget_old(&self, outbox: OutboxId, key: SubscriptionKey, old: Route, new: &Route) {
+        self.write(|table| table.remove(outbox.0, &Closed { key, route: old }, &new.nodes));
+    }
+
+    /// Forgets subscriptions that are over.
+    pub fn forget(&self, outbox: OutboxId, closed: &[Closed]) {
+        for some in closed.chunks(FORGET_AT_ONCE) {
+            self.write(|table| some.iter().for_each(|closed| table.remove(outbox.0, closed, &[])));
+        }
+    }
+
+    /// Hands events to everyone who wants them, in order. [`Scratch::matched`] tells how many each went to.
+    pub fn publish(&self, events: &[Arc<Event>], scratch: &mut Scratch) {
+        scratch.matched.clear();
+        scratch.matched.resize(events.len(), 0);
+        let mut next = 0;
+        while next < events.len() {
+            next = self.find(events, next, scratch);
+            self.deliver(events, scratch);
+            self.draw(events, scratch);
+            scratch.outboxes.clear();
+        }
+    }
+
+    /// Matches the next run of events. Tells where the one after it begins.
+    fn find(&self, events: &[Arc<Event>], from: usize, scratch: &mut Scratch) -> usize {
+        let Scratch { matches, members, draws, outboxes, .. } = scratch;
+        matches.clear();
+        members.clear();
+        draws.clear();
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let mut next = from;
+        while next < events.len() && next - from < RUN_EVENTS && matches.len() + members.len() < RUN_MATCHES {
+            // A publish has fewer than 2^32 events: see `limits::MAX_PUBLISH_EVENTS`.
+            let event = next as u32;
+            table.matches(events[next].topic(), |entry| {
+                let found = Match { outbox: entry.outbox, event, key: entry.key };
+                if entry.in_group() {
+                    members.push((event, entry.group, found));
+                } else {
+                    matches.push(found);
+                }
+            });
+            next += 1;
+        }
+        // By outbox, then by event; and each subscription once, however many of its filters match.
+        matches.sort_unstable();
+        matches.dedup();
+        members.sort_unstable();
+        members.dedup();
+        let mut start = 0;
+        for run in members.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+            let (event, group, _) = run[0];
+            let first = table.turn(group, run.len());
+            draws.push(Draw { event, members: start..start + run.len(), first });
+            start += run.len();
+        }
+        let wanted = matches.iter().chain(members.iter().map(|(_, _, found)| found));
+        for found in wanted {
+            if outboxes.last().is_none_or(|(id, _)| *id != found.outbox)
+                && let Some(outbox) = table.outbox(found.outbox)
+            {
+                outboxes.push((found.outbox, Arc::clone(outbox)));
+            }
+        }
+        drop(table);
+        outboxes.sort_unstable_by_key(|(id, _)| *id);
+        outboxes.dedup_by_key(|(id, _)| *id);
+        next
+    }
+
+    fn deliver(&self, events: &[Arc<Event>], scratch: &mut Scratch) {
+        let Scratch { matches, outboxes, matched, .. } = scratch;
+        for run in matches.chunk_by(|a, b| a.outbox == b.outbox) {
+            let Some(outbox) = outbox_of(outboxes, run[0].outbox) else { continue };
+            let offers = run.iter().map(|found| {
+                let event = found.event as usize;
+                (found.key, &events[event], event)
+            });
+            let closed = outbox.offer(offers, |event| matched[event] += 1);
+            if !closed.is_empty() {
+                self.forget(OutboxId(run[0].outbox), &closed);
+            }
+        }
+    }
+
+    /// Gives each event to one member of each of its groups: to the next in turn that would be served at once, or,
+    /// where none would, to the next in turn.
+    fn draw(&self, events: &[Arc<Event>], scratch: &mut Scratch) {
+        let Scratch { members, draws, outboxes, matched, .. } = scratch;
+        for draw in draws.iter() {
+            let event = &events[draw.event as usize];
+            let candidates = &members[draw.members.clone()];
+            let in_turn = || candidates[draw.first..].iter().chain(&candidates[..draw.first]).map(|(_, _, m)| m);
+            let served = in_turn().any(|member| {
+                outbox_of(outboxes, member.outbox).is_some_and(|outbox| outbox.offer_if_served(member.key, event))
+            });
+            let taken = served
+                || in_turn().any(|member| {
+                    let Some(outbox) = outbox_of(outboxes, member.outbox) else { return false };
+                    let mut taken = false;
+                    let closed = outbox.offer(std::iter::once((member.key, event, ())), |()| taken = true);
+                    self.forget(OutboxId(member.outbox), &closed);
+                    taken
+                });
+            matched[draw.event as usize] += u64::from(taken);
+        }
+    }
+
+    fn write<R>(&self, change: impl FnOnce(&mut Table) -> R) -> R {
+        change(&mut self.table.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn outbox_of(outboxes: &[(u32, Arc<Outbox>)], id: u32) -> Option<&Arc<Outbox>> {
+    outboxes.binary_search_by_key(&id, |(id, _)| *id).ok().map(|at| &outboxes[at].1)
+}

@@ -1,0 +1,138 @@
+//! The pure routing table: whose subscriptions match a topic, and whose turn it is in a group.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+};
+
+use slab::Slab;
+
+use super::trie::Trie;
+use crate::{
+    model::{Filter, Group, Topic},
+    outbox::{Closed, Outbox, Route, SubscriptionKey},
+};
+
+/// No group.
+const NO_GROUP: u32 = 0;
+
+/// One subscription, as a node of the trie keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Entry {
+    /// Which outbox.
+    pub(super) outbox: u32,
+    /// Which subscription there.
+    pub(super) key: SubscriptionKey,
+    /// Which group it shares events in; [`NO_GROUP`] for none.
+    pub(super) group: u32,
+}
+
+impl Entry {
+    pub(super) fn in_group(self) -> bool {
+        self.group != NO_GROUP
+    }
+}
+
+/// Who gets what.
+#[derive(Debug)]
+pub(super) struct Table {
+    trie: Trie<Entry>,
+    outboxes: Slab<Arc<Outbox>>,
+    groups: Slab<LiveGroup>,
+    group_ids: HashMap<Group, u32>,
+}
+
+#[derive(Debug)]
+struct LiveGroup {
+    name: Group,
+    members: usize,
+    /// Counts events, so that each member begins one in turn.
+    turn: AtomicU32,
+}
+
+impl Table {
+    pub(super) fn new() -> Self {
+        Self { trie: Trie::new(), outboxes: Slab::new(), groups: Slab::new(), group_ids: HashMap::new() }
+    }
+
+    pub(super) fn add_outbox(&mut self, outbox: Arc<Outbox>) -> u32 {
+        // The limit on sessions is far below 2^32.
+        self.outboxes.insert(outbox) as u32
+    }
+
+    /// Forgets an outbox, whose subscriptions are all forgotten already.
+    pub(super) fn remove_outbox(&mut self, id: u32) {
+        self.outboxes.try_remove(id as usize);
+    }
+
+    pub(super) fn outbox(&self, id: u32) -> Option<&Arc<Outbox>> {
+        self.outboxes.get(id as usize)
+    }
+
+    /// The number of a group, which is made if it does not exist. One member more is counted.
+    pub(super) fn join_group(&mut self, name: Option<&Group>) -> u32 {
+        let Some(name) = name else { return NO_GROUP };
+        let id = *self.group_ids.entry(name.clone()).or_insert_with(|| {
+            let group = LiveGroup { name: name.clone(), members: 0, turn: AtomicU32::new(0) };
+            self.groups.insert(group) as u32 + 1
+        });
+        self.rejoin_group(id);
+        id
+    }
+
+    /// Counts one member more.
+    pub(super) fn rejoin_group(&mut self, id: u32) {
+        if let Some(group) = group_slot(id).and_then(|slot| self.groups.get_mut(slot)) {
+            group.members += 1;
+        }
+    }
+
+    /// Which of `members` begins with the next event.
+    pub(super) fn turn(&self, group: u32, members: usize) -> usize {
+        let turn = group_slot(group).and_then(|slot| self.groups.get(slot)).map_or(0, |g| g.turn.fetch_add(1, Relaxed));
+        turn as usize % members.max(1)
+    }
+
+    /// Routes what matches `filters` to a subscription.
+    pub(super) fn insert(&mut self, filters: &[Filter], entry: Entry) -> Route {
+        let mut route = Route { nodes: smallvec::SmallVec::new(), group: entry.group };
+        for filter in filters {
+            let node = self.trie.insert(filter, entry);
+            if !route.nodes.contains(&node) {
+                route.nodes.push(node);
+            }
+        }
+        route
+    }
+
+    /// Forgets a subscription, except in the nodes of `keep`.
+    pub(super) fn remove(&mut self, outbox: u32, closed: &Closed, keep: &[u32]) {
+        let entry = Entry { outbox, key: closed.key, group: closed.route.group };
+        for node in closed.route.nodes.iter().filter(|node| !keep.contains(node)) {
+            self.trie.remove(*node, entry);
+        }
+        self.leave_group(closed.route.group);
+    }
+
+    fn leave_group(&mut self, id: u32) {
+        let Some(slot) = group_slot(id) else { return };
+        let Some(group) = self.groups.get_mut(slot) else { return };
+        group.members -= 1;
+        if group.members == 0 {
+            let group = self.groups.remove(slot);
+            self.group_ids.remove(&group.name);
+        }
+    }
+
+    /// Calls `found` for every match; a subscription with several matching filters comes several times.
+    pub(super) fn matches(&self, topic: Topic<'_>, mut found: impl FnMut(Entry)) {
+        self.trie.matches(topic, &mut found);
+    }
+}
+
+fn group_slot(id: u32) -> Option<usize> {
+    (id as usize).checked_sub(1)
+}

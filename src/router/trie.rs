@@ -1,0 +1,325 @@
+//! The trie over filters: which entries match a topic.
+//!
+//! Nodes live in one arena and edges in one hash table from (node, token) to node, so that a filter that nobody shares
+//! costs about a hundred bytes and a lookup is one probe a token. Nodes keep their number as long as an entry uses
+//! them: an entry is removed by number, without its filter.
+
+use std::hash::{BuildHasher, Hash};
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use indexmap::IndexSet;
+use slab::Slab;
+
+use crate::model::{Filter, Token, Topic};
+
+/// Where an entry is kept.
+pub(super) type NodeId = u32;
+
+/// A node with up to this many entries keeps them in a plain list.
+const FEW_ENTRIES: usize = 16;
+const ROOT: NodeId = 0;
+
+/// Entries by filter. An entry is kept once in a node however often it is inserted there.
+#[derive(Debug)]
+pub(super) struct Trie<E> {
+    nodes: Slab<Node<E>>,
+    /// The children by literal token.
+    edges: HashTable<NodeId>,
+    hasher: DefaultHashBuilder,
+}
+
+#[derive(Debug)]
+struct Node<E> {
+    parent: NodeId,
+    /// The token of the edge from the parent: a literal, `*` or `>`.
+    token: Box<str>,
+    /// The child for `*`.
+    one: Option<NodeId>,
+    /// The child for a final `>`.
+    tail: Option<NodeId>,
+    literal_children: u32,
+    entries: Entries<E>,
+}
+
+#[derive(Debug)]
+enum Entries<E> {
+    Few(Vec<E>),
+    Many(Box<IndexSet<E, DefaultHashBuilder>>),
+}
+
+impl<E: Copy + Eq + Hash> Trie<E> {
+    pub(super) fn new() -> Self {
+        let mut nodes = Slab::new();
+        nodes.insert(Node::new(ROOT, ""));
+        Self { nodes, edges: HashTable::new(), hasher: DefaultHashBuilder::default() }
+    }
+
+    /// Keeps `entry` for `filter` and tells where.
+    pub(super) fn insert(&mut self, filter: &Filter, entry: E) -> NodeId {
+        let mut at = ROOT;
+        for token in filter.tokens() {
+            at = match token {
+                Token::Literal(token) => self.literal(at, token).unwrap_or_else(|| self.grow_literal(at, token)),
+                Token::One => self.nodes[at as usize].one.unwrap_or_else(|| {
+                    let child = self.grow(at, "*");
+                    self.nodes[at as usize].one = Some(child);
+                    child
+                }),
+                Token::Tail => self.nodes[at as usize].tail.unwrap_or_else(|| {
+                    let child = self.grow(at, ">");
+                    self.nodes[at as usize].tail = Some(child);
+                    child
+                }),
+            };
+        }
+        self.nodes[at as usize].entries.insert(entry);
+        at
+    }
+
+    /// Forgets `entry` at `node`, and the nodes that nobody needs any more.
+    pub(super) fn remove(&mut self, node: NodeId, entry: E) {
+        if let Some(node) = self.nodes.get_mut(node as usize) {
+            node.entries.remove(&entry);
+        }
+        let mut at = node;
+        while at != ROOT && self.nodes.get(at as usize).is_some_and(Node::is_unused) {
+            at = self.prune(at);
+        }
+    }
+
+    /// Calls `found` for the entries of every filter that matches; an entry with several such filters comes several
+    /// times.
+    pub(super) fn matches(&self, topic: Topic<'_>, found: &mut impl FnMut(E)) {
+        let mut tokens = [""; crate::model::limits::MAX_NAME_TOKENS];
+        let mut count = 0;
+        for (place, token) in tokens.iter_mut().zip(topic.tokens()) {
+            *place = token;
+            count += 1;
+        }
+        self.descend(ROOT, &tokens[..count], found);
+    }
+
+    /// Depth is at most the number of tokens, which is limited.
+    fn descend(&self, at: NodeId, tokens: &[&str], found: &mut impl FnMut(E)) {
+        let node = &self.nodes[at as usize];
+        let Some((token, rest)) = tokens.split_first() else {
+            node.entries.each(found);
+            return;
+        };
+        if let Some(tail) = node.tail {
+            self.nodes[tail as usize].entries.each(found);
+        }
+        if let Some(one) = node.one {
+            self.descend(one, rest, found);
+        }
+        if node.literal_children > 0
+            && let Some(child) = self.literal(at, token)
+        {
+            self.descend(child, rest, found);
+        }
+    }
+
+    fn literal(&self, parent: NodeId, token: &str) -> Option<NodeId> {
+        let is_it = |id: &NodeId| {
+            let node = &self.nodes[*id as usize];
+            node.parent == parent && *node.token == *token
+        };
+        self.edges.find(self.hasher.hash_one((parent, token)), is_it).copied()
+    }
+
+    fn grow_literal(&mut self, parent: NodeId, token: &str) -> NodeId {
+        let child = self.grow(parent, token);
+        let Self { nodes, edges, hasher } = self;
+        edges.insert_unique(hasher.hash_one((parent, token)), child, |id| {
+            let node = &nodes[*id as usize];
+            hasher.hash_one((node.parent, &*node.token))
+        });
+        nodes[parent as usize].literal_children += 1;
+        child
+    }
+
+    fn grow(&mut self, parent: NodeId, token: &str) -> NodeId {
+        // Fewer than 2^32 nodes: the limits on subscriptions, filters and tokens see to it.
+        self.nodes.insert(Node::new(parent, token)) as NodeId
+    }
+
+    /// Takes out a node that nobody uses, and tells its parent.
+    fn prune(&mut self, at: NodeId) -> NodeId {
+        let node = self.nodes.remove(at as usize);
+        let parent = &mut self.nodes[node.parent as usize];
+        match &*node.token {
+            "*" => parent.one = None,
+            ">" => parent.tail = None,
+            token => {
+                parent.literal_children -= 1;
+                if let Ok(entry) = self.edges.find_entry(self.hasher.hash_one((node.parent, token)), |id| *id == at) {
+                    entry.remove();
+                }
+            }
+        }
+        node.parent
+    }
+
+    #[cfg(test)]
+    pub(super) fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+}
+
+impl<E> Node<E> {
+    fn new(parent: NodeId, token: &str) -> Self {
+        Self {
+            parent,
+            token: token.into(),
+            one: None,
+            tail: None,
+            literal_children: 0,
+            entries: Entries::Few(Vec::new()),
+        }
+    }
+
+    fn is_unused(&self) -> bool {
+        let no_entries = match &self.entries {
+            Entries::Few(list) => list.is_empty(),
+            Entries::Many(set) => set.is_empty(),
+        };
+        no_entries && self.one.is_none() && self.tail.is_none() && self.literal_children == 0
+    }
+}
+
+impl<E: Copy + Eq + Hash> Entries<E> {
+    fn insert(&mut self, entry: E) {
+        match self {
+            Self::Few(list) if list.contains(&entry) => {}
+            Self::Few(list) if list.len() < FEW_ENTRIES => {
+                // Most filters have one subscription: no room for more is kept.
+                list.reserve_exact(1);
+                list.push(entry);
+            }
+            Self::Few(list) => {
+                let mut set: IndexSet<E, DefaultHashBuilder> = list.drain(..).collect();
+                set.insert(entry);
+                *self = Self::Many(Box::new(set));
+            }
+            Self::Many(set) => {
+                set.insert(entry);
+            }
+        }
+    }
+
+    fn remove(&mut self, entry: &E) {
+        match self {
+            Self::Few(list) => {
+                if let Some(at) = list.iter().position(|other| other == entry) {
+                    list.swap_remove(at);
+                }
+            }
+            Self::Many(set) => {
+                set.swap_remove(entry);
+            }
+        }
+    }
+
+    fn each(&self, found: &mut impl FnMut(E)) {
+        match self {
+            Self::Few(list) => list.iter().copied().for_each(found),
+            Self::Many(set) => set.iter().copied().for_each(found),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn topic(text: &str) -> Topic<'_> {
+        Topic::parse(text.as_bytes()).expect("a topic")
+    }
+
+    fn filter(text: &str) -> Filter {
+        Filter::parse(text.as_bytes()).expect("a filter")
+    }
+
+    fn matched(trie: &Trie<u32>, name: &str) -> BTreeSet<u32> {
+        let mut found = BTreeSet::new();
+        trie.matches(topic(name), &mut |entry| {
+            found.insert(entry);
+        });
+        found
+    }
+
+    /// What the rules say, token by token, with no thought for speed.
+    fn naive(filter: &str, topic: &str) -> bool {
+        let (filter, topic): (Vec<_>, Vec<_>) = (filter.split('.').collect(), topic.split('.').collect());
+        match filter.iter().position(|token| *token == ">") {
+            Some(tail) if topic.len() <= tail => return false,
+            None if filter.len() != topic.len() => return false,
+            _ => {}
+        }
+        filter.iter().zip(&topic).take_while(|(f, _)| **f != ">").all(|(f, t)| *f == "*" || f == t)
+    }
+
+    fn check(filters: &[&str], name: &str, expected: &[u32]) {
+        let mut trie = Trie::new();
+        for (index, text) in filters.iter().enumerate() {
+            trie.insert(&filter(text), index as u32);
+        }
+        assert_eq!(matched(&trie, name), expected.iter().copied().collect(), "{filters:?} on {name}");
+    }
+
+    #[test]
+    fn wildcards_match_as_in_nats() {
+        check(&["a.b", "a.*", "a.>", ">", "*", "*.*", "b.>"], "a.b", &[0, 1, 2, 3, 5]);
+        check(&["a.>", "a", "a.*.>", ">"], "a", &[1, 3]);
+        check(&["a.*.c", "a.>", "a.*.>", "*.b.*"], "a.b.c", &[0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn many_entries_of_one_filter_come_and_go() {
+        let mut trie = Trie::new();
+        let nodes: Vec<_> = (0..1_000).map(|entry| trie.insert(&filter("a.*"), entry)).collect();
+        assert_eq!(matched(&trie, "a.x").len(), 1_000);
+        for (entry, node) in nodes.iter().enumerate() {
+            trie.remove(*node, entry as u32);
+        }
+        assert!(matched(&trie, "a.x").is_empty());
+        assert_eq!(trie.node_count(), 1, "only the root is left");
+    }
+
+    fn a_filter() -> impl Strategy<Value = String> {
+        ("[abc*](\\.[abc*]){0,3}", any::<bool>()).prop_map(|(name, tail)| if tail { name + ".>" } else { name })
+    }
+
+    proptest! {
+        #[test]
+        fn matches_what_a_naive_matcher_matches(
+            steps in prop::collection::vec((a_filter(), any::<bool>(), any::<prop::sample::Index>()), 0..60),
+            topics in prop::collection::vec("[abcd](\\.[abcd]){0,4}", 1..10),
+        ) {
+            let mut trie = Trie::new();
+            let mut kept: Vec<(String, u32, NodeId)> = Vec::new();
+            for (number, (text, insert, index)) in steps.into_iter().enumerate() {
+                if insert || kept.is_empty() {
+                    let node = trie.insert(&filter(&text), number as u32);
+                    kept.push((text, number as u32, node));
+                } else {
+                    let (_, entry, node) = kept.swap_remove(index.index(kept.len()));
+                    trie.remove(node, entry);
+                }
+            }
+            for name in topics {
+                let expected: BTreeSet<u32> =
+                    kept.iter().filter(|(text, ..)| naive(text, &name)).map(|(_, entry, _)| *entry).collect();
+                prop_assert_eq!(matched(&trie, &name), expected, "{}", name);
+            }
+            for (_, entry, node) in kept {
+                trie.remove(node, entry);
+            }
+            prop_assert_eq!(trie.node_count(), 1);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What a client can ask of its session, as checked values.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::model::{CommandError, Event, EventError, Filter, Grant, Wish};
+
+/// One command, or why it is none, and the request id that its answer bears.
+#[derive(Debug)]
+pub struct Request {
+    /// The client's number; 0 asks to hear only of failure.
+    pub request_id: i64,
+    /// What to do.
+    pub command: Result<Command, CommandError>,
+}
+
+/// What to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Who the client is.
+    Hello {
+        /// For logs and lists.
+        client_name: String,
+        /// How often an idle client wants to hear from the hub.
+        heartbeat_interval: Option<Duration>,
+    },
+    /// Open a subscription.
+    Subscribe {
+        /// 0: the hub chooses.
+        subscription_id: i64,
+        /// What it wants, or why it cannot have it.
+        wish: Result<Wish, CommandError>,
+    },
+    /// Change what a subscription matches.
+    Update {
+        /// Which one.
+        subscription_id: i64,
+        /// In place of all the old ones; at least one.
+        filters: Vec<Filter>,
+    },
+    /// End a subscription.
+    Unsubscribe {
+        /// Which one.
+        subscription_id: i64,
+    },
+    /// Let the hub send more.
+    Credit {
+        /// Which subscription.
+        subscription_id: i64,
+        /// How much more.
+        grant: Grant,
+    },
+    /// Say what became of events.
+    Acknowledge {
+        /// Which subscription.
+        subscription_id: i64,
+    },
+    /// Publish events.
+    Publish {
+        /// In order.
+        events: Vec<Result<Arc<Event>, EventError>>,
+    },
+    /// Ask for a pong.
+    Ping {
+        /// Comes back.
+        nonce: Box<str>,
+    },
+}

@@ -1,0 +1,214 @@
+//! The sessions of this hub: opening, publishing without one, the passing of time, and draining.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime},
+};
+
+use parking_lot::Mutex;
+use tokio::{sync::Notify, time::Instant};
+
+use super::{Options, Session};
+use crate::{
+    model::{CommandError, End, Event},
+    outbox::{Budget, Frame, Outbox, Reply, Welcome},
+    router::{Router, Scratch},
+    telemetry::Metrics,
+};
+
+/// How often time is looked at: heartbeats and write timeouts are this much late at most.
+const TICK: Duration = Duration::from_millis(250);
+
+/// All sessions of one process, and what they share.
+#[derive(Debug)]
+pub struct Hub {
+    node: Arc<str>,
+    options: Options,
+    router: Router,
+    budget: Arc<Budget>,
+    metrics: Arc<Metrics>,
+    sessions: Mutex<HashMap<u64, Arc<Outbox>>>,
+    /// Wakes who waits for the last session to go.
+    gone: Notify,
+    next_session: AtomicU64,
+    /// Distinguishes the sessions of this process from those of every other.
+    prefix: u64,
+    draining: AtomicBool,
+}
+
+/// What kind of call a session serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A `Session` call: many subscriptions.
+    Many,
+    /// A `Subscribe` call: one subscription, and the call ends as it ends.
+    One,
+}
+
+impl Hub {
+    /// A hub without sessions.
+    pub fn new(node: &str, options: Options, metrics: Arc<Metrics>) -> Self {
+        Self {
+            node: node.into(),
+            router: Router::default(),
+            budget: Arc::new(Budget::new(options.session_queue_bytes, options.hub_queue_bytes)),
+            options,
+            metrics,
+            sessions: Mutex::default(),
+            gone: Notify::new(),
+            next_session: AtomicU64::new(1),
+            prefix: fastrand::u64(..),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// What the operator set.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Where facts are counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The routing table.
+    pub(super) fn router(&self) -> &Router {
+        &self.router
+    }
+
+    /// A name that no other session or publish of any hub has.
+    pub fn unique_name(&self) -> Arc<str> {
+        self.name(self.next_session.fetch_add(1, Relaxed))
+    }
+
+    fn name(&self, number: u64) -> Arc<str> {
+        format!("{:013x}-{number:x}", self.prefix >> 12).into()
+    }
+
+    /// Opens a session, whose first frame is `welcome`.
+    pub fn open(self: &Arc<Self>, kind: Kind) -> Result<Session, CommandError> {
+        if self.draining.load(Relaxed) {
+            return Err(CommandError::Draining);
+        }
+        let heartbeat_interval = self.options.heartbeat_interval();
+        let outbox = Arc::new(Outbox::new(
+            self.options.limits(),
+            heartbeat_interval,
+            kind == Kind::One,
+            Arc::clone(&self.budget),
+            Instant::now(),
+        ));
+        let number = self.next_session.fetch_add(1, Relaxed);
+        {
+            let mut sessions = self.sessions.lock();
+            let limit = self.options.max;
+            if sessions.len() >= limit {
+                return Err(CommandError::TooManySessions { limit });
+            }
+            sessions.insert(number, Arc::clone(&outbox));
+        }
+        let id = self.name(number);
+        let welcome = Welcome {
+            session_id: Arc::clone(&id),
+            node: Arc::clone(&self.node),
+            heartbeat_interval,
+            limits: self.options.limits(),
+        };
+        outbox.reply(Reply { request_id: 0, frame: Frame::Welcome(Arc::new(welcome)) });
+        self.metrics.session_opened();
+        Ok(Session::new(Arc::clone(self), number, id, outbox))
+    }
+
+    /// Forgets a session, whose subscriptions are all forgotten already.
+    pub(super) fn close(&self, number: u64) {
+        self.sessions.lock().remove(&number);
+        self.gone.notify_waiters();
+    }
+
+    /// Publishes for a caller without a session. [`Scratch::matched`] tells how many each event went to.
+    pub fn publish(&self, events: &[Arc<Event>]) -> Scratch {
+        let mut scratch = Scratch::default();
+        self.publish_with(events, &mut scratch);
+        scratch
+    }
+
+    pub(super) fn publish_with(&self, events: &[Arc<Event>], scratch: &mut Scratch) {
+        self.router.publish(events, scratch);
+        self.metrics.events_in(events.len(), events.iter().map(|event| event.encoded().len()).sum());
+    }
+
+    /// How many sessions there are.
+    pub fn session_count(&self) -> usize {
+        self.sessions.lock().len()
+    }
+
+    /// How many subscriptions all sessions have.
+    pub fn subscription_count(&self) -> usize {
+        self.outboxes().iter().map(|outbox| outbox.subscriptions()).sum()
+    }
+
+    /// What waits in all sessions, in bytes.
+    pub fn waiting_bytes(&self) -> usize {
+        self.budget.waiting_bytes()
+    }
+
+    fn outboxes(&self) -> Vec<Arc<Outbox>> {
+        self.sessions.lock().values().cloned().collect()
+    }
+
+    /// Lets time pass for every session, for ever.
+    pub async fn keep_time(&self) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let now = ticks.tick().await;
+            let wall = SystemTime::now();
+            for outbox in self.outboxes() {
+                outbox.tick(now, wall, self.options.write_timeout());
+            }
+        }
+    }
+
+    /// Tells every session that the hub is shutting down and ends each after a part of `spread` of its own, so that
+    /// their clients do not all come to the other hubs at once. Returns when every session is gone.
+    pub async fn drain(&self, spread: Duration) {
+        self.draining.store(true, Relaxed);
+        let (start, wall) = (Instant::now(), SystemTime::now());
+        let mut ends: Vec<(Duration, Duration, Arc<Outbox>)> = self
+            .outboxes()
+            .into_iter()
+            .map(|outbox| (spread.mul_f64(fastrand::f64()), spread.mul_f64(fastrand::f64()), outbox))
+            .collect();
+        for (after, reconnect_delay, outbox) in &ends {
+            let frame = Frame::Draining { deadline: wall + *after, reconnect_delay: *reconnect_delay };
+            outbox.reply(Reply { request_id: 0, frame });
+        }
+        ends.sort_unstable_by_key(|(after, ..)| *after);
+        for (after, reconnect_delay, outbox) in ends {
+            tokio::time::sleep_until(start + after).await;
+            outbox.end(End::Draining { reconnect_delay });
+        }
+        // One that was opened while `draining` was being set did not get its notice; it gets its end.
+        for outbox in self.outboxes() {
+            outbox.end(End::Draining { reconnect_delay: spread });
+        }
+        self.until_empty().await;
+    }
+
+    async fn until_empty(&self) {
+        loop {
+            let gone = self.gone.notified();
+            tokio::pin!(gone);
+            gone.as_mut().enable();
+            if self.sessions.lock().is_empty() {
+                return;
+            }
+            gone.await;
+        }
+    }
+}

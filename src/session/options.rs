@@ -1,0 +1,104 @@
+//! What an operator may set about sessions.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{model::limits, outbox::SessionLimits};
+
+/// Limits and times of sessions; in the file under `[sessions]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// The most sessions on one hub.
+    pub max: usize,
+    /// The most sessions on one connection.
+    pub max_per_connection: usize,
+    /// The most subscriptions in one session, at most 1 000 000.
+    pub max_subscriptions: usize,
+    /// The largest encoded event, in bytes, at most 3 MiB.
+    pub max_event_bytes: usize,
+    /// The most events that wait for one live subscription.
+    pub queue_events: usize,
+    /// The most bytes of events that wait for one live subscription.
+    pub queue_bytes: usize,
+    /// The most bytes that wait in one session, overhead included.
+    pub session_queue_bytes: usize,
+    /// The most bytes that wait in the whole hub, overhead included.
+    pub hub_queue_bytes: usize,
+    /// How often an idle session hears from the hub, in milliseconds, unless it asks otherwise.
+    pub heartbeat_interval_ms: u64,
+    /// A session whose transport takes nothing for this long is ended, in milliseconds.
+    pub write_timeout_ms: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max: 100_000,
+            max_per_connection: 1_000,
+            max_subscriptions: 100_000,
+            max_event_bytes: limits::MAX_EVENT_BYTES,
+            queue_events: 65_536,
+            queue_bytes: 4 * 1024 * 1024,
+            session_queue_bytes: 64 * 1024 * 1024,
+            hub_queue_bytes: 1024 * 1024 * 1024,
+            heartbeat_interval_ms: 15_000,
+            write_timeout_ms: 30_000,
+        }
+    }
+}
+
+/// The most an operator may allow: more does not fit the frame of [`limits::MAX_FRAME_BYTES`] or the numbers of the
+/// outbox.
+const MOST_SUBSCRIPTIONS: usize = 1_000_000;
+const MOST_EVENT_BYTES: usize = 3 * 1024 * 1024;
+
+impl Options {
+    /// What is out of range, with its key and what it may be.
+    pub fn check(&self) -> Result<(), String> {
+        let rules = [
+            ("max", self.max, 1, usize::MAX),
+            ("max_per_connection", self.max_per_connection, 1, 1_000_000),
+            ("max_subscriptions", self.max_subscriptions, 1, MOST_SUBSCRIPTIONS),
+            ("max_event_bytes", self.max_event_bytes, 1, MOST_EVENT_BYTES),
+            ("queue_events", self.queue_events, 1, 16_777_216),
+            ("queue_bytes", self.queue_bytes, 1, 1024 * 1024 * 1024),
+            ("session_queue_bytes", self.session_queue_bytes, 1, 2 * 1024 * 1024 * 1024),
+            ("hub_queue_bytes", self.hub_queue_bytes, 1, usize::MAX),
+        ];
+        for (key, value, least, most) in rules {
+            if value < least || value > most {
+                return Err(format!("sessions.{key} is {value} and must be {least} to {most}"));
+            }
+        }
+        for (key, value) in
+            [("heartbeat_interval_ms", self.heartbeat_interval_ms), ("write_timeout_ms", self.write_timeout_ms)]
+        {
+            if !(100..=limits::MAX_TIME_MS).contains(&value) {
+                return Err(format!("sessions.{key} is {value} and must be 100 to {}", limits::MAX_TIME_MS));
+            }
+        }
+        Ok(())
+    }
+
+    /// The limits each session keeps.
+    pub fn limits(&self) -> SessionLimits {
+        SessionLimits {
+            max_event_bytes: self.max_event_bytes,
+            max_subscriptions: self.max_subscriptions,
+            queue_events: self.queue_events,
+            queue_bytes: self.queue_bytes,
+        }
+    }
+
+    /// How often an idle session hears from the hub.
+    pub fn heartbeat_interval(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_interval_ms)
+    }
+
+    /// How long a transport may take nothing.
+    pub fn write_timeout(&self) -> Duration {
+        Duration::from_millis(self.write_timeout_ms)
+    }
+}
