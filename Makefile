@@ -20,6 +20,7 @@ build: ## build the release binary, target/release/switchyard
 .PHONY: tools
 tools: ## install what the tests need into .tools/
 	scripts/install-tools.sh
+	examples/generate.sh
 
 .PHONY: test
 test: lint ## check and test everything, installing what it needs

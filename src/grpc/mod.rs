@@ -18,13 +18,18 @@ use http::{Request, Response, StatusCode, Version};
 use tonic::{body::Body, service::Routes};
 use tower::ServiceExt;
 
-use crate::{readiness::ReadinessView, session::Hub, tasks::Tasks};
+use crate::{model::Reason, readiness::ReadinessView, session::Hub, tasks::Tasks};
 use health::HealthService;
 use hub_service::HubService;
 use wire::health::health_server::HealthServer;
 
 /// Requests of small services are no larger than this, in bytes.
 const SMALL_REQUEST_BYTES: usize = 64 * 1024;
+
+/// The name of the gRPC code that a reason comes with, as docs/errors.md has it.
+pub fn code_name(reason: Reason) -> &'static str {
+    status::code_name(reason)
+}
 
 /// Everything the main port serves.
 pub fn routes(hub: Arc<Hub>, tasks: Tasks, readiness: ReadinessView) -> anyhow::Result<Routes> {

@@ -147,6 +147,26 @@ pub(super) fn unknown_service() -> Status {
     Status::not_found("unknown service")
 }
 
+/// The name of a reason's code, as docs/errors.md has it.
+pub(super) fn code_name(reason: Reason) -> &'static str {
+    match code(reason) {
+        Code::Ok => "OK",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+        Code::Cancelled | Code::Unknown | Code::DeadlineExceeded | Code::Unimplemented => "no reason has this code",
+    }
+}
+
 /// The code of every reason: design 3.9.
 fn code(reason: Reason) -> Code {
     match reason {

@@ -255,6 +255,10 @@ impl Queues {
         let (max_events, max_bytes) = (self.limits.queue_events, self.limits.queue_bytes);
         let bytes = event.encoded().len();
         let Some(subscriber) = live(&mut self.subscribers, key) else { return Offer::Gone };
+        // What waits already is all it will ever be sent.
+        if !subscriber.conflates() && subscriber.queue.len() as u64 >= subscriber.events_left {
+            return Offer::Gone;
+        }
         if subscriber.ends_when_full() && subscriber.is_full_for(bytes, max_events, max_bytes) {
             self.overflow_end(key.slot, 1);
             return Offer::Gone;

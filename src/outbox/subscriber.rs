@@ -77,6 +77,10 @@ impl Subscriber {
         self.overflow == Overflow::End
     }
 
+    pub(super) fn conflates(&self) -> bool {
+        self.overflow == Overflow::Conflate
+    }
+
     /// True when one more event of `bytes` would not fit.
     pub(super) fn is_full_for(&self, bytes: usize, max_events: usize, max_bytes: usize) -> bool {
         let fits = self.queue.len() < max_events && self.queue.bytes() + bytes <= max_bytes;

@@ -1,6 +1,24 @@
 //! The tests of the hub as its users meet it: real servers on port 0, real clients, real processes.
 
-#![allow(unreachable_pub, clippy::panic, clippy::match_wild_err_arm, clippy::unnecessary_wraps)]
+#![allow(
+    unreachable_pub,
+    clippy::panic,
+    clippy::match_wild_err_arm,
+    clippy::unnecessary_wraps,
+    clippy::disallowed_methods
+)]
 
+mod cli;
+mod drain;
+mod errors;
+#[cfg(feature = "tools-tests")]
+mod examples;
+mod groups;
+#[cfg(feature = "tools-tests")]
+mod grpcurl;
 mod harness;
+mod health;
+mod isolation;
+mod overflow;
 mod session;
+mod tidy;

@@ -164,7 +164,8 @@ async fn max_events_ends_the_subscription_after_the_last() {
     let mut wish = spec(&["a"]);
     wish.max_events = 2;
     session.subscribe(1, wish).await;
-    session.publish((0..5).map(|n| event("a", n.to_string())).collect()).await;
+    let results = session.publish((0..5).map(|n| event("a", n.to_string())).collect()).await.results;
+    assert_eq!(results.iter().map(|r| r.matched).collect::<Vec<_>>(), [1, 1, 0, 0, 0], "none it would never get");
     assert_eq!(texts(&session.events().await), ["0", "1"]);
     let ended = session.ended().await;
     assert_eq!((ended.subscription_id, ended.reason()), (1, EndReason::LimitReached));

@@ -1,0 +1,185 @@
+//! The program as a person uses it.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use crate::harness::{Process, exit, program, root, signal};
+
+fn run(arguments: &[&str]) -> Output {
+    program().args(arguments).stdin(Stdio::null()).output().expect("the program runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("text")
+}
+
+/// Runs a command against a hub and gives what it prints.
+fn against(hub: &Process, arguments: &[&str]) -> Output {
+    let server = format!("http://{}", hub.address);
+    run(&[arguments, &["--server", &server]].concat())
+}
+
+/// A subscriber that is subscribed, and the lines it prints.
+fn subscriber(hub: &Process, arguments: &[&str]) -> (std::process::Child, impl Iterator<Item = String> + use<>) {
+    let mut child = program()
+        .arg("sub")
+        .args(arguments)
+        .args(["--server", &hub.address.to_string()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("a subscriber");
+    let mut errors = BufReader::new(child.stderr.take().expect("piped"));
+    let mut line = String::new();
+    errors.read_line(&mut line).expect("a line");
+    assert_eq!(line, "subscribed\n");
+    std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::sink()));
+    let lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    (child, lines)
+}
+
+#[test]
+fn every_help_text_shows_an_example() {
+    for command in ["", "serve", "pub", "sub", "health"] {
+        let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
+        let output = run(&arguments);
+        assert!(output.status.success());
+        let help = text(&output.stdout);
+        assert!(help.contains("Examples:") && help.contains(&format!("switchyard {command}")), "{help}");
+    }
+}
+
+#[test]
+fn without_a_hub_every_command_says_so_in_one_line() {
+    // A port that was free a moment ago.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").to_string();
+    for arguments in [&["pub", "a", "x"][..], &["sub", "a"], &["health"]] {
+        let output = run(&[arguments, &["--server", &free]].concat());
+        assert_eq!(output.status.code(), Some(1));
+        let error = text(&output.stderr);
+        assert_eq!(error.lines().count(), 1, "{error}");
+        assert!(error.contains("no hub answers at") && error.contains("switchyard serve"), "{error}");
+    }
+}
+
+#[test]
+fn an_event_goes_from_pub_to_sub() {
+    let hub = Process::start(&[]);
+    let (mut child, mut lines) = subscriber(&hub, &["orders.>", "--max-events", "2"]);
+    let output = against(&hub, &["pub", "orders.eu", "hello world"]);
+    assert_eq!(text(&output.stdout), "published 1, matched 1\n");
+    let output = against(&hub, &["pub", "orders.us", "again", "--json", "--key", "k", "--attribute", "a=b"]);
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(told, serde_json::json!({ "events": 1, "matched": 1 }));
+    assert_eq!(lines.next().as_deref(), Some("orders.eu hello world"));
+    assert_eq!(lines.next().as_deref(), Some("orders.us again"));
+    assert!(exit(&mut child, Duration::from_secs(10)).success());
+}
+
+#[test]
+fn json_shows_the_fields_of_the_contract() {
+    let hub = Process::start(&[]);
+    let (mut child, mut lines) = subscriber(&hub, &["a", "--json", "-n", "1"]);
+    against(&hub, &["pub", "a", "x", "--id", "7", "--type", "t", "--key", "k", "--attribute", "n=v"]);
+    let event: serde_json::Value = serde_json::from_str(&lines.next().expect("a line")).expect("JSON");
+    let expected = serde_json::json!({
+        "id": "7", "topic": "a", "type": "t", "key": "k", "attributes": { "n": "v" }, "text": "x",
+    });
+    assert_eq!(event, expected);
+    assert!(exit(&mut child, Duration::from_secs(10)).success());
+}
+
+#[test]
+fn every_line_of_standard_input_is_an_event() {
+    const LINES: usize = 20_000;
+    let hub = Process::start(&[]);
+    let (mut child, lines) = subscriber(&hub, &["n", "--max-events", &LINES.to_string()]);
+    let mut publisher = program()
+        .args(["pub", "n", "--server", &hub.address.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a publisher");
+    let mut input = publisher.stdin.take().expect("piped");
+    for n in 0..LINES {
+        writeln!(input, "{n}").expect("written");
+    }
+    drop(input);
+    let output = publisher.wait_with_output().expect("ended");
+    assert_eq!(text(&output.stdout), format!("published {LINES}, matched {LINES}\n"));
+    assert!(lines.enumerate().all(|(n, line)| line == format!("n {n}")));
+    assert!(exit(&mut child, Duration::from_secs(10)).success());
+}
+
+#[test]
+fn a_refusal_is_one_line_with_its_reason() {
+    let hub = Process::start(&[]);
+    for (arguments, reason) in [(&["pub", "a..b", "x"][..], "INVALID_TOPIC"), (&["sub", "a.>.b"], "INVALID_FILTER")] {
+        let output = against(&hub, arguments);
+        assert_eq!(output.status.code(), Some(1));
+        let error = text(&output.stderr);
+        assert!(error.lines().count() == 1 && error.contains(reason), "{error}");
+    }
+}
+
+#[test]
+fn ctrl_c_ends_a_subscriber_cleanly() {
+    let hub = Process::start(&[]);
+    let (mut child, _lines) = subscriber(&hub, &["a"]);
+    signal(child.id(), "INT");
+    assert_eq!(exit(&mut child, Duration::from_secs(10)).code(), Some(0));
+}
+
+#[test]
+fn ctrl_c_ends_a_hub_cleanly() {
+    let mut hub = Process::start(&["--set", "drain.propagation_delay_ms=60000"]);
+    hub.signal("INT");
+    assert_eq!(hub.exit(Duration::from_secs(10)).code(), Some(0), "and without the wait that SIGTERM has");
+}
+
+#[test]
+fn health_follows_the_hub() {
+    let hub = Process::start(&[]);
+    let output = against(&hub, &["health", "readiness", "--json"]);
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(told, serde_json::json!({ "service": "readiness", "status": "SERVING" }));
+    assert_eq!(text(&against(&hub, &["health"]).stdout), "SERVING\n");
+    assert_eq!(against(&hub, &["health", "nonsense"]).status.code(), Some(1));
+}
+
+#[test]
+fn a_port_in_use_and_a_bad_option_are_told_in_one_line() {
+    let hub = Process::start(&[]);
+    let taken = hub.address.to_string();
+    for (arguments, told) in [
+        (&["serve", "--listen", &taken][..], "cannot listen on"),
+        (&["serve", "--set", "sessions.max=0"], "sessions.max is 0"),
+        (&["serve", "--set", "nonsense=1"], "there is no option nonsense"),
+        (&["serve", "--config", "/nonexistent.toml"], "/nonexistent.toml"),
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(1));
+        let error = text(&output.stderr);
+        assert!(error.lines().count() == 1 && error.contains(told), "{error}");
+    }
+}
+
+#[test]
+fn the_configuration_of_kubernetes_is_one_the_hub_reads() {
+    let path = root().join("k8s/base/switchyard.toml");
+    let text = std::fs::read_to_string(path).expect("the file of the ConfigMap");
+    let config = switchyard::config::Config::from_toml("switchyard.toml", &text).expect("a configuration");
+    assert!(config.listen.ip().is_unspecified() && config.ops_listen.ip().is_unspecified());
+    assert!(config.drain.propagation_delay_ms > 0);
+}
+
+#[test]
+fn every_option_is_documented_with_its_default() {
+    let docs = std::fs::read_to_string(root().join("docs/operations.md")).expect("docs/operations.md");
+    for (key, default) in switchyard::config::defaults() {
+        assert!(docs.contains(&format!("| `{key}` | `{default}` |")), "docs/operations.md: | `{key}` | `{default}` |");
+    }
+}

@@ -1,0 +1,224 @@
+//! The rules of the house (docs/architecture.md), kept by looking at the sources.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::harness::root;
+
+/// Which rooms each room may use. A new arrow is a line that somebody reviews.
+const ARROWS: [(&str, &[&str]); 14] = [
+    ("model", &[]),
+    ("outbox", &["model"]),
+    ("router", &["outbox", "model"]),
+    ("session", &["router", "outbox", "model", "telemetry"]),
+    ("net", &["model", "tasks", "telemetry"]),
+    // `proto` only in its tests: what the hub encodes must decode as clients see it.
+    ("grpc", &["session", "net", "outbox", "model", "readiness", "tasks", "telemetry", "proto"]),
+    ("ops", &["session", "readiness", "telemetry"]),
+    ("server", &["grpc", "ops", "session", "net", "config", "readiness", "tasks", "telemetry"]),
+    ("config", &["net", "session", "model", "telemetry"]),
+    ("cli", &["proto", "config"]),
+    ("proto", &[]),
+    ("tasks", &[]),
+    ("telemetry", &[]),
+    ("readiness", &[]),
+];
+
+/// Files that neither know a runtime, nor a clock, nor a log.
+const PURE: [&str; 12] = [
+    "model/event.rs",
+    "model/limits.rs",
+    "model/reason.rs",
+    "model/refusal.rs",
+    "model/subscription.rs",
+    "model/topic.rs",
+    "outbox/credit.rs",
+    "outbox/pool.rs",
+    "outbox/queues.rs",
+    "outbox/subscriber.rs",
+    "router/table.rs",
+    "router/trie.rs",
+];
+
+const MAX_FILE_LINES: usize = 600;
+const FORBIDDEN_NAMES: [&str; 6] = ["util", "utils", "common", "helpers", "misc", "shared"];
+/// Words that the nine words of the house make needless (docs/architecture.md).
+const SYNONYMS: [&str; 3] = ["subject", "consumer", "broker"];
+
+fn rust_files(folder: &str) -> Vec<PathBuf> {
+    fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+            if entry.is_dir() {
+                walk(&entry, files);
+            } else if entry.extension().is_some_and(|extension| extension == "rs") {
+                files.push(entry);
+            }
+        }
+    }
+    let mut files = Vec::new();
+    walk(&root().join(folder), &mut files);
+    files.sort();
+    assert!(!files.is_empty());
+    files
+}
+
+/// Path below `src`, and text, of every source file.
+fn sources() -> BTreeMap<String, String> {
+    let src = root().join("src");
+    rust_files("src")
+        .into_iter()
+        .map(|path| {
+            let name = path.strip_prefix(&src).expect("below src").to_string_lossy().into_owned();
+            (name, fs::read_to_string(path).expect("text"))
+        })
+        .collect()
+}
+
+/// Everything before the unit tests of a file.
+fn production(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests").next().unwrap_or(text)
+}
+
+fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines().enumerate().map(|(at, line)| (at + 1, line)).filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+fn room(file: &str) -> &str {
+    file.split(['/', '.']).next().unwrap_or(file)
+}
+
+#[test]
+fn arrows_point_one_way() {
+    let arrows: BTreeMap<_, _> = ARROWS.into_iter().collect();
+    for (file, text) in sources() {
+        let from = room(&file);
+        if ["lib", "main"].contains(&from) {
+            continue;
+        }
+        let allowed = arrows.get(from).unwrap_or_else(|| panic!("{file}: no arrows are told for room {from}"));
+        // `use crate::{a::.., b::..}` is laid out one room a line by rustfmt.
+        let mut in_use = false;
+        for (line, code) in code_lines(&text) {
+            in_use = in_use || code.starts_with("use crate::{") || code.trim_start().starts_with("use crate::{");
+            let mut named: Vec<&str> =
+                code.match_indices("crate::").map(|(at, found)| &code[at + found.len()..]).collect();
+            if in_use {
+                named.push(code.trim_start());
+                in_use = !code.trim_end().ends_with("};");
+            }
+            for name in named {
+                let to: String = name.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+                if arrows.contains_key(to.as_str()) && to != from {
+                    assert!(allowed.contains(&to.as_str()), "src/{file}:{line}: {from} may not use {to}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_module_says_what_it_is_for() {
+    for (file, text) in sources() {
+        assert!(text.starts_with("//!"), "src/{file} does not open with what it owns");
+    }
+}
+
+#[test]
+fn rooms_are_small_and_named_after_what_they_own() {
+    for path in ["src", "tests"].into_iter().flat_map(rust_files) {
+        let text = fs::read_to_string(&path).expect("text");
+        let lines = production(&text).lines().count();
+        assert!(lines <= MAX_FILE_LINES, "{} has {lines} lines", path.display());
+        let stem = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        assert!(!FORBIDDEN_NAMES.contains(&stem.as_str()), "{}", path.display());
+    }
+}
+
+#[test]
+fn the_map_names_every_room() {
+    let map = fs::read_to_string(root().join("docs/architecture.md")).expect("docs/architecture.md");
+    let lib = fs::read_to_string(root().join("src/lib.rs")).expect("src/lib.rs");
+    let rooms: BTreeSet<String> = sources().keys().map(|file| room(file).to_owned()).collect();
+    for room in rooms.iter().filter(|room| !["lib", "main"].contains(&room.as_str())) {
+        assert!(map.contains(&format!("`{room}`")), "docs/architecture.md does not name {room}");
+        assert!(lib.contains(&format!("[`{room}`]")), "src/lib.rs does not name {room}");
+    }
+}
+
+#[test]
+fn the_cores_are_pure() {
+    let sources = sources();
+    for file in PURE {
+        let text = production(sources.get(file).unwrap_or_else(|| panic!("src/{file} is gone")));
+        for (line, code) in code_lines(text) {
+            for impure in ["tokio", "tracing", "Instant", "SystemTime", "Mutex", "RwLock", "async "] {
+                assert!(!code.contains(impure), "src/{file}:{line}: {impure} in a pure core");
+            }
+        }
+    }
+}
+
+#[test]
+fn protobuf_and_statuses_stop_at_the_wall() {
+    for (file, text) in sources() {
+        let room = room(&file);
+        for (line, code) in code_lines(production(&text)) {
+            let outside = !["grpc", "cli", "proto"].contains(&room);
+            assert!(!(outside && code.contains("prost")), "src/{file}:{line}: protobuf outside the wall");
+            let makes_status = [
+                "Status::new(",
+                "Status::invalid",
+                "Status::unimplemented(",
+                "Status::not_found(",
+                "Status::with_error_details(",
+            ]
+            .iter()
+            .any(|call| code.contains(call));
+            assert!(
+                !makes_status || file == "grpc/status.rs",
+                "src/{file}:{line}: a status made outside grpc/status.rs"
+            );
+        }
+    }
+}
+
+#[test]
+fn tasks_are_spawned_in_one_place() {
+    for (file, text) in sources() {
+        for (line, code) in code_lines(production(&text)) {
+            let spawns =
+                code.contains("tokio::spawn") || code.contains("spawn_blocking") || code.contains("thread::spawn");
+            assert!(!spawns || file == "tasks.rs", "src/{file}:{line}: spawns outside tasks.rs");
+            assert!(!code.contains("unbounded"), "src/{file}:{line}: something without a limit");
+        }
+    }
+}
+
+#[test]
+fn one_word_for_one_thing() {
+    for (file, text) in sources() {
+        for (at, line) in text.lines().enumerate() {
+            let line = line.to_lowercase();
+            for word in SYNONYMS {
+                let found = line.contains(word) && !line.contains("slowconsumer") && !line.contains("slow_consumer");
+                assert!(!found, "src/{file}:{}: `{word}` is not a word of this house", at + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn tests_never_sleep_to_wait_for_something() {
+    for path in rust_files("tests") {
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        if ["harness.rs", "tidy.rs"].contains(&name.as_str()) {
+            continue;
+        }
+        let text = fs::read_to_string(&path).expect("text");
+        assert!(!text.contains("sleep("), "{} sleeps", path.display());
+        assert!(!text.contains("#[ignore"), "{} skips a test", path.display());
+    }
+}
