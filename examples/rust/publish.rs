@@ -4,6 +4,7 @@
 
 use std::{io, process::ExitCode};
 
+use anyhow::Context as _;
 use clap::Parser;
 use switchyard::proto::v1::{Event, PublishRequest, event::Payload, hub_service_client::HubServiceClient};
 use tonic::Code;
@@ -33,7 +34,8 @@ fn describe(code: Code, details: &ErrorDetails, message: &str) -> String {
 
 /// Publishes in batches and tells how it went; false when an event was refused.
 async fn publish(args: Args) -> anyhow::Result<bool> {
-    let mut hub = HubServiceClient::connect(format!("http://{}", args.server)).await?;
+    let url = format!("http://{}", args.server);
+    let mut hub = HubServiceClient::connect(url.clone()).await.context(url)?;
     let mut texts: Box<dyn Iterator<Item = io::Result<String>>> =
         if args.texts.is_empty() { Box::new(io::stdin().lines()) } else { Box::new(args.texts.into_iter().map(Ok)) };
     let (mut published, mut matched, mut refused) = (0, 0, 0);

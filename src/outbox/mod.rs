@@ -14,6 +14,7 @@ mod pool;
 mod queues;
 mod subscriber;
 #[cfg(test)]
+#[allow(clippy::cast_possible_wrap, clippy::cast_sign_loss, clippy::map_entry, clippy::type_complexity)]
 mod tests;
 
 use std::{

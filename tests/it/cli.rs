@@ -177,6 +177,14 @@ fn the_configuration_of_kubernetes_is_one_the_hub_reads() {
 }
 
 #[test]
+fn the_sample_in_the_docs_is_one_the_hub_reads() {
+    let docs = std::fs::read_to_string(root().join("docs/operations.md")).expect("docs/operations.md");
+    let sample = docs.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).expect("a sample");
+    let config = switchyard::config::Config::from_toml("the sample", sample).expect("a configuration");
+    assert_eq!(config.sessions.max_subscriptions, 1_000_000);
+}
+
+#[test]
 fn every_option_is_documented_with_its_default() {
     let docs = std::fs::read_to_string(root().join("docs/operations.md")).expect("docs/operations.md");
     for (key, default) in switchyard::config::defaults() {

@@ -5,7 +5,8 @@
     clippy::panic,
     clippy::match_wild_err_arm,
     clippy::unnecessary_wraps,
-    clippy::disallowed_methods
+    clippy::disallowed_methods,
+    clippy::format_collect
 )]
 
 mod cli;
