@@ -11,8 +11,10 @@
 //! | [`net`] | listeners, connections and their limits | model, tasks, telemetry |
 //! | [`grpc`] | the wire: services, conversion, statuses; protobuf stops here | session, net, outbox, model, leaves |
 //! | [`ops`] | the operator's port | session, leaves |
-//! | [`server`] | starts and stops it all | everything but cli |
-//! | [`cli`] | the commands that talk to a hub | proto, config |
+//! | [`server`] | starts and stops it all | everything but cli, client, bench |
+//! | [`client`] | reaching a hub as any client does | proto |
+//! | [`bench`] | the load generator | client, proto, model |
+//! | [`cli`] | the commands that talk to a hub | client, bench, proto, config |
 //!
 //! Leaves, usable from everywhere: [`tasks`] (the one place that spawns), [`telemetry`] (metrics and logs),
 //! [`readiness`] (whether the hub serves). [`config`] puts the options of the rooms together; [`proto`] is the contract
@@ -21,7 +23,9 @@
 //! Nine words have one meaning each, here and everywhere: event, topic, filter, stream, position, subscription, group,
 //! session, principal. They are defined in docs/architecture.md.
 
+pub mod bench;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod grpc;
 pub mod model;

@@ -3,7 +3,7 @@
 use anyhow::{bail, ensure};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use super::client::{Target, explain};
+use crate::client::{Target, explain};
 
 /// Ask a hub whether it serves; exit code 0 if it does.
 #[derive(Debug, clap::Args)]

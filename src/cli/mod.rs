@@ -1,14 +1,11 @@
 //! The command line: one file per command. Commands talk to a hub through the generated client and nothing else, so
 //! everything they do any client can do.
 
-mod client;
 mod health;
 mod publish;
 mod subscribe;
 
-pub use client::Target;
-
-use crate::config::Flags;
+use crate::{bench::Bench, config::Flags};
 
 /// An event hub that speaks plain gRPC.
 #[derive(Debug, clap::Parser)]
@@ -58,6 +55,8 @@ pub enum ClientCommand {
     Sub(subscribe::Subscribe),
     /// Ask a hub whether it serves; exit code 0 if it does
     Health(health::Health),
+    /// Put a load on a hub and check every event
+    Bench(Bench),
 }
 
 impl ClientCommand {
@@ -67,6 +66,7 @@ impl ClientCommand {
             Self::Pub(command) => command.run().await,
             Self::Sub(command) => command.run().await,
             Self::Health(command) => command.run().await,
+            Self::Bench(command) => command.run().await,
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
-use super::client::{Target, explain, explain_message};
+use crate::client::{Target, explain, explain_message};
 use crate::proto::v1::{
     Event, PublishRequest, PublishResponse, SessionRequest, SessionResponse, event::Payload, session_request::Command,
     session_response::Frame,

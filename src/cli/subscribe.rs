@@ -7,7 +7,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::json;
 use tokio_stream::StreamExt;
 
-use super::client::{Target, explain, explain_message};
+use crate::client::{Target, explain, explain_message};
 use crate::proto::v1::{
     Event, OverflowPolicy, SessionRequest, SessionResponse, Subscribe as SubscribeCommand, SubscriptionSpec,
     event::Payload, session_request::Command, session_response::Frame,

@@ -43,7 +43,7 @@ fn subscriber(hub: &Process, arguments: &[&str]) -> (std::process::Child, impl I
 
 #[test]
 fn every_help_text_shows_an_example() {
-    for command in ["", "serve", "pub", "sub", "health"] {
+    for command in ["", "serve", "pub", "sub", "health", "bench"] {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
         let output = run(&arguments);
         assert!(output.status.success());

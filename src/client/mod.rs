@@ -1,4 +1,5 @@
-//! Reaching a hub, and saying plainly what went wrong.
+//! Reaching a hub as any client does, and saying plainly what went wrong. Serves the command line and the load generator;
+//! it holds no state and knows no command.
 
 use std::time::Duration;
 
@@ -22,13 +23,24 @@ const MAX_FRAME_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Debug, Clone, clap::Args)]
 pub struct Target {
     /// The hub: http://HOST:PORT or HOST:PORT
-    #[arg(long, value_name = "URL", env = "SWITCHYARD_SERVER", default_value = "http://127.0.0.1:50051")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "SWITCHYARD_SERVER",
+        default_value = "http://127.0.0.1:50051"
+    )]
     pub server: String,
 }
 
 impl Target {
     /// Connects.
     pub async fn channel(&self) -> anyhow::Result<Channel> {
+        self.channel_with(|endpoint| endpoint).await
+    }
+
+    /// Connects with other settings than usual.
+    pub async fn channel_with(&self, set: impl FnOnce(Endpoint) -> Endpoint) -> anyhow::Result<Channel> {
         let url = if self.server.contains("://") { self.server.clone() } else { format!("http://{}", self.server) };
         let endpoint = Endpoint::from_shared(url.clone())
             .map_err(|_| anyhow!("--server {}: not a URL such as http://127.0.0.1:50051", self.server))?
@@ -36,7 +48,7 @@ impl Target {
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_while_idle(true)
             .tcp_nodelay(true);
-        endpoint.connect().await.map_err(|error| {
+        set(endpoint).connect().await.map_err(|error| {
             let mut cause: &dyn std::error::Error = &error;
             while let Some(deeper) = cause.source() {
                 cause = deeper;
@@ -52,7 +64,7 @@ impl Target {
 }
 
 /// One line for a failed call: code, reason, text, field.
-pub(super) fn explain(status: &Status) -> anyhow::Error {
+pub fn explain(status: &Status) -> anyhow::Error {
     let details = status.get_error_details();
     let reason = details.error_info().map(|info| format!(" {}", info.reason)).unwrap_or_default();
     let field = details
@@ -64,7 +76,7 @@ pub(super) fn explain(status: &Status) -> anyhow::Error {
 }
 
 /// The same for a status inside a frame.
-pub(super) fn explain_message(status: &tonic_types::pb::Status) -> anyhow::Error {
+pub fn explain_message(status: &tonic_types::pb::Status) -> anyhow::Error {
     let details = prost::Message::encode_to_vec(status);
     explain(&Status::with_details(tonic::Code::from_i32(status.code), &status.message, details.into()))
 }

@@ -1,0 +1,119 @@
+//! The hub as a side: the generated client and nothing else.
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tonic::{Streaming, transport::Channel};
+
+use super::side::{Outgoing, Publish, Receive, Side};
+use crate::{
+    client::Target,
+    proto::v1::{
+        Event, PublishRequest, SessionRequest, SessionResponse, Subscribe, SubscriptionSpec, event::Payload,
+        hub_service_client::HubServiceClient, session_request::Command, session_response::Frame,
+    },
+};
+
+/// So many commands may wait for the transport of a publisher.
+const COMMANDS_IN_FLIGHT: usize = 4;
+/// What a client takes in before it has read it, in bytes: a stream has its connection to itself.
+const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+
+/// A hub at an address.
+#[derive(Debug, Clone)]
+pub struct HubSide {
+    /// Which one.
+    pub target: Target,
+}
+
+/// A session that publishes.
+#[derive(Debug)]
+pub struct HubPublisher {
+    commands: mpsc::Sender<SessionRequest>,
+    /// Kept open: dropping it would cancel the call, and what is still under way.
+    _frames: Streaming<SessionResponse>,
+}
+
+/// A session with one subscription.
+#[derive(Debug)]
+pub struct HubSubscriber {
+    frames: Streaming<SessionResponse>,
+    /// Kept open, as a client would that may want to do more.
+    _commands: mpsc::Sender<SessionRequest>,
+}
+
+impl HubSide {
+    /// Connects with windows that do not limit a load.
+    pub async fn connect(&self) -> anyhow::Result<HubServiceClient<Channel>> {
+        let channel = self.target.channel_with(|endpoint| {
+            endpoint.initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(2 * WINDOW_BYTES)
+        });
+        Ok(HubServiceClient::new(channel.await?))
+    }
+
+    /// Opens a session.
+    pub async fn session(&self) -> anyhow::Result<(mpsc::Sender<SessionRequest>, Streaming<SessionResponse>)> {
+        let (commands, receiver) = mpsc::channel(COMMANDS_IN_FLIGHT);
+        let frames = self.connect().await?.session(ReceiverStream::new(receiver)).await.context("Session")?;
+        Ok((commands, frames.into_inner()))
+    }
+}
+
+impl Side for HubSide {
+    type Publisher = HubPublisher;
+    type Subscriber = HubSubscriber;
+
+    async fn publisher(&self) -> anyhow::Result<HubPublisher> {
+        let (commands, frames) = self.session().await?;
+        Ok(HubPublisher { commands, _frames: frames })
+    }
+
+    async fn subscriber(&self, filters: &[String]) -> anyhow::Result<HubSubscriber> {
+        let (commands, mut frames) = self.session().await?;
+        let spec = SubscriptionSpec { filters: filters.to_vec(), ..Default::default() };
+        let subscribe = Command::Subscribe(Subscribe { subscription_id: 1, spec: Some(spec) });
+        commands.send(SessionRequest { request_id: 1, command: Some(subscribe) }).await?;
+        loop {
+            match frames.next().await.context("the session ended")??.frame {
+                Some(Frame::Subscribed(_)) => break,
+                Some(Frame::Ended(ended)) => bail!("subscribe refused: {:?}", ended.status),
+                _ => {}
+            }
+        }
+        Ok(HubSubscriber { frames, _commands: commands })
+    }
+}
+
+impl Publish for HubPublisher {
+    async fn publish(&mut self, batch: &mut Vec<Outgoing>) -> anyhow::Result<()> {
+        let event = |outgoing: Outgoing| Event {
+            topic: outgoing.topic.as_ref().to_owned(),
+            payload: Some(Payload::Data(outgoing.payload)),
+            ..Event::default()
+        };
+        let events = batch.drain(..).map(event).collect();
+        let publish = Command::Publish(PublishRequest { events, precondition: None });
+        self.commands.send(SessionRequest { request_id: 0, command: Some(publish) }).await.context("the session ended")
+    }
+}
+
+impl Receive for HubSubscriber {
+    async fn receive(&mut self, payloads: &mut Vec<Bytes>) -> anyhow::Result<()> {
+        loop {
+            match self.frames.next().await.context("the session ended")??.frame {
+                Some(Frame::Events(events)) => {
+                    for event in events.events.into_iter().filter_map(|received| received.event) {
+                        match event.payload {
+                            Some(Payload::Data(data)) => payloads.push(data),
+                            other => bail!("not a payload of this load: {other:?}"),
+                        }
+                    }
+                    return Ok(());
+                }
+                Some(Frame::Heartbeat(_)) => {}
+                other => bail!("not expected in a load: {other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The loads there are, as plans.
+
+use std::{sync::Arc, time::Duration};
+
+use super::load::{Pace, Plan};
+use crate::model::{Filter, Token};
+
+/// Publishers keep this many events undelivered, each.
+pub const WINDOW_EVENTS: u64 = 4096;
+/// Or as many as hold this many bytes.
+const WINDOW_BYTES: usize = 8 * 1024 * 1024;
+/// How often topics are chosen before the choice begins again.
+const CHOICES: usize = 65_536;
+
+/// For how long a load runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// Before anything counts.
+    pub warm_up: Duration,
+    /// What counts.
+    pub measure: Duration,
+}
+
+/// The window for payloads of a size.
+pub fn window(payload_bytes: usize) -> Pace {
+    Pace::Window(WINDOW_EVENTS.min((WINDOW_BYTES / payload_bytes.max(1)) as u64).max(16))
+}
+
+/// `publishers` to one topic each, all of which `subscribers` want.
+pub fn fan(publishers: usize, subscribers: usize, payload_bytes: usize, pace: Pace, times: Times) -> Plan {
+    let topics: Vec<Arc<str>> = vec!["bench.fan".into()];
+    Plan {
+        publishers,
+        subscribers: vec![vec!["bench.fan".to_owned()]; subscribers],
+        deliveries: vec![subscribers as u64],
+        topics,
+        choose: Arc::new([0]),
+        payload_bytes,
+        pace,
+        warm_up: times.warm_up,
+        measure: times.measure,
+    }
+}
+
+/// Topics `bench.<a>.<b>`, chosen by Zipf's law, and subscribers with exact filters and both wildcards.
+pub fn topics(count: usize, subscribers: usize, payload_bytes: usize, times: Times) -> Plan {
+    let side = (count as f64).sqrt().ceil().max(1.0) as usize;
+    let topics: Vec<Arc<str>> = (0..count).map(|n| format!("bench.{}.{}", n / side, n % side).into()).collect();
+    let filters: Vec<Vec<String>> = (0..subscribers)
+        .map(|n| match n % 4 {
+            0 => vec![format!("bench.{}.>", n % side)],
+            1 => vec![format!("bench.*.{}", n % side)],
+            2 => topics.iter().skip(n).step_by(subscribers).take(100).map(ToString::to_string).collect(),
+            _ => vec![format!("bench.{}.*", n % side), format!("bench.*.{}", n % side)],
+        })
+        .collect();
+    let checked: Vec<Vec<Filter>> =
+        filters.iter().map(|of_one| of_one.iter().filter_map(|f| Filter::parse(f.as_bytes()).ok()).collect()).collect();
+    let gets = |topic: &str, of_one: &[Filter]| of_one.iter().any(|filter| matches(filter, topic));
+    let deliveries =
+        topics.iter().map(|topic| checked.iter().filter(|of_one| gets(topic, of_one)).count() as u64).collect();
+    Plan {
+        publishers: 1,
+        subscribers: filters,
+        choose: zipf(count).into(),
+        topics,
+        deliveries,
+        payload_bytes,
+        pace: window(payload_bytes),
+        warm_up: times.warm_up,
+        measure: times.measure,
+    }
+}
+
+/// Numbers below `count`, the n-th about 1/n times as often as the first; the same each time.
+fn zipf(count: usize) -> Vec<u32> {
+    let total: f64 = (1..=count).map(|rank| 1.0 / rank as f64).sum();
+    let mut sums = Vec::with_capacity(count);
+    let mut sum = 0.0;
+    for rank in 1..=count {
+        sum += 1.0 / rank as f64 / total;
+        sums.push(sum);
+    }
+    let mut random = fastrand::Rng::with_seed(1);
+    (0..CHOICES).map(|_| sums.partition_point(|sum| *sum < random.f64()).min(count - 1) as u32).collect()
+}
+
+/// Whether a topic matches a filter: by the rules, with no thought for speed.
+fn matches(filter: &Filter, topic: &str) -> bool {
+    let mut tokens = topic.split('.');
+    for token in filter.tokens() {
+        let fits = match (token, tokens.next()) {
+            (_, None) => false,
+            (Token::Tail, Some(_)) => return true,
+            (Token::One, Some(_)) => true,
+            (Token::Literal(wanted), Some(given)) => wanted == given,
+        };
+        if !fits {
+            return false;
+        }
+    }
+    tokens.next().is_none()
+}
