@@ -160,8 +160,8 @@ impl Config {
             Some(path) => {
                 let text = std::fs::read_to_string(path)
                     .map_err(|error| ConfigError::Unreadable { path: path.clone(), error })?;
-                // Checked alone first, so that its faults are told with its name and line.
-                Self::from_toml(&path.display().to_string(), &text)?;
+                // Read alone first, so that its faults are told with its name and line.
+                toml::from_str::<Self>(&text).map_err(|error| invalid(&path.display().to_string(), &error))?;
                 text.parse().map_err(|error| invalid(&path.display().to_string(), &error))?
             }
         };

@@ -5,9 +5,9 @@
 //! | room | owns | uses |
 //! |---|---|---|
 //! | [`model`] | the words as checked values: event, topic, filter, reasons, limits | nothing |
-//! | [`outbox`] | what waits for one client: queues, credit, the fair writer | model |
+//! | [`outbox`] | what waits for one client: queues, credit, the fair writer | model, tasks |
 //! | [`router`] | who gets what: trie, groups, delivery | outbox, model |
-//! | [`session`] | one client: commands in, outbox out; all sessions of the hub | router, outbox, model, telemetry |
+//! | [`session`] | one client: commands in, outbox out; all sessions of the hub | router, outbox, model, tasks, telemetry |
 //! | [`net`] | listeners, connections and their limits | model, tasks, telemetry |
 //! | [`grpc`] | the wire: services, conversion, statuses; protobuf stops here | session, net, outbox, model, leaves |
 //! | [`ops`] | the operator's port | session, leaves |

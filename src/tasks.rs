@@ -1,10 +1,18 @@
 //! The one place that spawns tasks.
 //!
 //! Every task has a name, is known until it ends, and has a rule for failure: a panic is logged, or, for a task the
-//! hub cannot live without, stops the process.
+//! hub cannot live without, stops the process. Every task ends by itself once what it serves is gone.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+};
 
+use atomic_waker::AtomicWaker;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// What a panic in a task means.
@@ -24,7 +32,7 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// Runs `work` to its end. Every task ends by itself once what it serves is gone: its connection or its session.
+    /// Runs `work` to its end.
     pub fn spawn(&self, name: &'static str, on_panic: OnPanic, work: impl Future<Output = ()> + Send + 'static) {
         let guard = PanicGuard { name, on_panic, failed: self.failed.clone() };
         self.tracker.spawn(async move {
@@ -36,17 +44,6 @@ impl Tasks {
     /// Ends when a task failed that the hub cannot live without.
     pub async fn failed(&self) {
         self.failed.cancelled().await;
-    }
-
-    /// Waits up to `patience` for every task to end. False when some are still there.
-    pub async fn wait(&self, patience: Duration) -> bool {
-        self.tracker.close();
-        tokio::time::timeout(patience, self.tracker.wait()).await.is_ok()
-    }
-
-    /// How many tasks there are.
-    pub fn count(&self) -> usize {
-        self.tracker.len()
     }
 }
 
@@ -69,12 +66,49 @@ impl Drop for PanicGuard {
     }
 }
 
+/// Ends one HTTP/2 stream from outside: the only way to be rid of one whose client takes nothing, since its response is
+/// not polled any more.
+#[derive(Debug, Default)]
+pub struct Cut {
+    done: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Cut {
+    /// Ends the stream: everything that serves it is dropped, and its client is told by a reset.
+    pub fn cut(&self) {
+        self.done.store(true, Ordering::Release);
+        self.task.wake();
+    }
+
+    /// The cut of the stream whose task this is; `None` in other tasks.
+    pub fn of_this_stream() -> Option<Arc<Cut>> {
+        STREAM.try_with(Arc::clone).ok()
+    }
+}
+
+tokio::task_local! {
+    static STREAM: Arc<Cut>;
+}
+
 /// Lets hyper run its HTTP/2 streams as tasks of ours.
 impl<F> hyper::rt::Executor<F> for Tasks
 where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, work: F) {
-        self.spawn("stream", OnPanic::Log, work);
+        let cut = Arc::new(Cut::default());
+        let work = STREAM.scope(Arc::clone(&cut), work);
+        self.spawn("stream", OnPanic::Log, async move {
+            tokio::pin!(work);
+            poll_fn(|context| {
+                cut.task.register(context.waker());
+                if cut.done.load(Ordering::Acquire) {
+                    return Poll::Ready(());
+                }
+                work.as_mut().poll(context)
+            })
+            .await;
+        });
     }
 }

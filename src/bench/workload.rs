@@ -44,7 +44,7 @@ pub fn fan(publishers: usize, subscribers: usize, payload_bytes: usize, pace: Pa
 
 /// Topics `bench.<a>.<b>`, chosen by Zipf's law, and subscribers with exact filters and both wildcards.
 pub fn topics(count: usize, subscribers: usize, payload_bytes: usize, times: Times) -> Plan {
-    let side = (count as f64).sqrt().ceil().max(1.0) as usize;
+    let side = count.isqrt().max(1);
     let topics: Vec<Arc<str>> = (0..count).map(|n| format!("bench.{}.{}", n / side, n % side).into()).collect();
     let filters: Vec<Vec<String>> = (0..subscribers)
         .map(|n| match n % 4 {

@@ -18,22 +18,23 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use prost::Message;
 use tokio_stream::StreamExt;
-use tonic::{Code, Status, Streaming, body::Body, server::NamedService};
+use tonic::{Status, body::Body, server::NamedService};
 use tower::Service;
 
 use super::{
     command,
     event::{self, EventIds},
+    framer::Framer,
     frames,
     session_body::SessionBody,
     status,
-    wire::{self, RawDecoder, v1},
+    wire::{self, v1},
 };
 use crate::{
-    model::{CommandError, limits::MAX_FRAME_BYTES},
+    model::CommandError,
     net::{Connection, SessionPermit},
-    session::{self, BrokenFraming, Hub, Kind},
-    tasks::{OnPanic, Tasks},
+    session::{self, Hub, Kind},
+    tasks::{Cut, OnPanic, Tasks},
 };
 
 /// Serves the calls of `HubService`.
@@ -64,24 +65,21 @@ impl HubService {
 
     fn session(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let permit = self.permit(&request)?;
-        let session = self.hub.open(Kind::Many).map_err(|error| refusal(&error))?;
+        let session = self.hub.open(Kind::Many, Cut::of_this_stream()).map_err(|error| refusal(&error))?;
         let mut ids = EventIds::new(Arc::clone(session.id()));
         let max_event_bytes = self.hub.options().max_event_bytes;
         let body = Body::new(SessionBody::new(session.outlet(), permit));
-        let requests = messages(request).map(move |frame| match frame {
-            Ok(frame) => Ok(command::request(frame, max_event_bytes, &mut ids)),
-            Err(status) => Err(broken_framing(&status)),
-        });
+        let requests = self.messages(request).map(move |frame| Ok(command::request(frame?, max_event_bytes, &mut ids)));
         self.tasks.spawn("session", OnPanic::Log, session.run(requests));
         Ok(wire::response(body))
     }
 
     async fn subscribe(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let permit = self.permit(&request)?;
-        let message =
-            v1::SubscribeRequest::decode(only_message(request).await?).map_err(|error| undecodable(&error))?;
+        let message = v1::SubscribeRequest::decode(only_message(self.messages(request)).await?)
+            .map_err(|error| undecodable(&error))?;
         let wish = command::wish(message.spec.as_ref()).map_err(|error| refusal(&error))?;
-        let mut session = self.hub.open(Kind::One).map_err(|error| refusal(&error))?;
+        let mut session = self.hub.open(Kind::One, Cut::of_this_stream()).map_err(|error| refusal(&error))?;
         session.subscribe_once(&wish).map_err(|error| refusal(&error))?;
         let body = Body::new(SessionBody::new(session.outlet(), permit));
         self.tasks.spawn("session", OnPanic::Log, session.run(tokio_stream::empty()));
@@ -89,7 +87,8 @@ impl HubService {
     }
 
     async fn publish(self, request: Request<Body>) -> Result<Response<Body>, Status> {
-        let message = v1::PublishRequest::decode(only_message(request).await?).map_err(|error| undecodable(&error))?;
+        let message = v1::PublishRequest::decode(only_message(self.messages(request)).await?)
+            .map_err(|error| undecodable(&error))?;
         command::check_publish(&message).map_err(|error| refusal(&error))?;
         let mut ids = EventIds::new(self.hub.unique_name());
         let max_event_bytes = self.hub.options().max_event_bytes;
@@ -99,8 +98,13 @@ impl HubService {
         if let (true, Some((index, error))) = (accepted.is_empty(), refused.first()) {
             return Err(status::of_event(error, *index).status());
         }
-        let scratch = self.hub.publish(&accepted);
+        let scratch = self.hub.publish(&accepted).await;
         Ok(unary(&frames::published(&session::merge(&scratch.matched, refused))))
+    }
+
+    /// The messages of a request, cut but not decoded.
+    fn messages(&self, request: Request<Body>) -> Framer {
+        Framer::new(request.into_body(), Arc::clone(self.hub.budget()))
     }
 
     /// Counts one session more on the connection the request came over.
@@ -129,19 +133,16 @@ impl Service<Request<Body>> for HubService {
     }
 }
 
-/// The messages of a request, cut but not decoded.
-fn messages(request: Request<Body>) -> Streaming<Bytes> {
-    Streaming::new_request(RawDecoder, request.into_body(), None, Some(MAX_FRAME_BYTES))
-}
-
-/// The one message of a request that has one.
-async fn only_message(request: Request<Body>) -> Result<Bytes, Status> {
-    let broken = |status| {
-        let problem = broken_framing(&status);
-        status::of_command(&CommandError::Undecodable { problem }, "").status()
-    };
-    let message = messages(request).message().await.map_err(broken)?;
-    message.ok_or_else(|| refusal(&CommandError::Undecodable { problem: "the request is missing".into() }))
+/// The one message of a request that has one. Waits for its end: a stream that is answered before would have to be
+/// reset, and a client may only cause so many resets.
+async fn only_message(mut messages: Framer) -> Result<Bytes, Status> {
+    let bad = |problem: &str| refusal(&CommandError::Undecodable { problem: problem.to_owned() });
+    let message = messages.next().await.ok_or_else(|| bad("the request is missing"))?.map_err(|p| bad(&p))?;
+    match messages.next().await {
+        None => Ok(message),
+        Some(Ok(_)) => Err(bad("the call takes one request")),
+        Some(Err(problem)) => Err(bad(&problem)),
+    }
 }
 
 /// A response of one message.
@@ -163,14 +164,6 @@ fn refuse_encoding(request: &Request<Body>) -> Result<(), Status> {
                 .insert("grpc-accept-encoding", tonic::metadata::MetadataValue::from_static("identity"));
             Err(status)
         }
-    }
-}
-
-fn broken_framing(status: &Status) -> BrokenFraming {
-    match status.code() {
-        // tonic's code for a message over the limit.
-        Code::OutOfRange => format!("a frame is larger than {MAX_FRAME_BYTES} bytes"),
-        _ => status.message().to_owned(),
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod command;
 mod event;
+mod framer;
 mod frames;
 mod health;
 mod hub_service;

@@ -20,7 +20,7 @@ use crate::{
     session::Outlet,
 };
 
-/// A batch keeps its memory between turns up to this many events, and gives it back when the session is idle.
+/// A batch with room for more events or frames than this gives its memory back when the session is idle.
 const KEEP_EVENTS: usize = 64;
 
 /// The response body of one session.
@@ -58,7 +58,7 @@ impl Body for SessionBody {
         }
         Poll::Ready(Some(Ok(match taken {
             Poll::Pending => {
-                if this.batch.events.capacity() > KEEP_EVENTS {
+                if this.batch.events.capacity().max(this.batch.items.capacity()) > KEEP_EVENTS {
                     this.batch = Batch::default();
                 }
                 return Poll::Pending;

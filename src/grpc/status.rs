@@ -94,6 +94,9 @@ pub(super) fn of_command(error: &CommandError, place: &str) -> Fault {
             Fault::new(Reason::SubscriptionNotFound, text).at("subscription_id")
         }
         CommandError::TooManySubscriptions { .. } => Fault::new(Reason::TooManySubscriptions, text),
+        CommandError::TooManyFilterTokens { .. } => {
+            Fault::new(Reason::QuotaExceeded, text).at(format!("{place}filters"))
+        }
         CommandError::TooManySessions { .. } => Fault::new(Reason::TooManySessions, text),
         CommandError::Draining => Fault::new(Reason::Draining, text).retry_after(Duration::from_secs(1)),
     }
@@ -124,6 +127,7 @@ pub(super) fn of_end(end: &End) -> Fault {
         End::Stalled { .. } => Fault::new(Reason::SessionStalled, text).retry_after(Duration::ZERO),
         End::Draining { reconnect_delay } => Fault::new(Reason::Draining, text).retry_after(*reconnect_delay),
         End::BrokenFraming { .. } => Fault::new(Reason::MalformedCommand, text),
+        End::Internal => Fault::new(Reason::Internal, text),
         End::Refused(error) => of_command(error, "subscribe.spec."),
     }
 }

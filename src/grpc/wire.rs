@@ -1,11 +1,7 @@
 //! The generated forms of the contract that the hub decodes and encodes, and the framing of gRPC. Protobuf stops here.
 
-use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderValue};
-use tonic::{
-    Status,
-    codec::{BufferSettings, DecodeBuf, Decoder},
-};
+use tonic::Status;
 
 /// `switchyard.v1` with events as bytes: see build.rs. Some messages are only ever written by hand.
 #[allow(clippy::all, clippy::pedantic, missing_docs, unreachable_pub, dead_code)]
@@ -24,28 +20,6 @@ pub(super) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/
 
 /// The byte before every message that says whether it is compressed, and its length in four.
 pub(super) const PREFIX_BYTES: usize = 5;
-
-/// A receive buffer starts this large, in bytes: most sessions are idle, and tonic's default is eight times that.
-const RECEIVE_BUFFER_BYTES: usize = 1024;
-/// What tonic's codec asks for besides; nothing is encoded through it.
-const YIELD_THRESHOLD_BYTES: usize = 32 * 1024;
-
-/// Cuts a request body into messages and leaves them as they are: one that does not decode must not end a session.
-#[derive(Debug)]
-pub(super) struct RawDecoder;
-
-impl Decoder for RawDecoder {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(source.copy_to_bytes(source.remaining())))
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(RECEIVE_BUFFER_BYTES, YIELD_THRESHOLD_BYTES)
-    }
-}
 
 /// The prefix of a message of `len` bytes.
 pub(super) fn prefix(len: usize) -> [u8; PREFIX_BYTES] {

@@ -13,5 +13,5 @@ mod topic;
 pub use event::Event;
 pub use reason::Reason;
 pub use refusal::{CommandError, End, EventError};
-pub use subscription::{Grant, Group, GroupError, Overflow, Wish};
+pub use subscription::{Grant, Group, GroupError, Overflow, Wish, filter_tokens};
 pub use topic::{Filter, FilterError, NameError, Token, Topic};

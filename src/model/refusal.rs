@@ -65,6 +65,14 @@ pub enum CommandError {
         /// How many it may have.
         limit: usize,
     },
+    /// The filters of the session, or of the hub, have as many tokens as they may.
+    #[error("the filters of this {whole} may have {limit} tokens, and with these they would have more")]
+    TooManyFilterTokens {
+        /// `session` or `hub`.
+        whole: &'static str,
+        /// How many they may have.
+        limit: usize,
+    },
     /// The connection has as many sessions as it may.
     #[error("this connection has {limit} sessions and may have no more")]
     TooManySessions {
@@ -155,4 +163,7 @@ pub enum End {
     /// The client asked for no more and nothing is left to send.
     #[error("complete")]
     Complete,
+    /// A bug in the hub.
+    #[error("the hub failed; its log tells more")]
+    Internal,
 }

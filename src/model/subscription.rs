@@ -19,6 +19,18 @@ pub struct Wish {
     pub max_batch: u32,
 }
 
+impl Wish {
+    /// How many tokens the filters have together.
+    pub fn filter_tokens(&self) -> usize {
+        filter_tokens(&self.filters)
+    }
+}
+
+/// How many tokens filters have together.
+pub fn filter_tokens(filters: &[Filter]) -> usize {
+    filters.iter().map(|filter| filter.tokens().count()).sum()
+}
+
 /// More credit, in events and bytes. Neither is negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Grant {

@@ -84,10 +84,17 @@ impl Drop for SessionPermit {
     }
 }
 
+#[derive(Debug, Default)]
+struct Open {
+    connections: HashMap<u64, Arc<Connection>>,
+    /// No more are admitted.
+    leaving: bool,
+}
+
 /// The connections that are open.
 #[derive(Debug)]
 pub struct Connections {
-    open: Mutex<HashMap<u64, Arc<Connection>>>,
+    open: Mutex<Open>,
     next: AtomicU64,
     closed: Notify,
     metrics: Arc<Metrics>,
@@ -101,7 +108,7 @@ impl Connections {
 
     /// How many are open.
     pub fn count(&self) -> usize {
-        self.open.lock().len()
+        self.open.lock().connections.len()
     }
 
     /// Counts a new connection, unless there are `limit` already.
@@ -115,25 +122,29 @@ impl Connections {
         });
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let mut open = self.open.lock();
-        if open.len() >= limit {
+        if open.leaving || open.connections.len() >= limit {
             drop(open);
             self.metrics.connection_refused();
             return None;
         }
-        open.insert(number, Arc::clone(&connection));
+        open.connections.insert(number, Arc::clone(&connection));
         drop(open);
         self.metrics.connection_opened();
         Some(Admitted { connections: Arc::clone(self), number, connection })
     }
 
-    /// Asks all to take no new streams and to close when their last is done.
+    /// Admits no more, and asks all to take no new streams and to close when their last is done.
     pub fn leave(&self) {
-        self.open.lock().values().for_each(|connection| connection.ask(Asked::Leave));
+        let mut open = self.open.lock();
+        open.leaving = true;
+        open.connections.values().for_each(|connection| connection.ask(Asked::Leave));
     }
 
-    /// Closes all now.
+    /// Admits no more, and closes all now.
     pub fn close(&self) {
-        self.open.lock().values().for_each(|connection| connection.ask(Asked::Close));
+        let mut open = self.open.lock();
+        open.leaving = true;
+        open.connections.values().for_each(|connection| connection.ask(Asked::Close));
     }
 
     /// Waits until none is open.
@@ -160,7 +171,7 @@ pub(super) struct Admitted {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.connections.open.lock().remove(&self.number);
+        self.connections.open.lock().connections.remove(&self.number);
         self.connections.metrics.connection_closed();
         self.connections.closed.notify_waiters();
     }

@@ -38,12 +38,19 @@ impl Credit {
 
     /// True when an event may be sent now, of whatever size: one event may overdraw the bytes.
     pub(super) fn may_send(self) -> bool {
+        self.covers_more_than(0, 0)
+    }
+
+    /// True when one more event may be sent after `events` of `bytes` that wait.
+    pub(super) fn covers_more_than(self, events: usize, bytes: usize) -> bool {
+        let events_left = self.events > i64::try_from(events).unwrap_or(i64::MAX);
+        let bytes_left = self.bytes > i64::try_from(bytes).unwrap_or(i64::MAX);
         match self.counts {
             Counts::Automatic => true,
             Counts::Nothing => false,
-            Counts::Events => self.events > 0,
-            Counts::Bytes => self.bytes > 0,
-            Counts::Both => self.events > 0 && self.bytes > 0,
+            Counts::Events => events_left,
+            Counts::Bytes => bytes_left,
+            Counts::Both => events_left && bytes_left,
         }
     }
 

@@ -76,6 +76,8 @@ pub struct SessionLimits {
     pub max_event_bytes: usize,
     /// The most subscriptions at a time.
     pub max_subscriptions: usize,
+    /// The most tokens in all filters together.
+    pub max_filter_tokens: usize,
     /// The most events that wait for one subscription.
     pub queue_events: usize,
     /// The most bytes that wait for one subscription.
@@ -136,11 +138,17 @@ impl Batch {
     }
 }
 
+/// About what a refused event takes when its status is encoded.
+const ENCODED_REFUSAL_BYTES: usize = 256;
+
 impl Frame {
     /// About how many bytes the frame holds while it waits.
     pub(super) fn cost(&self) -> usize {
         let more = match self {
-            Self::Published(results) => results.len() * size_of::<Published>(),
+            Self::Published(results) => results
+                .iter()
+                .map(|result| if result.is_ok() { size_of::<Published>() } else { ENCODED_REFUSAL_BYTES })
+                .sum(),
             Self::Error(_) | Self::Ended { .. } => 128,
             Self::Pong(nonce) => nonce.len(),
             Self::Welcome(_) => size_of::<Welcome>(),

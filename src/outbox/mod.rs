@@ -31,19 +31,24 @@ pub use frame::{Batch, Frame, GapReason, Item, Published, Reply, SessionLimits, 
 pub use queues::{Closed, SubscriptionKey};
 pub use subscriber::Route;
 
-use crate::model::{CommandError, End, Event, Grant, Wish};
+use crate::{
+    model::{CommandError, End, Event, Grant, Wish},
+    tasks::Cut,
+};
 use queues::{Offer, Queues, Turn};
 
 /// The session reads no more commands while this many bytes of frames wait to be sent.
-const REPLIES_HIGH_BYTES: usize = 4 * 1024 * 1024;
+const REPLIES_HIGH_BYTES: usize = 1024 * 1024;
 /// It goes on once only this many wait.
-const REPLIES_LOW_BYTES: usize = 1024 * 1024;
+const REPLIES_LOW_BYTES: usize = 256 * 1024;
 
 /// What waits for one client. Cheap to share; every verb takes the lock once.
 #[derive(Debug)]
 pub struct Outbox {
     state: Mutex<State>,
     budget: Arc<Budget>,
+    /// Ends the stream of a client that does not even take its end.
+    cut: Option<Arc<Cut>>,
     /// Wakes the task that reads the client's commands; there is only one.
     reader: Notify,
 }
@@ -78,6 +83,7 @@ impl Outbox {
         heartbeat_interval: Duration,
         mirrors: bool,
         budget: Arc<Budget>,
+        cut: Option<Arc<Cut>>,
         now: Instant,
     ) -> Self {
         budget.join();
@@ -90,7 +96,7 @@ impl Outbox {
             reader_waits: false,
             over: false,
         };
-        Self { state: Mutex::new(state), budget, reader: Notify::new() }
+        Self { state: Mutex::new(state), budget, cut, reader: Notify::new() }
     }
 
     /// Queues a frame that is not events.
@@ -102,6 +108,11 @@ impl Outbox {
     /// comes back.
     pub fn reserve(&self, id: i64, wish: &Wish) -> Result<(SubscriptionKey, i64), CommandError> {
         self.with(|state| state.queues.reserve(id, wish))
+    }
+
+    /// Gives back the room of a subscription that was never opened.
+    pub fn release(&self, key: SubscriptionKey) {
+        self.with(|state| state.queues.release(key));
     }
 
     /// An id that no subscription of this session has.
@@ -155,11 +166,13 @@ impl Outbox {
     }
 
     /// The client sends no more commands.
-    pub fn no_more_commands(&self) -> Vec<Closed> {
-        self.with(|state| {
-            state.queues.no_more_commands();
-            state.queues.take_closed()
-        })
+    pub fn no_more_commands(&self) {
+        self.with(|state| state.queues.no_more_commands());
+    }
+
+    /// Refuses filters of `tokens` more when the session may not have so many.
+    pub fn check_tokens(&self, tokens: usize) -> Result<(), CommandError> {
+        self.with(|state| state.queues.check_tokens(tokens))
     }
 
     /// Ends the session: every subscription is told, then the stream ends. The first end counts.
@@ -222,12 +235,17 @@ impl Outbox {
         })
     }
 
-    /// What time brings: a heartbeat for an idle client, the end of one whose transport takes nothing, and the session's
-    /// share of a full hub.
+    /// What time brings: a heartbeat for an idle client, the end of one whose transport takes nothing, the cut of one that
+    /// does not even take its end, and the session's share of a full hub.
     pub fn tick(&self, now: Instant, wall: SystemTime, write_timeout: Duration) {
         let allowed = self.budget.allowed_bytes();
         let stalled = self.with(|state| {
             if state.queues.is_ending() {
+                let patience = write_timeout * 2;
+                let stuck = state.writing_since.is_some_and(|since| now.saturating_duration_since(since) >= patience);
+                if let (true, Some(cut)) = (stuck && !state.over, &self.cut) {
+                    cut.cut();
+                }
                 return false;
             }
             state.queues.shed(u32::MAX, allowed);
@@ -265,8 +283,8 @@ impl Outbox {
     pub async fn until_room(&self) {
         loop {
             let waits = self.with(|state| {
-                let full = state.queues.reply_bytes()
-                    > if state.reader_waits { REPLIES_LOW_BYTES } else { REPLIES_HIGH_BYTES };
+                let most = if state.reader_waits { REPLIES_LOW_BYTES } else { REPLIES_HIGH_BYTES };
+                let full = state.queues.reply_bytes() > most.min(self.budget.allowed_bytes());
                 state.reader_waits = full && !state.is_ending();
                 state.reader_waits
             });
@@ -280,9 +298,9 @@ impl Outbox {
     /// Takes the lock, and when it is free again wakes who has to be woken.
     fn with<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
         let mut state = self.state.lock();
-        let before = state.queues.waiting_bytes();
+        let before = state.held_bytes();
         let result = act(&mut state);
-        self.budget.change(before, state.queues.waiting_bytes());
+        self.budget.change(before, state.held_bytes());
         let writer = if state.queues.has_work() { state.writer.take() } else { None };
         let room = state.reader_waits && state.queues.reply_bytes() <= REPLIES_LOW_BYTES;
         drop(state);
@@ -297,6 +315,10 @@ impl Outbox {
 }
 
 impl State {
+    fn held_bytes(&self) -> usize {
+        self.queues.waiting_bytes() + self.queues.reply_bytes()
+    }
+
     fn is_ending(&self) -> bool {
         self.over || self.queues.is_ending()
     }
@@ -304,7 +326,7 @@ impl State {
 
 impl Drop for Outbox {
     fn drop(&mut self) {
-        self.budget.change(self.state.get_mut().queues.waiting_bytes(), 0);
+        self.budget.change(self.state.get_mut().held_bytes(), 0);
         self.budget.leave();
     }
 }

@@ -27,9 +27,13 @@ const QUANTUM_BYTES: i64 = 16 * 1024;
 const BATCH_BYTES: usize = 32 * 1024;
 /// A batch ends once it has this many frames.
 const BATCH_ITEMS: usize = 1024;
+/// With no frame waiting there is room kept for this many.
+const KEEP_REPLIES: usize = 64;
 /// What a waiting event costs besides its bytes: its node, its shared header and the allocator's share. Budgets count
 /// it, so that a flood of tiny events cannot hold more memory than a budget says.
 const EVENT_OVERHEAD_BYTES: usize = 96;
+/// After the last command this many subscriptions are looked at in one turn.
+const SWEEP_AT_ONCE: usize = 256;
 /// Queues below this size are never looked at when a budget is exceeded: there are too many of them.
 const SMALL_QUEUE_BYTES: usize = 4096;
 
@@ -78,6 +82,8 @@ pub(super) struct Queues {
     subscribers: Slab<Subscriber>,
     /// From subscription id to slot.
     ids: HashTable<u32>,
+    /// The tokens of all filters.
+    filter_tokens: usize,
     hasher: DefaultHashBuilder,
     pool: Pool,
     /// The fair writer's round.
@@ -92,6 +98,8 @@ pub(super) struct Queues {
     waiting_bytes: usize,
     closed: Vec<Closed>,
     no_more_commands: bool,
+    /// After the last command: every slot below this one was looked at for a subscription that can get no more credit.
+    swept: usize,
     /// Set once the session as a whole is ending.
     ending: Option<End>,
     /// While the session is ending: every slot below this one was told.
@@ -110,16 +118,19 @@ impl Queues {
             reply_bytes: 0,
             subscribers: Slab::new(),
             ids: HashTable::new(),
+            filter_tokens: 0,
             hasher: DefaultHashBuilder::default(),
             pool: Pool::new(),
             ready: VecDeque::new(),
             stale: 0,
             large: BTreeSet::new(),
-            next_generation: 0,
+            // Not the same in every session: a key that outlives its session must mean nothing in the next one.
+            next_generation: fastrand::u32(..),
             next_id: 1,
             waiting_bytes: 0,
             closed: Vec::new(),
             no_more_commands: false,
+            swept: 0,
             ending: None,
             told: 0,
             outcome: End::Complete,
@@ -147,6 +158,7 @@ impl Queues {
     pub(super) fn has_work(&self) -> bool {
         !self.replies.is_empty()
             || self.ready.len() > self.stale
+            || self.is_sweeping()
             || self.ending.is_some()
             || (self.no_more_commands && self.ids.is_empty())
     }
@@ -164,6 +176,9 @@ impl Queues {
     /// Makes room for a subscription that is not open yet; an `id` of 0 is chosen here.
     pub(super) fn reserve(&mut self, id: i64, wish: &Wish) -> Result<(SubscriptionKey, i64), CommandError> {
         let id = if id == 0 { self.free_id() } else { id };
+        if self.ending.is_some() {
+            return Err(CommandError::Draining);
+        }
         if self.slot_of(id).is_some() {
             return Err(CommandError::SubscriptionIdInUse { id });
         }
@@ -171,6 +186,7 @@ impl Queues {
         if self.ids.len() >= limit {
             return Err(CommandError::TooManySubscriptions { limit });
         }
+        self.check_tokens(wish.filter_tokens())?;
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
         // A session has fewer than 2^32 subscriptions at a time.
@@ -180,6 +196,20 @@ impl Queues {
             hasher.hash_one(subscribers.get(*slot as usize).map_or(0, |s| s.id))
         });
         Ok((SubscriptionKey { slot, generation }, id))
+    }
+
+    /// Takes out a subscription that was reserved and never opened, without a word.
+    pub(super) fn release(&mut self, key: SubscriptionKey) {
+        if live(&mut self.subscribers, key).is_some_and(|subscriber| !subscriber.open) {
+            self.remove(key.slot, 0, End::Complete);
+        }
+    }
+
+    /// Refuses filters of `tokens` more when the session may not have so many.
+    pub(super) fn check_tokens(&self, tokens: usize) -> Result<(), CommandError> {
+        let limit = self.limits.max_filter_tokens;
+        let fits = self.filter_tokens + tokens <= limit;
+        fits.then_some(()).ok_or(CommandError::TooManyFilterTokens { whole: "session", limit })
     }
 
     /// An id that no subscription has.
@@ -198,13 +228,16 @@ impl Queues {
         let Some(subscriber) = live(&mut self.subscribers, key).filter(|_| self.ending.is_none()) else {
             return Err(route);
         };
+        let new_tokens = route.tokens as usize;
         let old = subscriber.route.replace(route);
+        let old_tokens = old.as_ref().map_or(0, |route| route.tokens as usize);
         subscriber.open = true;
         let subscribed = Subscribed {
             subscription_id: subscriber.id,
             credit: subscriber.credit.held(),
             automatic_credit: subscriber.credit.is_automatic(),
         };
+        self.filter_tokens = self.filter_tokens + new_tokens - old_tokens;
         self.reply(Reply { request_id, frame: Frame::Subscribed(subscribed) });
         self.make_ready(key.slot);
         Ok(old)
@@ -242,8 +275,7 @@ impl Queues {
 
     /// True when a member of a group would be served at once.
     pub(super) fn would_serve(&mut self, key: SubscriptionKey) -> bool {
-        live(&mut self.subscribers, key)
-            .is_some_and(|s| s.credit.may_send() && s.queue.len() < limits::AUTOMATIC_CREDIT_EVENTS as usize)
+        live(&mut self.subscribers, key).is_some_and(|subscriber| subscriber.would_serve())
     }
 
     /// Queues an event for a subscription, which does what it must when that is too much: see [`crate::model::Overflow`]. With
@@ -259,7 +291,8 @@ impl Queues {
         if !subscriber.conflates() && subscriber.queue.len() as u64 >= subscriber.events_left {
             return Offer::Gone;
         }
-        if subscriber.ends_when_full() && subscriber.is_full_for(bytes, max_events, max_bytes) {
+        // One that is not open yet cannot end before its client has heard of it.
+        if subscriber.ends_when_full() && subscriber.open && subscriber.is_full_for(bytes, max_events, max_bytes) {
             self.overflow_end(key.slot, 1);
             return Offer::Gone;
         }
@@ -284,7 +317,7 @@ impl Queues {
             if subscriber.queue.is_empty() {
                 return;
             }
-            if subscriber.ends_when_full() {
+            if subscriber.ends_when_full() && subscriber.open {
                 self.overflow_end(slot, 0);
                 continue;
             }
@@ -294,20 +327,29 @@ impl Queues {
                     subscriber.drop_oldest(pool, hasher);
                 }
             });
+            self.make_ready(slot);
         }
     }
 
-    /// The client sends no more commands: subscriptions without credit can never get any.
+    /// The client sends no more commands: subscriptions without credit can never get any, and end.
     pub(super) fn no_more_commands(&mut self) {
         self.no_more_commands = true;
-        let starved: Vec<u32> = self
-            .subscribers
-            .iter()
-            .filter(|(_, s)| s.open && !s.credit.may_send())
-            .map(|(slot, _)| slot as u32)
-            .collect();
-        for slot in starved {
-            self.end_subscription(slot, 0, End::CreditExhausted);
+    }
+
+    fn is_sweeping(&self) -> bool {
+        self.no_more_commands && self.swept < self.subscribers.capacity()
+    }
+
+    /// Ends the subscriptions without credit among the next slots.
+    fn sweep(&mut self, batch: &mut Batch) {
+        let end = (self.swept + SWEEP_AT_ONCE).min(self.subscribers.capacity());
+        for slot in std::mem::replace(&mut self.swept, end)..end {
+            let Some(subscriber) = self.subscribers.get_mut(slot) else { continue };
+            if subscriber.open && !subscriber.credit.may_send() {
+                batch.items.extend(subscriber.take_gaps().map(Item::Reply));
+                let ended = self.remove(slot as u32, 0, End::CreditExhausted);
+                batch.items.extend(ended.map(Item::Reply));
+            }
         }
     }
 
@@ -316,8 +358,13 @@ impl Queues {
         if self.ending.is_some() {
             return;
         }
+        if matches!(end, End::Stalled { .. }) {
+            // Nobody reads them, and they may be all that is left of the session's memory.
+            self.replies = VecDeque::new();
+            self.reply_bytes = 0;
+        }
         self.ending = Some(end);
-        self.ready.clear();
+        self.ready = VecDeque::new();
         self.stale = 0;
         self.large.clear();
         for (_, subscriber) in &mut self.subscribers {
@@ -333,6 +380,7 @@ impl Queues {
             if let Some(subscriber) = self.subscribers.get_mut(*from)
                 && let Some(route) = subscriber.route.take()
             {
+                self.filter_tokens -= route.tokens as usize;
                 let key = SubscriptionKey { slot: *from as u32, generation: subscriber.generation };
                 routes.push(Closed { key, route });
             }
@@ -346,12 +394,19 @@ impl Queues {
         let mut bytes = 0;
         while batch.items.len() < BATCH_ITEMS && bytes < BATCH_BYTES {
             if let Some(reply) = self.replies.pop_front() {
-                self.reply_bytes -= reply.frame.cost();
+                let cost = reply.frame.cost();
+                self.reply_bytes -= cost;
+                bytes += cost;
                 batch.items.push(Item::Reply(reply));
+                if self.replies.is_empty() {
+                    self.replies.shrink_to(KEEP_REPLIES);
+                }
             } else if self.ending.is_some() {
                 if !self.end_next(batch) {
                     break;
                 }
+            } else if self.is_sweeping() {
+                self.sweep(batch);
             } else if let Some(key) = self.ready.pop_front() {
                 bytes += self.serve(key, batch);
             } else {
@@ -418,9 +473,9 @@ impl Queues {
         } else if self.no_more_commands && !subscriber.credit.may_send() {
             End::CreditExhausted
         } else {
-            if subscriber.queue.is_empty() {
-                subscriber.deficit = 0;
-            }
+            // Debts are kept and savings are not: neither a pause nor a lack of credit is worth a longer turn.
+            let most = if subscriber.sendable() { QUANTUM_BYTES } else { 0 };
+            subscriber.deficit = subscriber.deficit.min(most);
             self.make_ready(slot);
             return;
         };
@@ -471,6 +526,7 @@ impl Queues {
             entry.remove();
         }
         if let Some(route) = subscriber.route.take() {
+            self.filter_tokens -= route.tokens as usize;
             let key = SubscriptionKey { slot, generation: subscriber.generation };
             self.closed.push(Closed { key, route });
         }

@@ -10,7 +10,10 @@ use super::{
     frame::{Frame, GapReason, Reply},
     pool::{NodeId, Pool, Queue},
 };
-use crate::model::{Event, Overflow, Wish};
+use crate::model::{Event, Overflow, Wish, limits};
+
+/// An empty table of topics keeps room for this many.
+const KEEP_TOPICS: usize = 64;
 
 /// Where the router keeps a subscription. Opaque to the outbox, which only hands it back when the subscription ends.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +22,8 @@ pub struct Route {
     pub nodes: SmallVec<[u32; 4]>,
     /// The group, 0 for none.
     pub group: u32,
+    /// How many tokens its filters have together.
+    pub tokens: u32,
 }
 
 /// One subscription. About 150 bytes with its route; a million of them fit one session.
@@ -68,9 +73,20 @@ impl Subscriber {
         }
     }
 
-    /// True when the fair writer has something to send for it.
+    /// True when the fair writer has something to send for it: events for which there is credit, or a gap, which needs
+    /// none, with no events behind it.
     pub(super) fn sendable(&self) -> bool {
-        self.open && !self.queue.is_empty() && self.credit.may_send()
+        let something = if self.queue.is_empty() { self.dropped + self.conflated > 0 } else { self.credit.may_send() };
+        self.open && something
+    }
+
+    /// True when one more event would be sent at once, as far as credit goes.
+    pub(super) fn would_serve(&self) -> bool {
+        let (events, bytes) = (self.queue.len(), self.queue.bytes());
+        self.open
+            && events < limits::AUTOMATIC_CREDIT_EVENTS as usize
+            && (events as u64) < self.events_left
+            && self.credit.covers_more_than(events, bytes)
     }
 
     pub(super) fn ends_when_full(&self) -> bool {
@@ -117,7 +133,9 @@ impl Subscriber {
         {
             entry.remove();
         }
-        pool.pop(&mut self.queue)
+        let event = pool.pop(&mut self.queue);
+        self.give_back_table();
+        event
     }
 
     /// Drops the oldest event, to be told by the next gap frame.
@@ -138,6 +156,17 @@ impl Subscriber {
         pool.clear(&mut self.queue);
         if let Some(topics) = &mut self.topics {
             topics.clear();
+        }
+        self.give_back_table();
+    }
+
+    /// A table that is empty gives its memory back when it has room for many topics.
+    fn give_back_table(&mut self) {
+        if let Some(topics) = &mut self.topics
+            && topics.is_empty()
+            && topics.capacity() > KEEP_TOPICS
+        {
+            **topics = HashTable::new();
         }
     }
 

@@ -14,8 +14,13 @@ use super::{
 };
 use crate::model::{End, Event, Filter, Grant, Overflow, Wish};
 
-const LIMITS: SessionLimits =
-    SessionLimits { max_event_bytes: 1 << 20, max_subscriptions: 8, queue_events: 10, queue_bytes: 4_000 };
+const LIMITS: SessionLimits = SessionLimits {
+    max_event_bytes: 1 << 20,
+    max_subscriptions: 8,
+    max_filter_tokens: 100,
+    queue_events: 10,
+    queue_bytes: 4_000,
+};
 /// More than the model ever queues.
 const ENOUGH: usize = usize::MAX;
 
@@ -288,6 +293,40 @@ fn the_largest_queue_is_shed_first() {
         }
     }
     assert!(lost.keys().eq([&2]), "{lost:?}");
+}
+
+#[test]
+fn a_gap_is_told_even_when_nothing_comes_after_it() {
+    let mut queues = Queues::new(LIMITS, false);
+    let key = open(&mut queues, 1, &wish(None, Overflow::DropOldest));
+    take(&mut queues);
+    queues.offer(key, &event(1, 0, 1_000), 500);
+    assert_eq!(queues.waiting_bytes(), 0, "more than the session may hold");
+    assert!(queues.has_work());
+    let (turn, delivered, frames) = take(&mut queues);
+    assert_eq!((turn, delivered), (Turn::Some, vec![]));
+    assert!(matches!(frames[..], [Frame::Gap { count: 1, .. }]));
+    assert_eq!(take(&mut queues).0, Turn::Idle);
+}
+
+#[test]
+fn debts_are_kept_and_savings_are_not() {
+    let limits = SessionLimits { queue_events: 100_000, queue_bytes: 1 << 30, ..LIMITS };
+    let mut queues = Queues::new(limits, false);
+    let large = open(&mut queues, 1, &wish(None, Overflow::DropOldest));
+    let small = open(&mut queues, 2, &wish(None, Overflow::DropOldest));
+    for n in 0..100_000 {
+        queues.offer(small, &event(n, 0, 100), ENOUGH);
+    }
+    let mut sent = [0_usize; 2];
+    // One large event at a time: the queue is empty after each, which must not wipe out what it cost.
+    for n in 0..40 {
+        queues.offer(large, &event(n, 0, 1_000_000), ENOUGH);
+        for (id, numbers) in take(&mut queues).1 {
+            sent[id as usize - 1] += numbers.len() * if id == 1 { 1_000_000 } else { 100 };
+        }
+    }
+    assert!(sent[0] <= sent[1] + 2 * 1_000_000, "{sent:?}");
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Who gets what: from a published event to the outboxes of all who want it.
 //!
 //! The room owns the routing table. Publishers read it through a sharded lock: each thread takes its own shard, so
-//! publishers never wait for one another, and a subscribe holds all shards for a few microseconds at a time
-//! (docs/adr/0003). Matching happens under that lock; delivery does not: outboxes have their own locks, and each is
-//! taken and woken once per publish, however many of its subscriptions match.
+//! publishers do not wait for one another, and a subscribe holds all shards while it changes one path of the trie
+//! (docs/adr/0003). Only matching happens under that lock. Outboxes have their own locks; each is taken and woken once
+//! for a run of events, however many of its subscriptions match. A publish of many matches lets others work in between.
 //!
 //! It never waits for a subscriber, never encodes, and knows no session beyond its outbox.
 
@@ -15,7 +15,7 @@ use std::sync::{Arc, PoisonError};
 use crossbeam_utils::sync::ShardedLock;
 
 use crate::{
-    model::{Event, Filter, Group},
+    model::{CommandError, Event, Filter, Group, filter_tokens},
     outbox::{Closed, Outbox, Route, SubscriptionKey},
 };
 use table::{Entry, Table};
@@ -24,6 +24,10 @@ use table::{Entry, Table};
 const RUN_EVENTS: usize = 256;
 /// or as many as bring at least this many matches.
 const RUN_MATCHES: usize = 4096;
+/// A publisher keeps memory for this many matches.
+const KEEP_MATCHES: usize = 256;
+/// So many members of a group are asked at most whether they would serve an event at once.
+const ASK_AT_MOST: usize = 16;
 /// At most this many subscriptions are forgotten under one hold of the lock.
 const FORGET_AT_ONCE: usize = 256;
 
@@ -31,6 +35,7 @@ const FORGET_AT_ONCE: usize = 256;
 #[derive(Debug)]
 pub struct Router {
     table: ShardedLock<Table>,
+    max_filter_tokens: usize,
 }
 
 /// The number the router gives an outbox.
@@ -65,13 +70,30 @@ pub struct Scratch {
     pub matched: Vec<u64>,
 }
 
-impl Default for Router {
-    fn default() -> Self {
-        Self { table: ShardedLock::new(Table::new()) }
+impl Scratch {
+    /// By outbox, then by event; and each subscription once, however many of its filters match.
+    fn sort(&mut self) {
+        self.matches.sort_unstable();
+        self.matches.dedup();
+        self.members.sort_unstable();
+        self.members.dedup();
+    }
+
+    /// What one large publish needed is not kept for the next small one.
+    fn shrink(&mut self) {
+        self.matches.shrink_to(KEEP_MATCHES);
+        self.members.shrink_to(KEEP_MATCHES);
+        self.draws.shrink_to(KEEP_MATCHES);
+        self.outboxes.shrink_to(KEEP_MATCHES);
     }
 }
 
 impl Router {
+    /// A router without routes, for filters of at most `max_filter_tokens` tokens in all.
+    pub fn new(max_filter_tokens: usize) -> Self {
+        Self { table: ShardedLock::new(Table::new()), max_filter_tokens }
+    }
+
     /// Makes an outbox known.
     pub fn join(&self, outbox: Arc<Outbox>) -> OutboxId {
         OutboxId(self.write(|table| table.add_outbox(outbox)))
@@ -89,19 +111,33 @@ impl Router {
         key: SubscriptionKey,
         filters: &[Filter],
         group: Option<&Group>,
-    ) -> Route {
+    ) -> Result<Route, CommandError> {
         self.write(|table| {
+            self.check_tokens(table, filters)?;
             let group = table.join_group(group);
-            table.insert(filters, Entry { outbox: outbox.0, key, group })
+            Ok(table.insert(filters, Entry { outbox: outbox.0, key, group }))
         })
     }
 
     /// Routes to a subscription that is already routed by other filters, too.
-    pub fn resubscribe(&self, outbox: OutboxId, key: SubscriptionKey, filters: &[Filter], group: u32) -> Route {
+    pub fn resubscribe(
+        &self,
+        outbox: OutboxId,
+        key: SubscriptionKey,
+        filters: &[Filter],
+        group: u32,
+    ) -> Result<Route, CommandError> {
         self.write(|table| {
+            self.check_tokens(table, filters)?;
             table.rejoin_group(group);
-            table.insert(filters, Entry { outbox: outbox.0, key, group })
+            Ok(table.insert(filters, Entry { outbox: outbox.0, key, group }))
         })
+    }
+
+    fn check_tokens(&self, table: &Table, filters: &[Filter]) -> Result<(), CommandError> {
+        let limit = self.max_filter_tokens;
+        let fits = table.filter_tokens() + filter_tokens(filters) <= limit;
+        fits.then_some(()).ok_or(CommandError::TooManyFilterTokens { whole: "hub", limit })
     }
 
     /// Forgets the route a subscription had before it got `new`.
@@ -117,24 +153,29 @@ impl Router {
     }
 
     /// Hands events to everyone who wants them, in order. [`Scratch::matched`] tells how many each went to.
-    pub fn publish(&self, events: &[Arc<Event>], scratch: &mut Scratch) {
+    pub async fn publish(&self, events: &[Arc<Event>], scratch: &mut Scratch) {
         scratch.matched.clear();
         scratch.matched.resize(events.len(), 0);
         let mut next = 0;
         while next < events.len() {
             next = self.find(events, next, scratch);
-            self.deliver(events, scratch);
-            self.draw(events, scratch);
+            scratch.sort();
+            self.resolve(scratch);
+            self.deliver(events, scratch).await;
+            self.draw(events, scratch).await;
             scratch.outboxes.clear();
+            if next < events.len() {
+                tokio::task::yield_now().await;
+            }
         }
+        scratch.shrink();
     }
 
     /// Matches the next run of events. Tells where the one after it begins.
     fn find(&self, events: &[Arc<Event>], from: usize, scratch: &mut Scratch) -> usize {
-        let Scratch { matches, members, draws, outboxes, .. } = scratch;
+        let Scratch { matches, members, .. } = scratch;
         matches.clear();
         members.clear();
-        draws.clear();
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let mut next = from;
         while next < events.len() && next - from < RUN_EVENTS && matches.len() + members.len() < RUN_MATCHES {
@@ -150,11 +191,15 @@ impl Router {
             });
             next += 1;
         }
-        // By outbox, then by event; and each subscription once, however many of its filters match.
-        matches.sort_unstable();
-        matches.dedup();
-        members.sort_unstable();
-        members.dedup();
+        next
+    }
+
+    /// Looks up the outboxes of the matches, and whose turn it is in each group. An outbox that left since, or whose
+    /// number another has now, does no harm: its keys mean nothing there.
+    fn resolve(&self, scratch: &mut Scratch) {
+        let Scratch { matches, members, draws, outboxes, .. } = scratch;
+        draws.clear();
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let mut start = 0;
         for run in members.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
             let (event, group, _) = run[0];
@@ -162,8 +207,7 @@ impl Router {
             draws.push(Draw { event, members: start..start + run.len(), first });
             start += run.len();
         }
-        let wanted = matches.iter().chain(members.iter().map(|(_, _, found)| found));
-        for found in wanted {
+        for found in matches.iter().chain(members.iter().map(|(_, _, found)| found)) {
             if outboxes.last().is_none_or(|(id, _)| *id != found.outbox)
                 && let Some(outbox) = table.outbox(found.outbox)
             {
@@ -173,37 +217,45 @@ impl Router {
         drop(table);
         outboxes.sort_unstable_by_key(|(id, _)| *id);
         outboxes.dedup_by_key(|(id, _)| *id);
-        next
     }
 
-    fn deliver(&self, events: &[Arc<Event>], scratch: &mut Scratch) {
+    async fn deliver(&self, events: &[Arc<Event>], scratch: &mut Scratch) {
         let Scratch { matches, outboxes, matched, .. } = scratch;
-        for run in matches.chunk_by(|a, b| a.outbox == b.outbox) {
-            let Some(outbox) = outbox_of(outboxes, run[0].outbox) else { continue };
-            let offers = run.iter().map(|found| {
-                let event = found.event as usize;
-                (found.key, &events[event], event)
-            });
-            let closed = outbox.offer(offers, |event| matched[event] += 1);
-            if !closed.is_empty() {
-                self.forget(OutboxId(run[0].outbox), &closed);
+        let mut since_pause = 0;
+        for of_one in matches.chunk_by(|a, b| a.outbox == b.outbox) {
+            let Some(outbox) = outbox_of(outboxes, of_one[0].outbox) else { continue };
+            for some in of_one.chunks(RUN_MATCHES) {
+                let offers = some.iter().map(|found| {
+                    let event = found.event as usize;
+                    (found.key, &events[event], event)
+                });
+                let closed = outbox.offer(offers, |event| matched[event] += 1);
+                self.forget(OutboxId(of_one[0].outbox), &closed);
+                since_pause += some.len();
+                if since_pause >= RUN_MATCHES {
+                    since_pause = 0;
+                    tokio::task::yield_now().await;
+                }
             }
         }
     }
 
     /// Gives each event to one member of each of its groups: to the next in turn that would be served at once, or,
-    /// where none would, to the next in turn.
-    fn draw(&self, events: &[Arc<Event>], scratch: &mut Scratch) {
+    /// where none of those asked would, to the next in turn.
+    async fn draw(&self, events: &[Arc<Event>], scratch: &mut Scratch) {
         let Scratch { members, draws, outboxes, matched, .. } = scratch;
+        let mut since_pause = 0;
         for draw in draws.iter() {
             let event = &events[draw.event as usize];
             let candidates = &members[draw.members.clone()];
             let in_turn = || candidates[draw.first..].iter().chain(&candidates[..draw.first]).map(|(_, _, m)| m);
-            let served = in_turn().any(|member| {
+            let served = in_turn().take(ASK_AT_MOST).any(|member| {
+                since_pause += 1;
                 outbox_of(outboxes, member.outbox).is_some_and(|outbox| outbox.offer_if_served(member.key, event))
             });
             let taken = served
                 || in_turn().any(|member| {
+                    since_pause += 1;
                     let Some(outbox) = outbox_of(outboxes, member.outbox) else { return false };
                     let mut taken = false;
                     let closed = outbox.offer(std::iter::once((member.key, event, ())), |()| taken = true);
@@ -211,6 +263,10 @@ impl Router {
                     taken
                 });
             matched[draw.event as usize] += u64::from(taken);
+            if since_pause >= RUN_MATCHES {
+                since_pause = 0;
+                tokio::task::yield_now().await;
+            }
         }
     }
 

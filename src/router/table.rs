@@ -12,7 +12,7 @@ use slab::Slab;
 
 use super::trie::Trie;
 use crate::{
-    model::{Filter, Group, Topic},
+    model::{Filter, Group, Topic, filter_tokens},
     outbox::{Closed, Outbox, Route, SubscriptionKey},
 };
 
@@ -41,8 +41,12 @@ impl Entry {
 pub(super) struct Table {
     trie: Trie<Entry>,
     outboxes: Slab<Arc<Outbox>>,
-    groups: Slab<LiveGroup>,
+    /// By number. A number is never used again, so that one that outlives its group means nothing.
+    groups: HashMap<u32, LiveGroup>,
     group_ids: HashMap<Group, u32>,
+    last_group: u32,
+    /// The tokens of all filters.
+    filter_tokens: usize,
 }
 
 #[derive(Debug)]
@@ -55,7 +59,14 @@ struct LiveGroup {
 
 impl Table {
     pub(super) fn new() -> Self {
-        Self { trie: Trie::new(), outboxes: Slab::new(), groups: Slab::new(), group_ids: HashMap::new() }
+        Self {
+            trie: Trie::new(),
+            outboxes: Slab::new(),
+            groups: HashMap::new(),
+            group_ids: HashMap::new(),
+            last_group: NO_GROUP,
+            filter_tokens: 0,
+        }
     }
 
     pub(super) fn add_outbox(&mut self, outbox: Arc<Outbox>) -> u32 {
@@ -72,12 +83,19 @@ impl Table {
         self.outboxes.get(id as usize)
     }
 
+    /// The tokens of all filters.
+    pub(super) fn filter_tokens(&self) -> usize {
+        self.filter_tokens
+    }
+
     /// The number of a group, which is made if it does not exist. One member more is counted.
     pub(super) fn join_group(&mut self, name: Option<&Group>) -> u32 {
         let Some(name) = name else { return NO_GROUP };
         let id = *self.group_ids.entry(name.clone()).or_insert_with(|| {
+            self.last_group += 1;
             let group = LiveGroup { name: name.clone(), members: 0, turn: AtomicU32::new(0) };
-            self.groups.insert(group) as u32 + 1
+            self.groups.insert(self.last_group, group);
+            self.last_group
         });
         self.rejoin_group(id);
         id
@@ -85,20 +103,23 @@ impl Table {
 
     /// Counts one member more.
     pub(super) fn rejoin_group(&mut self, id: u32) {
-        if let Some(group) = group_slot(id).and_then(|slot| self.groups.get_mut(slot)) {
+        if let Some(group) = self.groups.get_mut(&id) {
             group.members += 1;
         }
     }
 
     /// Which of `members` begins with the next event.
     pub(super) fn turn(&self, group: u32, members: usize) -> usize {
-        let turn = group_slot(group).and_then(|slot| self.groups.get(slot)).map_or(0, |g| g.turn.fetch_add(1, Relaxed));
+        let turn = self.groups.get(&group).map_or(0, |g| g.turn.fetch_add(1, Relaxed));
         turn as usize % members.max(1)
     }
 
     /// Routes what matches `filters` to a subscription.
     pub(super) fn insert(&mut self, filters: &[Filter], entry: Entry) -> Route {
-        let mut route = Route { nodes: smallvec::SmallVec::new(), group: entry.group };
+        let tokens = filter_tokens(filters);
+        self.filter_tokens += tokens;
+        // The limit on tokens is below 2^32.
+        let mut route = Route { nodes: smallvec::SmallVec::new(), group: entry.group, tokens: tokens as u32 };
         for filter in filters {
             let node = self.trie.insert(filter, entry);
             if !route.nodes.contains(&node) {
@@ -114,15 +135,16 @@ impl Table {
         for node in closed.route.nodes.iter().filter(|node| !keep.contains(node)) {
             self.trie.remove(*node, entry);
         }
+        self.filter_tokens -= closed.route.tokens as usize;
         self.leave_group(closed.route.group);
     }
 
     fn leave_group(&mut self, id: u32) {
-        let Some(slot) = group_slot(id) else { return };
-        let Some(group) = self.groups.get_mut(slot) else { return };
+        let Some(group) = self.groups.get_mut(&id) else { return };
         group.members -= 1;
-        if group.members == 0 {
-            let group = self.groups.remove(slot);
+        if group.members == 0
+            && let Some(group) = self.groups.remove(&id)
+        {
             self.group_ids.remove(&group.name);
         }
     }
@@ -131,8 +153,4 @@ impl Table {
     pub(super) fn matches(&self, topic: Topic<'_>, mut found: impl FnMut(Entry)) {
         self.trie.matches(topic, &mut found);
     }
-}
-
-fn group_slot(id: u32) -> Option<usize> {
-    (id as usize).checked_sub(1)
 }

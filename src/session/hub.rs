@@ -17,11 +17,14 @@ use crate::{
     model::{CommandError, End, Event},
     outbox::{Budget, Frame, Outbox, Reply, Welcome},
     router::{Router, Scratch},
+    tasks::Cut,
     telemetry::Metrics,
 };
 
 /// How often time is looked at: heartbeats and write timeouts are this much late at most.
 const TICK: Duration = Duration::from_millis(250);
+/// So many sessions are looked at before others may work.
+const TICK_AT_ONCE: usize = 256;
 
 /// All sessions of one process, and what they share.
 #[derive(Debug)]
@@ -54,7 +57,7 @@ impl Hub {
     pub fn new(node: &str, options: Options, metrics: Arc<Metrics>) -> Self {
         Self {
             node: node.into(),
-            router: Router::default(),
+            router: Router::new(options.hub_filter_tokens),
             budget: Arc::new(Budget::new(options.session_queue_bytes, options.hub_queue_bytes)),
             options,
             metrics,
@@ -90,22 +93,24 @@ impl Hub {
         format!("{:013x}-{number:x}", self.prefix >> 12).into()
     }
 
-    /// Opens a session, whose first frame is `welcome`.
-    pub fn open(self: &Arc<Self>, kind: Kind) -> Result<Session, CommandError> {
-        if self.draining.load(Relaxed) {
-            return Err(CommandError::Draining);
-        }
+    /// Opens a session, whose first frame is `welcome`. `cut` ends the stream it is on.
+    pub fn open(self: &Arc<Self>, kind: Kind, cut: Option<Arc<Cut>>) -> Result<Session, CommandError> {
         let heartbeat_interval = self.options.heartbeat_interval();
         let outbox = Arc::new(Outbox::new(
             self.options.limits(),
             heartbeat_interval,
             kind == Kind::One,
             Arc::clone(&self.budget),
+            cut,
             Instant::now(),
         ));
         let number = self.next_session.fetch_add(1, Relaxed);
         {
             let mut sessions = self.sessions.lock();
+            // Looked at under the lock: one that is opened now is seen by the drain, or refused.
+            if self.draining.load(Relaxed) {
+                return Err(CommandError::Draining);
+            }
             let limit = self.options.max;
             if sessions.len() >= limit {
                 return Err(CommandError::TooManySessions { limit });
@@ -131,14 +136,14 @@ impl Hub {
     }
 
     /// Publishes for a caller without a session. [`Scratch::matched`] tells how many each event went to.
-    pub fn publish(&self, events: &[Arc<Event>]) -> Scratch {
+    pub async fn publish(&self, events: &[Arc<Event>]) -> Scratch {
         let mut scratch = Scratch::default();
-        self.publish_with(events, &mut scratch);
+        self.publish_with(events, &mut scratch).await;
         scratch
     }
 
-    pub(super) fn publish_with(&self, events: &[Arc<Event>], scratch: &mut Scratch) {
-        self.router.publish(events, scratch);
+    pub(super) async fn publish_with(&self, events: &[Arc<Event>], scratch: &mut Scratch) {
+        self.router.publish(events, scratch).await;
         self.metrics.events_in(events.len(), events.iter().map(|event| event.encoded().len()).sum());
     }
 
@@ -157,6 +162,11 @@ impl Hub {
         self.budget.waiting_bytes()
     }
 
+    /// What all sessions may hold together.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
     fn outboxes(&self) -> Vec<Arc<Outbox>> {
         self.sessions.lock().values().cloned().collect()
     }
@@ -168,8 +178,11 @@ impl Hub {
         loop {
             let now = ticks.tick().await;
             let wall = SystemTime::now();
-            for outbox in self.outboxes() {
-                outbox.tick(now, wall, self.options.write_timeout());
+            for some in self.outboxes().chunks(TICK_AT_ONCE) {
+                for outbox in some {
+                    outbox.tick(now, wall, self.options.write_timeout());
+                }
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -177,7 +190,10 @@ impl Hub {
     /// Tells every session that the hub is shutting down and ends each after a part of `spread` of its own, so that
     /// their clients do not all come to the other hubs at once. Returns when every session is gone.
     pub async fn drain(&self, spread: Duration) {
-        self.draining.store(true, Relaxed);
+        {
+            let _sessions = self.sessions.lock();
+            self.draining.store(true, Relaxed);
+        }
         let (start, wall) = (Instant::now(), SystemTime::now());
         let mut ends: Vec<(Duration, Duration, Arc<Outbox>)> = self
             .outboxes()
@@ -192,10 +208,6 @@ impl Hub {
         for (after, reconnect_delay, outbox) in ends {
             tokio::time::sleep_until(start + after).await;
             outbox.end(End::Draining { reconnect_delay });
-        }
-        // One that was opened while `draining` was being set did not get its notice; it gets its end.
-        for outbox in self.outboxes() {
-            outbox.end(End::Draining { reconnect_delay: spread });
         }
         self.until_empty().await;
     }

@@ -17,7 +17,7 @@ pub use hub::{Hub, Kind};
 pub use options::Options;
 
 use crate::{
-    model::{CommandError, End, Event, EventError, Filter, Wish},
+    model::{CommandError, End, Event, EventError, Filter, Wish, filter_tokens},
     outbox::{Closed, Frame, Outbox, Published, Reply},
     router::{OutboxId, Scratch},
 };
@@ -83,11 +83,10 @@ impl Session {
                 next = requests.next() => next,
             };
             match next {
-                Some(Ok(request)) => self.apply(request),
+                Some(Ok(request)) => self.apply(request).await,
                 // A cancelled call looks the same as one that is half-closed; the outlet tells them apart.
                 None => {
-                    let closed = self.outbox.no_more_commands();
-                    self.forget(&closed);
+                    self.outbox.no_more_commands();
                     break;
                 }
                 Some(Err(problem)) => {
@@ -116,10 +115,17 @@ impl Session {
         }
     }
 
-    fn apply(&mut self, request: Request) {
+    async fn apply(&mut self, request: Request) {
         let request_id = request.request_id;
         let first = std::mem::replace(&mut self.first, false);
-        let done = request.command.and_then(|command| self.command(request_id, first, command));
+        let done = match request.command {
+            Ok(Command::Publish { events }) => {
+                self.publish(request_id, events).await;
+                Ok(())
+            }
+            Ok(command) => self.command(request_id, first, command),
+            Err(error) => Err(error),
+        };
         if let Err(error) = done {
             self.hub.metrics().command_refused();
             self.reply(request_id, Frame::Error(Box::new(error)));
@@ -144,10 +150,8 @@ impl Session {
                     needs: "a subscription with acknowledgements, and this one has none",
                 })
             }
-            Command::Publish { events } => {
-                self.publish(request_id, events);
-                Ok(())
-            }
+            // Applied by `apply`: it alone takes longer than a moment.
+            Command::Publish { .. } => Ok(()),
             Command::Ping { nonce } => {
                 self.reply(request_id, Frame::Pong(nonce));
                 Ok(())
@@ -185,16 +189,24 @@ impl Session {
     /// it. What is published in between waits behind that frame.
     fn open(&mut self, request_id: i64, id: i64, wish: &Wish) -> Result<(), CommandError> {
         let (key, _) = self.outbox.reserve(id, wish)?;
-        let route = self.hub.router().subscribe(self.outbox_id, key, &wish.filters, wish.group.as_ref());
-        if let Err(route) = self.outbox.open(key, route, request_id) {
-            self.forget(&[Closed { key, route }]);
+        match self.hub.router().subscribe(self.outbox_id, key, &wish.filters, wish.group.as_ref()) {
+            Ok(route) => {
+                if let Err(route) = self.outbox.open(key, route, request_id) {
+                    self.forget(&[Closed { key, route }]);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.outbox.release(key);
+                Err(error)
+            }
         }
-        Ok(())
     }
 
     fn update(&mut self, request_id: i64, id: i64, filters: &[Filter]) -> Result<(), CommandError> {
         let (key, group) = self.outbox.find(id)?;
-        let new = self.hub.router().resubscribe(self.outbox_id, key, filters, group);
+        self.outbox.check_tokens(filter_tokens(filters))?;
+        let new = self.hub.router().resubscribe(self.outbox_id, key, filters, group)?;
         match self.outbox.open(key, new.clone(), request_id) {
             Ok(Some(old)) => self.hub.router().forget_old(self.outbox_id, key, old, &new),
             Ok(None) => {}
@@ -206,9 +218,9 @@ impl Session {
         Ok(())
     }
 
-    fn publish(&mut self, request_id: i64, events: Vec<Result<Arc<Event>, EventError>>) {
+    async fn publish(&mut self, request_id: i64, events: Vec<Result<Arc<Event>, EventError>>) {
         let (accepted, refused) = split(events);
-        self.hub.publish_with(&accepted, &mut self.scratch);
+        self.hub.publish_with(&accepted, &mut self.scratch).await;
         self.hub.metrics().events_refused(refused.len());
         if request_id == 0 && refused.is_empty() {
             return;
@@ -227,9 +239,13 @@ impl Session {
 }
 
 impl Drop for Session {
-    /// Runs after `clean_up`, or instead of it when the process is being torn down.
+    /// Runs after `clean_up`, or instead of it when the process is being torn down or the task has failed.
     fn drop(&mut self) {
-        self.outbox.abandon();
+        if std::thread::panicking() {
+            self.outbox.end(End::Internal);
+        } else {
+            self.outbox.abandon();
+        }
         let left = self.outbox.take_routes(usize::MAX, &mut 0);
         self.forget(&left);
         self.hub.router().leave(self.outbox_id);

@@ -16,6 +16,10 @@ pub struct Options {
     pub max_per_connection: usize,
     /// The most subscriptions in one session, at most 1 000 000.
     pub max_subscriptions: usize,
+    /// The most tokens in all filters of one session: each costs the routing table about a hundred bytes.
+    pub max_filter_tokens: usize,
+    /// The most tokens in all filters of the hub.
+    pub hub_filter_tokens: usize,
     /// The largest encoded event, in bytes, at most 3 MiB.
     pub max_event_bytes: usize,
     /// The most events that wait for one live subscription.
@@ -38,6 +42,8 @@ impl Default for Options {
             max: 100_000,
             max_per_connection: 1_000,
             max_subscriptions: 100_000,
+            max_filter_tokens: 5_000_000,
+            hub_filter_tokens: 10_000_000,
             max_event_bytes: limits::MAX_EVENT_BYTES,
             queue_events: 65_536,
             queue_bytes: 4 * 1024 * 1024,
@@ -53,6 +59,8 @@ impl Default for Options {
 /// outbox.
 const MOST_SUBSCRIPTIONS: usize = 1_000_000;
 const MOST_EVENT_BYTES: usize = 3 * 1024 * 1024;
+/// Nodes of the trie are numbered by 32 bits.
+const MOST_FILTER_TOKENS: usize = 1_000_000_000;
 
 impl Options {
     /// What is out of range, with its key and what it may be.
@@ -61,6 +69,8 @@ impl Options {
             ("max", self.max, 1, usize::MAX),
             ("max_per_connection", self.max_per_connection, 1, 1_000_000),
             ("max_subscriptions", self.max_subscriptions, 1, MOST_SUBSCRIPTIONS),
+            ("max_filter_tokens", self.max_filter_tokens, 1, MOST_FILTER_TOKENS),
+            ("hub_filter_tokens", self.hub_filter_tokens, 1, MOST_FILTER_TOKENS),
             ("max_event_bytes", self.max_event_bytes, 1, MOST_EVENT_BYTES),
             ("queue_events", self.queue_events, 1, 16_777_216),
             ("queue_bytes", self.queue_bytes, 1, 1024 * 1024 * 1024),
@@ -87,6 +97,7 @@ impl Options {
         SessionLimits {
             max_event_bytes: self.max_event_bytes,
             max_subscriptions: self.max_subscriptions,
+            max_filter_tokens: self.max_filter_tokens,
             queue_events: self.queue_events,
             queue_bytes: self.queue_bytes,
         }

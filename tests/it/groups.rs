@@ -64,6 +64,18 @@ async fn a_member_without_credit_is_passed_over() {
 }
 
 #[tokio::test]
+async fn a_member_gets_no_more_than_its_credit_while_others_are_free() {
+    let hub = hub().await;
+    let mut session = Session::open(hub.address).await;
+    session.subscribe(1, SubscriptionSpec { credit: credit(3, 0), ..member(&["a"], "g") }).await;
+    session.subscribe(2, member(&["a"], "g")).await;
+    let events = (0..100).map(|n| event("a", n.to_string())).collect();
+    session.send(0, Wire::Publish(publish(events))).await;
+    let got = session.collect(&HashMap::from([(1, 3), (2, 97)])).await;
+    assert_eq!((got[&1].len(), got[&2].len()), (3, 97));
+}
+
+#[tokio::test]
 async fn with_no_member_ready_the_event_waits_for_one() {
     let hub = hub().await;
     let mut session = Session::open(hub.address).await;

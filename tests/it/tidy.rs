@@ -11,9 +11,9 @@ use crate::harness::root;
 /// Which rooms each room may use. A new arrow is a line that somebody reviews.
 const ARROWS: [(&str, &[&str]); 16] = [
     ("model", &[]),
-    ("outbox", &["model"]),
+    ("outbox", &["model", "tasks"]),
     ("router", &["outbox", "model"]),
-    ("session", &["router", "outbox", "model", "telemetry"]),
+    ("session", &["router", "outbox", "model", "tasks", "telemetry"]),
     ("net", &["model", "tasks", "telemetry"]),
     // `proto` only in its tests: what the hub encodes must decode as clients see it.
     ("grpc", &["session", "net", "outbox", "model", "readiness", "tasks", "telemetry", "proto"]),
