@@ -16,29 +16,40 @@ use crate::{
 
 /// Decodes one frame of a session. Whatever is wrong with it is in the request.
 pub(super) fn request(frame: Bytes, max_event_bytes: usize, ids: &mut EventIds) -> Request {
+    let refused = |request_id, error| Request { request_id, place: "", command: Err(error) };
     match wire::SessionRequest::decode(frame) {
-        Err(error) => Request {
-            request_id: 0,
-            command: Err(CommandError::Undecodable { problem: format!("the frame does not decode: {error}") }),
-        },
-        Ok(frame) if frame.request_id < 0 => {
-            Request { request_id: frame.request_id, command: Err(field("request_id", "is negative")) }
+        Err(error) => refused(0, CommandError::Undecodable { problem: format!("the frame does not decode: {error}") }),
+        Ok(frame) if frame.request_id < 0 => refused(frame.request_id, field("request_id", "is negative")),
+        Ok(wire::SessionRequest { request_id, command: None }) => {
+            refused(request_id, CommandError::Undecodable { problem: "the frame has no command".into() })
         }
-        Ok(frame) => Request {
-            request_id: frame.request_id,
-            command: frame
-                .command
-                .ok_or_else(|| CommandError::Undecodable { problem: "the frame has no command".into() })
-                .and_then(|command| checked(command, max_event_bytes, ids)),
-        },
+        Ok(wire::SessionRequest { request_id, command: Some(command) }) => {
+            Request { request_id, place: place(&command), command: checked(command, max_event_bytes, ids) }
+        }
     }
 }
 
+/// What stands before the fields of a command.
+fn place(command: &Wire) -> &'static str {
+    match command {
+        Wire::Hello(_) => "hello.",
+        Wire::Subscribe(_) => "subscribe.",
+        Wire::Update(_) => "update.",
+        Wire::Unsubscribe(_) => "unsubscribe.",
+        Wire::Credit(_) => "credit.",
+        Wire::Acknowledge(_) => "acknowledge.",
+        Wire::Publish(_) => "publish.",
+        Wire::Authenticate(_) => "authenticate.",
+        Wire::Ping(_) => "ping.",
+    }
+}
+
+/// Errors name fields below the command.
 fn checked(command: Wire, max_event_bytes: usize, ids: &mut EventIds) -> Result<Command, CommandError> {
     Ok(match command {
         Wire::Hello(hello) => self::hello(hello)?,
         Wire::Subscribe(subscribe) => Command::Subscribe {
-            subscription_id: not_negative("subscribe.subscription_id", subscribe.subscription_id)?,
+            subscription_id: not_negative("subscription_id", subscribe.subscription_id)?,
             wish: wish(subscribe.spec.as_ref()),
         },
         Wire::Update(update) => {
@@ -46,36 +57,35 @@ fn checked(command: Wire, max_event_bytes: usize, ids: &mut EventIds) -> Result<
                 return Err(CommandError::Expression);
             }
             Command::Update {
-                subscription_id: positive("update.subscription_id", update.subscription_id)?,
+                subscription_id: positive("subscription_id", update.subscription_id)?,
                 filters: filters(&update.filters)?,
             }
         }
-        Wire::Unsubscribe(unsubscribe) => Command::Unsubscribe {
-            subscription_id: positive("unsubscribe.subscription_id", unsubscribe.subscription_id)?,
-        },
+        Wire::Unsubscribe(unsubscribe) => {
+            Command::Unsubscribe { subscription_id: positive("subscription_id", unsubscribe.subscription_id)? }
+        }
         Wire::Credit(add) => {
-            let subscription_id = positive("credit.subscription_id", add.subscription_id)?;
-            let credit = add.credit.unwrap_or_default();
-            let grant = grant(credit, "credit.credit.events", "credit.credit.bytes")?;
+            let subscription_id = positive("subscription_id", add.subscription_id)?;
+            let grant = grant(add.credit.unwrap_or_default())?;
             if grant == Grant::default() {
-                return Err(field("credit.credit", "grants nothing"));
+                return Err(field("credit", "grants nothing"));
             }
             Command::Credit { subscription_id, grant }
         }
-        Wire::Acknowledge(acknowledge) => Command::Acknowledge {
-            subscription_id: positive("acknowledge.subscription_id", acknowledge.subscription_id)?,
-        },
+        Wire::Acknowledge(acknowledge) => {
+            Command::Acknowledge { subscription_id: positive("subscription_id", acknowledge.subscription_id)? }
+        }
         Wire::Publish(publish) => {
             check_publish(&publish)?;
             let events = publish.events.iter().map(|raw| event::accept(raw, max_event_bytes, ids)).collect();
             Command::Publish { events }
         }
         Wire::Authenticate(_) => {
-            return Err(CommandError::Unsupported { field: "authenticate", needs: "a hub with credentials" });
+            return Err(CommandError::Unsupported { field: "", needs: "a hub with credentials" });
         }
         Wire::Ping(ping) => {
             if ping.nonce.len() > limits::MAX_NONCE_BYTES {
-                return Err(too_long("ping.nonce", ping.nonce.len(), limits::MAX_NONCE_BYTES));
+                return Err(too_long("nonce", ping.nonce.len(), limits::MAX_NONCE_BYTES));
             }
             Command::Ping { nonce: ping.nonce.into() }
         }
@@ -84,14 +94,14 @@ fn checked(command: Wire, max_event_bytes: usize, ids: &mut EventIds) -> Result<
 
 fn hello(hello: wire::Hello) -> Result<Command, CommandError> {
     if hello.client_name.len() > limits::MAX_CLIENT_NAME_BYTES {
-        return Err(too_long("hello.client_name", hello.client_name.len(), limits::MAX_CLIENT_NAME_BYTES));
+        return Err(too_long("client_name", hello.client_name.len(), limits::MAX_CLIENT_NAME_BYTES));
     }
     if hello.labels.len() > limits::MAX_LABELS {
-        return Err(field("hello.labels", format!("has more than {} pairs", limits::MAX_LABELS)));
+        return Err(field("labels", format!("has more than {} pairs", limits::MAX_LABELS)));
     }
     let label_bytes = hello.labels.iter().map(|(name, value)| name.len() + value.len()).sum();
     if label_bytes > limits::MAX_LABEL_BYTES {
-        return Err(too_long("hello.labels", label_bytes, limits::MAX_LABEL_BYTES));
+        return Err(too_long("labels", label_bytes, limits::MAX_LABEL_BYTES));
     }
     let heartbeat_interval = match hello.heartbeat_interval {
         None => None,
@@ -99,7 +109,7 @@ fn hello(hello: wire::Hello) -> Result<Command, CommandError> {
             Duration::try_from(interval)
                 .ok()
                 .filter(|interval| !interval.is_zero())
-                .ok_or_else(|| field("hello.heartbeat_interval", "is not positive"))?,
+                .ok_or_else(|| field("heartbeat_interval", "is not positive"))?,
         ),
     };
     Ok(Command::Hello { client_name: hello.client_name, heartbeat_interval })
@@ -119,24 +129,24 @@ pub(super) fn check_publish(publish: &wire::PublishRequest) -> Result<(), Comman
     }
 }
 
-/// Checks what a subscription wants.
+/// Checks what a subscription wants. Errors name fields below the spec; an empty one is the spec itself.
 pub(super) fn wish(spec: Option<&wire::SubscriptionSpec>) -> Result<Wish, CommandError> {
-    let spec = spec.ok_or_else(|| field("spec", "is missing"))?;
+    let spec = spec.ok_or_else(|| field("", "is missing"))?;
     if !spec.expression.is_empty() {
         return Err(CommandError::Expression);
     }
     check_live(spec)?;
     let credit = match spec.credit {
         None => None,
-        Some(credit) => Some(grant(credit, "spec.credit.events", "spec.credit.bytes")?),
+        Some(credit) => Some(grant(credit)?),
     };
-    let max_events = match not_negative("spec.max_events", spec.max_events)? {
+    let max_events = match not_negative("max_events", spec.max_events)? {
         0 => None,
         most => Some(most.unsigned_abs()),
     };
     let most_batch = limits::MAX_BATCH_EVENTS;
     if !(0..=most_batch).contains(&spec.max_batch) {
-        return Err(field("spec.max_batch", format!("must be 0 to {most_batch}")));
+        return Err(field("max_batch", format!("must be 0 to {most_batch}")));
     }
     Ok(Wish {
         filters: filters(&spec.filters)?,
@@ -153,26 +163,26 @@ fn check_live(spec: &wire::SubscriptionSpec) -> Result<(), CommandError> {
     use wire::{AckMode, GapPolicy, StartPreset, start_position::Position};
     let needs_stream = |field, needs| Err(CommandError::Unsupported { field, needs });
     if !spec.stream.is_empty() {
-        return needs_stream("spec.stream", "a hub with streams, and this one has none");
+        return needs_stream("stream", "a hub with streams, and this one has none");
     }
     match spec.start.as_ref().and_then(|start| start.position.as_ref()) {
         None => {}
         Some(Position::Preset(preset)) => match StartPreset::try_from(*preset) {
             Ok(StartPreset::Unspecified | StartPreset::New) => {}
-            Ok(StartPreset::Earliest | StartPreset::LastPerTopic) => return needs_stream("spec.start", "a stream"),
-            Err(_) => return Err(field("spec.start.preset", "is unknown")),
+            Ok(StartPreset::Earliest | StartPreset::LastPerTopic) => return needs_stream("start", "a stream"),
+            Err(_) => return Err(field("start.preset", "is unknown")),
         },
-        Some(_) => return needs_stream("spec.start", "a stream"),
+        Some(_) => return needs_stream("start", "a stream"),
     }
     match AckMode::try_from(spec.ack_mode) {
         Ok(AckMode::Unspecified | AckMode::None) => {}
-        Ok(_) => return needs_stream("spec.ack_mode", "a group on a stream"),
-        Err(_) => return Err(field("spec.ack_mode", "is unknown")),
+        Ok(_) => return needs_stream("ack_mode", "a group on a stream"),
+        Err(_) => return Err(field("ack_mode", "is unknown")),
     }
     match GapPolicy::try_from(spec.on_gap) {
         // A live subscription has nothing to resume, so the answer to a failed resume cannot matter.
         Ok(_) => Ok(()),
-        Err(_) => Err(field("spec.on_gap", "is unknown")),
+        Err(_) => Err(field("on_gap", "is unknown")),
     }
 }
 
@@ -181,7 +191,7 @@ fn overflow(value: i32) -> Result<Overflow, CommandError> {
         Ok(wire::OverflowPolicy::Unspecified | wire::OverflowPolicy::DropOldest) => Ok(Overflow::DropOldest),
         Ok(wire::OverflowPolicy::Conflate) => Ok(Overflow::Conflate),
         Ok(wire::OverflowPolicy::End) => Ok(Overflow::End),
-        Err(_) => Err(field("spec.overflow", "is unknown")),
+        Err(_) => Err(field("overflow", "is unknown")),
     }
 }
 
@@ -199,8 +209,11 @@ fn filters(texts: &[String]) -> Result<Vec<Filter>, CommandError> {
         .collect()
 }
 
-fn grant(credit: wire::Credit, events: &'static str, bytes: &'static str) -> Result<Grant, CommandError> {
-    Ok(Grant { events: not_negative(events, credit.events)?, bytes: not_negative(bytes, credit.bytes)? })
+fn grant(credit: wire::Credit) -> Result<Grant, CommandError> {
+    Ok(Grant {
+        events: not_negative("credit.events", credit.events)?,
+        bytes: not_negative("credit.bytes", credit.bytes)?,
+    })
 }
 
 fn not_negative(name: &'static str, value: i64) -> Result<i64, CommandError> {

@@ -2,7 +2,7 @@
 //!
 //! A message that lies whole in one piece of the transport is handed on without a copy; one that does not is put
 //! together in a buffer of its own, which goes with it. So an idle stream holds nothing, unlike with tonic's codec, which
-//! keeps the largest buffer it ever needed. What has come of an incomplete message counts towards what the hub may hold.
+//! keeps the largest buffer it ever needed. What has come of an incomplete message is counted, up to a limit for the whole hub.
 
 use std::{
     pin::Pin,
@@ -16,7 +16,10 @@ use tokio_stream::Stream;
 use tonic::body::Body;
 
 use super::wire::PREFIX_BYTES;
-use crate::{model::limits::MAX_FRAME_BYTES, outbox::Budget, session::BrokenFraming};
+use crate::{
+    model::{CommandError, limits::MAX_FRAME_BYTES},
+    session::FrameMemory,
+};
 
 /// The messages of one request.
 #[derive(Debug)]
@@ -26,16 +29,16 @@ pub(super) struct Framer {
     piece: Bytes,
     /// The beginning of a message that is not complete.
     partial: BytesMut,
-    budget: Arc<Budget>,
+    memory: Arc<FrameMemory>,
 }
 
 impl Framer {
-    pub(super) fn new(body: Body, budget: Arc<Budget>) -> Self {
-        Self { body, piece: Bytes::new(), partial: BytesMut::new(), budget }
+    pub(super) fn new(body: Body, memory: Arc<FrameMemory>) -> Self {
+        Self { body, piece: Bytes::new(), partial: BytesMut::new(), memory }
     }
 
     /// The next message of what has come so far.
-    fn cut(&mut self) -> Result<Option<Bytes>, BrokenFraming> {
+    fn cut(&mut self) -> Result<Option<Bytes>, CommandError> {
         if self.partial.is_empty() {
             match whole_len(&self.piece)? {
                 Some(whole) if self.piece.len() >= whole => {
@@ -51,7 +54,7 @@ impl Framer {
             let whole = whole_len(&self.partial)?;
             let wanted = whole.unwrap_or(PREFIX_BYTES);
             if let (Some(whole), true) = (whole, self.partial.len() == wanted) {
-                self.budget.shrink(whole);
+                self.memory.release(whole);
                 let mut message = std::mem::take(&mut self.partial).freeze();
                 message.advance(PREFIX_BYTES);
                 return Ok(Some(message));
@@ -60,8 +63,8 @@ impl Framer {
                 return Ok(None);
             }
             let some = self.piece.split_to((wanted - self.partial.len()).min(self.piece.len()));
-            if !self.budget.grow(some.len()) {
-                return Err("this hub has no memory left for incomplete frames".into());
+            if !self.memory.hold(some.len()) {
+                return Err(CommandError::NoFrameMemory);
             }
             self.partial.extend_from_slice(&some);
         }
@@ -69,20 +72,20 @@ impl Framer {
 }
 
 impl Stream for Framer {
-    type Item = Result<Bytes, BrokenFraming>;
+    type Item = Result<Bytes, CommandError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             match self.cut() {
                 Ok(Some(message)) => return Poll::Ready(Some(Ok(message))),
-                Err(problem) => return Poll::Ready(Some(Err(problem))),
+                Err(error) => return Poll::Ready(Some(Err(error))),
                 Ok(None) => {}
             }
             match ready!(Pin::new(&mut self.body).poll_frame(context)) {
                 Some(Ok(frame)) => self.piece = frame.into_data().unwrap_or_default(),
                 // A cancelled call looks like one whose client has said all; whoever must know asks the response body.
                 None | Some(Err(_)) if self.partial.is_empty() => return Poll::Ready(None),
-                None | Some(Err(_)) => return Poll::Ready(Some(Err("the last frame is not complete".into()))),
+                None | Some(Err(_)) => return Poll::Ready(Some(Err(broken("the last frame is not complete")))),
             }
         }
     }
@@ -90,21 +93,25 @@ impl Stream for Framer {
 
 impl Drop for Framer {
     fn drop(&mut self) {
-        self.budget.shrink(self.partial.len());
+        self.memory.release(self.partial.len());
     }
 }
 
 /// The length of the first message with its prefix, once the prefix is there.
-fn whole_len(bytes: &[u8]) -> Result<Option<usize>, BrokenFraming> {
+fn whole_len(bytes: &[u8]) -> Result<Option<usize>, CommandError> {
     let Some(&[compressed, a, b, c, d]) = bytes.first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
     if compressed != 0 {
-        return Err("a frame is marked as compressed, or is no frame".into());
+        return Err(broken("a frame is marked as compressed, or is no frame"));
     }
     let len = u32::from_be_bytes([a, b, c, d]) as usize;
     if len > MAX_FRAME_BYTES {
-        return Err(format!("a frame has {len} bytes and may have {MAX_FRAME_BYTES}"));
+        return Err(broken(&format!("a frame has {len} bytes and may have {MAX_FRAME_BYTES}")));
     }
     Ok(Some(PREFIX_BYTES + len))
+}
+
+fn broken(problem: &str) -> CommandError {
+    CommandError::Undecodable { problem: problem.to_owned() }
 }
 
 #[cfg(test)]
@@ -118,10 +125,10 @@ mod tests {
 
     use super::*;
 
-    fn framer(pieces: Vec<Bytes>) -> (Framer, Arc<Budget>) {
-        let budget = Arc::new(Budget::new(1 << 20, 1 << 30));
+    fn framer(pieces: Vec<Bytes>) -> (Framer, Arc<FrameMemory>) {
+        let memory = Arc::new(FrameMemory::new(MAX_FRAME_BYTES + PREFIX_BYTES));
         let frames = pieces.into_iter().map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
-        (Framer::new(Body::new(StreamBody::new(tokio_stream::iter(frames))), Arc::clone(&budget)), budget)
+        (Framer::new(Body::new(StreamBody::new(tokio_stream::iter(frames))), Arc::clone(&memory)), memory)
     }
 
     fn framed(messages: &[Vec<u8>]) -> Vec<u8> {
@@ -129,7 +136,7 @@ mod tests {
         messages.iter().flat_map(prefixed).collect()
     }
 
-    async fn all(mut framer: Framer) -> Vec<Result<Bytes, BrokenFraming>> {
+    async fn all(mut framer: Framer) -> Vec<Result<Bytes, CommandError>> {
         let mut got = Vec::new();
         while let Some(next) = framer.next().await {
             let broken = next.is_err();
@@ -156,20 +163,20 @@ mod tests {
                 }
                 pieces.push(rest.split_to((*size).min(rest.len())));
             }
-            let (framer, budget) = framer(pieces);
+            let (framer, memory) = framer(pieces);
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
             let got: Vec<Vec<u8>> =
                 runtime.block_on(all(framer)).into_iter().map(|message| message.expect("whole").to_vec()).collect();
             prop_assert_eq!(got, messages);
-            prop_assert_eq!(budget.waiting_bytes(), 0);
+            prop_assert_eq!(memory.held(), 0);
         }
 
         #[test]
         fn garbage_never_panics(bytes: Vec<u8>) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-            let (framer, budget) = framer(vec![bytes.into()]);
+            let (framer, memory) = framer(vec![bytes.into()]);
             runtime.block_on(all(framer));
-            prop_assert_eq!(budget.waiting_bytes(), 0);
+            prop_assert_eq!(memory.held(), 0);
         }
     }
 
@@ -179,6 +186,6 @@ mod tests {
         assert_eq!(all(framer(vec![framed(&[message]).into()]).0).await.len(), 1);
         let prefix = super::super::wire::prefix(MAX_FRAME_BYTES + 1);
         let got = all(framer(vec![Bytes::copy_from_slice(&prefix)]).0).await;
-        assert!(got[0].as_ref().is_err_and(|problem| problem.contains("may have")), "{got:?}");
+        assert!(got[0].as_ref().is_err_and(|error| error.to_string().contains("may have")), "{got:?}");
     }
 }

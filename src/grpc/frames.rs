@@ -108,7 +108,7 @@ fn frame(frame: Frame) -> Wire {
             .into(),
         }),
         Frame::Published(results) => Wire::Published(published(&results)),
-        Frame::Error(error) => Wire::Error(status::of_command(&error, "").message()),
+        Frame::Error { place, error } => Wire::Error(status::of_command(&error, place).message()),
         Frame::Draining { deadline, reconnect_delay } => Wire::Draining(wire::Draining {
             deadline: Some(deadline.into()),
             reconnect_delay: duration(reconnect_delay),

@@ -37,6 +37,9 @@ use crate::{
     tasks::{Cut, OnPanic, Tasks},
 };
 
+/// What stands before the names of the calls.
+const PATH: &str = "/switchyard.v1.HubService/";
+
 /// Serves the calls of `HubService`.
 #[derive(Debug, Clone)]
 pub(super) struct HubService {
@@ -55,7 +58,7 @@ impl HubService {
 
     async fn call(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         refuse_encoding(&request)?;
-        match request.uri().path().rsplit('/').next() {
+        match request.uri().path().strip_prefix(PATH) {
             Some("Session") => self.session(request),
             Some("Subscribe") => self.subscribe(request).await,
             Some("Publish") => self.publish(request).await,
@@ -78,9 +81,10 @@ impl HubService {
         let permit = self.permit(&request)?;
         let message = v1::SubscribeRequest::decode(only_message(self.messages(request)).await?)
             .map_err(|error| undecodable(&error))?;
-        let wish = command::wish(message.spec.as_ref()).map_err(|error| refusal(&error))?;
+        let refused = |error: CommandError| status::of_command(&error, "spec.").status();
+        let wish = command::wish(message.spec.as_ref()).map_err(refused)?;
         let mut session = self.hub.open(Kind::One, Cut::of_this_stream()).map_err(|error| refusal(&error))?;
-        session.subscribe_once(&wish).map_err(|error| refusal(&error))?;
+        session.subscribe_once(&wish).map_err(refused)?;
         let body = Body::new(SessionBody::new(session.outlet(), permit));
         self.tasks.spawn("session", OnPanic::Log, session.run(tokio_stream::empty()));
         Ok(wire::response(body))
@@ -104,7 +108,7 @@ impl HubService {
 
     /// The messages of a request, cut but not decoded.
     fn messages(&self, request: Request<Body>) -> Framer {
-        Framer::new(request.into_body(), Arc::clone(self.hub.budget()))
+        Framer::new(request.into_body(), Arc::clone(self.hub.frame_memory()))
     }
 
     /// Counts one session more on the connection the request came over.
@@ -113,7 +117,7 @@ impl HubService {
         let limit = self.hub.options().max_per_connection;
         match connection.open_session(limit) {
             Some(permit) => Ok(Some(permit)),
-            None => Err(refusal(&CommandError::TooManySessions { limit })),
+            None => Err(refusal(&CommandError::TooManySessions { whole: "connection", limit })),
         }
     }
 }
@@ -137,11 +141,12 @@ impl Service<Request<Body>> for HubService {
 /// reset, and a client may only cause so many resets.
 async fn only_message(mut messages: Framer) -> Result<Bytes, Status> {
     let bad = |problem: &str| refusal(&CommandError::Undecodable { problem: problem.to_owned() });
-    let message = messages.next().await.ok_or_else(|| bad("the request is missing"))?.map_err(|p| bad(&p))?;
+    let broken = |error: CommandError| refusal(&error);
+    let message = messages.next().await.ok_or_else(|| bad("the request is missing"))?.map_err(broken)?;
     match messages.next().await {
         None => Ok(message),
         Some(Ok(_)) => Err(bad("the call takes one request")),
-        Some(Err(problem)) => Err(bad(&problem)),
+        Some(Err(error)) => Err(broken(error)),
     }
 }
 
@@ -171,6 +176,7 @@ fn undecodable(error: &prost::DecodeError) -> Status {
     refusal(&CommandError::Undecodable { problem: format!("the request does not decode: {error}") })
 }
 
+/// The refusal of a call whose fields are at the top of its request.
 fn refusal(error: &CommandError) -> Status {
-    status::of_command(error, "spec.").status()
+    status::of_command(error, "").status()
 }

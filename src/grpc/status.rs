@@ -74,30 +74,30 @@ impl Fault {
     }
 }
 
-/// Why a command was refused. `place` is put before the field, as in `subscribe.spec.`.
+/// Why a command was refused. `place` stands before the field, as in `subscribe.spec.`.
 pub(super) fn of_command(error: &CommandError, place: &str) -> Fault {
     let text = error.to_string();
+    let path = |field: &str| format!("{place}{field}").trim_end_matches('.').to_owned();
     match error {
         CommandError::Undecodable { .. } => Fault::new(Reason::MalformedCommand, text),
-        CommandError::Field { field, .. } => Fault::new(Reason::MalformedCommand, text).at(*field),
+        CommandError::Field { field, .. } => Fault::new(Reason::MalformedCommand, text).at(path(field)),
         CommandError::Filter { index, .. } => {
-            Fault::new(Reason::InvalidFilter, text).at(format!("{place}filters[{index}]"))
+            Fault::new(Reason::InvalidFilter, text).at(path(&format!("filters[{index}]")))
         }
-        CommandError::NoFilter => Fault::new(Reason::InvalidFilter, text).at(format!("{place}filters")),
-        CommandError::Group(_) => Fault::new(Reason::MalformedCommand, text).at(format!("{place}group")),
-        CommandError::Expression => Fault::new(Reason::InvalidExpression, text).at(format!("{place}expression")),
-        CommandError::Unsupported { field, .. } => Fault::new(Reason::ConfigMismatch, text).at(*field),
+        CommandError::NoFilter => Fault::new(Reason::InvalidFilter, text).at(path("filters")),
+        CommandError::Group(_) => Fault::new(Reason::MalformedCommand, text).at(path("group")),
+        CommandError::Expression => Fault::new(Reason::InvalidExpression, text).at(path("expression")),
+        CommandError::Unsupported { field, .. } => Fault::new(Reason::ConfigMismatch, text).at(path(field)),
         CommandError::SubscriptionIdInUse { .. } => {
-            Fault::new(Reason::SubscriptionIdInUse, text).at("subscribe.subscription_id")
+            Fault::new(Reason::SubscriptionIdInUse, text).at(path("subscription_id"))
         }
         CommandError::SubscriptionNotFound { .. } => {
-            Fault::new(Reason::SubscriptionNotFound, text).at("subscription_id")
+            Fault::new(Reason::SubscriptionNotFound, text).at(path("subscription_id"))
         }
         CommandError::TooManySubscriptions { .. } => Fault::new(Reason::TooManySubscriptions, text),
-        CommandError::TooManyFilterTokens { .. } => {
-            Fault::new(Reason::QuotaExceeded, text).at(format!("{place}filters"))
-        }
+        CommandError::TooManyFilterTokens { .. } => Fault::new(Reason::QuotaExceeded, text).at(path("filters")),
         CommandError::TooManySessions { .. } => Fault::new(Reason::TooManySessions, text),
+        CommandError::NoFrameMemory => Fault::new(Reason::QuotaExceeded, text).retry_after(Duration::from_secs(1)),
         CommandError::Draining => Fault::new(Reason::Draining, text).retry_after(Duration::from_secs(1)),
     }
 }
@@ -126,7 +126,7 @@ pub(super) fn of_end(end: &End) -> Fault {
         End::SlowConsumer { .. } => Fault::new(Reason::SlowConsumer, text).retry_after(Duration::ZERO),
         End::Stalled { .. } => Fault::new(Reason::SessionStalled, text).retry_after(Duration::ZERO),
         End::Draining { reconnect_delay } => Fault::new(Reason::Draining, text).retry_after(*reconnect_delay),
-        End::BrokenFraming { .. } => Fault::new(Reason::MalformedCommand, text),
+        End::BrokenFraming(error) => of_command(error, ""),
         End::Internal => Fault::new(Reason::Internal, text),
         End::Refused(error) => of_command(error, "subscribe.spec."),
     }

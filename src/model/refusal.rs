@@ -15,9 +15,9 @@ pub enum CommandError {
         problem: String,
     },
     /// A field is missing or out of its range.
-    #[error("{field} {problem}")]
+    #[error("{} {problem}", if .field.is_empty() { "it" } else { .field })]
     Field {
-        /// Its path, such as `subscribe.subscription_id`.
+        /// Its path below the command or spec, such as `subscription_id`; empty for the whole.
         field: &'static str,
         /// What is wrong, in words.
         problem: String,
@@ -40,9 +40,9 @@ pub enum CommandError {
     #[error("expressions are not supported by this hub")]
     Expression,
     /// The request needs something this hub does not have.
-    #[error("{field} needs {needs}")]
+    #[error("{} needs {needs}", if .field.is_empty() { "it" } else { .field })]
     Unsupported {
-        /// The path of the field that asks for it.
+        /// The path of the field that asks for it, below the command or spec.
         field: &'static str,
         /// What it needs, in words.
         needs: &'static str,
@@ -73,12 +73,17 @@ pub enum CommandError {
         /// How many they may have.
         limit: usize,
     },
-    /// The connection has as many sessions as it may.
-    #[error("this connection has {limit} sessions and may have no more")]
+    /// The connection, or the hub, has as many sessions as it may.
+    #[error("this {whole} has {limit} sessions and may have no more")]
     TooManySessions {
+        /// `connection` or `hub`.
+        whole: &'static str,
         /// How many it may have.
         limit: usize,
     },
+    /// The hub holds as many bytes of incomplete frames as it may.
+    #[error("this hub has no memory left for frames that are not complete")]
+    NoFrameMemory,
     /// The hub is shutting down.
     #[error("this hub is shutting down")]
     Draining,
@@ -152,14 +157,11 @@ pub enum End {
         reconnect_delay: Duration,
     },
     /// The client's frames cannot be told apart any longer.
-    #[error("the stream of commands is broken: {problem}")]
-    BrokenFraming {
-        /// What is wrong, in words.
-        problem: String,
-    },
+    #[error(transparent)]
+    BrokenFraming(Box<CommandError>),
     /// The subscription was never opened.
     #[error(transparent)]
-    Refused(#[from] Box<CommandError>),
+    Refused(Box<CommandError>),
     /// The client asked for no more and nothing is left to send.
     #[error("complete")]
     Complete,

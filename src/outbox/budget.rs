@@ -31,20 +31,6 @@ impl Budget {
         self.session_bytes.min(self.hub_bytes / self.sessions.load(Relaxed).max(1))
     }
 
-    /// Counts `bytes` of something else that grows, unless the hub holds too much already.
-    pub fn grow(&self, bytes: usize) -> bool {
-        let fits = self.waiting_bytes() <= self.hub_bytes;
-        if fits {
-            self.change(0, bytes);
-        }
-        fits
-    }
-
-    /// What [`Self::grow`] counted is gone.
-    pub fn shrink(&self, bytes: usize) {
-        self.change(bytes, 0);
-    }
-
     pub(super) fn join(&self) {
         self.sessions.fetch_add(1, Relaxed);
     }

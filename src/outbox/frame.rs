@@ -42,7 +42,12 @@ pub enum Frame {
     /// The result of every event of a publish.
     Published(Vec<Published>),
     /// A command failed.
-    Error(Box<CommandError>),
+    Error {
+        /// What stands before the fields of the command, such as `update.`.
+        place: &'static str,
+        /// Why.
+        error: Box<CommandError>,
+    },
     /// The hub is shutting down.
     Draining {
         /// When the hub ends the session.
@@ -149,7 +154,7 @@ impl Frame {
                 .iter()
                 .map(|result| if result.is_ok() { size_of::<Published>() } else { ENCODED_REFUSAL_BYTES })
                 .sum(),
-            Self::Error(_) | Self::Ended { .. } => 128,
+            Self::Error { .. } | Self::Ended { .. } => 128,
             Self::Pong(nonce) => nonce.len(),
             Self::Welcome(_) => size_of::<Welcome>(),
             Self::Subscribed(_) | Self::Gap { .. } | Self::Draining { .. } | Self::Heartbeat(_) => 0,

@@ -257,7 +257,7 @@ impl Queues {
         let credit = &mut self.subscribers[slot as usize].credit;
         if credit.is_automatic() {
             return Err(CommandError::Field {
-                field: "credit.subscription_id",
+                field: "subscription_id",
                 problem: format!("names subscription {id}, which has automatic credit: give `credit` in its spec"),
             });
         }

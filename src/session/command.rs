@@ -9,6 +9,8 @@ use crate::model::{CommandError, Event, EventError, Filter, Grant, Wish};
 pub struct Request {
     /// The client's number; 0 asks to hear only of failure.
     pub request_id: i64,
+    /// What stands before the fields of the command in an error, such as `update.`; empty where there is no command.
+    pub place: &'static str,
     /// What to do.
     pub command: Result<Command, CommandError>,
 }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
 };
@@ -26,6 +26,36 @@ const TICK: Duration = Duration::from_millis(250);
 /// So many sessions are looked at before others may work.
 const TICK_AT_ONCE: usize = 256;
 
+/// Counts bytes of frames that have come in part, up to a limit.
+#[derive(Debug)]
+pub struct FrameMemory {
+    limit: usize,
+    held: AtomicUsize,
+}
+
+impl FrameMemory {
+    /// None yet, and at most `limit`.
+    pub fn new(limit: usize) -> Self {
+        Self { limit, held: AtomicUsize::new(0) }
+    }
+
+    /// Counts `bytes` more, unless that were too many.
+    pub fn hold(&self, bytes: usize) -> bool {
+        let fits = |held: usize| held.checked_add(bytes).filter(|sum| *sum <= self.limit);
+        self.held.fetch_update(Relaxed, Relaxed, fits).is_ok()
+    }
+
+    /// What was counted is gone.
+    pub fn release(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Relaxed);
+    }
+
+    /// How many there are.
+    pub fn held(&self) -> usize {
+        self.held.load(Relaxed)
+    }
+}
+
 /// All sessions of one process, and what they share.
 #[derive(Debug)]
 pub struct Hub {
@@ -33,6 +63,7 @@ pub struct Hub {
     options: Options,
     router: Router,
     budget: Arc<Budget>,
+    frame_memory: Arc<FrameMemory>,
     metrics: Arc<Metrics>,
     sessions: Mutex<HashMap<u64, Arc<Outbox>>>,
     /// Wakes who waits for the last session to go.
@@ -59,6 +90,7 @@ impl Hub {
             node: node.into(),
             router: Router::new(options.hub_filter_tokens),
             budget: Arc::new(Budget::new(options.session_queue_bytes, options.hub_queue_bytes)),
+            frame_memory: Arc::new(FrameMemory::new(options.hub_frame_bytes)),
             options,
             metrics,
             sessions: Mutex::default(),
@@ -113,7 +145,7 @@ impl Hub {
             }
             let limit = self.options.max;
             if sessions.len() >= limit {
-                return Err(CommandError::TooManySessions { limit });
+                return Err(CommandError::TooManySessions { whole: "hub", limit });
             }
             sessions.insert(number, Arc::clone(&outbox));
         }
@@ -162,9 +194,9 @@ impl Hub {
         self.budget.waiting_bytes()
     }
 
-    /// What all sessions may hold together.
-    pub fn budget(&self) -> &Arc<Budget> {
-        &self.budget
+    /// Bytes of frames that have come in part, of all calls together.
+    pub fn frame_memory(&self) -> &Arc<FrameMemory> {
+        &self.frame_memory
     }
 
     fn outboxes(&self) -> Vec<Arc<Outbox>> {

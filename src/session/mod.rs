@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 use tokio_stream::{Stream, StreamExt};
 
 pub use command::{Command, Request};
-pub use hub::{Hub, Kind};
+pub use hub::{FrameMemory, Hub, Kind};
 pub use options::Options;
 
 use crate::{
@@ -49,9 +49,6 @@ pub struct Outlet {
     outbox_id: OutboxId,
 }
 
-/// The stream of commands cannot be read on; the text says why.
-pub type BrokenFraming = String;
-
 impl Session {
     fn new(hub: Arc<Hub>, number: u64, id: Arc<str>, outbox: Arc<Outbox>) -> Self {
         let outbox_id = hub.router().join(Arc::clone(&outbox));
@@ -74,7 +71,7 @@ impl Session {
     }
 
     /// Applies commands until the client sends no more, waits for the session to be over, and cleans up after it.
-    pub async fn run(mut self, mut requests: impl Stream<Item = Result<Request, BrokenFraming>> + Unpin) {
+    pub async fn run(mut self, mut requests: impl Stream<Item = Result<Request, CommandError>> + Unpin) {
         loop {
             self.outbox.until_room().await;
             let next = tokio::select! {
@@ -89,8 +86,9 @@ impl Session {
                     self.outbox.no_more_commands();
                     break;
                 }
-                Some(Err(problem)) => {
-                    self.outbox.end(End::BrokenFraming { problem });
+                // The stream of commands cannot be read on.
+                Some(Err(error)) => {
+                    self.outbox.end(End::BrokenFraming(Box::new(error)));
                     break;
                 }
             }
@@ -116,7 +114,7 @@ impl Session {
     }
 
     async fn apply(&mut self, request: Request) {
-        let request_id = request.request_id;
+        let (request_id, place) = (request.request_id, request.place);
         let first = std::mem::replace(&mut self.first, false);
         let done = match request.command {
             Ok(Command::Publish { events }) => {
@@ -128,7 +126,7 @@ impl Session {
         };
         if let Err(error) = done {
             self.hub.metrics().command_refused();
-            self.reply(request_id, Frame::Error(Box::new(error)));
+            self.reply(request_id, Frame::Error { place, error: Box::new(error) });
         }
     }
 
@@ -146,7 +144,7 @@ impl Session {
             Command::Acknowledge { subscription_id } => {
                 self.outbox.find(subscription_id)?;
                 Err(CommandError::Unsupported {
-                    field: "acknowledge.subscription_id",
+                    field: "subscription_id",
                     needs: "a subscription with acknowledgements, and this one has none",
                 })
             }
@@ -161,7 +159,7 @@ impl Session {
 
     fn hello(&self, first: bool, name: &str, heartbeat: Option<Duration>) -> Result<(), CommandError> {
         if !first {
-            return Err(CommandError::Field { field: "hello", problem: "must be the first command".into() });
+            return Err(CommandError::Field { field: "", problem: "must be the first command".into() });
         }
         if let Some(interval) = heartbeat {
             self.outbox.set_heartbeat_interval(interval.clamp(SHORTEST_HEARTBEAT, LONGEST_HEARTBEAT));
