@@ -1,12 +1,14 @@
 //! `switchyard bench`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use serde_json::json;
 
 use super::{
     hub::HubSide,
     load::{self, Outcome, Pace, Plan},
+    side::Side,
     workload::{self, Times},
 };
 use crate::client::Target;
@@ -18,7 +20,10 @@ Examples:
   switchyard bench fan-out --subscribers 10
   switchyard bench fan-in --publishers 10 --payload 1024
   switchyard bench topics --topics 10000 --subscribers 40
-  switchyard bench latency --rate 10000 --json")]
+  switchyard bench latency --rate 10000 --json
+  switchyard bench subscriptions --count 100000 --hub-process 4711
+  switchyard bench idle --sessions 1000 --hub-process 4711
+  switchyard bench stalled --subscribers 9")]
 pub struct Bench {
     /// Which load
     #[command(subcommand)]
@@ -35,6 +40,9 @@ pub struct Bench {
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
+    /// The process id of a hub on this machine, to tell its memory
+    #[arg(long, global = true, value_name = "PID")]
+    hub_process: Option<u32>,
     #[command(flatten)]
     target: Target,
 }
@@ -68,13 +76,43 @@ enum Workload {
         #[arg(long, default_value_t = 10_000)]
         rate: u64,
     },
+    /// Many subscriptions on one session: how fast they open, and what they cost a publisher
+    Subscriptions {
+        /// How many
+        #[arg(long, default_value_t = 100_000)]
+        count: usize,
+    },
+    /// Sessions that do nothing, each on a connection of its own
+    Idle {
+        /// How many
+        #[arg(long, default_value_t = 1_000)]
+        sessions: usize,
+    },
+    /// Fan-out to subscribers that read, beside one that does not
+    Stalled {
+        /// How many read
+        #[arg(long, default_value_t = 9)]
+        subscribers: usize,
+    },
 }
 
 impl Bench {
     /// Runs the load to its end. Any loss, repetition, disorder or damage is an error.
     pub async fn run(self) -> anyhow::Result<()> {
+        let per_filter = matches!(self.workload, Workload::Subscriptions { .. });
+        let side = HubSide { target: self.target.clone(), subscription_per_filter: per_filter };
+        if let Workload::Idle { sessions } = self.workload {
+            return self.idle(&side, sessions).await;
+        }
         let plan = self.plan();
-        let side = HubSide { target: self.target.clone() };
+        if per_filter {
+            self.subscribe(&side, &plan).await?;
+        }
+        // Held, and never read, while the load runs.
+        let _stalled = match self.workload {
+            Workload::Stalled { .. } => Some(side.subscriber(&plan.subscribers[0]).await?),
+            _ => None,
+        };
         let progress = |published, delivered| eprintln!("{published} published, {delivered} delivered");
         let outcome = load::run(&side, &plan, progress).await?;
         self.tell(&outcome)?;
@@ -89,11 +127,65 @@ impl Bench {
         };
         let window = workload::window(self.payload);
         match self.workload {
-            Workload::FanOut { subscribers } => workload::fan(1, subscribers, self.payload, window, times),
+            Workload::FanOut { subscribers } | Workload::Stalled { subscribers } => {
+                workload::fan(1, subscribers, self.payload, window, times)
+            }
             Workload::FanIn { publishers } => workload::fan(publishers, 1, self.payload, window, times),
             Workload::Topics { topics, subscribers } => workload::topics(topics, subscribers, self.payload, times),
             Workload::Latency { rate } => workload::fan(1, 1, self.payload, Pace::Rate(rate), times),
+            Workload::Subscriptions { count } => workload::many(count, self.payload, times),
+            // Has no plan: nothing is published.
+            Workload::Idle { .. } => workload::fan(0, 0, self.payload, window, times),
         }
+    }
+
+    /// Opens the subscriptions of a plan once, to time it.
+    async fn subscribe(&self, side: &HubSide, plan: &Plan) -> anyhow::Result<()> {
+        let count = plan.topics.len();
+        let (begin, before) = (Instant::now(), self.resident_bytes()?);
+        let subscriber = side.subscriber(&plan.subscribers[0]).await?;
+        let rate = count as f64 / begin.elapsed().as_secs_f64();
+        let each =
+            self.resident_bytes()?.zip(before).map(|(after, before)| after.saturating_sub(before) / count as u64);
+        drop(subscriber);
+        self.tell_scale("subscriptions", count, rate, each);
+        Ok(())
+    }
+
+    async fn idle(&self, side: &HubSide, count: usize) -> anyhow::Result<()> {
+        let (begin, before) = (Instant::now(), self.resident_bytes()?);
+        let mut open = Vec::with_capacity(count);
+        for _ in 0..count {
+            open.push(side.session().await?);
+        }
+        let rate = count as f64 / begin.elapsed().as_secs_f64();
+        tokio::time::sleep(Duration::from_secs_f64(self.warm_up.max(0.0))).await;
+        let each = self
+            .resident_bytes()?
+            .zip(before)
+            .map(|(after, before)| after.saturating_sub(before) / count.max(1) as u64);
+        self.tell_scale("idle sessions", count, rate, each);
+        Ok(())
+    }
+
+    fn tell_scale(&self, what: &str, count: usize, per_second: f64, bytes_each: Option<u64>) {
+        if self.json {
+            println!("{}", json!({ "what": what, "count": count, "per_second": per_second, "bytes_each": bytes_each }));
+        } else {
+            let each = bytes_each.map(|bytes| format!(", {bytes} bytes each")).unwrap_or_default();
+            println!("opened     {count} {what}, {per_second:.0} a second{each}");
+        }
+    }
+
+    /// Resident memory of the hub, where its process is known.
+    fn resident_bytes(&self) -> anyhow::Result<Option<u64>> {
+        let Some(process) = self.hub_process else { return Ok(None) };
+        let status = std::fs::read_to_string(format!("/proc/{process}/status"))
+            .with_context(|| format!("--hub-process {process}: no such process on this machine"))?;
+        let kib = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        Ok(Some(kib.context("the system does not tell the memory of a process")? * 1024))
     }
 
     fn tell(&self, outcome: &Outcome) -> anyhow::Result<()> {

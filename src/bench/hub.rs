@@ -25,6 +25,8 @@ const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 pub struct HubSide {
     /// Which one.
     pub target: Target,
+    /// One subscription for each filter of a subscriber, instead of one for all.
+    pub subscription_per_filter: bool,
 }
 
 /// A session that publishes.
@@ -71,16 +73,28 @@ impl Side for HubSide {
 
     async fn subscriber(&self, filters: &[String]) -> anyhow::Result<HubSubscriber> {
         let (commands, mut frames) = self.session().await?;
-        let spec = SubscriptionSpec { filters: filters.to_vec(), ..Default::default() };
-        let subscribe = Command::Subscribe(Subscribe { subscription_id: 1, spec: Some(spec) });
-        commands.send(SessionRequest { request_id: 1, command: Some(subscribe) }).await?;
-        loop {
-            match frames.next().await.context("the session ended")??.frame {
-                Some(Frame::Subscribed(_)) => break,
-                Some(Frame::Ended(ended)) => bail!("subscribe refused: {:?}", ended.status),
-                _ => {}
+        let at_once = if self.subscription_per_filter { 1 } else { filters.len().max(1) };
+        let wanted = filters.chunks(at_once).len();
+        let send = async {
+            for (subscription_id, some) in (1..).zip(filters.chunks(at_once)) {
+                let spec = SubscriptionSpec { filters: some.to_vec(), ..Default::default() };
+                let subscribe = Command::Subscribe(Subscribe { subscription_id, spec: Some(spec) });
+                commands.send(SessionRequest { request_id: 1, command: Some(subscribe) }).await?;
             }
-        }
+            anyhow::Ok(())
+        };
+        let confirm = async {
+            let mut confirmed = 0;
+            while confirmed < wanted {
+                match frames.next().await.context("the session ended")??.frame {
+                    Some(Frame::Subscribed(_)) => confirmed += 1,
+                    Some(Frame::Ended(ended)) => bail!("subscribe refused: {:?}", ended.status),
+                    _ => {}
+                }
+            }
+            Ok(())
+        };
+        tokio::try_join!(send, confirm)?;
         Ok(HubSubscriber { frames, _commands: commands })
     }
 }

@@ -42,6 +42,23 @@ pub fn fan(publishers: usize, subscribers: usize, payload_bytes: usize, pace: Pa
     }
 }
 
+/// `count` topics of three tokens, each wanted by one filter of one subscriber, chosen evenly.
+pub fn many(count: usize, payload_bytes: usize, times: Times) -> Plan {
+    let topics: Vec<Arc<str>> = (0..count).map(|n| format!("bench.{}.{n}", n % 1_000).into()).collect();
+    let mut random = fastrand::Rng::with_seed(1);
+    Plan {
+        publishers: 1,
+        subscribers: vec![topics.iter().map(ToString::to_string).collect()],
+        deliveries: vec![1; count],
+        choose: (0..CHOICES).map(|_| random.usize(..count) as u32).collect(),
+        topics,
+        payload_bytes,
+        pace: window(payload_bytes),
+        warm_up: times.warm_up,
+        measure: times.measure,
+    }
+}
+
 /// Topics `bench.<a>.<b>`, chosen by Zipf's law, and subscribers with exact filters and both wildcards.
 pub fn topics(count: usize, subscribers: usize, payload_bytes: usize, times: Times) -> Plan {
     let side = count.isqrt().max(1);

@@ -28,19 +28,44 @@ const KEY_ID: u8 = (1 << 3) | 2;
 /// Makes ids for events that have none: the name of the session, and a number.
 #[derive(Debug)]
 pub(super) struct EventIds {
-    session: Arc<str>,
-    next: u64,
+    /// The name of the session and a hyphen.
+    prefix: Box<[u8]>,
+    last: u64,
+}
+
+/// A number in hexadecimal.
+struct Hex {
+    digits: [u8; 16],
+    from: usize,
 }
 
 impl EventIds {
     /// `session` is unique among all sessions of all hubs.
-    pub(super) fn new(session: Arc<str>) -> Self {
-        Self { session, next: 0 }
+    pub(super) fn new(session: &str) -> Self {
+        Self { prefix: format!("{session}-").into_bytes().into(), last: 0 }
     }
 
-    fn next(&mut self) -> String {
-        self.next += 1;
-        format!("{}-{:x}", self.session, self.next)
+    /// Counts one more, and gives its number.
+    fn next(&mut self) -> Hex {
+        self.last += 1;
+        Hex::of(self.last)
+    }
+}
+
+impl Hex {
+    /// Written by hand: the formatting machinery costs as much as all the rest of an event.
+    fn of(mut number: u64) -> Self {
+        let mut hex = Self { digits: [b'0'; 16], from: 16 };
+        while number > 0 || hex.from == 16 {
+            hex.from -= 1;
+            hex.digits[hex.from] = b"0123456789abcdef"[(number & 15) as usize];
+            number >>= 4;
+        }
+        hex
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.digits[self.from..]
     }
 }
 
@@ -60,9 +85,10 @@ pub(super) fn accept(raw: &[u8], max_bytes: usize, ids: &mut EventIds) -> Result
     let found = walk(raw)?;
     Topic::parse(&raw[found.topic.clone()])?;
 
-    let id = if found.has_id { String::new() } else { ids.next() };
-    let id_bytes = if found.has_id { 0 } else { 2 + id.len() };
-    let event_bytes = raw.len() + id_bytes;
+    let number = (!found.has_id).then(|| ids.next());
+    // A session's name is short: the id has fewer than 128 bytes, and its length is one byte.
+    let id_bytes = number.as_ref().map_or(0, |number| ids.prefix.len() + number.as_bytes().len());
+    let event_bytes = raw.len() + if found.has_id { 0 } else { 2 + id_bytes };
     let received_bytes = 1 + varint_bytes(event_bytes) + event_bytes + 2;
     let mut entry = Vec::with_capacity(1 + varint_bytes(received_bytes) + received_bytes);
     entry.push(KEY_ENTRY);
@@ -71,10 +97,11 @@ pub(super) fn accept(raw: &[u8], max_bytes: usize, ids: &mut EventIds) -> Result
     encode_varint(event_bytes as u64, &mut entry);
     let at = entry.len();
     entry.extend_from_slice(raw);
-    if !found.has_id {
+    if let Some(number) = number {
         // A field that stands again later wins: also over an id that was sent empty.
-        entry.extend_from_slice(&[KEY_ID, id.len() as u8]);
-        entry.extend_from_slice(id.as_bytes());
+        entry.extend_from_slice(&[KEY_ID, id_bytes as u8]);
+        entry.extend_from_slice(&ids.prefix);
+        entry.extend_from_slice(number.as_bytes());
     }
     entry.extend_from_slice(&[KEY_ATTEMPT, 1]);
     debug_assert_eq!(entry.len(), entry.capacity());
@@ -193,7 +220,7 @@ mod tests {
     use crate::proto::v1 as client;
 
     fn ids() -> EventIds {
-        EventIds::new("s".into())
+        EventIds::new("s")
     }
 
     fn accepted(raw: &[u8]) -> Result<Arc<Event>, EventError> {
@@ -230,7 +257,7 @@ mod tests {
     #[test]
     fn every_field_arrives_as_it_was_sent() {
         let event = accepted(&sample().encode_to_vec()).expect("accepted");
-        assert_eq!(event.topic().as_str(), "a.b");
+        assert_eq!(event.topic().as_bytes(), b"a.b");
         let received = received(&event);
         assert_eq!(received.event, Some(sample()));
         assert_eq!(received.attempt, 1);
@@ -247,6 +274,13 @@ mod tests {
         let two = accept(&raw, 1024, &mut ids).expect("accepted");
         let id = |event: &Event| received(event).event.expect("an event").id;
         assert_eq!((id(&one).as_str(), id(&two).as_str()), ("s-1", "s-2"));
+    }
+
+    #[test]
+    fn numbers_are_written_in_hexadecimal() {
+        for number in [0, 1, 15, 16, 255, 4096, u64::MAX] {
+            assert_eq!(Hex::of(number).as_bytes(), format!("{number:x}").as_bytes());
+        }
     }
 
     #[test]

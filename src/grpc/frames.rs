@@ -197,7 +197,7 @@ mod tests {
     fn an_events_frame_is_what_the_contract_says() {
         let sent: Vec<client::Event> =
             (0..3).map(|n| client::Event { id: n.to_string(), topic: "a.b".into(), ..Default::default() }).collect();
-        let mut ids = EventIds::new("s".into());
+        let mut ids = EventIds::new("s");
         let accept = |event: &client::Event| event::accept(&event.encode_to_vec(), 1024, &mut ids).expect("accepted");
         let mut batch = Batch {
             items: vec![

@@ -69,7 +69,7 @@ impl HubService {
     fn session(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let permit = self.permit(&request)?;
         let session = self.hub.open(Kind::Many, Cut::of_this_stream()).map_err(|error| refusal(&error))?;
-        let mut ids = EventIds::new(Arc::clone(session.id()));
+        let mut ids = EventIds::new(session.id());
         let max_event_bytes = self.hub.options().max_event_bytes;
         let body = Body::new(SessionBody::new(session.outlet(), permit));
         let requests = self.messages(request).map(move |frame| Ok(command::request(frame?, max_event_bytes, &mut ids)));
@@ -94,7 +94,7 @@ impl HubService {
         let message = v1::PublishRequest::decode(only_message(self.messages(request)).await?)
             .map_err(|error| undecodable(&error))?;
         command::check_publish(&message).map_err(|error| refusal(&error))?;
-        let mut ids = EventIds::new(self.hub.unique_name());
+        let mut ids = EventIds::new(&self.hub.unique_name());
         let max_event_bytes = self.hub.options().max_event_bytes;
         let events = message.events.iter().map(|raw| event::accept(raw, max_event_bytes, &mut ids)).collect();
         let (accepted, refused) = session::split(events);

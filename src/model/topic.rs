@@ -63,41 +63,79 @@ pub enum FilterError {
     },
 }
 
-/// A checked topic, borrowed from where it is stored.
+/// A checked topic, borrowed from where it is stored. All of it is ASCII.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Topic<'a>(&'a str);
+pub struct Topic<'a>(&'a [u8]);
 
 impl<'a> Topic<'a> {
-    /// Checks `bytes` against the rules of a topic.
+    /// Checks `bytes` against the rules of a topic, in one pass: every event goes through here.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, NameError> {
-        let name = parse_name(bytes)?;
+        if bytes.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if bytes.len() > MAX_NAME_BYTES {
+            return Err(NameError::TooLong { bytes: bytes.len() });
+        }
+        let (mut tokens, mut token_bytes) = (1, 0);
         for (offset, byte) in bytes.iter().enumerate() {
-            match byte {
-                b'*' | b'>' => return Err(NameError::WildcardInTopic { offset }),
-                b'.' => {}
-                _ if is_token_byte(*byte) => {}
-                _ => return Err(NameError::ForbiddenByte { offset }),
+            match KINDS[*byte as usize] {
+                Kind::Token => token_bytes += 1,
+                Kind::Dot if token_bytes == 0 => return Err(NameError::EmptyToken { index: tokens }),
+                Kind::Dot => (tokens, token_bytes) = (tokens + 1, 0),
+                Kind::Wildcard => return Err(NameError::WildcardInTopic { offset }),
+                Kind::Forbidden => return Err(NameError::ForbiddenByte { offset }),
             }
         }
-        Ok(Self(name))
+        if token_bytes == 0 {
+            return Err(NameError::EmptyToken { index: tokens });
+        }
+        if tokens > MAX_NAME_TOKENS {
+            return Err(NameError::TooManyTokens { tokens });
+        }
+        Ok(Self(bytes))
     }
 
     /// The topic that an event was checked to have.
-    pub(super) fn checked(name: &'a str) -> Self {
-        debug_assert!(Topic::parse(name.as_bytes()).is_ok());
+    pub(super) fn checked(name: &'a [u8]) -> Self {
+        debug_assert!(Topic::parse(name).is_ok());
         Self(name)
     }
 
     /// The dotted name.
-    pub fn as_str(self) -> &'a str {
+    pub fn as_bytes(self) -> &'a [u8] {
         self.0
     }
 
     /// The tokens between the dots, at least one.
-    pub fn tokens(self) -> impl Iterator<Item = &'a str> {
-        self.0.split('.')
+    pub fn tokens(self) -> impl Iterator<Item = &'a [u8]> {
+        self.0.split(|byte| *byte == b'.')
     }
 }
+
+/// What a byte may be in a name.
+#[derive(Clone, Copy)]
+enum Kind {
+    Token,
+    Dot,
+    Wildcard,
+    Forbidden,
+}
+
+const KINDS: [Kind; 256] = {
+    let mut kinds = [Kind::Forbidden; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        kinds[byte] = match byte as u8 {
+            b'.' => Kind::Dot,
+            b'*' | b'>' => Kind::Wildcard,
+            b'_' | b'-' | b':' | b'=' | b'@' => Kind::Token,
+            other if other.is_ascii_alphanumeric() => Kind::Token,
+            _ => Kind::Forbidden,
+        };
+        byte += 1;
+    }
+    kinds
+};
 
 /// A checked pattern over topics.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -154,7 +192,7 @@ impl Filter {
     }
 }
 
-/// The rules that topics and filters share: length, number of tokens, no empty token, UTF-8.
+/// What a filter needs before its tokens are looked at: length, number of tokens, no empty token, UTF-8.
 fn parse_name(bytes: &[u8]) -> Result<&str, NameError> {
     if bytes.is_empty() {
         return Err(NameError::Empty);
@@ -174,7 +212,7 @@ fn parse_name(bytes: &[u8]) -> Result<&str, NameError> {
 }
 
 fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b':' | b'=' | b'@')
+    matches!(KINDS[byte as usize], Kind::Token)
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ fn event(number: u64, topic: usize, bytes: usize) -> Arc<Event> {
 }
 
 fn number(event: &Event) -> u64 {
-    let at = event.topic().as_str().len();
+    let at = event.topic().as_bytes().len();
     u64::from_be_bytes(event.encoded()[at..at + 8].try_into().expect("eight bytes"))
 }
 

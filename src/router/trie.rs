@@ -10,7 +10,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use indexmap::IndexSet;
 use slab::Slab;
 
-use crate::model::{Filter, Token, Topic};
+use crate::model::{Filter, Token, Topic, limits::MAX_NAME_TOKENS};
 
 /// Where an entry is kept.
 pub(super) type NodeId = u32;
@@ -32,7 +32,7 @@ pub(super) struct Trie<E> {
 struct Node<E> {
     parent: NodeId,
     /// The token of the edge from the parent: a literal, `*` or `>`.
-    token: Box<str>,
+    token: Box<[u8]>,
     /// The child for `*`.
     one: Option<NodeId>,
     /// The child for a final `>`.
@@ -50,7 +50,7 @@ enum Entries<E> {
 impl<E: Copy + Eq + Hash> Trie<E> {
     pub(super) fn new() -> Self {
         let mut nodes = Slab::new();
-        nodes.insert(Node::new(ROOT, ""));
+        nodes.insert(Node::new(ROOT, b""));
         Self { nodes, edges: HashTable::new(), hasher: DefaultHashBuilder::default() }
     }
 
@@ -59,14 +59,17 @@ impl<E: Copy + Eq + Hash> Trie<E> {
         let mut at = ROOT;
         for token in filter.tokens() {
             at = match token {
-                Token::Literal(token) => self.literal(at, token).unwrap_or_else(|| self.grow_literal(at, token)),
+                Token::Literal(token) => {
+                    let token = token.as_bytes();
+                    self.literal(at, token).unwrap_or_else(|| self.grow_literal(at, token))
+                }
                 Token::One => self.nodes[at as usize].one.unwrap_or_else(|| {
-                    let child = self.grow(at, "*");
+                    let child = self.grow(at, b"*");
                     self.nodes[at as usize].one = Some(child);
                     child
                 }),
                 Token::Tail => self.nodes[at as usize].tail.unwrap_or_else(|| {
-                    let child = self.grow(at, ">");
+                    let child = self.grow(at, b">");
                     self.nodes[at as usize].tail = Some(child);
                     child
                 }),
@@ -90,7 +93,7 @@ impl<E: Copy + Eq + Hash> Trie<E> {
     /// Calls `found` for the entries of every filter that matches; an entry with several such filters comes several
     /// times.
     pub(super) fn matches(&self, topic: Topic<'_>, found: &mut impl FnMut(E)) {
-        let mut tokens = [""; crate::model::limits::MAX_NAME_TOKENS];
+        let mut tokens: [&[u8]; MAX_NAME_TOKENS] = [b""; MAX_NAME_TOKENS];
         let mut count = 0;
         for (place, token) in tokens.iter_mut().zip(topic.tokens()) {
             *place = token;
@@ -100,7 +103,7 @@ impl<E: Copy + Eq + Hash> Trie<E> {
     }
 
     /// Depth is at most the number of tokens, which is limited.
-    fn descend(&self, at: NodeId, tokens: &[&str], found: &mut impl FnMut(E)) {
+    fn descend(&self, at: NodeId, tokens: &[&[u8]], found: &mut impl FnMut(E)) {
         let node = &self.nodes[at as usize];
         let Some((token, rest)) = tokens.split_first() else {
             node.entries.each(found);
@@ -119,7 +122,7 @@ impl<E: Copy + Eq + Hash> Trie<E> {
         }
     }
 
-    fn literal(&self, parent: NodeId, token: &str) -> Option<NodeId> {
+    fn literal(&self, parent: NodeId, token: &[u8]) -> Option<NodeId> {
         let is_it = |id: &NodeId| {
             let node = &self.nodes[*id as usize];
             node.parent == parent && *node.token == *token
@@ -127,7 +130,7 @@ impl<E: Copy + Eq + Hash> Trie<E> {
         self.edges.find(self.hasher.hash_one((parent, token)), is_it).copied()
     }
 
-    fn grow_literal(&mut self, parent: NodeId, token: &str) -> NodeId {
+    fn grow_literal(&mut self, parent: NodeId, token: &[u8]) -> NodeId {
         let child = self.grow(parent, token);
         let Self { nodes, edges, hasher } = self;
         edges.insert_unique(hasher.hash_one((parent, token)), child, |id| {
@@ -138,7 +141,7 @@ impl<E: Copy + Eq + Hash> Trie<E> {
         child
     }
 
-    fn grow(&mut self, parent: NodeId, token: &str) -> NodeId {
+    fn grow(&mut self, parent: NodeId, token: &[u8]) -> NodeId {
         // Fewer than 2^32 nodes: the limits on subscriptions, filters and tokens see to it.
         self.nodes.insert(Node::new(parent, token)) as NodeId
     }
@@ -148,8 +151,8 @@ impl<E: Copy + Eq + Hash> Trie<E> {
         let node = self.nodes.remove(at as usize);
         let parent = &mut self.nodes[node.parent as usize];
         match &*node.token {
-            "*" => parent.one = None,
-            ">" => parent.tail = None,
+            b"*" => parent.one = None,
+            b">" => parent.tail = None,
             token => {
                 parent.literal_children -= 1;
                 if let Ok(entry) = self.edges.find_entry(self.hasher.hash_one((node.parent, token)), |id| *id == at) {
@@ -167,7 +170,7 @@ impl<E: Copy + Eq + Hash> Trie<E> {
 }
 
 impl<E> Node<E> {
-    fn new(parent: NodeId, token: &str) -> Self {
+    fn new(parent: NodeId, token: &[u8]) -> Self {
         Self {
             parent,
             token: token.into(),
