@@ -5,6 +5,9 @@ mod health;
 mod publish;
 mod subscribe;
 
+use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
 use crate::{bench::Bench, config::Flags};
 
 /// An event hub that speaks plain gRPC.
@@ -57,6 +60,11 @@ pub enum ClientCommand {
     Health(health::Health),
     /// Put a load on a hub and check every event
     Bench(Bench),
+}
+
+/// Ctrl-C, heard from now on: one that comes between two awaits is not lost.
+fn interrupts() -> anyhow::Result<Signal> {
+    signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")
 }
 
 impl ClientCommand {

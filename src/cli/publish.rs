@@ -103,6 +103,7 @@ impl Publish {
     }
 
     async fn publish_lines(&self) -> anyhow::Result<Tally> {
+        let mut stop = super::interrupts()?;
         let mut client = self.target.hub().await?;
         let (commands, receiver) = mpsc::channel(MOST_UNANSWERED);
         let response = client.session(ReceiverStream::new(receiver)).await.map_err(|status| explain(&status))?;
@@ -119,7 +120,7 @@ impl Publish {
             }
             tokio::select! {
                 biased;
-                _ = tokio::signal::ctrl_c() => return Ok(tally),
+                _ = stop.recv() => return Ok(tally),
                 frame = frames.next() => match frame {
                     None => bail!("the hub ended the session"),
                     Some(Err(status)) => return Err(explain(&status)),

@@ -52,6 +52,7 @@ enum Overflow {
 
 impl Subscribe {
     pub(super) async fn run(self) -> anyhow::Result<()> {
+        let mut stop = super::interrupts()?;
         let subscribe = SessionRequest {
             request_id: 1,
             command: Some(Command::Subscribe(SubscribeCommand { subscription_id: 1, spec: Some(self.spec()) })),
@@ -63,7 +64,7 @@ impl Subscribe {
         let mut printer = Printer { json: self.json, events: 0 };
         loop {
             let frame = tokio::select! {
-                _ = tokio::signal::ctrl_c() => break,
+                _ = stop.recv() => break,
                 frame = frames.next() => frame,
             };
             match frame {

@@ -170,9 +170,9 @@ impl Outbox {
         self.with(|state| state.queues.no_more_commands());
     }
 
-    /// Refuses filters of `tokens` more when the session may not have so many.
-    pub fn check_tokens(&self, tokens: usize) -> Result<(), CommandError> {
-        self.with(|state| state.queues.check_tokens(tokens))
+    /// Refuses filters of `tokens` in place of those a subscription has when the session may not have so many.
+    pub fn check_update(&self, id: i64, tokens: usize) -> Result<(), CommandError> {
+        self.with(|state| state.queues.check_update(id, tokens))
     }
 
     /// Ends the session: every subscription is told, then the stream ends. The first end counts.

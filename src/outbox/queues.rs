@@ -205,8 +205,15 @@ impl Queues {
         }
     }
 
+    /// Refuses filters of `tokens` in place of those a subscription has when the session may not have so many.
+    pub(super) fn check_update(&self, id: i64, tokens: usize) -> Result<(), CommandError> {
+        let slot = self.slot_of(id).ok_or(CommandError::SubscriptionNotFound { id })?;
+        let old = self.subscribers[slot as usize].route.as_ref().map_or(0, |route| route.tokens as usize);
+        self.check_tokens(tokens.saturating_sub(old))
+    }
+
     /// Refuses filters of `tokens` more when the session may not have so many.
-    pub(super) fn check_tokens(&self, tokens: usize) -> Result<(), CommandError> {
+    fn check_tokens(&self, tokens: usize) -> Result<(), CommandError> {
         let limit = self.limits.max_filter_tokens;
         let fits = self.filter_tokens + tokens <= limit;
         fits.then_some(()).ok_or(CommandError::TooManyFilterTokens { whole: "session", limit })

@@ -203,7 +203,7 @@ impl Session {
 
     fn update(&mut self, request_id: i64, id: i64, filters: &[Filter]) -> Result<(), CommandError> {
         let (key, group) = self.outbox.find(id)?;
-        self.outbox.check_tokens(filter_tokens(filters))?;
+        self.outbox.check_update(id, filter_tokens(filters))?;
         let new = self.hub.router().resubscribe(self.outbox_id, key, filters, group)?;
         match self.outbox.open(key, new.clone(), request_id) {
             Ok(Some(old)) => self.hub.router().forget_old(self.outbox_id, key, old, &new),

@@ -9,6 +9,8 @@
     clippy::format_collect
 )]
 
+mod abuse;
+mod bad_input;
 mod cli;
 mod drain;
 mod errors;
@@ -19,7 +21,10 @@ mod groups;
 mod grpcurl;
 mod harness;
 mod health;
+mod http2;
 mod isolation;
+mod limits;
 mod overflow;
 mod session;
 mod tidy;
+mod witness;
