@@ -11,10 +11,6 @@ use switchyard::{
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Events are many small pieces of memory that come and go on different threads: see docs/performance.md.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -4,15 +4,17 @@
 //! hub cannot live without, stops the process. Every task ends by itself once what it serves is gone.
 
 use std::{
-    future::{Future, poll_fn},
+    future::Future,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::Poll,
+    task::{Context, Poll},
 };
 
 use atomic_waker::AtomicWaker;
+use pin_project_lite::pin_project;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// What a panic in a task means.
@@ -35,15 +37,30 @@ impl Tasks {
     /// Runs `work` to its end.
     pub fn spawn(&self, name: &'static str, on_panic: OnPanic, work: impl Future<Output = ()> + Send + 'static) {
         let guard = PanicGuard { name, on_panic, failed: self.failed.clone() };
-        self.tracker.spawn(async move {
-            let _guard = guard;
-            work.await;
-        });
+        self.tracker.spawn(Guarded { work, _guard: guard });
     }
 
     /// Ends when a task failed that the hub cannot live without.
     pub async fn failed(&self) {
         self.failed.cancelled().await;
+    }
+}
+
+pin_project! {
+    /// A task with its guard. Not an async block: that would keep the work twice, as what it captured and as what it
+    /// awaits, and an idle session is little more than its tasks.
+    struct Guarded<F> {
+        #[pin]
+        work: F,
+        _guard: PanicGuard,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Guarded<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.project().work.poll(context)
     }
 }
 
@@ -99,16 +116,28 @@ where
     fn execute(&self, work: F) {
         let cut = Arc::new(Cut::default());
         let work = STREAM.scope(Arc::clone(&cut), work);
-        self.spawn("stream", OnPanic::Log, async move {
-            tokio::pin!(work);
-            poll_fn(|context| {
-                cut.task.register(context.waker());
-                if cut.done.load(Ordering::Acquire) {
-                    return Poll::Ready(());
-                }
-                work.as_mut().poll(context)
-            })
-            .await;
-        });
+        self.spawn("stream", OnPanic::Log, Cuttable { work, cut });
+    }
+}
+
+pin_project! {
+    /// The task of a stream, until it is done or cut.
+    struct Cuttable<F> {
+        #[pin]
+        work: F,
+        cut: Arc<Cut>,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Cuttable<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        this.cut.task.register(context.waker());
+        if this.cut.done.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        this.work.poll(context)
     }
 }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A batch with room for more events or frames than this gives its memory back when the session is idle.
-const KEEP_EVENTS: usize = 64;
+const KEEP_EVENTS: usize = 256;
 
 /// The response body of one session.
 #[derive(Debug)]

@@ -157,12 +157,11 @@ impl Acceptor {
             request.extensions_mut().insert(Arc::clone(&connection));
             handler.clone().oneshot(request)
         });
+        // Boxed before it is moved into the task, which would keep it twice or more.
+        let serving = Box::pin(builder.serve_connection(io, service).into_owned());
         self.tasks.spawn("connection", OnPanic::Log, async move {
-            let peer = admitted.connection.peer();
-            let serving = builder.serve_connection(io, service);
-            let result = drive(serving, &admitted.connection, deadline).await;
-            if let Err(error) = result {
-                tracing::debug!(%peer, %error, "connection ended");
+            if let Err(error) = drive(serving, &admitted.connection, deadline).await {
+                tracing::debug!(peer = %admitted.connection.peer(), %error, "connection ended");
             }
         });
     }
@@ -204,11 +203,10 @@ enum Ended<E> {
 
 /// Drives one connection to its end: its own, that of a client that never speaks, or the hub's.
 async fn drive<C: GracefulConnection>(
-    serving: C,
+    mut serving: Pin<Box<C>>,
     connection: &Connection,
     deadline: Duration,
 ) -> Result<(), Ended<C::Error>> {
-    tokio::pin!(serving);
     let mut handshake = Some(Box::pin(tokio::time::sleep(deadline)));
     let mut leaving = false;
     poll_fn(|context| {

@@ -2,38 +2,30 @@
 
 use crate::model::{Grant, limits};
 
-/// The credit of one subscription: automatic, or counted in events and bytes, each from the first grant that names it.
+/// A size that is not counted: automatic credit counts none, explicit credit each from the first grant that names it.
+const UNCOUNTED: i64 = i64::MAX;
+/// In place of the events of explicit credit that was granted nothing yet.
+const NOTHING: i64 = i64::MIN;
+
+/// The credit of one subscription. Two numbers and no more: there may be a million of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Credit {
     events: i64,
     bytes: i64,
-    counts: Counts,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Counts {
-    Automatic,
-    /// Explicit, and nothing was granted yet.
-    Nothing,
-    Events,
-    Bytes,
-    Both,
 }
 
 impl Credit {
     /// The credit a subscription starts with: `None` is automatic.
     pub(super) fn new(first: Option<Grant>) -> Self {
-        let mut credit = Self { events: 0, bytes: 0, counts: Counts::Automatic };
-        if let Some(grant) = first {
-            credit.counts = Counts::Nothing;
-            credit.grant(grant);
-        }
+        let Some(grant) = first else { return Self { events: UNCOUNTED, bytes: UNCOUNTED } };
+        let mut credit = Self { events: NOTHING, bytes: UNCOUNTED };
+        credit.grant(grant);
         credit
     }
 
     /// True when the hub refills it by itself.
     pub(super) fn is_automatic(self) -> bool {
-        self.counts == Counts::Automatic
+        self.events == UNCOUNTED && self.bytes == UNCOUNTED
     }
 
     /// True when an event may be sent now, of whatever size: one event may overdraw the bytes.
@@ -43,25 +35,18 @@ impl Credit {
 
     /// True when one more event may be sent after `events` of `bytes` that wait.
     pub(super) fn covers_more_than(self, events: usize, bytes: usize) -> bool {
-        let events_left = self.events > i64::try_from(events).unwrap_or(i64::MAX);
-        let bytes_left = self.bytes > i64::try_from(bytes).unwrap_or(i64::MAX);
-        match self.counts {
-            Counts::Automatic => true,
-            Counts::Nothing => false,
-            Counts::Events => events_left,
-            Counts::Bytes => bytes_left,
-            Counts::Both => events_left && bytes_left,
-        }
+        let more = |held: i64, used: usize| held == UNCOUNTED || held > i64::try_from(used).unwrap_or(i64::MAX);
+        more(self.events, events) && more(self.bytes, bytes)
     }
 
     /// Takes what one event of `bytes` costs.
     pub(super) fn spend(&mut self, bytes: usize) {
         debug_assert!(self.may_send());
-        if matches!(self.counts, Counts::Events | Counts::Both) {
+        if self.events != UNCOUNTED {
             self.events -= 1;
         }
-        if matches!(self.counts, Counts::Bytes | Counts::Both) {
-            self.bytes -= i64::try_from(bytes).unwrap_or(i64::MAX);
+        if self.bytes != UNCOUNTED {
+            self.bytes = self.bytes.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
         }
     }
 
@@ -71,25 +56,26 @@ impl Credit {
         if self.is_automatic() {
             return;
         }
-        self.events = self.events.saturating_add(grant.events);
-        self.bytes = self.bytes.saturating_add(grant.bytes);
-        let events = grant.events > 0 || matches!(self.counts, Counts::Events | Counts::Both);
-        let bytes = grant.bytes > 0 || matches!(self.counts, Counts::Bytes | Counts::Both);
-        self.counts = match (events, bytes) {
-            (true, true) => Counts::Both,
-            (true, false) => Counts::Events,
-            (false, true) => Counts::Bytes,
-            (false, false) => Counts::Nothing,
+        // The first grant: what it does not name is not counted.
+        if self.events == NOTHING && grant != Grant::default() {
+            self.events = UNCOUNTED;
+        }
+        let add = |held: i64, more: i64| match (held, more) {
+            (_, 0) => held,
+            (UNCOUNTED, more) => more.min(UNCOUNTED - 1),
+            (held, more) => held.saturating_add(more).min(UNCOUNTED - 1),
         };
+        self.events = add(self.events, grant.events);
+        self.bytes = add(self.bytes, grant.bytes);
     }
 
     /// What is held now, as told to the client.
     pub(super) fn held(self) -> Grant {
         if self.is_automatic() {
-            Grant { events: limits::AUTOMATIC_CREDIT_EVENTS, bytes: limits::AUTOMATIC_CREDIT_BYTES }
-        } else {
-            Grant { events: self.events, bytes: self.bytes.max(0) }
+            return Grant { events: limits::AUTOMATIC_CREDIT_EVENTS, bytes: limits::AUTOMATIC_CREDIT_BYTES };
         }
+        let counted = |held: i64| if held == UNCOUNTED { 0 } else { held.max(0) };
+        Grant { events: counted(self.events), bytes: counted(self.bytes) }
     }
 }
 
@@ -128,7 +114,7 @@ mod tests {
     fn grants_add_up_and_do_not_overflow() {
         let mut credit = explicit(i64::MAX, 1);
         credit.grant(Grant { events: i64::MAX, bytes: 1 });
-        assert_eq!(credit.held(), Grant { events: i64::MAX, bytes: 2 });
+        assert_eq!(credit.held(), Grant { events: i64::MAX - 1, bytes: 2 });
     }
 
     #[test]

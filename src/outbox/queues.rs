@@ -22,7 +22,7 @@ use super::{
 use crate::model::{CommandError, End, Event, Grant, Wish, limits};
 
 /// What one turn adds to what a subscription is owed, in bytes.
-const QUANTUM_BYTES: i64 = 16 * 1024;
+const QUANTUM_BYTES: i32 = 16 * 1024;
 /// A batch ends once it has this many bytes of events.
 const BATCH_BYTES: usize = 32 * 1024;
 /// A batch ends once it has this many frames.
@@ -208,7 +208,7 @@ impl Queues {
     /// Refuses filters of `tokens` in place of those a subscription has when the session may not have so many.
     pub(super) fn check_update(&self, id: i64, tokens: usize) -> Result<(), CommandError> {
         let slot = self.slot_of(id).ok_or(CommandError::SubscriptionNotFound { id })?;
-        let old = self.subscribers[slot as usize].route.as_ref().map_or(0, |route| route.tokens as usize);
+        let old = self.subscribers[slot as usize].route.as_ref().map_or(0, |route| route.tokens.get() as usize);
         self.check_tokens(tokens.saturating_sub(old))
     }
 
@@ -235,9 +235,9 @@ impl Queues {
         let Some(subscriber) = live(&mut self.subscribers, key).filter(|_| self.ending.is_none()) else {
             return Err(route);
         };
-        let new_tokens = route.tokens as usize;
+        let new_tokens = route.tokens.get() as usize;
         let old = subscriber.route.replace(route);
-        let old_tokens = old.as_ref().map_or(0, |route| route.tokens as usize);
+        let old_tokens = old.as_ref().map_or(0, |route| route.tokens.get() as usize);
         subscriber.open = true;
         let subscribed = Subscribed {
             subscription_id: subscriber.id,
@@ -387,7 +387,7 @@ impl Queues {
             if let Some(subscriber) = self.subscribers.get_mut(*from)
                 && let Some(route) = subscriber.route.take()
             {
-                self.filter_tokens -= route.tokens as usize;
+                self.filter_tokens -= route.tokens.get() as usize;
                 let key = SubscriptionKey { slot: *from as u32, generation: subscriber.generation };
                 routes.push(Closed { key, route });
             }
@@ -443,7 +443,7 @@ impl Queues {
             return 0;
         }
         batch.items.extend(subscriber.take_gaps().map(Item::Reply));
-        subscriber.deficit += QUANTUM_BYTES;
+        subscriber.deficit = subscriber.deficit.saturating_add(QUANTUM_BYTES);
         let (first, mut sent) = (batch.events.len(), 0);
         self.with_queue(slot, |subscriber, pool, hasher| {
             let most = u64::from(subscriber.max_batch).min(subscriber.events_left);
@@ -456,7 +456,7 @@ impl Queues {
                 let Some(event) = subscriber.pop(pool, hasher) else { break };
                 sent += bytes;
                 subscriber.credit.spend(bytes);
-                subscriber.deficit -= i64::try_from(bytes).unwrap_or(i64::MAX);
+                subscriber.deficit = subscriber.deficit.saturating_sub(i32::try_from(bytes).unwrap_or(i32::MAX));
                 batch.events.push(event);
             }
         });
@@ -509,7 +509,7 @@ impl Queues {
     }
 
     /// Ends a subscription whose queue is full, and tells how much is lost.
-    fn overflow_end(&mut self, slot: u32, and_more: u64) {
+    fn overflow_end(&mut self, slot: u32, and_more: usize) {
         let end = End::SlowConsumer { events: self.limits.queue_events, bytes: self.limits.queue_bytes };
         self.with_queue(slot, |subscriber, pool, _| subscriber.drop_all(and_more, pool));
         let gaps: Vec<Reply> = self.subscribers[slot as usize].take_gaps().collect();
@@ -533,7 +533,7 @@ impl Queues {
             entry.remove();
         }
         if let Some(route) = subscriber.route.take() {
-            self.filter_tokens -= route.tokens as usize;
+            self.filter_tokens -= route.tokens.get() as usize;
             let key = SubscriptionKey { slot, generation: subscriber.generation };
             self.closed.push(Closed { key, route });
         }

@@ -1,6 +1,6 @@
 //! One subscription as the outbox sees it: credit, queue, counts, and what it does when its queue is full.
 
-use std::{hash::BuildHasher, sync::Arc};
+use std::{hash::BuildHasher, num::NonZeroU32, sync::Arc};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use smallvec::SmallVec;
@@ -16,17 +16,17 @@ use crate::model::{Event, Overflow, Wish, limits};
 const KEEP_TOPICS: usize = 64;
 
 /// Where the router keeps a subscription. Opaque to the outbox, which only hands it back when the subscription ends.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// The places in the trie.
     pub nodes: SmallVec<[u32; 4]>,
     /// The group, 0 for none.
     pub group: u32,
-    /// How many tokens its filters have together.
-    pub tokens: u32,
+    /// How many tokens its filters have together. Never 0, which saves a subscription 8 bytes.
+    pub tokens: NonZeroU32,
 }
 
-/// One subscription. About 150 bytes with its route; a million of them fit one session.
+/// One subscription, in 112 bytes with its route: a million of them fit one session.
 #[derive(Debug)]
 pub(super) struct Subscriber {
     pub(super) id: i64,
@@ -37,14 +37,14 @@ pub(super) struct Subscriber {
     /// Only for [`Overflow::Conflate`]: where the event of each topic waits.
     topics: Option<Box<HashTable<NodeId>>>,
     /// Events dropped since the last gap frame.
-    dropped: u64,
+    dropped: u32,
     /// Events replaced by later ones since the last gap frame.
-    conflated: u64,
+    conflated: u32,
     /// How many events may still be sent; `u64::MAX` is no limit.
     pub(super) events_left: u64,
     pub(super) max_batch: u32,
     /// What the fair writer owes it (or, below 0, has sent ahead of its turn), in bytes.
-    pub(super) deficit: i64,
+    pub(super) deficit: i32,
     /// True while it stands in the fair writer's round.
     pub(super) ready: bool,
     /// `None` until the router has it, and again once the router is to forget it.
@@ -76,7 +76,8 @@ impl Subscriber {
     /// True when the fair writer has something to send for it: events for which there is credit, or a gap, which needs
     /// none, with no events behind it.
     pub(super) fn sendable(&self) -> bool {
-        let something = if self.queue.is_empty() { self.dropped + self.conflated > 0 } else { self.credit.may_send() };
+        let something =
+            if self.queue.is_empty() { self.dropped > 0 || self.conflated > 0 } else { self.credit.may_send() };
         self.open && something
     }
 
@@ -114,7 +115,7 @@ impl Subscriber {
         let same = topics.find(hash, |id| pool.get(*id).is_some_and(|waiting| waiting.topic() == topic));
         if let Some(id) = same.copied() {
             pool.replace(&mut self.queue, id, Arc::clone(event));
-            self.conflated += 1;
+            self.conflated = self.conflated.saturating_add(1);
         } else {
             let id = pool.push(&mut self.queue, Arc::clone(event));
             topics.insert_unique(hash, id, |id| hash_at(*id, pool, hasher));
@@ -141,13 +142,14 @@ impl Subscriber {
     /// Drops the oldest event, to be told by the next gap frame.
     pub(super) fn drop_oldest(&mut self, pool: &mut Pool, hasher: &DefaultHashBuilder) {
         if self.pop(pool, hasher).is_some() {
-            self.dropped += 1;
+            self.dropped = self.dropped.saturating_add(1);
         }
     }
 
     /// Drops all that waits, to be told by the next gap frame; `and_more` that never came to wait are counted too.
-    pub(super) fn drop_all(&mut self, and_more: u64, pool: &mut Pool) {
-        self.dropped += self.queue.len() as u64 + and_more;
+    pub(super) fn drop_all(&mut self, and_more: usize, pool: &mut Pool) {
+        let lost = u32::try_from(self.queue.len() + and_more).unwrap_or(u32::MAX);
+        self.dropped = self.dropped.saturating_add(lost);
         self.clear(pool);
     }
 
@@ -177,10 +179,12 @@ impl Subscriber {
         let conflated = (std::mem::take(&mut self.conflated), GapReason::Conflated);
         [dropped, conflated].into_iter().filter(|(count, _)| *count > 0).map(move |(count, reason)| Reply {
             request_id: 0,
-            frame: Frame::Gap { subscription_id: id, count, reason },
+            frame: Frame::Gap { subscription_id: id, count: count.into(), reason },
         })
     }
 }
+
+const _: () = assert!(size_of::<Subscriber>() <= 112);
 
 fn hash_at(id: NodeId, pool: &Pool, hasher: &DefaultHashBuilder) -> u64 {
     pool.get(id).map_or(0, |event| hasher.hash_one(event.topic()))

@@ -2,10 +2,12 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    num::NonZeroU32,
     sync::Arc,
 };
 
 use proptest::prelude::*;
+use smallvec::SmallVec;
 
 use super::{
     frame::{Batch, Frame, GapReason, Item, SessionLimits},
@@ -43,9 +45,13 @@ fn wish(credit: Option<Grant>, overflow: Overflow) -> Wish {
     Wish { filters, group: None, credit, overflow, max_events: None, max_batch: 10_000 }
 }
 
+fn route() -> Route {
+    Route { nodes: SmallVec::new(), group: 0, tokens: NonZeroU32::MIN }
+}
+
 fn open(queues: &mut Queues, id: i64, wish: &Wish) -> SubscriptionKey {
     let (key, _) = queues.reserve(id, wish).expect("room");
-    assert_eq!(queues.open(key, Route::default(), 0), Ok(None));
+    assert_eq!(queues.open(key, route(), 0), Ok(None));
     key
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -118,8 +119,9 @@ impl Table {
     pub(super) fn insert(&mut self, filters: &[Filter], entry: Entry) -> Route {
         let tokens = filter_tokens(filters);
         self.filter_tokens += tokens;
-        // The limit on tokens is below 2^32.
-        let mut route = Route { nodes: smallvec::SmallVec::new(), group: entry.group, tokens: tokens as u32 };
+        // The limit on tokens is below 2^32, and a filter has at least one.
+        let tokens = NonZeroU32::new(tokens as u32).unwrap_or(NonZeroU32::MIN);
+        let mut route = Route { nodes: smallvec::SmallVec::new(), group: entry.group, tokens };
         for filter in filters {
             let node = self.trie.insert(filter, entry);
             if !route.nodes.contains(&node) {
@@ -135,7 +137,7 @@ impl Table {
         for node in closed.route.nodes.iter().filter(|node| !keep.contains(node)) {
             self.trie.remove(*node, entry);
         }
-        self.filter_tokens -= closed.route.tokens as usize;
+        self.filter_tokens -= closed.route.tokens.get() as usize;
         self.leave_group(closed.route.group);
     }
 

@@ -9,6 +9,7 @@ use std::hash::{BuildHasher, Hash};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use indexmap::IndexSet;
 use slab::Slab;
+use smallvec::SmallVec;
 
 use crate::model::{Filter, Token, Topic, limits::MAX_NAME_TOKENS};
 
@@ -17,7 +18,11 @@ pub(super) type NodeId = u32;
 
 /// A node with up to this many entries keeps them in a plain list.
 const FEW_ENTRIES: usize = 16;
+/// Longer tokens are kept beside their node.
+const INLINE_TOKEN_BYTES: usize = 16;
 const ROOT: NodeId = 0;
+/// Names no node: the root is nobody's child.
+const NONE: NodeId = ROOT;
 
 /// Entries by filter. An entry is kept once in a node however often it is inserted there.
 #[derive(Debug)]
@@ -32,17 +37,20 @@ pub(super) struct Trie<E> {
 struct Node<E> {
     parent: NodeId,
     /// The token of the edge from the parent: a literal, `*` or `>`.
-    token: Box<[u8]>,
-    /// The child for `*`.
-    one: Option<NodeId>,
-    /// The child for a final `>`.
-    tail: Option<NodeId>,
+    token: SmallVec<[u8; INLINE_TOKEN_BYTES]>,
+    /// The child for `*`, or [`NONE`].
+    one: NodeId,
+    /// The child for a final `>`, or [`NONE`].
+    tail: NodeId,
     literal_children: u32,
     entries: Entries<E>,
 }
 
+/// Most filters are of one subscription: that one is kept in the node itself.
 #[derive(Debug)]
 enum Entries<E> {
+    None,
+    One(E),
     Few(Vec<E>),
     Many(Box<IndexSet<E, DefaultHashBuilder>>),
 }
@@ -63,16 +71,22 @@ impl<E: Copy + Eq + Hash> Trie<E> {
                     let token = token.as_bytes();
                     self.literal(at, token).unwrap_or_else(|| self.grow_literal(at, token))
                 }
-                Token::One => self.nodes[at as usize].one.unwrap_or_else(|| {
-                    let child = self.grow(at, b"*");
-                    self.nodes[at as usize].one = Some(child);
-                    child
-                }),
-                Token::Tail => self.nodes[at as usize].tail.unwrap_or_else(|| {
-                    let child = self.grow(at, b">");
-                    self.nodes[at as usize].tail = Some(child);
-                    child
-                }),
+                Token::One => match self.nodes[at as usize].one {
+                    NONE => {
+                        let child = self.grow(at, b"*");
+                        self.nodes[at as usize].one = child;
+                        child
+                    }
+                    child => child,
+                },
+                Token::Tail => match self.nodes[at as usize].tail {
+                    NONE => {
+                        let child = self.grow(at, b">");
+                        self.nodes[at as usize].tail = child;
+                        child
+                    }
+                    child => child,
+                },
             };
         }
         self.nodes[at as usize].entries.insert(entry);
@@ -109,11 +123,11 @@ impl<E: Copy + Eq + Hash> Trie<E> {
             node.entries.each(found);
             return;
         };
-        if let Some(tail) = node.tail {
-            self.nodes[tail as usize].entries.each(found);
+        if node.tail != NONE {
+            self.nodes[node.tail as usize].entries.each(found);
         }
-        if let Some(one) = node.one {
-            self.descend(one, rest, found);
+        if node.one != NONE {
+            self.descend(node.one, rest, found);
         }
         if node.literal_children > 0
             && let Some(child) = self.literal(at, token)
@@ -151,8 +165,8 @@ impl<E: Copy + Eq + Hash> Trie<E> {
         let node = self.nodes.remove(at as usize);
         let parent = &mut self.nodes[node.parent as usize];
         match &*node.token {
-            b"*" => parent.one = None,
-            b">" => parent.tail = None,
+            b"*" => parent.one = NONE,
+            b">" => parent.tail = NONE,
             token => {
                 parent.literal_children -= 1;
                 if let Ok(entry) = self.edges.find_entry(self.hasher.hash_one((node.parent, token)), |id| *id == at) {
@@ -171,34 +185,23 @@ impl<E: Copy + Eq + Hash> Trie<E> {
 
 impl<E> Node<E> {
     fn new(parent: NodeId, token: &[u8]) -> Self {
-        Self {
-            parent,
-            token: token.into(),
-            one: None,
-            tail: None,
-            literal_children: 0,
-            entries: Entries::Few(Vec::new()),
-        }
+        Self { parent, token: token.into(), one: NONE, tail: NONE, literal_children: 0, entries: Entries::None }
     }
 
     fn is_unused(&self) -> bool {
-        let no_entries = match &self.entries {
-            Entries::Few(list) => list.is_empty(),
-            Entries::Many(set) => set.is_empty(),
-        };
-        no_entries && self.one.is_none() && self.tail.is_none() && self.literal_children == 0
+        let no_entries = matches!(self.entries, Entries::None);
+        no_entries && self.one == NONE && self.tail == NONE && self.literal_children == 0
     }
 }
 
 impl<E: Copy + Eq + Hash> Entries<E> {
     fn insert(&mut self, entry: E) {
         match self {
+            Self::None => *self = Self::One(entry),
+            Self::One(other) if *other == entry => {}
+            Self::One(other) => *self = Self::Few(vec![*other, entry]),
             Self::Few(list) if list.contains(&entry) => {}
-            Self::Few(list) if list.len() < FEW_ENTRIES => {
-                // Most filters have one subscription: no room for more is kept.
-                list.reserve_exact(1);
-                list.push(entry);
-            }
+            Self::Few(list) if list.len() < FEW_ENTRIES => list.push(entry),
             Self::Few(list) => {
                 let mut set: IndexSet<E, DefaultHashBuilder> = list.drain(..).collect();
                 set.insert(entry);
@@ -211,20 +214,29 @@ impl<E: Copy + Eq + Hash> Entries<E> {
     }
 
     fn remove(&mut self, entry: &E) {
-        match self {
+        let empty = match self {
+            Self::None => true,
+            Self::One(other) => other == entry,
             Self::Few(list) => {
                 if let Some(at) = list.iter().position(|other| other == entry) {
                     list.swap_remove(at);
                 }
+                list.is_empty()
             }
             Self::Many(set) => {
                 set.swap_remove(entry);
+                set.is_empty()
             }
+        };
+        if empty {
+            *self = Self::None;
         }
     }
 
     fn each(&self, found: &mut impl FnMut(E)) {
         match self {
+            Self::None => {}
+            Self::One(entry) => found(*entry),
             Self::Few(list) => list.iter().copied().for_each(found),
             Self::Many(set) => set.iter().copied().for_each(found),
         }
