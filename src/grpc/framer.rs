@@ -21,6 +21,9 @@ use crate::{
     session::FrameMemory,
 };
 
+/// For an incomplete message so much memory is taken before it has come.
+const MOST_AHEAD_BYTES: usize = 64 * 1024;
+
 /// The messages of one request.
 #[derive(Debug)]
 pub(super) struct Framer {
@@ -66,6 +69,9 @@ impl Framer {
             if !self.memory.hold(some.len()) {
                 return Err(CommandError::NoFrameMemory);
             }
+            // Room for all of it, as far as anybody may make the hub believe in before it has come.
+            let more = wanted.min(MOST_AHEAD_BYTES).saturating_sub(self.partial.len());
+            self.partial.reserve(more.max(some.len()));
             self.partial.extend_from_slice(&some);
         }
     }

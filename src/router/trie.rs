@@ -9,7 +9,6 @@ use std::hash::{BuildHasher, Hash};
 use hashbrown::{DefaultHashBuilder, HashTable};
 use indexmap::IndexSet;
 use slab::Slab;
-use smallvec::SmallVec;
 
 use crate::model::{Filter, Token, Topic, limits::MAX_NAME_TOKENS};
 
@@ -19,7 +18,7 @@ pub(super) type NodeId = u32;
 /// A node with up to this many entries keeps them in a plain list.
 const FEW_ENTRIES: usize = 16;
 /// Longer tokens are kept beside their node.
-const INLINE_TOKEN_BYTES: usize = 16;
+const INLINE_TOKEN_BYTES: usize = 14;
 const ROOT: NodeId = 0;
 /// Names no node: the root is nobody's child.
 const NONE: NodeId = ROOT;
@@ -37,7 +36,7 @@ pub(super) struct Trie<E> {
 struct Node<E> {
     parent: NodeId,
     /// The token of the edge from the parent: a literal, `*` or `>`.
-    token: SmallVec<[u8; INLINE_TOKEN_BYTES]>,
+    token: ShortToken,
     /// The child for `*`, or [`NONE`].
     one: NodeId,
     /// The child for a final `>`, or [`NONE`].
@@ -54,6 +53,35 @@ enum Entries<E> {
     Few(Vec<E>),
     Many(Box<IndexSet<E, DefaultHashBuilder>>),
 }
+
+/// A token in 16 bytes: nearly all are short, and there is one in every node.
+#[derive(Debug)]
+enum ShortToken {
+    Inline { len: u8, bytes: [u8; INLINE_TOKEN_BYTES] },
+    Beside(Box<Box<[u8]>>),
+}
+
+impl ShortToken {
+    fn new(token: &[u8]) -> Self {
+        let mut bytes = [0; INLINE_TOKEN_BYTES];
+        match bytes.get_mut(..token.len()) {
+            Some(room) => {
+                room.copy_from_slice(token);
+                Self::Inline { len: token.len() as u8, bytes }
+            }
+            None => Self::Beside(Box::new(token.into())),
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Inline { len, bytes } => &bytes[..*len as usize],
+            Self::Beside(token) => token,
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Node<[u32; 4]>>() <= 56);
 
 impl<E: Copy + Eq + Hash> Trie<E> {
     pub(super) fn new() -> Self {
@@ -139,7 +167,7 @@ impl<E: Copy + Eq + Hash> Trie<E> {
     fn literal(&self, parent: NodeId, token: &[u8]) -> Option<NodeId> {
         let is_it = |id: &NodeId| {
             let node = &self.nodes[*id as usize];
-            node.parent == parent && *node.token == *token
+            node.parent == parent && node.token.as_bytes() == token
         };
         self.edges.find(self.hasher.hash_one((parent, token)), is_it).copied()
     }
@@ -149,7 +177,7 @@ impl<E: Copy + Eq + Hash> Trie<E> {
         let Self { nodes, edges, hasher } = self;
         edges.insert_unique(hasher.hash_one((parent, token)), child, |id| {
             let node = &nodes[*id as usize];
-            hasher.hash_one((node.parent, &*node.token))
+            hasher.hash_one((node.parent, node.token.as_bytes()))
         });
         nodes[parent as usize].literal_children += 1;
         child
@@ -164,7 +192,7 @@ impl<E: Copy + Eq + Hash> Trie<E> {
     fn prune(&mut self, at: NodeId) -> NodeId {
         let node = self.nodes.remove(at as usize);
         let parent = &mut self.nodes[node.parent as usize];
-        match &*node.token {
+        match node.token.as_bytes() {
             b"*" => parent.one = NONE,
             b">" => parent.tail = NONE,
             token => {
@@ -185,7 +213,14 @@ impl<E: Copy + Eq + Hash> Trie<E> {
 
 impl<E> Node<E> {
     fn new(parent: NodeId, token: &[u8]) -> Self {
-        Self { parent, token: token.into(), one: NONE, tail: NONE, literal_children: 0, entries: Entries::None }
+        Self {
+            parent,
+            token: ShortToken::new(token),
+            one: NONE,
+            tail: NONE,
+            literal_children: 0,
+            entries: Entries::None,
+        }
     }
 
     fn is_unused(&self) -> bool {
