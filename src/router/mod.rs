@@ -7,6 +7,7 @@
 //!
 //! It never waits for a subscriber, never encodes, and knows no session beyond its outbox.
 
+mod order;
 mod table;
 mod trie;
 
@@ -23,9 +24,9 @@ use table::{Entry, Table};
 /// A publish is delivered in runs of at most this many events,
 const RUN_EVENTS: usize = 256;
 /// or as many as bring at least this many matches.
-const RUN_MATCHES: usize = 4096;
+const RUN_MATCHES: usize = 1024;
 /// A publisher keeps memory for this many matches.
-const KEEP_MATCHES: usize = 256;
+const KEEP_MATCHES: usize = 2048;
 /// So many members of a group are asked at most whether they would serve an event at once.
 const ASK_AT_MOST: usize = 16;
 /// At most this many subscriptions are forgotten under one hold of the lock.
@@ -62,6 +63,9 @@ struct Draw {
 #[derive(Debug, Default)]
 pub struct Scratch {
     matches: Vec<Match>,
+    /// For [`order::by_outbox`].
+    spare: Vec<Match>,
+    counts: Vec<u32>,
     /// Matches in groups: (event, group, match).
     members: Vec<(u32, u32, Match)>,
     draws: Vec<Draw>,
@@ -73,7 +77,7 @@ pub struct Scratch {
 impl Scratch {
     /// By outbox, then by event; and each subscription once, however many of its filters match.
     fn sort(&mut self) {
-        self.matches.sort_unstable();
+        order::by_outbox(&mut self.matches, &mut self.spare, &mut self.counts);
         self.matches.dedup();
         self.members.sort_unstable();
         self.members.dedup();
@@ -82,6 +86,8 @@ impl Scratch {
     /// What one large publish needed is not kept for the next small one.
     fn shrink(&mut self) {
         self.matches.shrink_to(KEEP_MATCHES);
+        self.spare.shrink_to(KEEP_MATCHES);
+        self.counts.shrink_to(KEEP_MATCHES);
         self.members.shrink_to(KEEP_MATCHES);
         self.draws.shrink_to(KEEP_MATCHES);
         self.outboxes.shrink_to(KEEP_MATCHES);
