@@ -1,0 +1,153 @@
+//! What is compared: how each is started, and how a load is put on it.
+
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use switchyard::{
+    bench::{self, HubSide, Outcome, Plan, Side},
+    client::Target,
+};
+
+use crate::{
+    child::{Launch, Server, machine_processor_time, own_processor_time},
+    nats::NatsSide,
+    relay::RelaySide,
+};
+
+/// A system under test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Contender {
+    /// `switchyard serve`.
+    Hub,
+    /// `nats-server`, core NATS.
+    Nats,
+    /// Bare tonic.
+    Roofline,
+}
+
+impl Contender {
+    pub(crate) const ALL: [Self; 3] = [Self::Hub, Self::Nats, Self::Roofline];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Hub => "hub",
+            Self::Nats => "nats",
+            Self::Roofline => "roofline",
+        }
+    }
+}
+
+/// Where the servers and the load run.
+#[derive(Debug, Clone)]
+pub(crate) struct Ground {
+    pub(crate) hub_program: PathBuf,
+    pub(crate) nats_program: PathBuf,
+    /// The core of every server, when they are pinned.
+    pub(crate) server_core: Option<usize>,
+    /// Where the servers' output goes.
+    pub(crate) logs: PathBuf,
+}
+
+/// What came of a load, and what it took.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) outcome: Outcome,
+    pub(crate) busy: Busy,
+}
+
+/// Processor time over time passed, in percent of one core, from connecting to the last event.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Busy {
+    pub(crate) server_percent: f64,
+    pub(crate) load_percent: f64,
+    /// What all other programs took from both, on all cores together.
+    pub(crate) others_percent: f64,
+}
+
+impl Ground {
+    /// Starts a server. It ends when what is returned is dropped.
+    pub(crate) async fn start(&self, contender: Contender) -> anyhow::Result<Server> {
+        self.start_with(contender, &[]).await
+    }
+
+    /// Starts a server with more arguments.
+    pub(crate) async fn start_with(&self, contender: Contender, more: &[&str]) -> anyhow::Result<Server> {
+        fs::create_dir_all(&self.logs).with_context(|| format!("cannot make {}", self.logs.display()))?;
+        let own_program = std::env::current_exe()?;
+        let (program, arguments, says): (_, &[&str], _) = match contender {
+            Contender::Hub => (
+                &self.hub_program,
+                &["serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log-format", "json"],
+                "\"address\":\"",
+            ),
+            Contender::Nats => {
+                (&self.nats_program, &["--addr", "127.0.0.1", "--port", "-1"], "Listening for client connections on ")
+            }
+            Contender::Roofline => (&own_program, &["roofline", "--listen", "127.0.0.1:0"], "listening on "),
+        };
+        let launch = Launch {
+            program,
+            arguments: &[arguments, more].concat(),
+            core: self.server_core,
+            log: self.logs.join(format!("{}.log", contender.name())),
+            says,
+        };
+        launch.start().await
+    }
+
+    /// Puts a load on a fresh server. Any fault is an error.
+    pub(crate) async fn load(&self, contender: Contender, plan: &Plan) -> anyhow::Result<Run> {
+        let server = self.start(contender).await?;
+        match contender {
+            Contender::Hub => load(&hub(&server), &server, plan).await,
+            Contender::Nats => load(&NatsSide { address: server.address }, &server, plan).await,
+            Contender::Roofline => load(&RelaySide { address: server.address }, &server, plan).await,
+        }
+    }
+}
+
+/// The side of a hub that runs.
+pub(crate) fn hub(server: &Server) -> HubSide {
+    HubSide { target: Target { server: server.address.to_string() } }
+}
+
+/// Puts a load on a server that runs. Any fault is an error.
+pub(crate) async fn load<S: Side>(side: &S, server: &Server, plan: &Plan) -> anyhow::Result<Run> {
+    let meter = Meter::start(server)?;
+    let outcome = bench::run(side, plan, |_, _| {}).await?;
+    ensure!(outcome.faults.is_none(), "{:?} of {} events", outcome.faults, outcome.delivered);
+    ensure!(outcome.delivered > 0, "nothing was delivered");
+    Ok(Run { outcome, busy: meter.read(server)? })
+}
+
+/// What was used before a load.
+struct Meter {
+    begin: Instant,
+    server: Duration,
+    own: Duration,
+    machine: Duration,
+}
+
+impl Meter {
+    fn start(server: &Server) -> anyhow::Result<Self> {
+        Ok(Self {
+            begin: Instant::now(),
+            server: server.processor_time()?,
+            own: own_processor_time()?,
+            machine: machine_processor_time()?,
+        })
+    }
+
+    fn read(&self, server: &Server) -> anyhow::Result<Busy> {
+        let passed = self.begin.elapsed();
+        let percent = |time: Duration| time.as_secs_f64() * 100.0 / passed.as_secs_f64();
+        let served = server.processor_time()?.saturating_sub(self.server);
+        let own = own_processor_time()?.saturating_sub(self.own);
+        let others = machine_processor_time()?.saturating_sub(self.machine).saturating_sub(served + own);
+        Ok(Busy { server_percent: percent(served), load_percent: percent(own), others_percent: percent(others) })
+    }
+}
