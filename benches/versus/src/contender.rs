@@ -56,16 +56,16 @@ pub(crate) struct Ground {
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) outcome: Outcome,
-    pub(crate) busy: Busy,
+    pub(crate) busy: BusyPercent,
 }
 
 /// Processor time over time passed, in percent of one core, from connecting to the last event.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Busy {
-    pub(crate) server_percent: f64,
-    pub(crate) load_percent: f64,
+pub(crate) struct BusyPercent {
+    pub(crate) server: f64,
+    pub(crate) load: f64,
     /// What all other programs took from both, on all cores together.
-    pub(crate) others_percent: f64,
+    pub(crate) others: f64,
 }
 
 impl Ground {
@@ -112,7 +112,7 @@ impl Ground {
 
 /// The side of a hub that runs.
 pub(crate) fn hub(server: &Server) -> HubSide {
-    HubSide { target: Target { server: server.address.to_string() } }
+    HubSide { target: Target { server: server.address.to_string() }, subscription_per_filter: false }
 }
 
 /// Puts a load on a server that runs. Any fault is an error.
@@ -142,12 +142,12 @@ impl Meter {
         })
     }
 
-    fn read(&self, server: &Server) -> anyhow::Result<Busy> {
+    fn read(&self, server: &Server) -> anyhow::Result<BusyPercent> {
         let passed = self.begin.elapsed();
         let percent = |time: Duration| time.as_secs_f64() * 100.0 / passed.as_secs_f64();
         let served = server.processor_time()?.saturating_sub(self.server);
         let own = own_processor_time()?.saturating_sub(self.own);
         let others = machine_processor_time()?.saturating_sub(self.machine).saturating_sub(served + own);
-        Ok(Busy { server_percent: percent(served), load_percent: percent(own), others_percent: percent(others) })
+        Ok(BusyPercent { server: percent(served), load: percent(own), others: percent(others) })
     }
 }

@@ -9,7 +9,7 @@ use switchyard::bench::{
 };
 
 use crate::{
-    contender::{Busy, Contender, Ground},
+    contender::{BusyPercent, Contender, Ground},
     idle,
     report::{Report, Series, figure},
     stalled, subscriptions,
@@ -281,9 +281,6 @@ pub(crate) fn window(publishers: usize, payload_bytes: usize) -> Pace {
     Pace::Window(events.max(1) as u64)
 }
 
-fn busy_text(busy: Busy) -> String {
-    format!(
-        "server {:.0} % busy, load {:.0} %, others {:.0} %",
-        busy.server_percent, busy.load_percent, busy.others_percent
-    )
+fn busy_text(busy: BusyPercent) -> String {
+    format!("server {:.0} % busy, load {:.0} %, others {:.0} %", busy.server, busy.load, busy.others)
 }

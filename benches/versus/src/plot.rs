@@ -93,7 +93,8 @@ mod tests {
 
     #[test]
     fn axes_end_on_round_figures() {
-        assert_eq!([3.0, 11.0, 501.0, 1_000.0].map(round_up), [5.0, 20.0, 1_000.0, 1_000.0]);
+        let rounded = [3.0, 11.0, 501.0, 1_000.0].map(|value| figure(round_up(value)));
+        assert_eq!(rounded, ["5.000", "20.0", "1000", "1000"]);
     }
 
     #[test]

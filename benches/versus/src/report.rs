@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    contender::{Busy, Contender},
+    contender::{BusyPercent, Contender},
     machine::Machine,
 };
 
@@ -28,7 +28,7 @@ struct Row {
     unit: &'static str,
     /// One for each repetition, by contender.
     samples: [Vec<f64>; 3],
-    busy: [Vec<Busy>; 3],
+    busy: [Vec<BusyPercent>; 3],
 }
 
 /// How something grows.
@@ -71,7 +71,7 @@ impl Report {
         unit: &'static str,
         contender: Contender,
         value: f64,
-        busy: Option<Busy>,
+        busy: Option<BusyPercent>,
     ) {
         let known = self.rows.iter().position(|row| row.name == name && row.payload_bytes == payload_bytes);
         let at = known.unwrap_or_else(|| {
@@ -133,7 +133,7 @@ impl Row {
         Some((most - least) * 100.0 / median(samples)?)
     }
 
-    fn busy(&self, contender: Contender, of: impl Fn(&Busy) -> f64) -> Option<f64> {
+    fn busy(&self, contender: Contender, of: impl Fn(&BusyPercent) -> f64) -> Option<f64> {
         median(&self.busy[contender as usize].iter().map(of).collect::<Vec<_>>())
     }
 
@@ -147,9 +147,9 @@ impl Row {
         row["unit"] = json!(self.unit);
         row["spread"] = each(&|contender| json!(self.spread_percent(contender)));
         row["samples"] = each(&|contender| json!(self.samples[contender as usize]));
-        row["server_busy_percent"] = each(&|contender| json!(self.busy(contender, |busy| busy.server_percent)));
-        row["load_busy_percent"] = each(&|contender| json!(self.busy(contender, |busy| busy.load_percent)));
-        row["others_busy_percent"] = each(&|contender| json!(self.busy(contender, |busy| busy.others_percent)));
+        row["server_busy_percent"] = each(&|contender| json!(self.busy(contender, |busy| busy.server)));
+        row["load_busy_percent"] = each(&|contender| json!(self.busy(contender, |busy| busy.load)));
+        row["others_busy_percent"] = each(&|contender| json!(self.busy(contender, |busy| busy.others)));
         row
     }
 
@@ -169,9 +169,9 @@ impl Row {
             texts.join("/")
         };
         let spread = all(&|contender| self.spread_percent(contender));
-        let server = all(&|contender| self.busy(contender, |busy| busy.server_percent));
-        let load = all(&|contender| self.busy(contender, |busy| busy.load_percent));
-        let others = all(&|contender| self.busy(contender, |busy| busy.others_percent));
+        let server = all(&|contender| self.busy(contender, |busy| busy.server));
+        let load = all(&|contender| self.busy(contender, |busy| busy.load));
+        let others = all(&|contender| self.busy(contender, |busy| busy.others));
         writeln!(table, " {spread:>14} {server:>14} {load:>14} {others:>14}").ok();
     }
 }

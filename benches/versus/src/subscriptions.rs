@@ -89,7 +89,7 @@ impl Client {
         let send = async {
             for number in from..until {
                 let spec = SubscriptionSpec { filters: vec![topic(number)], ..Default::default() };
-                let subscribe = Subscribe { subscription_id: number as i64 + 1, spec: Some(spec) };
+                let subscribe = Subscribe { subscription_id: number.cast_signed() + 1, spec: Some(spec) };
                 let command = Some(Command::Subscribe(subscribe));
                 commands.send(SessionRequest { request_id: 1, command }).await.context("the session ended")?;
             }
@@ -177,7 +177,7 @@ impl Ledger {
     fn check(&mut self, subscription_id: i64, data: &[u8]) -> anyhow::Result<()> {
         let count = data.first_chunk().map(|count| u64::from_be_bytes(*count)).context("an event was damaged")?;
         ensure!(data == payload(count), "an event was damaged");
-        let belongs = self.subscription(count) as i64 + 1;
+        let belongs = self.subscription(count).cast_signed() + 1;
         ensure!(subscription_id == belongs, "an event for {belongs} came to {subscription_id}");
         let (word, bit) = ((count / 64) as usize, 1 << (count % 64));
         if self.seen.len() <= word {
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn what_arrives_wrongly_is_seen() {
         let mut ledger = Ledger { subscriptions: 1_000, ..Ledger::default() };
-        let at = |ledger: &Ledger, count| ledger.subscription(count) as i64 + 1;
+        let at = |ledger: &Ledger, count| ledger.subscription(count).cast_signed() + 1;
         let (first, second) = (at(&ledger, 0), at(&ledger, 100));
         ledger.check(first, &payload(0)).unwrap();
         ledger.check(second, &payload(100)).unwrap();
