@@ -56,16 +56,21 @@ pub(crate) struct Ground {
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) outcome: Outcome,
-    pub(crate) busy: BusyPercent,
+    pub(crate) cost: Cost,
 }
 
-/// Processor time over time passed, in percent of one core, from connecting to the last event.
+/// The processor time of a load, from connecting to the last event. Unlike a rate it means something, too, on a machine
+/// that has other things to do.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct BusyPercent {
-    pub(crate) server: f64,
-    pub(crate) load: f64,
+pub(crate) struct Cost {
+    /// Over time passed.
+    pub(crate) server_percent: f64,
+    pub(crate) load_percent: f64,
     /// What all other programs took from both, on all cores together.
-    pub(crate) others: f64,
+    pub(crate) others_percent: f64,
+    /// For each delivery.
+    pub(crate) server_ns: f64,
+    pub(crate) load_ns: f64,
 }
 
 impl Ground {
@@ -121,7 +126,8 @@ pub(crate) async fn load<S: Side>(side: &S, server: &Server, plan: &Plan) -> any
     let outcome = bench::run(side, plan, |_, _| {}).await?;
     ensure!(outcome.faults.is_none(), "{:?} of {} events", outcome.faults, outcome.delivered);
     ensure!(outcome.delivered > 0, "nothing was delivered");
-    Ok(Run { outcome, busy: meter.read(server)? })
+    let cost = meter.read(server, outcome.delivered)?;
+    Ok(Run { outcome, cost })
 }
 
 /// What was used before a load.
@@ -142,12 +148,19 @@ impl Meter {
         })
     }
 
-    fn read(&self, server: &Server) -> anyhow::Result<BusyPercent> {
+    fn read(&self, server: &Server, deliveries: u64) -> anyhow::Result<Cost> {
         let passed = self.begin.elapsed();
         let percent = |time: Duration| time.as_secs_f64() * 100.0 / passed.as_secs_f64();
         let served = server.processor_time()?.saturating_sub(self.server);
         let own = own_processor_time()?.saturating_sub(self.own);
         let others = machine_processor_time()?.saturating_sub(self.machine).saturating_sub(served + own);
-        Ok(BusyPercent { server: percent(served), load: percent(own), others: percent(others) })
+        let each_ns = |time: Duration| time.as_secs_f64() * 1e9 / deliveries as f64;
+        Ok(Cost {
+            server_percent: percent(served),
+            load_percent: percent(own),
+            others_percent: percent(others),
+            server_ns: each_ns(served),
+            load_ns: each_ns(own),
+        })
     }
 }

@@ -9,7 +9,7 @@ use switchyard::bench::{
 };
 
 use crate::{
-    contender::{BusyPercent, Contender, Ground},
+    contender::{Contender, Cost, Ground},
     idle,
     report::{Report, Series, figure},
     stalled, subscriptions,
@@ -103,9 +103,9 @@ impl Contest {
                 let what = format!("{name}, {} B, {}, run {repetition}", plan.payload_bytes, contender.name());
                 let Some(run) = self.passed(&what, result) else { continue };
                 let rate = run.outcome.delivered_per_second;
-                self.tell(&format!("{what}: {} deliveries/s, {}", figure(rate), busy_text(run.busy)));
+                self.tell(&format!("{what}: {} deliveries/s, {}", figure(rate), cost_text(run.cost)));
                 let payload_bytes = Some(plan.payload_bytes);
-                self.report.add(name, payload_bytes, "deliveries/s", contender, rate, Some(run.busy));
+                self.report.add(name, payload_bytes, "deliveries/s", contender, rate, Some(run.cost));
             }
         }
     }
@@ -128,9 +128,9 @@ impl Contest {
                     ("latency_10k_p999", latency.p999_us),
                 ];
                 let [p50, p99, p999] = found.map(|(_, micros)| figure(micros));
-                self.tell(&format!("{what}: p50 {p50} us, p99 {p99} us, p99.9 {p999} us, {}", busy_text(run.busy)));
+                self.tell(&format!("{what}: p50 {p50} us, p99 {p99} us, p99.9 {p999} us, {}", cost_text(run.cost)));
                 for (name, micros) in found {
-                    self.report.add(name, Some(payload_bytes), "us", contender, micros, Some(run.busy));
+                    self.report.add(name, Some(payload_bytes), "us", contender, micros, Some(run.cost));
                 }
             }
         }
@@ -234,7 +234,7 @@ impl Contest {
                     let result = stalled::measure(&self.ground, contender, stalled, self.times).await;
                     let Some(run) = self.passed(&what, result) else { continue };
                     *rate = run.outcome.delivered_per_second;
-                    self.tell(&format!("{what}: {} deliveries/s, {}", figure(*rate), busy_text(run.busy)));
+                    self.tell(&format!("{what}: {} deliveries/s, {}", figure(*rate), cost_text(run.cost)));
                 }
                 let [without, with] = rates;
                 if without > 0.0 && with > 0.0 {
@@ -267,7 +267,7 @@ impl Contest {
                 let result = self.ground.load(contender, &plan).await;
                 let Some(run) = self.passed(&what, result) else { continue };
                 let rate = run.outcome.delivered_per_second;
-                self.tell(&format!("{what}: {} deliveries/s, {}", figure(rate), busy_text(run.busy)));
+                self.tell(&format!("{what}: {} deliveries/s, {}", figure(rate), cost_text(run.cost)));
                 series.add(contender.name(), subscribers as f64, rate);
             }
         }
@@ -281,6 +281,9 @@ pub(crate) fn window(publishers: usize, payload_bytes: usize) -> Pace {
     Pace::Window(events.max(1) as u64)
 }
 
-fn busy_text(busy: BusyPercent) -> String {
-    format!("server {:.0} % busy, load {:.0} %, others {:.0} %", busy.server, busy.load, busy.others)
+fn cost_text(cost: Cost) -> String {
+    format!(
+        "server {:.0} % busy, {:.0} ns each, load {:.0} %, {:.0} ns each, others {:.0} %",
+        cost.server_percent, cost.server_ns, cost.load_percent, cost.load_ns, cost.others_percent
+    )
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    contender::{BusyPercent, Contender},
+    contender::{Contender, Cost},
     machine::Machine,
 };
 
@@ -28,7 +28,7 @@ struct Row {
     unit: &'static str,
     /// One for each repetition, by contender.
     samples: [Vec<f64>; 3],
-    busy: [Vec<BusyPercent>; 3],
+    costs: [Vec<Cost>; 3],
 }
 
 /// How something grows.
@@ -71,17 +71,17 @@ impl Report {
         unit: &'static str,
         contender: Contender,
         value: f64,
-        busy: Option<BusyPercent>,
+        cost: Option<Cost>,
     ) {
         let known = self.rows.iter().position(|row| row.name == name && row.payload_bytes == payload_bytes);
         let at = known.unwrap_or_else(|| {
-            let (samples, busy) = Default::default();
-            self.rows.push(Row { name, payload_bytes, unit, samples, busy });
+            let (samples, costs) = Default::default();
+            self.rows.push(Row { name, payload_bytes, unit, samples, costs });
             self.rows.len() - 1
         });
         let row = &mut self.rows[at];
         row.samples[contender as usize].push(value);
-        row.busy[contender as usize].extend(busy);
+        row.costs[contender as usize].extend(cost);
     }
 
     /// All of it.
@@ -97,7 +97,19 @@ impl Report {
     /// The rows, to be read.
     pub(crate) fn to_table(&self) -> String {
         let mut table = String::new();
-        let columns = ["hub", "nats", "roofline", "hub/nats", "hub/roof", "spread %", "server %", "load %", "others %"];
+        let columns = [
+            "hub",
+            "nats",
+            "roofline",
+            "hub/nats",
+            "hub/roof",
+            "spread %",
+            "server %",
+            "load %",
+            "others %",
+            "server ns",
+            "load ns",
+        ];
         write!(table, "{:<26} {:>7} {:<15}", "row", "payload", "unit").ok();
         for (at, column) in columns.iter().enumerate() {
             let width = if at < 3 {
@@ -114,8 +126,9 @@ impl Report {
             row.write_line(&mut table);
         }
         table.push_str(
-            "\nspread is (max - min) / median; server and load are how busy their cores were, others what other\n\
-             programs took of both: above a few percent, the figures are of little worth; each for hub/nats/roofline\n",
+            "\nEach for hub/nats/roofline: spread is (max - min) / median; server and load are how busy their cores were,\n\
+             and processor time for each delivery; others is what other programs took of both cores: above a few\n\
+             percent the rates and times are of little worth.\n",
         );
         table
     }
@@ -133,8 +146,8 @@ impl Row {
         Some((most - least) * 100.0 / median(samples)?)
     }
 
-    fn busy(&self, contender: Contender, of: impl Fn(&BusyPercent) -> f64) -> Option<f64> {
-        median(&self.busy[contender as usize].iter().map(of).collect::<Vec<_>>())
+    fn cost(&self, contender: Contender, of: impl Fn(&Cost) -> f64) -> Option<f64> {
+        median(&self.costs[contender as usize].iter().map(of).collect::<Vec<_>>())
     }
 
     fn to_json(&self) -> Value {
@@ -147,9 +160,11 @@ impl Row {
         row["unit"] = json!(self.unit);
         row["spread"] = each(&|contender| json!(self.spread_percent(contender)));
         row["samples"] = each(&|contender| json!(self.samples[contender as usize]));
-        row["server_busy_percent"] = each(&|contender| json!(self.busy(contender, |busy| busy.server)));
-        row["load_busy_percent"] = each(&|contender| json!(self.busy(contender, |busy| busy.load)));
-        row["others_busy_percent"] = each(&|contender| json!(self.busy(contender, |busy| busy.others)));
+        row["server_busy_percent"] = each(&|contender| json!(self.cost(contender, |cost| cost.server_percent)));
+        row["load_busy_percent"] = each(&|contender| json!(self.cost(contender, |cost| cost.load_percent)));
+        row["others_busy_percent"] = each(&|contender| json!(self.cost(contender, |cost| cost.others_percent)));
+        row["server_ns_per_delivery"] = each(&|contender| json!(self.cost(contender, |cost| cost.server_ns)));
+        row["load_ns_per_delivery"] = each(&|contender| json!(self.cost(contender, |cost| cost.load_ns)));
         row
     }
 
@@ -169,10 +184,17 @@ impl Row {
             texts.join("/")
         };
         let spread = all(&|contender| self.spread_percent(contender));
-        let server = all(&|contender| self.busy(contender, |busy| busy.server));
-        let load = all(&|contender| self.busy(contender, |busy| busy.load));
-        let others = all(&|contender| self.busy(contender, |busy| busy.others));
-        writeln!(table, " {spread:>14} {server:>14} {load:>14} {others:>14}").ok();
+        write!(table, " {spread:>14}").ok();
+        for of in [
+            |cost: &Cost| cost.server_percent,
+            |cost| cost.load_percent,
+            |cost| cost.others_percent,
+            |cost| cost.server_ns,
+            |cost| cost.load_ns,
+        ] {
+            write!(table, " {:>14}", all(&|contender| self.cost(contender, of))).ok();
+        }
+        table.push('\n');
     }
 }
 
@@ -203,7 +225,7 @@ mod tests {
     use super::*;
 
     fn row(samples: [Vec<f64>; 3]) -> Row {
-        Row { name: "row", payload_bytes: Some(128), unit: "deliveries/s", samples, busy: Default::default() }
+        Row { name: "row", payload_bytes: Some(128), unit: "deliveries/s", samples, costs: Default::default() }
     }
 
     #[test]
