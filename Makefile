@@ -38,10 +38,10 @@ lint: tools ## check formatting, lints, the protos and the manifests
 fmt: ## format the Rust code
 	cargo fmt
 
+# Built one after the other: together, the hub would get dependencies with features that only the comparison needs.
 .PHONY: bench
 bench: ## measure hub, NATS and bare tonic side by side: 12 minutes in which the machine should do nothing else
 	scripts/install-bench-tools.sh
-	# One after the other: built together, the hub would get dependencies with features only the comparison needs.
 	cargo build --release --locked
 	cargo build --release --locked --package switchyard-versus
 	target/release/switchyard-versus $(BENCH_FLAGS)

@@ -125,17 +125,17 @@ impl Bench {
             warm_up: Duration::from_secs_f64(self.warm_up.max(0.0)),
             measure: Duration::from_secs_f64(self.seconds.max(0.1)),
         };
-        let window = workload::window(self.payload);
+        let window = |publishers| workload::window(self.payload, publishers);
         match self.workload {
             Workload::FanOut { subscribers } | Workload::Stalled { subscribers } => {
-                workload::fan(1, subscribers, self.payload, window, times)
+                workload::fan(1, subscribers, self.payload, window(1), times)
             }
-            Workload::FanIn { publishers } => workload::fan(publishers, 1, self.payload, window, times),
+            Workload::FanIn { publishers } => workload::fan(publishers, 1, self.payload, window(publishers), times),
             Workload::Topics { topics, subscribers } => workload::topics(topics, subscribers, self.payload, times),
             Workload::Latency { rate } => workload::fan(1, 1, self.payload, Pace::Rate(rate), times),
             Workload::Subscriptions { count } => workload::many(count, self.payload, times),
             // Has no plan: nothing is published.
-            Workload::Idle { .. } => workload::fan(0, 0, self.payload, window, times),
+            Workload::Idle { .. } => workload::fan(0, 0, self.payload, window(1), times),
         }
     }
 

@@ -5,10 +5,13 @@ use std::{sync::Arc, time::Duration};
 use super::load::{Pace, Plan};
 use crate::model::{Filter, Token};
 
-/// Publishers keep this many events undelivered, each.
+/// All publishers together keep this many events undelivered,
 pub const WINDOW_EVENTS: u64 = 4096;
-/// Or as many as hold this many bytes.
-const WINDOW_BYTES: usize = 8 * 1024 * 1024;
+/// or as many as hold this many bytes: less than a subscription's queue, or the hub would have to drop what the load
+/// itself keeps back.
+const WINDOW_BYTES: usize = 2 * 1024 * 1024;
+/// What an event is on the wire besides its payload, about.
+const EVENT_BYTES: usize = 64;
 /// How often topics are chosen before the choice begins again.
 const CHOICES: usize = 65_536;
 
@@ -21,9 +24,10 @@ pub struct Times {
     pub measure: Duration,
 }
 
-/// The window for payloads of a size.
-pub fn window(payload_bytes: usize) -> Pace {
-    Pace::Window(WINDOW_EVENTS.min((WINDOW_BYTES / payload_bytes.max(1)) as u64).max(16))
+/// The window of each of `publishers` for payloads of a size.
+pub fn window(payload_bytes: usize, publishers: usize) -> Pace {
+    let events = WINDOW_EVENTS.min((WINDOW_BYTES / (payload_bytes + EVENT_BYTES)) as u64);
+    Pace::Window((events / publishers.max(1) as u64).max(1))
 }
 
 /// `publishers` to one topic each, all of which `subscribers` want.
@@ -53,7 +57,7 @@ pub fn many(count: usize, payload_bytes: usize, times: Times) -> Plan {
         choose: (0..CHOICES).map(|_| random.usize(..count) as u32).collect(),
         topics,
         payload_bytes,
-        pace: window(payload_bytes),
+        pace: window(payload_bytes, 1),
         warm_up: times.warm_up,
         measure: times.measure,
     }
@@ -83,7 +87,7 @@ pub fn topics(count: usize, subscribers: usize, payload_bytes: usize, times: Tim
         topics,
         deliveries,
         payload_bytes,
-        pace: window(payload_bytes),
+        pace: window(payload_bytes, 1),
         warm_up: times.warm_up,
         measure: times.measure,
     }

@@ -17,10 +17,6 @@ use crate::{
 
 const USUAL_PAYLOAD_BYTES: usize = 128;
 const PAYLOADS_BYTES: [usize; 4] = [16, 128, 1_024, 16_384];
-/// What may be undelivered at a time for each subscriber, of all publishers together. Less than any contender lets wait
-/// for one before it drops something: the hub's `sessions.queue_bytes` is 4 MiB, and its bookkeeping counts, too.
-const WINDOW_EVENTS: usize = 4_096;
-const WINDOW_BYTES: usize = 2 * 1024 * 1024;
 const LATENCY_RATE: u64 = 10_000;
 /// The topics and subscribers of `wildcard_zipf`.
 const ZIPF_TOPICS: usize = 10_000;
@@ -53,7 +49,7 @@ impl Contest {
         self.fan("fanout_1_100", 1, 100, USUAL_PAYLOAD_BYTES).await;
         self.fan("fanin_10_1", 10, 1, USUAL_PAYLOAD_BYTES).await;
         let zipf = Plan {
-            pace: window(1, USUAL_PAYLOAD_BYTES),
+            pace: workload::window(USUAL_PAYLOAD_BYTES, 1),
             ..workload::topics(ZIPF_TOPICS, ZIPF_SUBSCRIBERS, USUAL_PAYLOAD_BYTES, self.times)
         };
         // Bare tonic knows no topics.
@@ -88,7 +84,7 @@ impl Contest {
     }
 
     async fn fan(&mut self, name: &'static str, publishers: usize, subscribers: usize, payload_bytes: usize) {
-        let window = window(publishers, payload_bytes);
+        let window = workload::window(payload_bytes, publishers);
         let plan = workload::fan(publishers, subscribers, payload_bytes, window, self.times);
         self.throughput(name, &plan, &Contender::ALL).await;
     }
@@ -259,7 +255,7 @@ impl Contest {
         };
         let measure = self.times.measure.min(Duration::from_secs(2));
         for subscribers in SUBSCRIBER_STEPS {
-            let window = window(1, USUAL_PAYLOAD_BYTES);
+            let window = workload::window(USUAL_PAYLOAD_BYTES, 1);
             let times = Times { measure, ..self.times };
             let plan = workload::fan(1, subscribers, USUAL_PAYLOAD_BYTES, window, times);
             for contender in Contender::ALL {
@@ -273,12 +269,6 @@ impl Contest {
         }
         self.report.series.push(series);
     }
-}
-
-/// The window of one of so many publishers.
-pub(crate) fn window(publishers: usize, payload_bytes: usize) -> Pace {
-    let events = WINDOW_EVENTS.min(WINDOW_BYTES / payload_bytes) / publishers;
-    Pace::Window(events.max(1) as u64)
 }
 
 fn cost_text(cost: Cost) -> String {

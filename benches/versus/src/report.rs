@@ -97,28 +97,10 @@ impl Report {
     /// The rows, to be read.
     pub(crate) fn to_table(&self) -> String {
         let mut table = String::new();
-        let columns = [
-            "hub",
-            "nats",
-            "roofline",
-            "hub/nats",
-            "hub/roof",
-            "spread %",
-            "server %",
-            "load %",
-            "others %",
-            "server ns",
-            "load ns",
-        ];
         write!(table, "{:<26} {:>7} {:<15}", "row", "payload", "unit").ok();
-        for (at, column) in columns.iter().enumerate() {
-            let width = if at < 3 {
-                11
-            } else if at < 5 {
-                9
-            } else {
-                14
-            };
+        let widths = [("hub", 11), ("nats", 11), ("roofline", 11), ("hub/nats", 9), ("hub/roof", 9)];
+        let of_each = ["spread %", "server %", "load %", "others %", "server ns", "load ns"].map(|name| (name, 14));
+        for (column, width) in widths.into_iter().chain(of_each) {
             write!(table, " {column:>width$}").ok();
         }
         table.push('\n');
@@ -185,13 +167,14 @@ impl Row {
         };
         let spread = all(&|contender| self.spread_percent(contender));
         write!(table, " {spread:>14}").ok();
-        for of in [
-            |cost: &Cost| cost.server_percent,
+        let costs: [fn(&Cost) -> f64; 5] = [
+            |cost| cost.server_percent,
             |cost| cost.load_percent,
             |cost| cost.others_percent,
             |cost| cost.server_ns,
             |cost| cost.load_ns,
-        ] {
+        ];
+        for of in costs {
             write!(table, " {:>14}", all(&|contender| self.cost(contender, of))).ok();
         }
         table.push('\n');

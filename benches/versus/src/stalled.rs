@@ -7,7 +7,6 @@ use switchyard::bench::{
 
 use crate::{
     contender::{Contender, Ground, Run, hub, load},
-    contest::window,
     nats::NatsSide,
 };
 
@@ -19,7 +18,7 @@ const PAYLOAD_BYTES: usize = 128;
 /// those for the tenth is between it and its server.
 pub(crate) async fn measure(ground: &Ground, contender: Contender, stalled: bool, times: Times) -> anyhow::Result<Run> {
     // The plan does not know the tenth, so that nobody waits for it.
-    let plan = workload::fan(1, HEALTHY, PAYLOAD_BYTES, window(1, PAYLOAD_BYTES), times);
+    let plan = workload::fan(1, HEALTHY, PAYLOAD_BYTES, workload::window(PAYLOAD_BYTES, 1), times);
     let server = ground.start(contender).await?;
     let filter = plan.topics[0].to_string();
     match contender {
