@@ -31,6 +31,7 @@ test: lint ## check and test everything, installing what it needs
 lint: tools ## check formatting, lints, the protos and the manifests
 	cargo fmt --check
 	cargo clippy --locked --all-targets --features tools-tests -- -D warnings
+	cargo clippy --locked --package switchyard-versus -- -D warnings
 	.tools/bin/buf lint
 	scripts/check-k8s.sh
 

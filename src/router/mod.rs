@@ -25,6 +25,8 @@ use table::{Entry, Table};
 const RUN_EVENTS: usize = 256;
 /// or as many as bring at least this many matches.
 const RUN_MATCHES: usize = 1024;
+/// After so many offers, a millisecond or two, a publish lets others work.
+const PAUSE_OFFERS: usize = 16_384;
 /// A publisher keeps memory for this many matches.
 const KEEP_MATCHES: usize = 2048;
 /// So many members of a group are asked at most whether they would serve an event at once.
@@ -49,6 +51,23 @@ struct Match {
     outbox: u32,
     event: u32,
     key: SubscriptionKey,
+}
+
+/// How much a publish has done since others could work. Not after every run: the longer subscribers are left asleep, the
+/// more each gets at a time.
+#[derive(Debug, Default)]
+struct Work {
+    offers: usize,
+}
+
+impl Work {
+    async fn done(&mut self, offers: usize) {
+        self.offers += offers;
+        if self.offers >= PAUSE_OFFERS {
+            self.offers = 0;
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 /// A group's candidates for one event: a range of [`Scratch::members`], and who is asked first.
@@ -162,17 +181,14 @@ impl Router {
     pub async fn publish(&self, events: &[Arc<Event>], scratch: &mut Scratch) {
         scratch.matched.clear();
         scratch.matched.resize(events.len(), 0);
-        let mut next = 0;
+        let (mut next, mut work) = (0, Work::default());
         while next < events.len() {
             next = self.find(events, next, scratch);
             scratch.sort();
             self.resolve(scratch);
-            self.deliver(events, scratch).await;
-            self.draw(events, scratch).await;
+            self.deliver(events, scratch, &mut work).await;
+            self.draw(events, scratch, &mut work).await;
             scratch.outboxes.clear();
-            if next < events.len() {
-                tokio::task::yield_now().await;
-            }
         }
         scratch.shrink();
     }
@@ -225,9 +241,8 @@ impl Router {
         outboxes.dedup_by_key(|(id, _)| *id);
     }
 
-    async fn deliver(&self, events: &[Arc<Event>], scratch: &mut Scratch) {
+    async fn deliver(&self, events: &[Arc<Event>], scratch: &mut Scratch, work: &mut Work) {
         let Scratch { matches, outboxes, matched, .. } = scratch;
-        let mut since_pause = 0;
         for of_one in matches.chunk_by(|a, b| a.outbox == b.outbox) {
             let Some(outbox) = outbox_of(outboxes, of_one[0].outbox) else { continue };
             for some in of_one.chunks(RUN_MATCHES) {
@@ -237,31 +252,27 @@ impl Router {
                 });
                 let closed = outbox.offer(offers, |event| matched[event] += 1);
                 self.forget(OutboxId(of_one[0].outbox), &closed);
-                since_pause += some.len();
-                if since_pause >= RUN_MATCHES {
-                    since_pause = 0;
-                    tokio::task::yield_now().await;
-                }
+                work.done(some.len()).await;
             }
         }
     }
 
     /// Gives each event to one member of each of its groups: to the next in turn that would be served at once, or,
     /// where none of those asked would, to the next in turn.
-    async fn draw(&self, events: &[Arc<Event>], scratch: &mut Scratch) {
+    async fn draw(&self, events: &[Arc<Event>], scratch: &mut Scratch, work: &mut Work) {
         let Scratch { members, draws, outboxes, matched, .. } = scratch;
-        let mut since_pause = 0;
         for draw in draws.iter() {
             let event = &events[draw.event as usize];
             let candidates = &members[draw.members.clone()];
             let in_turn = || candidates[draw.first..].iter().chain(&candidates[..draw.first]).map(|(_, _, m)| m);
+            let mut asked = 0;
             let served = in_turn().take(ASK_AT_MOST).any(|member| {
-                since_pause += 1;
+                asked += 1;
                 outbox_of(outboxes, member.outbox).is_some_and(|outbox| outbox.offer_if_served(member.key, event))
             });
             let taken = served
                 || in_turn().any(|member| {
-                    since_pause += 1;
+                    asked += 1;
                     let Some(outbox) = outbox_of(outboxes, member.outbox) else { return false };
                     let mut taken = false;
                     let closed = outbox.offer(std::iter::once((member.key, event, ())), |()| taken = true);
@@ -269,10 +280,7 @@ impl Router {
                     taken
                 });
             matched[draw.event as usize] += u64::from(taken);
-            if since_pause >= RUN_MATCHES {
-                since_pause = 0;
-                tokio::task::yield_now().await;
-            }
+            work.done(asked).await;
         }
     }
 

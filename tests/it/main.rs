@@ -11,6 +11,7 @@
 
 mod abuse;
 mod bad_input;
+mod bench;
 mod cli;
 mod drain;
 mod errors;
