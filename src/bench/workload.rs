@@ -6,7 +6,7 @@ use super::load::{Pace, Plan};
 use crate::model::{Filter, Token};
 
 /// All publishers together keep this many events undelivered,
-pub const WINDOW_EVENTS: u64 = 4096;
+const WINDOW_EVENTS: u64 = 4096;
 /// or as many as hold this many bytes: less than a subscription's queue, or the hub would have to drop what the load
 /// itself keeps back.
 const WINDOW_BYTES: usize = 2 * 1024 * 1024;

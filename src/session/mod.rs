@@ -117,11 +117,7 @@ impl Session {
         let (request_id, place) = (request.request_id, request.place);
         let first = std::mem::replace(&mut self.first, false);
         let done = match request.command {
-            Ok(Command::Publish { events }) => {
-                self.publish(request_id, events).await;
-                Ok(())
-            }
-            Ok(command) => self.command(request_id, first, command),
+            Ok(command) => self.command(request_id, first, command).await,
             Err(error) => Err(error),
         };
         if let Err(error) = done {
@@ -130,7 +126,7 @@ impl Session {
         }
     }
 
-    fn command(&mut self, request_id: i64, first: bool, command: Command) -> Result<(), CommandError> {
+    async fn command(&mut self, request_id: i64, first: bool, command: Command) -> Result<(), CommandError> {
         match command {
             Command::Hello { client_name, heartbeat_interval } => self.hello(first, &client_name, heartbeat_interval),
             Command::Subscribe { subscription_id, wish } => self.subscribe(request_id, subscription_id, wish),
@@ -148,8 +144,10 @@ impl Session {
                     needs: "a subscription with acknowledgements, and this one has none",
                 })
             }
-            // Applied by `apply`: it alone takes longer than a moment.
-            Command::Publish { .. } => Ok(()),
+            Command::Publish { events } => {
+                self.publish(request_id, events).await;
+                Ok(())
+            }
             Command::Ping { nonce } => {
                 self.reply(request_id, Frame::Pong(nonce));
                 Ok(())
