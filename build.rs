@@ -1,18 +1,24 @@
 //! Makes the Rust forms of `proto/` with protox, so that no protoc is needed on the machine.
 //!
-//! Two forms are made of the same contract:
-//! - `client`: messages and tonic clients as any user would generate them; `cli/`, `bench/` and the tests use them.
+//! Three forms are made of the same contract:
+//! - `client`: messages and tonic clients as any user would generate them; `cli/` and the tests use them.
 //! - `wire`: what the hub itself decodes and encodes. In it the events inside a publish and inside a delivery are plain
 //!   `bytes`. On the wire a nested message and a bytes field are the same thing, so the hub can validate an event once,
 //!   keep the fields it does not know, and share the encoded form with every subscriber (docs/adr/0002).
+//! - `load`: a tonic client whose publishes and deliveries are plain `bytes`, for `bench/`: a load that decoded every field
+//!   of every event would measure its own client.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 use prost_types::{FileDescriptorSet, field_descriptor_proto::Type};
 
-/// Fields that the hub passes on without decoding: (message, field).
-const OPAQUE_FIELDS: [(&str, &str); 2] = [("PublishRequest", "events"), ("Events", "events")];
+/// Names of fields: (message, field).
+type Fields = &'static [(&'static str, &'static str)];
+/// Fields that the hub passes on without decoding.
+const OPAQUE_TO_HUB: Fields = &[("PublishRequest", "events"), ("Events", "events")];
+/// Fields that a load writes and reads by itself.
+const OPAQUE_TO_LOAD: Fields = &[("SessionRequest", "publish"), ("SessionResponse", "events")];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -30,8 +36,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     // tonic-health has the health client.
     let mut files = contract.clone();
     files.file.retain(|file| file.package() != "grpc.health.v1");
+    generate(&out.join("load"), with_opaque(files.clone(), OPAQUE_TO_LOAD)?, true)?;
     generate(&out.join("client"), files, true)?;
-    generate(&out.join("wire"), with_opaque_events(contract)?, false)
+    // The hub serves the paths of its services by hand.
+    let mut files = contract;
+    files.file.iter_mut().filter(|f| f.package() == "switchyard.v1").for_each(|file| file.service.clear());
+    generate(&out.join("wire"), with_opaque(files, OPAQUE_TO_HUB)?, false)
 }
 
 fn generate(dir: &PathBuf, files: FileDescriptorSet, client: bool) -> Result<(), Box<dyn Error>> {
@@ -49,23 +59,20 @@ fn generate(dir: &PathBuf, files: FileDescriptorSet, client: bool) -> Result<(),
     Ok(())
 }
 
-/// The same contract with `OPAQUE_FIELDS` as bytes and without `HubService`, whose paths the hub serves by hand.
-fn with_opaque_events(mut set: FileDescriptorSet) -> Result<FileDescriptorSet, Box<dyn Error>> {
+/// The same contract with some fields as bytes.
+fn with_opaque(mut set: FileDescriptorSet, fields: Fields) -> Result<FileDescriptorSet, Box<dyn Error>> {
     let mut changed = 0;
-    for file in set.file.iter_mut().filter(|f| f.package() == "switchyard.v1") {
-        file.service.clear();
-        for message in &mut file.message_type {
-            let name = message.name().to_owned();
-            for field in &mut message.field {
-                if OPAQUE_FIELDS.contains(&(name.as_str(), field.name())) {
-                    field.set_type(Type::Bytes);
-                    field.type_name = None;
-                    changed += 1;
-                }
+    for message in set.file.iter_mut().filter(|f| f.package() == "switchyard.v1").flat_map(|f| &mut f.message_type) {
+        let name = message.name().to_owned();
+        for field in &mut message.field {
+            if fields.contains(&(name.as_str(), field.name())) {
+                field.set_type(Type::Bytes);
+                field.type_name = None;
+                changed += 1;
             }
         }
     }
-    if changed != OPAQUE_FIELDS.len() {
+    if changed != fields.len() {
         return Err("an opaque field of build.rs is no longer in the contract".into());
     }
     // A round trip proves that the changed descriptors are still well formed.

@@ -6,3 +6,9 @@
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/client/switchyard.v1.rs"));
 }
+
+/// `switchyard.v1` as a load speaks it: publishes and deliveries are bytes (see build.rs).
+#[allow(clippy::all, clippy::pedantic, missing_docs)]
+pub mod load {
+    include!(concat!(env!("OUT_DIR"), "/load/switchyard.v1.rs"));
+}

@@ -1,17 +1,19 @@
-//! The hub as a side: the generated client and nothing else.
+//! The hub as a side: a generated client whose events are bytes, and nothing else.
 
 use anyhow::{Context, bail};
-use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Streaming, transport::Channel};
 
-use super::side::{Outgoing, Publish, Receive, Side};
+use super::{
+    opaque,
+    side::{Check, Outgoing, Publish, Receive, Side},
+};
 use crate::{
     client::Target,
-    proto::v1::{
-        Event, PublishRequest, SessionRequest, SessionResponse, Subscribe, SubscriptionSpec, event::Payload,
-        hub_service_client::HubServiceClient, session_request::Command, session_response::Frame,
+    proto::load::{
+        SessionRequest, SessionResponse, Subscribe, SubscriptionSpec, hub_service_client::HubServiceClient,
+        session_request::Command, session_response::Frame,
     },
 };
 
@@ -101,29 +103,18 @@ impl Side for HubSide {
 
 impl Publish for HubPublisher {
     async fn publish(&mut self, batch: &mut Vec<Outgoing>) -> anyhow::Result<()> {
-        let event = |outgoing: Outgoing| Event {
-            topic: outgoing.topic.as_ref().to_owned(),
-            payload: Some(Payload::Data(outgoing.payload)),
-            ..Event::default()
-        };
-        let events = batch.drain(..).map(event).collect();
-        let publish = Command::Publish(PublishRequest { events, precondition: None });
+        let publish = Command::Publish(opaque::publish(batch));
+        batch.clear();
         self.commands.send(SessionRequest { request_id: 0, command: Some(publish) }).await.context("the session ended")
     }
 }
 
 impl Receive for HubSubscriber {
-    async fn receive(&mut self, payloads: &mut Vec<Bytes>) -> anyhow::Result<()> {
+    async fn receive(&mut self, check: &mut impl Check) -> anyhow::Result<()> {
         loop {
             match self.frames.next().await.context("the session ended")??.frame {
                 Some(Frame::Events(events)) => {
-                    for event in events.events.into_iter().filter_map(|received| received.event) {
-                        match event.payload {
-                            Some(Payload::Data(data)) => payloads.push(data),
-                            other => bail!("not a payload of this load: {other:?}"),
-                        }
-                    }
-                    return Ok(());
+                    return opaque::each_delivered(&events, check).context("an `events` frame does not decode");
                 }
                 Some(Frame::Heartbeat(_)) => {}
                 other => bail!("not expected in a load: {other:?}"),

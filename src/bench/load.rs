@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     record::{Expectation, Faults, HEADER_BYTES, Record, TICK_NS},
-    side::{Outgoing, Publish, Receive, Side},
+    side::{Check, Outgoing, Publish, Receive, Side},
 };
 
 /// After the last event is sent, all must have arrived within this time, or they are lost.
@@ -313,35 +313,67 @@ async fn receive<R: Receive>(
     plan: Arc<Plan>,
     shared: Arc<Shared>,
 ) -> anyhow::Result<(Faults, Histogram<u64>)> {
-    let mut expectation = Expectation::new(plan.publishers, plan.topics.len());
-    let mut latencies = histogram();
-    let mut payloads = Vec::new();
-    let mut arrived = vec![0_u64; plan.publishers];
-    let timed = matches!(plan.pace, Pace::Rate(_));
+    let mut audit = Audit::new(&plan, &shared);
     loop {
         tokio::select! {
             biased;
-            received = subscriber.receive(&mut payloads) => received?,
-            () = shared.finished.cancelled() => return Ok((expectation.faults, latencies)),
+            received = subscriber.receive(&mut audit) => received?,
+            () = shared.finished.cancelled() => return Ok((audit.expectation.faults, audit.latencies)),
         }
-        let now = shared.ticks() as u32;
-        let count = timed && shared.counting.load(Relaxed);
-        shared.delivered.fetch_add(payloads.len() as u64, Relaxed);
-        for payload in payloads.drain(..) {
-            let Some(record) = expectation.check(&payload) else { continue };
-            arrived[record.publisher as usize] += 1;
-            if count {
-                let latency = u64::from(now.wrapping_sub(record.intended)) * TICK_NS;
-                latencies.saturating_record(latency);
-            }
+        audit.settle(&shared);
+    }
+}
+
+/// What one subscriber finds.
+struct Audit<'a> {
+    shared: &'a Shared,
+    timed: bool,
+    expectation: Expectation,
+    latencies: Histogram<u64>,
+    /// Since the last settlement: all that came, and of each publisher those that are whole.
+    delivered: u64,
+    arrived: Vec<u64>,
+    /// When the first of them came, in ticks.
+    now: Option<u32>,
+}
+
+impl<'a> Audit<'a> {
+    fn new(plan: &Plan, shared: &'a Shared) -> Self {
+        Self {
+            shared,
+            timed: matches!(plan.pace, Pace::Rate(_)),
+            expectation: Expectation::new(plan.publishers, plan.topics.len()),
+            latencies: histogram(),
+            delivered: 0,
+            arrived: vec![0; plan.publishers],
+            now: None,
         }
-        for (publisher, arrived) in arrived.iter_mut().enumerate().filter(|(_, arrived)| **arrived > 0) {
+    }
+
+    /// Tells the publishers what has arrived.
+    fn settle(&mut self, shared: &Shared) {
+        shared.delivered.fetch_add(std::mem::take(&mut self.delivered), Relaxed);
+        self.now = None;
+        for (publisher, arrived) in self.arrived.iter_mut().enumerate().filter(|(_, arrived)| **arrived > 0) {
             // Never below zero, even when events are repeated.
             let arrived = std::mem::take(arrived);
             shared.outstanding[publisher]
                 .fetch_update(Relaxed, Relaxed, |owed| Some(owed.saturating_sub(arrived)))
                 .ok();
             shared.arrived[publisher].notify_one();
+        }
+    }
+}
+
+impl Check for Audit<'_> {
+    fn check(&mut self, payload: &[u8]) {
+        self.delivered += 1;
+        let Some(record) = self.expectation.check(payload) else { return };
+        self.arrived[record.publisher as usize] += 1;
+        if self.timed && self.shared.counting.load(Relaxed) {
+            let now = *self.now.get_or_insert_with(|| self.shared.ticks() as u32);
+            let latency = u64::from(now.wrapping_sub(record.intended)) * TICK_NS;
+            self.latencies.saturating_record(latency);
         }
     }
 }

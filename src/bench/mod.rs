@@ -7,6 +7,7 @@
 mod command;
 mod hub;
 mod load;
+pub mod opaque;
 mod record;
 mod side;
 pub mod workload;
@@ -15,4 +16,4 @@ pub use command::Bench;
 pub use hub::HubSide;
 pub use load::{Latency, Outcome, Pace, Plan, run};
 pub use record::Faults;
-pub use side::{Outgoing, Publish, Receive, Side};
+pub use side::{Check, Outgoing, Publish, Receive, Side};

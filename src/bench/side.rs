@@ -27,8 +27,14 @@ pub trait Publish: Send + 'static {
 
 /// Receives events.
 pub trait Receive: Send + 'static {
-    /// Waits for at least one event and adds the payloads of all that are there.
-    fn receive(&mut self, payloads: &mut Vec<Bytes>) -> impl Future<Output = anyhow::Result<()>> + Send;
+    /// Waits for at least one event and shows the payloads of all that are there, in order.
+    fn receive(&mut self, check: &mut impl Check) -> impl Future<Output = anyhow::Result<()>> + Send;
+}
+
+/// Sees payloads as they arrive.
+pub trait Check: Send {
+    /// The next one.
+    fn check(&mut self, payload: &[u8]);
 }
 
 /// One event to send.

@@ -15,7 +15,7 @@ use anyhow::{Context, bail, ensure};
 use async_nats::{Client, ConnectOptions, Message, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use switchyard::bench::{Outgoing, Publish, Receive, Side};
+use switchyard::bench::{Check, Outgoing, Publish, Receive, Side};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -24,7 +24,7 @@ use tokio::{
 
 /// As much as the client can be told to read at a time.
 const READ_BUFFER_BYTES: u16 = u16::MAX;
-/// At most this many messages are taken before they are checked; publishers wait for the check.
+/// At most this many messages are taken before publishers hear of them.
 const MOST_TOGETHER: usize = 1024;
 /// The first lines of a server are shorter.
 const MOST_GREETING_BYTES: usize = 16 * 1024;
@@ -131,25 +131,27 @@ impl Publish for NatsPublisher {
 }
 
 impl Receive for NatsSubscriber {
-    async fn receive(&mut self, payloads: &mut Vec<Bytes>) -> anyhow::Result<()> {
+    async fn receive(&mut self, check: &mut impl Check) -> anyhow::Result<()> {
         // Tokio would stop at 128 messages, however many there are.
-        unconstrained(std::future::poll_fn(|context| self.poll_receive(context, payloads))).await
+        unconstrained(std::future::poll_fn(|context| self.poll_receive(context, check))).await
     }
 }
 
 impl NatsSubscriber {
     /// Takes what is there.
-    fn poll_receive(&mut self, context: &mut TaskContext<'_>, payloads: &mut Vec<Bytes>) -> Poll<anyhow::Result<()>> {
-        while payloads.len() < MOST_TOGETHER {
+    fn poll_receive(&mut self, context: &mut TaskContext<'_>, check: &mut impl Check) -> Poll<anyhow::Result<()>> {
+        let mut taken = 0;
+        while taken < MOST_TOGETHER {
             match self.messages.poll_next_unpin(context) {
                 Poll::Ready(Some((at, message))) => {
                     let earlier = self.overlapping.iter().take(at);
                     if !earlier.into_iter().any(|filter| matches(filter, &message.subject)) {
-                        payloads.push(message.payload);
+                        check.check(&message.payload);
+                        taken += 1;
                     }
                 }
                 Poll::Ready(None) => return Poll::Ready(Err(anyhow::anyhow!("the NATS client gave up"))),
-                Poll::Pending if payloads.is_empty() => return Poll::Pending,
+                Poll::Pending if taken == 0 => return Poll::Pending,
                 Poll::Pending => break,
             }
         }

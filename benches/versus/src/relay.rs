@@ -1,6 +1,7 @@
 //! The roofline: what tonic can carry when nothing is done but to carry it. Publishers send batches, and each batch goes
-//! to every subscriber through a bounded channel. Messages are decoded and encoded as for any user of tonic; there are
-//! no topics, no filters, no queues that overflow, and nobody is isolated from anybody.
+//! to every subscriber through a bounded channel. The server decodes and encodes messages as any user of tonic does, and
+//! its load treats them as that of the hub does: as bytes. There are no topics, no filters, no queues that overflow, and
+//! nobody is isolated from anybody.
 
 use std::{
     convert::Infallible,
@@ -10,13 +11,13 @@ use std::{
     task::{Context as TaskContext, Poll},
 };
 
-use anyhow::{Context, bail};
-use bytes::Bytes;
+use anyhow::Context;
+use bytes::{Buf, BufMut, Bytes};
 use futures_util::{Stream, stream};
 use switchyard::{
-    bench::{Outgoing, Publish, Receive, Side},
+    bench::{Check, Outgoing, Publish, Receive, Side, opaque},
     client::Target,
-    proto::v1::{Event, PublishRequest, event::Payload},
+    proto::v1::PublishRequest,
 };
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_stream::{
@@ -26,6 +27,7 @@ use tokio_stream::{
 use tonic::{
     Request, Response, Status, Streaming,
     body::Body,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     server::{Grpc, NamedService, StreamingService},
     transport::{self, Channel},
 };
@@ -137,23 +139,23 @@ pub(crate) struct RelaySide {
 /// A stream that publishes.
 #[derive(Debug)]
 pub(crate) struct RelayPublisher {
-    batches: mpsc::Sender<PublishRequest>,
-    _answers: Streaming<PublishRequest>,
+    batches: mpsc::Sender<Bytes>,
+    _answers: Streaming<Bytes>,
 }
 
 /// A stream that subscribes.
 #[derive(Debug)]
 pub(crate) struct RelaySubscriber {
-    batches: Streaming<PublishRequest>,
+    batches: Streaming<Bytes>,
     /// Kept open, as on the hub's side.
-    _requests: mpsc::Sender<PublishRequest>,
+    _requests: mpsc::Sender<Bytes>,
 }
 
 impl RelaySide {
     async fn call(
         &self,
         role: &'static str,
-    ) -> anyhow::Result<(mpsc::Sender<PublishRequest>, Streaming<PublishRequest>)> {
+    ) -> anyhow::Result<(mpsc::Sender<Bytes>, Streaming<Bytes>)> {
         let target = Target { server: self.address.to_string() };
         let channel: Channel = target
             .channel_with(|endpoint| {
@@ -167,8 +169,7 @@ impl RelaySide {
         let (sender, receiver) = mpsc::channel(BATCHES_IN_FLIGHT);
         let mut request = Request::new(ReceiverStream::new(receiver));
         request.metadata_mut().insert(ROLE, tonic::metadata::MetadataValue::from_static(role));
-        let codec = ProstCodec::<PublishRequest, PublishRequest>::default();
-        let answer = grpc.streaming(request, http::uri::PathAndQuery::from_static(PATH), codec).await?;
+        let answer = grpc.streaming(request, http::uri::PathAndQuery::from_static(PATH), AsBytes).await?;
         Ok((sender, answer.into_inner()))
     }
 }
@@ -190,25 +191,53 @@ impl Side for RelaySide {
 
 impl Publish for RelayPublisher {
     async fn publish(&mut self, batch: &mut Vec<Outgoing>) -> anyhow::Result<()> {
-        let event = |outgoing: Outgoing| Event {
-            topic: outgoing.topic.as_ref().to_owned(),
-            payload: Some(Payload::Data(outgoing.payload)),
-            ..Event::default()
-        };
-        let events = batch.drain(..).map(event).collect();
-        self.batches.send(PublishRequest { events, precondition: None }).await.context("the relay hung up")
+        let publish = opaque::publish(batch);
+        batch.clear();
+        self.batches.send(publish).await.context("the relay hung up")
     }
 }
 
 impl Receive for RelaySubscriber {
-    async fn receive(&mut self, payloads: &mut Vec<Bytes>) -> anyhow::Result<()> {
+    async fn receive(&mut self, check: &mut impl Check) -> anyhow::Result<()> {
         let batch = self.batches.message().await?.context("the relay hung up")?;
-        for event in batch.events {
-            match event.payload {
-                Some(Payload::Data(data)) => payloads.push(data),
-                other => bail!("not a payload of this load: {other:?}"),
-            }
-        }
+        opaque::each_published(&batch, check).context("a batch does not decode")
+    }
+}
+
+/// Messages as they are on the wire.
+#[derive(Debug, Clone, Copy)]
+struct AsBytes;
+
+impl Codec for AsBytes {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for AsBytes {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.put(message);
         Ok(())
+    }
+}
+
+impl Decoder for AsBytes {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(message.copy_to_bytes(message.remaining())))
     }
 }

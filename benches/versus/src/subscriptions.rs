@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use switchyard::proto::v1::{
     Event, PublishRequest, SessionRequest, SessionResponse, Subscribe, SubscriptionSpec, event::Payload,
-    session_request::Command, session_response::Frame,
+    hub_service_client::HubServiceClient, session_request::Command, session_response::Frame,
 };
 use tokio::sync::mpsc;
-use tonic::Streaming;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Streaming, transport::Endpoint};
 
 use crate::{
     child::Server,
@@ -23,6 +24,10 @@ const MOST: &str = "sessions.max_subscriptions=1000000";
 const EVENTS_TOGETHER: u64 = 128;
 const WINDOW_EVENTS: u64 = 4096;
 const PAYLOAD_BYTES: usize = 128;
+/// What this program takes in before it has read it, in bytes.
+const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// So many commands may wait for the transport.
+const COMMANDS_IN_FLIGHT: usize = 4;
 /// Takes the steps through all subscriptions in an order that no cache can foresee: prime to every step.
 const STRIDE: u64 = 7_368_787;
 /// After the last event is sent, all must have arrived within this time.
@@ -53,8 +58,7 @@ struct Client {
 /// Goes through all steps on a fresh hub.
 pub(crate) async fn measure(ground: &Ground, time: Duration) -> anyhow::Result<Vec<Step>> {
     let server = ground.start_with(Contender::Hub, &["--set", MOST]).await?;
-    let (commands, frames) = hub(&server).session().await?;
-    let mut client = Client { commands, frames, subscriptions: 0 };
+    let mut client = Client::connect(&server).await?;
     // The buffers of a busy session are no part of what subscriptions cost.
     client.subscribe(1).await?;
     client.publish(&server, time.min(Duration::from_secs(1))).await?;
@@ -82,6 +86,16 @@ fn topic(number: u64) -> String {
 }
 
 impl Client {
+    async fn connect(server: &Server) -> anyhow::Result<Self> {
+        let windows = |endpoint: Endpoint| {
+            endpoint.initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(2 * WINDOW_BYTES)
+        };
+        let channel = hub(server).target.channel_with(windows).await?;
+        let (commands, receiver) = mpsc::channel(COMMANDS_IN_FLIGHT);
+        let frames = HubServiceClient::new(channel).session(ReceiverStream::new(receiver)).await.context("Session")?;
+        Ok(Self { commands, frames: frames.into_inner(), subscriptions: 0 })
+    }
+
     /// Adds subscriptions until there are so many.
     async fn subscribe(&mut self, until: u64) -> anyhow::Result<()> {
         let from = self.subscriptions;

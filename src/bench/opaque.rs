@@ -1,0 +1,122 @@
+//! Publishes and deliveries as bytes.
+//!
+//! A load that made an object of every event, with a string for each of its fields, would measure its own client. So
+//! publishes are written and deliveries are read here, field by field, as any client could. Pure.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_varint, encoded_len_varint, skip_field};
+
+use super::side::{Check, Outgoing};
+
+/// `PublishRequest.events`.
+const KEY_PUBLISHED: u8 = (1 << 3) | 2;
+/// `Event.topic` and `Event.data`.
+const KEY_TOPIC: u8 = (2 << 3) | 2;
+const KEY_DATA: u8 = (11 << 3) | 2;
+/// `Events.events`, `ReceivedEvent.event` and `Event.data`: the way to a payload that was delivered.
+const DELIVERED: [u32; 3] = [2, 1, 11];
+/// `PublishRequest.events` and `Event.data`: the way to one that was published.
+const PUBLISHED: [u32; 2] = [1, 11];
+
+/// A `PublishRequest` of events with a topic and a payload.
+pub fn publish(batch: &[Outgoing]) -> Bytes {
+    let field = |bytes: usize| 1 + encoded_len_varint(bytes as u64) + bytes;
+    let event = |outgoing: &Outgoing| field(outgoing.topic.len()) + field(outgoing.payload.len());
+    let mut out = BytesMut::with_capacity(batch.iter().map(|outgoing| field(event(outgoing))).sum());
+    let put = |out: &mut BytesMut, key: u8, bytes: usize| {
+        out.put_u8(key);
+        encode_varint(bytes as u64, out);
+    };
+    for outgoing in batch {
+        put(&mut out, KEY_PUBLISHED, event(outgoing));
+        put(&mut out, KEY_TOPIC, outgoing.topic.len());
+        out.extend_from_slice(outgoing.topic.as_bytes());
+        put(&mut out, KEY_DATA, outgoing.payload.len());
+        out.extend_from_slice(&outgoing.payload);
+    }
+    out.freeze()
+}
+
+/// Shows the payloads of an `Events`, in order. `None` when the bytes are none.
+pub fn each_delivered(events: &[u8], check: &mut impl Check) -> Option<()> {
+    each(events, &DELIVERED, check)
+}
+
+/// Shows the payloads of a `PublishRequest`, in order. `None` when the bytes are none.
+pub fn each_published(publish: &[u8], check: &mut impl Check) -> Option<()> {
+    each(publish, &PUBLISHED, check)
+}
+
+/// Shows every value that is found by following `way` from field to field. `None` when the bytes are no message.
+fn each(mut rest: &[u8], way: &[u32], check: &mut impl Check) -> Option<()> {
+    let Some((next, further)) = way.split_first() else {
+        check.check(rest);
+        return Some(());
+    };
+    while !rest.is_empty() {
+        let (tag, wire_type) = decode_key(&mut rest).ok()?;
+        if wire_type != WireType::LengthDelimited {
+            skip_field(wire_type, tag, &mut rest, DecodeContext::default()).ok()?;
+            continue;
+        }
+        let len = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
+        let (value, after) = rest.split_at_checked(len)?;
+        rest = after;
+        if tag == *next {
+            each(value, further, check)?;
+        }
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+    use crate::proto::v1::{Event, Events, PublishRequest, ReceivedEvent, event::Payload};
+
+    #[derive(Default)]
+    struct Seen(Vec<Vec<u8>>);
+
+    impl Check for Seen {
+        fn check(&mut self, payload: &[u8]) {
+            self.0.push(payload.to_vec());
+        }
+    }
+
+    fn event(topic: &str, payload: &[u8]) -> Event {
+        Event {
+            topic: topic.to_owned(),
+            payload: Some(Payload::Data(Bytes::copy_from_slice(payload))),
+            ..Event::default()
+        }
+    }
+
+    #[test]
+    fn what_a_load_publishes_is_what_the_contract_says() {
+        let long = vec![7; 300];
+        let batch = [("a.b", &b"one"[..]), ("c", &long)];
+        let outgoing = batch.map(|(topic, payload)| Outgoing {
+            topic: topic.into(),
+            payload: Bytes::copy_from_slice(payload),
+        });
+        let decoded = PublishRequest::decode(publish(&outgoing)).expect("a publish");
+        assert_eq!(decoded.events, batch.map(|(topic, payload)| event(topic, payload)));
+        let mut seen = Seen::default();
+        assert_eq!(each_published(&publish(&outgoing), &mut seen), Some(()));
+        assert_eq!(seen.0, batch.map(|(_, payload)| payload.to_vec()));
+    }
+
+    #[test]
+    fn a_load_sees_every_payload_in_order() {
+        let received = |payload: &[u8]| ReceivedEvent { event: Some(event("a", payload)), ..ReceivedEvent::default() };
+        let frame = Events { subscription_id: 3, events: vec![received(b"1"), received(b"22")], ..Events::default() };
+        let mut seen = Seen::default();
+        let mut bytes = frame.encode_to_vec();
+        assert_eq!(each_delivered(&bytes, &mut seen), Some(()));
+        assert_eq!(seen.0, [b"1".to_vec(), b"22".to_vec()]);
+        bytes.truncate(bytes.len() - 1);
+        assert_eq!(each_delivered(&bytes, &mut seen), None);
+    }
+}
