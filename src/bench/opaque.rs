@@ -4,7 +4,9 @@
 //! publishes are written and deliveries are read here, field by field, as any client could. Pure.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_varint, encoded_len_varint, skip_field};
+use prost::encoding::{
+    DecodeContext, WireType, decode_key, decode_varint, encode_varint, encoded_len_varint, skip_field,
+};
 
 use super::side::{Check, Outgoing};
 
@@ -97,10 +99,8 @@ mod tests {
     fn what_a_load_publishes_is_what_the_contract_says() {
         let long = vec![7; 300];
         let batch = [("a.b", &b"one"[..]), ("c", &long)];
-        let outgoing = batch.map(|(topic, payload)| Outgoing {
-            topic: topic.into(),
-            payload: Bytes::copy_from_slice(payload),
-        });
+        let outgoing =
+            batch.map(|(topic, payload)| Outgoing { topic: topic.into(), payload: Bytes::copy_from_slice(payload) });
         let decoded = PublishRequest::decode(publish(&outgoing)).expect("a publish");
         assert_eq!(decoded.events, batch.map(|(topic, payload)| event(topic, payload)));
         let mut seen = Seen::default();

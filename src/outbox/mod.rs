@@ -145,11 +145,12 @@ impl Outbox {
     /// router to forget.
     pub fn offer<'a, T>(
         &self,
-        offers: impl Iterator<Item = (SubscriptionKey, &'a Arc<Event>, T)>,
+        offers: impl Iterator<Item = (SubscriptionKey, &'a Arc<Event>, T)> + Clone,
         mut taken: impl FnMut(T),
     ) -> Vec<Closed> {
         let allowed = self.budget.allowed_bytes();
         self.with(|state| {
+            state.queues.fetch(offers.clone().map(|(key, ..)| key));
             for (key, event, tag) in offers {
                 if state.queues.offer(key, event, allowed) == Offer::Taken {
                     taken(tag);

@@ -14,17 +14,21 @@ mod trie;
 use std::sync::{Arc, PoisonError};
 
 use crossbeam_utils::sync::ShardedLock;
+use smallvec::SmallVec;
 
 use crate::{
-    model::{CommandError, Event, Filter, Group, filter_tokens},
+    model::{CommandError, Event, Filter, Group, Topic, filter_tokens},
     outbox::{Closed, Outbox, Route, SubscriptionKey},
 };
 use table::{Entry, Table};
+use trie::Descent;
 
 /// A publish is delivered in runs of at most this many events,
 const RUN_EVENTS: usize = 256;
 /// or as many as bring at least this many matches.
 const RUN_MATCHES: usize = 1024;
+/// So many events are looked up together.
+const EVENTS_TOGETHER: usize = 32;
 /// After so many offers, a millisecond or two, a publish lets others work.
 const PAUSE_OFFERS: usize = 16_384;
 /// A publisher keeps memory for this many matches.
@@ -85,6 +89,7 @@ pub struct Scratch {
     /// For [`order::by_outbox`].
     spare: Vec<Match>,
     counts: Vec<u32>,
+    descent: Descent,
     /// Matches in groups: (event, group, match).
     members: Vec<(u32, u32, Match)>,
     draws: Vec<Draw>,
@@ -110,6 +115,7 @@ impl Scratch {
         self.members.shrink_to(KEEP_MATCHES);
         self.draws.shrink_to(KEEP_MATCHES);
         self.outboxes.shrink_to(KEEP_MATCHES);
+        self.descent.shrink_to(KEEP_MATCHES);
     }
 }
 
@@ -195,15 +201,18 @@ impl Router {
 
     /// Matches the next run of events. Tells where the one after it begins.
     fn find(&self, events: &[Arc<Event>], from: usize, scratch: &mut Scratch) -> usize {
-        let Scratch { matches, members, .. } = scratch;
+        let Scratch { matches, members, descent, .. } = scratch;
         matches.clear();
         members.clear();
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let mut next = from;
         while next < events.len() && next - from < RUN_EVENTS && matches.len() + members.len() < RUN_MATCHES {
-            // A publish has fewer than 2^32 events: see `limits::MAX_PUBLISH_EVENTS`.
-            let event = next as u32;
-            table.matches(events[next].topic(), |entry| {
+            let some = &events[next..(next + EVENTS_TOGETHER).min(events.len())];
+            let topics: SmallVec<[Topic<'_>; EVENTS_TOGETHER]> = some.iter().map(|event| event.topic()).collect();
+            let known = matches.len();
+            table.matches(&topics, descent, |place, entry| {
+                // A publish has fewer than 2^32 events: see `limits::MAX_PUBLISH_EVENTS`.
+                let event = (next + place) as u32;
                 let found = Match { outbox: entry.outbox, event, key: entry.key };
                 if entry.in_group() {
                     members.push((event, entry.group, found));
@@ -211,7 +220,11 @@ impl Router {
                     matches.push(found);
                 }
             });
-            next += 1;
+            let new = &mut matches[known..];
+            if !new.is_sorted_by_key(|found| found.event) {
+                new.sort_by_key(|found| found.event);
+            }
+            next += some.len();
         }
         next
     }

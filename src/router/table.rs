@@ -11,7 +11,7 @@ use std::{
 
 use slab::Slab;
 
-use super::trie::Trie;
+use super::trie::{Descent, Trie};
 use crate::{
     model::{Filter, Group, Topic, filter_tokens},
     outbox::{Closed, Outbox, Route, SubscriptionKey},
@@ -151,8 +151,9 @@ impl Table {
         }
     }
 
-    /// Calls `found` for every match; a subscription with several matching filters comes several times.
-    pub(super) fn matches(&self, topic: Topic<'_>, mut found: impl FnMut(Entry)) {
-        self.trie.matches(topic, &mut found);
+    /// Calls `found` with the place of a topic and an entry for every match; a subscription with several matching
+    /// filters comes several times.
+    pub(super) fn matches(&self, topics: &[Topic<'_>], descent: &mut Descent, mut found: impl FnMut(usize, Entry)) {
+        self.trie.matches(topics, descent, &mut found);
     }
 }

@@ -112,7 +112,8 @@ impl Contest {
         }
         let payload_bytes = USUAL_PAYLOAD_BYTES;
         let plan = workload::fan(1, 1, payload_bytes, Pace::Rate(LATENCY_RATE), self.times);
-        for repetition in 1..=self.repetitions {
+        // The tail differs more from run to run than from one contender to another.
+        for repetition in 1..=2 * self.repetitions {
             for contender in Contender::ALL {
                 let result = self.ground.load(contender, &plan).await;
                 let what = format!("latency_10k, {}, run {repetition}", contender.name());

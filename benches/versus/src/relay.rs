@@ -152,10 +152,7 @@ pub(crate) struct RelaySubscriber {
 }
 
 impl RelaySide {
-    async fn call(
-        &self,
-        role: &'static str,
-    ) -> anyhow::Result<(mpsc::Sender<Bytes>, Streaming<Bytes>)> {
+    async fn call(&self, role: &'static str) -> anyhow::Result<(mpsc::Sender<Bytes>, Streaming<Bytes>)> {
         let target = Target { server: self.address.to_string() };
         let channel: Channel = target
             .channel_with(|endpoint| {
