@@ -27,7 +27,7 @@ use http_body_util::Full;
 use prost::Message;
 use switchyard::{
     grpc,
-    model::{Event, Filter, Overflow, Wish},
+    model::{Event, Filter, Overflow, Span, Spans, Wish},
     outbox::{Batch, Budget, Outbox, Route, SubscriptionKey},
     proto::v1 as client,
     readiness::Readiness,
@@ -61,8 +61,9 @@ fn finish<T>(future: impl Future<Output = T>) -> T {
 fn event(topic: &str) -> Arc<Event> {
     let mut encoded = topic.as_bytes().to_vec();
     encoded.resize(topic.len() + PAYLOAD_BYTES, 7);
-    let end = u32::try_from(topic.len()).expect("a short topic");
-    Arc::new(Event::new(encoded.into(), 0..end).expect("a topic"))
+    let len = u16::try_from(topic.len()).expect("a short topic");
+    let spans = Spans { topic: Span { start: 0, len }, ..Spans::default() };
+    Arc::new(Event::new(encoded.into(), spans, 0).expect("a topic"))
 }
 
 fn filter(text: &str) -> Filter {

@@ -5,6 +5,7 @@
 //! | room | owns | uses |
 //! |---|---|---|
 //! | [`model`] | the words as checked values: event, topic, filter, reasons, limits | nothing |
+//! | [`engine`] | streams: storing events, reading them again, what groups keep | model, tasks, telemetry |
 //! | [`outbox`] | what waits for one client: queues, credit, the fair writer | model, tasks |
 //! | [`router`] | who gets what: trie, groups, delivery | outbox, model |
 //! | [`session`] | one client: commands in, outbox out; all sessions of the hub | router, outbox, model, tasks, telemetry |
@@ -27,6 +28,7 @@ pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod engine;
 pub mod grpc;
 pub mod model;
 pub mod net;

@@ -4,7 +4,7 @@
 //! and the whole is copied once, out of the receive buffer, into a complete entry of an `events` frame: field
 //! `Events.events`, a `ReceivedEvent` with the event and `attempt` 1. Nothing is decoded into objects on the way.
 
-use std::{ops::Range, sync::Arc};
+use std::{num::NonZeroU64, ops::Range, sync::Arc};
 
 use prost::{
     Message,
@@ -12,7 +12,7 @@ use prost::{
 };
 
 use crate::model::{
-    Event, EventError, NameError, Topic,
+    Event, EventError, NameError, Span, Spans, Stamp, Topic,
     limits::{MAX_EVENT_ATTRIBUTES, MAX_EVENT_FIELD_BYTES},
 };
 
@@ -20,6 +20,14 @@ use crate::model::{
 const KEY_ENTRY: u8 = (2 << 3) | 2;
 /// `ReceivedEvent.event`, length-delimited.
 const KEY_EVENT: u8 = (1 << 3) | 2;
+/// `ReceivedEvent.stream`, length-delimited.
+const KEY_STREAM: u8 = (2 << 3) | 2;
+/// `ReceivedEvent.sequence`, a varint.
+const KEY_SEQUENCE: u8 = 3 << 3;
+/// `ReceivedEvent.append_time`, length-delimited.
+const KEY_APPEND_TIME: u8 = (4 << 3) | 2;
+/// `ReceivedEvent.last_failure`, length-delimited.
+const KEY_LAST_FAILURE: u8 = (6 << 3) | 2;
 /// `ReceivedEvent.attempt`, a varint.
 const KEY_ATTEMPT: u8 = 5 << 3;
 /// `Event.id`, length-delimited.
@@ -73,8 +81,26 @@ impl Hex {
 #[derive(Debug, Default)]
 struct Found {
     topic: Range<usize>,
-    has_id: bool,
+    key: Range<usize>,
+    id: Range<usize>,
+    source: Range<usize>,
+    ttl_ms: Option<NonZeroU64>,
     attributes: usize,
+}
+
+impl Found {
+    /// Where the fields stand when the event begins at `at`.
+    fn spans(&self, at: usize) -> Spans {
+        let span =
+            |range: &Range<usize>| Span { start: range.start as u32, len: range.len() as u16 }.shifted(at as i64);
+        Spans {
+            topic: span(&self.topic),
+            key: span(&self.key),
+            id: span(&self.id),
+            source: span(&self.source),
+            ttl_ms: self.ttl_ms,
+        }
+    }
 }
 
 /// Checks an encoded event and makes its shared form.
@@ -85,10 +111,10 @@ pub(super) fn accept(raw: &[u8], max_bytes: usize, ids: &mut EventIds) -> Result
     let found = walk(raw)?;
     Topic::parse(&raw[found.topic.clone()])?;
 
-    let number = (!found.has_id).then(|| ids.next());
+    let number = found.id.is_empty().then(|| ids.next());
     // A session's name is short: the id has fewer than 128 bytes, and its length is one byte.
     let id_bytes = number.as_ref().map_or(0, |number| ids.prefix.len() + number.as_bytes().len());
-    let event_bytes = raw.len() + if found.has_id { 0 } else { 2 + id_bytes };
+    let event_bytes = raw.len() + if number.is_some() { 2 + id_bytes } else { 0 };
     let received_bytes = 1 + varint_bytes(event_bytes) + event_bytes + 2;
     let mut entry = Vec::with_capacity(1 + varint_bytes(received_bytes) + received_bytes);
     entry.push(KEY_ENTRY);
@@ -106,10 +132,90 @@ pub(super) fn accept(raw: &[u8], max_bytes: usize, ids: &mut EventIds) -> Result
     entry.extend_from_slice(&[KEY_ATTEMPT, 1]);
     debug_assert_eq!(entry.len(), entry.capacity());
 
-    let topic = (at + found.topic.start) as u32..(at + found.topic.end) as u32;
-    let event = Event::new(entry.into_boxed_slice(), topic)
+    let event = Event::new(entry.into(), found.spans(at), 0)
         .ok_or(EventError::Field { field: "topic", problem: "cannot be found again" })?;
     Ok(Arc::new(event))
+}
+
+/// The stored form of an event, at the end of `out`: the entry as a subscriber of the stream gets it. See
+/// [`crate::model::Seal`].
+pub fn seal(event: &Event, stamp: &Stamp<'_>, out: &mut Vec<u8>) -> Spans {
+    let (at, body) = body(event);
+    let mut stamped = Vec::with_capacity(3 * 10 + stamp.stream.len());
+    stamped.push(KEY_STREAM);
+    encode_varint(stamp.stream.len() as u64, &mut stamped);
+    stamped.extend_from_slice(stamp.stream.as_bytes());
+    stamped.push(KEY_SEQUENCE);
+    encode_varint(stamp.sequence, &mut stamped);
+    let time = prost_types::Timestamp::from(stamp.time);
+    stamped.extend_from_slice(&[KEY_APPEND_TIME, time.encoded_len() as u8]);
+    time.encode_raw(&mut stamped);
+    stamped.extend_from_slice(&[KEY_ATTEMPT, 1]);
+    put_entry(event.spans(), at, body, &stamped, out)
+}
+
+/// A stored event as it is delivered once more.
+pub fn again(event: &Event, attempt: u32, last_failure: &str) -> Event {
+    let (at, body) = body(event);
+    let mut rest = &event.encoded()[at + body.len()..];
+    let mut stamped = Vec::with_capacity(rest.len() + 10 + last_failure.len());
+    // What the stream stamped stays, up to the number of the attempt, which is the last field of what a stream keeps.
+    while let [key, ..] = rest
+        && *key != KEY_ATTEMPT
+    {
+        let before = rest;
+        let skipped = decode_key(&mut rest)
+            .and_then(|(tag, wire_type)| skip_field(wire_type, tag, &mut rest, DecodeContext::default()));
+        if skipped.is_err() {
+            break;
+        }
+        stamped.extend_from_slice(&before[..before.len() - rest.len()]);
+    }
+    stamped.push(KEY_ATTEMPT);
+    encode_varint(attempt.into(), &mut stamped);
+    if !last_failure.is_empty() {
+        stamped.push(KEY_LAST_FAILURE);
+        encode_varint(last_failure.len() as u64, &mut stamped);
+        stamped.extend_from_slice(last_failure.as_bytes());
+    }
+    let mut entry = Vec::with_capacity(body.len() + stamped.len() + 4 * 5);
+    let spans = put_entry(event.spans(), at, body, &stamped, &mut entry);
+    // The spans were inside the old entry, so they are inside this one.
+    Event::new(entry.into(), spans, event.sequence()).unwrap_or_else(|| event.detached())
+}
+
+/// Where the publisher's event stands in the entry of an event, and its bytes.
+fn body(event: &Event) -> (usize, &[u8]) {
+    let entry = event.encoded();
+    let mut rest = entry;
+    // `accept` and `put_entry` make no other head: two keys of one byte, each with a length.
+    let mut len = 0;
+    for _ in 0..2 {
+        rest = rest.get(1..).unwrap_or_default();
+        len = decode_varint(&mut rest).unwrap_or_default() as usize;
+    }
+    (entry.len() - rest.len(), &rest[..len.min(rest.len())])
+}
+
+/// Puts an entry at the end of `out`: `body`, which stood at `at` where `spans` tell of, and the fields in `stamped`.
+fn put_entry(spans: &Spans, at: usize, body: &[u8], stamped: &[u8], out: &mut Vec<u8>) -> Spans {
+    let start = out.len();
+    let received_bytes = 1 + varint_bytes(body.len()) + body.len() + stamped.len();
+    out.reserve(1 + varint_bytes(received_bytes) + received_bytes);
+    out.push(KEY_ENTRY);
+    encode_varint(received_bytes as u64, out);
+    out.push(KEY_EVENT);
+    encode_varint(body.len() as u64, out);
+    let by = (out.len() - start) as i64 - at as i64;
+    out.extend_from_slice(body);
+    out.extend_from_slice(stamped);
+    Spans {
+        topic: spans.topic.shifted(by),
+        key: spans.key.shifted(by),
+        id: spans.id.shifted(by),
+        source: spans.source.shifted(by),
+        ttl_ms: spans.ttl_ms,
+    }
 }
 
 /// Walks the fields of an event. As in protobuf, of a field that comes twice the last one counts.
@@ -129,12 +235,13 @@ fn walk(raw: &[u8]) -> Result<Found, EventError> {
         }
         let value = take(&mut rest).ok_or(BROKEN)?;
         check(tag, value, &mut found)?;
+        let end = raw.len() - rest.len();
+        let range = end - value.len()..end;
         match tag {
-            1 => found.has_id = !value.is_empty(),
-            2 => {
-                let end = raw.len() - rest.len();
-                found.topic = end - value.len()..end;
-            }
+            1 => found.id = range,
+            2 => found.topic = range,
+            4 => found.source = range,
+            6 => found.key = range,
             _ => {}
         }
     }
@@ -164,7 +271,12 @@ fn check(tag: u32, value: &[u8], found: &mut Found) -> Result<(), EventError> {
             if is_pair_of_strings(value) { Ok(()) } else { refuse("is not a pair of strings") }
         }
         9 => match prost_types::Duration::decode(value) {
-            Ok(ttl) if ttl.seconds >= 0 && ttl.nanos >= 0 && (ttl.seconds, ttl.nanos) > (0, 0) => Ok(()),
+            Ok(ttl) if ttl.seconds >= 0 && ttl.nanos >= 0 && (ttl.seconds, ttl.nanos) > (0, 0) => {
+                let ms =
+                    ttl.seconds.cast_unsigned().saturating_mul(1000) + u64::from(ttl.nanos.cast_unsigned()) / 1_000_000;
+                found.ttl_ms = NonZeroU64::new(ms.max(1));
+                Ok(())
+            }
             _ => refuse("is not a positive duration"),
         },
         _ => Ok(()),
@@ -274,6 +386,56 @@ mod tests {
         let two = accept(&raw, 1024, &mut ids).expect("accepted");
         let id = |event: &Event| received(event).event.expect("an event").id;
         assert_eq!((id(&one).as_str(), id(&two).as_str()), ("s-1", "s-2"));
+    }
+
+    #[test]
+    fn what_the_hub_looks_at_is_found_again() {
+        let event = accepted(&sample().encode_to_vec()).expect("accepted");
+        let field = |event: &Event, span: Span| {
+            let start = span.start as usize;
+            String::from_utf8(event.encoded()[start..start + usize::from(span.len)].to_vec()).expect("text")
+        };
+        let fields = |event: &Event| {
+            let spans = *event.spans();
+            [spans.topic, spans.key, spans.id, spans.source].map(|span| field(event, span))
+        };
+        assert_eq!(fields(&event), ["a.b", "k", "7", "/s"]);
+        assert_eq!(event.spans().ttl_ms.map(NonZeroU64::get), Some(1000));
+        assert_eq!((event.key(), event.sequence()), (&b"k"[..], 0));
+
+        let stored = stored(&event);
+        assert_eq!((fields(&stored), stored.sequence()), (fields(&event), 300));
+        assert_eq!(stored.dedupe_key(), event.dedupe_key());
+        assert_eq!(fields(&again(&stored, 2, "no")), fields(&event));
+
+        let without = client::Event { id: String::new(), key: String::new(), ..sample() };
+        let without = accepted(&without.encode_to_vec()).expect("accepted");
+        assert_eq!((fields(&without), without.dedupe_key()), (["a.b", "", "", "/s"].map(String::from), None));
+    }
+
+    fn stored(event: &Event) -> Event {
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_millis(1_700_000_000_123);
+        let mut out = b"before".to_vec();
+        let spans = seal(event, &Stamp { stream: "orders", sequence: 300, time }, &mut out);
+        Event::new(out.split_off(6).into(), spans, 300).expect("spans inside")
+    }
+
+    #[test]
+    fn a_stored_event_says_where_it_is_kept_and_a_redelivery_why() {
+        let event = accepted(&sample().encode_to_vec()).expect("accepted");
+        let stored = stored(&event);
+        let first = client::ReceivedEvent {
+            event: Some(sample()),
+            stream: "orders".into(),
+            sequence: 300,
+            append_time: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 123_000_000 }),
+            attempt: 1,
+            last_failure: String::new(),
+        };
+        assert_eq!(received(&stored), first);
+        let second = client::ReceivedEvent { attempt: 200, last_failure: "no luck".into(), ..first.clone() };
+        assert_eq!(received(&again(&stored, 200, "no luck")), second);
+        assert_eq!(received(&again(&stored, 3, "")), client::ReceivedEvent { attempt: 3, ..first });
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod wire;
 
 use std::{convert::Infallible, sync::Arc};
 
+pub use event::{again, seal};
 use http::{Request, Response, StatusCode, Version};
 use tonic::{body::Body, service::Routes};
 use tower::ServiceExt;

@@ -1,6 +1,8 @@
 //! Every fixed limit of the hub, in one place. What an operator may change is in the options of the room it concerns,
 //! with these as defaults; `welcome` and docs/operations.md echo them.
 
+use std::time::Duration;
+
 /// The longest topic or filter, in bytes.
 pub const MAX_NAME_BYTES: usize = 256;
 /// The most tokens in a topic or filter.
@@ -16,6 +18,21 @@ pub const MAX_EVENT_ATTRIBUTES: usize = 64;
 pub const MAX_PUBLISH_EVENTS: i32 = 10_000;
 /// The largest frame from a client, in bytes.
 pub const MAX_FRAME_BYTES: usize = 4 * 1024 * 1024;
+
+/// The longest name of a stream, in bytes.
+pub const MAX_STREAM_NAME_BYTES: usize = 64;
+/// The most filters of one stream.
+pub const MAX_STREAM_FILTERS: usize = 256;
+/// The longest time for which a stream knows repetitions: a day.
+pub const MAX_DEDUPE_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
+/// The longest deadline or wait of a group: a day.
+pub const MAX_GROUP_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// The most steps in the backoff of a group.
+pub const MAX_BACKOFF_STEPS: usize = 32;
+/// The most events that the members of a group may hold without having acknowledged them.
+pub const MAX_UNACKED: u32 = 100_000;
+/// The largest stored state of a group, in bytes.
+pub const MAX_GROUP_STATE_BYTES: usize = 16 * 1024 * 1024;
 
 /// The most filters in one subscription.
 pub const MAX_FILTERS: i32 = 256;

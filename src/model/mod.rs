@@ -7,11 +7,16 @@ mod event;
 pub mod limits;
 mod reason;
 mod refusal;
+mod stream;
 mod subscription;
 mod topic;
 
-pub use event::Event;
+pub use event::{Event, Span, Spans};
 pub use reason::Reason;
 pub use refusal::{CommandError, End, EventError};
+pub use stream::{
+    Durability, GroupSettings, Seal, SettingError, Stamp, Storage, StreamName, StreamNameError, StreamSettings,
+    StreamState,
+};
 pub use subscription::{Grant, Group, GroupError, Overflow, Wish, filter_tokens};
 pub use topic::{Filter, FilterError, NameError, Token, Topic};

@@ -190,6 +190,38 @@ impl Filter {
             literal => Token::Literal(literal),
         })
     }
+
+    /// True when the pattern takes `topic`.
+    pub fn matches(&self, topic: Topic<'_>) -> bool {
+        if &*self.0 == ">" {
+            return true;
+        }
+        let mut rest = topic.tokens();
+        for token in self.0.as_bytes().split(|byte| *byte == b'.') {
+            match (token, rest.next()) {
+                (_, None) => return false,
+                (b">", Some(_)) => return true,
+                (b"*", Some(_)) => {}
+                (literal, Some(token)) if literal == token => {}
+                _ => return false,
+            }
+        }
+        rest.next().is_none()
+    }
+
+    /// True when some topic matches both patterns.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (mut ours, mut theirs) = (self.tokens(), other.tokens());
+        loop {
+            match (ours.next(), theirs.next()) {
+                (None, None) => return true,
+                (None, Some(_)) | (Some(_), None) => return false,
+                (Some(Token::Tail), Some(_)) | (Some(_), Some(Token::Tail)) => return true,
+                (Some(Token::Literal(one)), Some(Token::Literal(two))) if one != two => return false,
+                _ => {}
+            }
+        }
+    }
 }
 
 /// What a filter needs before its tokens are looked at: length, number of tokens, no empty token, UTF-8.
@@ -265,7 +297,46 @@ mod tests {
         check_filter("a.b c", Err(NameError::ForbiddenByte { offset: 3 }.into()));
     }
 
+    fn filter(text: &str) -> Filter {
+        Filter::parse(text.as_bytes()).expect("a filter")
+    }
+
+    #[test]
+    fn a_filter_takes_what_the_rules_say() {
+        let matches = |pattern: &str, topic: &str| filter(pattern).matches(Topic(topic.as_bytes()));
+        for (pattern, yes, no) in [
+            (">", &["a", "a.b"][..], &[][..]),
+            ("a.>", &["a.b", "a.b.c"], &["a", "b.a"]),
+            ("a.*", &["a.b"], &["a", "a.b.c", "b.a"]),
+            ("*.b", &["a.b"], &["b", "a.c", "a.b.b"]),
+            ("a.b", &["a.b"], &["a", "a.b.c", "a.bb"]),
+        ] {
+            assert!(yes.iter().all(|topic| matches(pattern, topic)), "{pattern}");
+            assert!(!no.iter().any(|topic| matches(pattern, topic)), "{pattern}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn filters_overlap_when_a_topic_matches_both(
+            one in "[ab*](\\.[ab*]){0,2}(\\.>)?",
+            two in "[ab*](\\.[ab*]){0,2}(\\.>)?",
+        ) {
+            // Over two tokens, and as long as the longer filter: enough to find a common topic when there is one.
+            let (one, two) = (filter(&one), filter(&two));
+            let mut topics: Vec<String> = vec!["a".into(), "b".into()];
+            let mut from = 0;
+            for _ in 0..4 {
+                let to = topics.len();
+                for at in from..to {
+                    topics.extend(["a", "b"].map(|token| format!("{}.{token}", topics[at])));
+                }
+                from = to;
+            }
+            let both = |topic: &String| [&one, &two].iter().all(|filter| filter.matches(Topic(topic.as_bytes())));
+            prop_assert_eq!(one.overlaps(&two), topics.iter().any(both));
+        }
+
         #[test]
         fn parsers_never_panic(bytes: Vec<u8>) {
             let _ = Topic::parse(&bytes);

@@ -14,7 +14,7 @@ use super::{
     queues::{Offer, Queues, SubscriptionKey, Turn},
     subscriber::Route,
 };
-use crate::model::{End, Event, Filter, Grant, Overflow, Wish};
+use crate::model::{End, Event, Filter, Grant, Overflow, Span, Spans, Wish};
 
 const LIMITS: SessionLimits = SessionLimits {
     max_event_bytes: 1 << 20,
@@ -32,7 +32,8 @@ fn event(number: u64, topic: usize, bytes: usize) -> Arc<Event> {
     let mut encoded = topic.clone().into_bytes();
     encoded.extend_from_slice(&number.to_be_bytes());
     encoded.resize(encoded.len().max(bytes), 0);
-    Arc::new(Event::new(encoded.into_boxed_slice(), 0..topic.len() as u32).expect("a topic"))
+    let spans = Spans { topic: Span { start: 0, len: topic.len() as u16 }, ..Spans::default() };
+    Arc::new(Event::new(encoded.into(), spans, 0).expect("a topic"))
 }
 
 fn number(event: &Event) -> u64 {

@@ -1,0 +1,233 @@
+//! What can go wrong with streams: one type per operation. `grpc/status.rs` alone turns these into statuses.
+
+use crate::model::{SettingError, StreamName};
+
+/// The store itself could not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// There is no room on the disk. It heals by itself once there is.
+    #[error("the disk has no room left for streams")]
+    Full,
+    /// The store failed, or is closed. Whether the operation happened is not known.
+    #[error("the store is not available")]
+    Unavailable,
+    /// What was read is not what was written.
+    #[error("the store is damaged: {what}")]
+    Corrupt {
+        /// Where, and what to do.
+        what: String,
+    },
+}
+
+/// Why an engine does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("{folder} is in use by another process")]
+    InUse {
+        /// The data directory.
+        folder: String,
+    },
+    /// It is damaged.
+    #[error("the store in {folder} is damaged: {what}. Restore it from a copy, or move it away to start with none")]
+    Corrupt {
+        /// The data directory.
+        folder: String,
+        /// Where.
+        what: String,
+    },
+    /// It was written by a newer hub.
+    #[error("the store in {folder} has format {found}, and this hub knows {known}")]
+    Format {
+        /// The data directory.
+        folder: String,
+        /// What it has.
+        found: u64,
+        /// What this hub knows.
+        known: u64,
+    },
+    /// The disk does not do what it is asked to.
+    #[error("cannot open the store in {folder}: {problem}")]
+    Io {
+        /// The data directory.
+        folder: String,
+        /// As the system says it.
+        problem: String,
+    },
+}
+
+/// Why a stream was not made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CreateError {
+    /// A setting is out of its range.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// There is one of that name.
+    #[error("stream {name} exists")]
+    Exists {
+        /// Its name.
+        name: StreamName,
+    },
+    /// A topic would be in two streams.
+    #[error("the filters overlap those of stream {with}")]
+    Overlap {
+        /// The other one.
+        with: StreamName,
+    },
+    /// The hub has as many streams as it may.
+    #[error("this hub has {limit} streams and may have no more")]
+    TooMany {
+        /// How many it may have.
+        limit: usize,
+    },
+    /// The store could not.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why the settings of a stream were not changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UpdateError {
+    /// There is no such stream.
+    #[error("there is no stream {name}")]
+    NotFound {
+        /// The name.
+        name: StreamName,
+    },
+    /// A setting is out of its range.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// A setting that stays as it was made.
+    #[error("{field} of a stream cannot be changed")]
+    Mismatch {
+        /// Which.
+        field: &'static str,
+    },
+    /// A topic would be in two streams.
+    #[error("the filters overlap those of stream {with}")]
+    Overlap {
+        /// The other one.
+        with: StreamName,
+    },
+    /// The store could not.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a stream was not deleted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeleteError {
+    /// There is no such stream.
+    #[error("there is no stream {name}")]
+    NotFound {
+        /// The name.
+        name: StreamName,
+    },
+    /// The store could not.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why nothing was purged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PurgeError {
+    /// The handle is no longer good.
+    #[error("the stream is gone")]
+    Closed,
+    /// The store could not.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why nothing was appended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The handle is no longer good.
+    #[error("the stream is gone")]
+    Closed,
+    /// The precondition does not hold.
+    #[error("the last sequence is {actual}")]
+    SequenceMismatch {
+        /// What it was compared with.
+        actual: u64,
+    },
+    /// A precondition on a topic, and events of more than one.
+    #[error("a precondition on a topic needs events of one topic")]
+    MixedTopics,
+    /// The stream keeps as many topics as it may.
+    #[error("the stream has {limit} topics and may have no more")]
+    TooManyTopics {
+        /// How many it may have.
+        limit: usize,
+    },
+    /// The append alone is larger than what may wait.
+    #[error("the events have {bytes} bytes together and may have {limit}")]
+    TooLarge {
+        /// What they have.
+        bytes: usize,
+        /// What they may have.
+        limit: usize,
+    },
+    /// The store could not.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why nothing was read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The handle is no longer good.
+    #[error("the stream is gone")]
+    Closed,
+    /// Events after that point are not kept any more.
+    #[error("the stream keeps {earliest} to {latest}")]
+    Lost {
+        /// The first sequence kept; `latest + 1` when none is.
+        earliest: u64,
+        /// The last visible.
+        latest: u64,
+    },
+    /// The store could not.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a group was not made, changed, deleted or saved.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GroupStoreError {
+    /// The handle of the stream is no longer good.
+    #[error("the stream is gone")]
+    Closed,
+    /// There is one of that name.
+    #[error("the group exists")]
+    Exists,
+    /// There is no such group.
+    #[error("there is no such group")]
+    NotFound,
+    /// A setting is out of its range.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// A stream for dead letters is gone.
+    #[error("there is no stream {name} for dead letters")]
+    DeadLetterStream {
+        /// Its name.
+        name: StreamName,
+    },
+    /// The stream has as many groups as it may.
+    #[error("the stream has {limit} groups and may have no more")]
+    TooMany {
+        /// How many it may have.
+        limit: usize,
+    },
+    /// The state, with its dead letters, is larger than it may be.
+    #[error("the state of the group has {bytes} bytes and may have {limit}")]
+    TooLarge {
+        /// What it has.
+        bytes: usize,
+        /// What it may have.
+        limit: usize,
+    },
+    /// The store could not.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

@@ -1,0 +1,167 @@
+//! Streams: storing events, reading them again, and what groups need to be kept.
+//!
+//! [`Engine`] and [`EventStream`] are the contract that everything above relies on; `conformance` checks it on every
+//! implementation. `embedded` keeps streams in one file on this machine. An engine knows no subscription, no session
+//! and no encoding: an event's stored form is made by the [`crate::model::Seal`] it is given.
+
+mod error;
+mod options;
+mod values;
+
+use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc, time::SystemTime};
+
+pub use error::{
+    AppendError, CreateError, DeleteError, GroupStoreError, OpenError, PurgeError, ReadError, StoreError, UpdateError,
+};
+pub use options::Options;
+use tokio::sync::watch;
+pub use values::{
+    Append, Appended, Chunk, DeadLetter, Health, MAX_SEQUENCES, Precondition, ReadLimits, Receipt, StoredGroup,
+};
+
+use crate::model::{Filter, Group, GroupSettings, StreamName, StreamSettings, StreamState, Topic};
+
+/// A future that can be sent, as object-safe traits need it.
+pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// All streams of a hub.
+///
+/// **Streams do not overlap.** A topic matches the filters of at most one stream; creating or updating a stream so that
+/// it would not be so is refused.
+///
+/// **Definitions are durable** when the call that changes them returns, for every kind of stream. A stream in memory
+/// is there again after a restart, empty and with a new epoch.
+///
+/// **Failing.** [`StoreError::Full`] heals by itself once there is room; reads go on meanwhile.
+/// [`StoreError::Unavailable`] and [`StoreError::Corrupt`] do not. An operation that failed may be called again: none
+/// leaves a half of itself behind. Dropping the future of an operation does not undo what has been queued.
+pub trait Engine: Debug + Send + Sync {
+    /// Makes a stream, which is empty. Fails when one has its name, even with the same settings.
+    fn create_stream(&self, settings: StreamSettings) -> Boxed<'_, Result<Arc<dyn EventStream>, CreateError>>;
+
+    /// Changes the settings of the stream with that name; all but `storage` may change. What tighter limits exclude is
+    /// gone when this returns. The handle stays good.
+    fn update_stream(&self, settings: StreamSettings) -> Boxed<'_, Result<Arc<dyn EventStream>, UpdateError>>;
+
+    /// Deletes a stream with its events and groups. Its handles answer NotFound or Closed from then on, and
+    /// [`EventStream::visible`] closes.
+    fn delete_stream<'a>(&'a self, name: &'a StreamName) -> Boxed<'a, Result<(), DeleteError>>;
+
+    /// The stream of that name. Takes no lock that is held for long.
+    fn stream(&self, name: &str) -> Option<Arc<dyn EventStream>>;
+
+    /// All streams, in the order of their names.
+    fn streams(&self) -> Vec<Arc<dyn EventStream>>;
+
+    /// The stream that stores the events of a topic. Called for every event published: one atomic load when the hub has
+    /// no stream, and otherwise no lock that publishers share.
+    fn stream_of(&self, topic: Topic<'_>) -> Option<Arc<dyn EventStream>>;
+
+    /// Secret bytes, made once and kept with the streams: what binds resume tokens to this store.
+    fn token_key(&self) -> [u8; 32];
+
+    /// Whether publishes to streams can succeed.
+    fn health(&self) -> Health;
+
+    /// Makes everything durable that was queued, for every kind of durability, and closes the store; all that comes later
+    /// answers Unavailable. Idempotent.
+    fn close(&self) -> Boxed<'_, Result<(), StoreError>>;
+}
+
+/// One stream: a handle that is shared, and cheap to clone.
+///
+/// **Order.** Sequences count from 1 without gaps in the order in which appends were queued; append times never go
+/// back. A sequence is never used twice in an epoch. The epoch of a handle never changes: a stream that lost its tail
+/// closes its handles as if it were deleted, and is found again by name with a new epoch.
+///
+/// **Visibility.** Readers see an event only once its append is durable as the stream promises, and before the append's
+/// receipt resolves. So a reader that follows [`Self::visible`] never sees what a crash takes back in a
+/// [`crate::model::Durability::Sync`] stream.
+///
+/// **Keeping.** An event is kept until a limit of the stream, a purge or its ttl ends it. Limits hold exactly for
+/// readers: nothing beyond them is ever read, though its bytes may stay on the disk for a while. A sequence that is
+/// not kept is never given to another event.
+///
+/// **Groups.** The engine keeps the settings and one opaque blob of state for each group, and nothing else of it.
+pub trait EventStream: Debug + Send + Sync {
+    /// Its name.
+    fn name(&self) -> &StreamName;
+
+    /// Its epoch, for as long as this handle is good.
+    fn epoch(&self) -> i64;
+
+    /// How it is set up.
+    fn settings(&self) -> Arc<StreamSettings>;
+
+    /// How far it has come.
+    fn state(&self) -> StreamState;
+
+    /// The last sequence that readers may see; 0 before the first. Closes when the handle is no longer good.
+    fn visible(&self) -> watch::Receiver<u64>;
+
+    /// Appends events in order. The future waits for room (back-pressure) and resolves once the append has its place in
+    /// the order; the [`Receipt`] it gives is a future of the results, which resolves once they are durable as the
+    /// stream promises. One result per event, in order.
+    ///
+    /// An event that is known as a repetition (same [`crate::model::Event::dedupe_key`] inside the window, in the same append
+    /// too) is not stored again: its result is `duplicate` with the sequence of the first.
+    ///
+    /// All or nothing, with a precondition or without. When every event is a repetition the precondition is not looked
+    /// at, so that trying again is safe.
+    fn append(&self, append: Append) -> Boxed<'_, Result<Receipt, AppendError>>;
+
+    /// What matches one of the filters (none: everything) in `(after, through]`, in order, where [`Chunk::through`] is
+    /// as far as this call looked: it goes past what does not match, what has expired and what is not kept, and reaches
+    /// `latest` when there is no more. Work is bounded, so a chunk may be empty and yet not reach `latest`.
+    ///
+    /// At least one event when any was found, however large. `after` below `earliest - 1` is [`ReadError::Lost`]; `after`
+    /// at or beyond `latest` gives an empty chunk through `after`. Never blocks the thread it is polled on.
+    fn read<'a>(
+        &'a self,
+        after: u64,
+        filters: &'a Arc<[Filter]>,
+        limits: ReadLimits,
+    ) -> Boxed<'a, Result<Chunk, ReadError>>;
+
+    /// The events of these sequences, ascending, without those that are not kept or not visible. At most
+    /// [`MAX_SEQUENCES`] are looked at.
+    fn get(&self, sequences: Vec<u64>) -> Boxed<'_, Result<Chunk, ReadError>>;
+
+    /// The first sequence that was appended at `time` or later; `latest + 1` when none was.
+    fn first_at(&self, time: SystemTime) -> Boxed<'_, Result<u64, ReadError>>;
+
+    /// For every topic that matches one of the filters (none: every topic) the sequence of its last event, unless that is
+    /// beyond `up_to`; ascending. Whoever then reads on after `up_to` has seen the last of every topic.
+    fn last_per_topic(&self, filters: &[Filter], up_to: u64) -> Vec<u64>;
+
+    /// The last event kept of a topic.
+    fn last_of(&self, topic: Topic<'_>) -> Option<u64>;
+
+    /// Deletes what matches `filter` (none: everything) up to a sequence, inclusive, and tells how many events that were.
+    /// Durable when it resolves. Sequences go on where they were.
+    fn purge(&self, up_to: u64, filter: Option<Filter>) -> Boxed<'_, Result<u64, PurgeError>>;
+
+    /// Every group with its settings and the last state saved, empty when none was; ordered by name.
+    fn groups(&self) -> Boxed<'_, Result<Vec<StoredGroup>, GroupStoreError>>;
+
+    /// Makes a group. Durable when it resolves.
+    fn create_group(&self, group: Group, settings: GroupSettings) -> Boxed<'_, Result<(), GroupStoreError>>;
+
+    /// Changes the settings of a group; its state stays. Durable when it resolves.
+    fn update_group(&self, group: Group, settings: GroupSettings) -> Boxed<'_, Result<(), GroupStoreError>>;
+
+    /// Deletes a group with its state. Durable when it resolves.
+    fn delete_group(&self, group: Group) -> Boxed<'_, Result<(), GroupStoreError>>;
+
+    /// Saves the state of a group and appends what it gives up to other streams, in one transaction: after a crash both are
+    /// there or none. Durable as the stream of the group promises when it resolves. Dead letters are never taken for
+    /// repetitions, and need not match the filters of their stream.
+    ///
+    /// Fails with [`GroupStoreError::DeadLetterStream`] when one of those streams is gone.
+    fn save_group(
+        &self,
+        group: Group,
+        state: bytes::Bytes,
+        dead_letters: Vec<DeadLetter>,
+    ) -> Boxed<'_, Result<(), GroupStoreError>>;
+}

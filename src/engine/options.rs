@@ -1,0 +1,105 @@
+//! What an operator may set about streams.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::limits::{MAX_FRAME_BYTES, MAX_TIME_MS};
+
+/// Limits and times of streams; in the file under `[engine]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Options {
+    /// The most streams of the hub.
+    pub max_streams: usize,
+    /// The most groups of one stream.
+    pub max_groups: usize,
+    /// The most topics that one stream keeps events of: each costs about a hundred bytes of memory.
+    pub max_topics: usize,
+    /// The most ids that one stream knows repetitions by; with more, the oldest are forgotten before the window ends.
+    pub max_dedupe_ids: usize,
+    /// The most bytes that wait to be stored; who publishes more waits.
+    pub max_queued_bytes: usize,
+    /// How much of the latest events is kept in memory for readers, in all streams together, in bytes.
+    pub tail_cache_bytes: usize,
+    /// How much of the store itself is kept in memory, in bytes.
+    pub store_cache_bytes: usize,
+    /// How many reads from the disk go on at a time.
+    pub readers: usize,
+    /// How often streams of durability INTERVAL are written to the disk, in milliseconds.
+    pub sync_interval_ms: u64,
+    /// How often limits by age are looked at when nothing is appended, in milliseconds.
+    pub sweep_interval_ms: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_streams: 1_000,
+            max_groups: 1_000,
+            max_topics: 1_000_000,
+            max_dedupe_ids: 1_000_000,
+            max_queued_bytes: 64 * 1024 * 1024,
+            tail_cache_bytes: 64 * 1024 * 1024,
+            store_cache_bytes: 128 * 1024 * 1024,
+            readers: 4,
+            sync_interval_ms: 100,
+            sweep_interval_ms: 1_000,
+        }
+    }
+}
+
+impl Options {
+    /// What is out of range, with its key and what it may be.
+    pub fn check(&self) -> Result<(), String> {
+        let rules = [
+            ("max_streams", self.max_streams, 1, 100_000),
+            ("max_groups", self.max_groups, 1, 100_000),
+            ("max_topics", self.max_topics, 1, 100_000_000),
+            ("max_dedupe_ids", self.max_dedupe_ids, 1, 100_000_000),
+            ("max_queued_bytes", self.max_queued_bytes, 4 * MAX_FRAME_BYTES, 4 * 1024 * 1024 * 1024),
+            ("tail_cache_bytes", self.tail_cache_bytes, 0, usize::MAX),
+            ("store_cache_bytes", self.store_cache_bytes, 8 * 1024 * 1024, usize::MAX),
+            ("readers", self.readers, 1, 256),
+        ];
+        for (key, value, least, most) in rules {
+            if value < least || value > most {
+                return Err(format!("engine.{key} is {value} and must be {least} to {most}"));
+            }
+        }
+        for (key, value) in [("sync_interval_ms", self.sync_interval_ms), ("sweep_interval_ms", self.sweep_interval_ms)]
+        {
+            if !(1..=MAX_TIME_MS).contains(&value) {
+                return Err(format!("engine.{key} is {value} and must be 1 to {MAX_TIME_MS}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// How often streams of durability INTERVAL are written to the disk.
+    pub fn sync_interval(&self) -> Duration {
+        Duration::from_millis(self.sync_interval_ms)
+    }
+
+    /// How often limits by age are looked at.
+    pub fn sweep_interval(&self) -> Duration {
+        Duration::from_millis(self.sweep_interval_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_checked_at_their_limits() {
+        assert_eq!(Options::default().check(), Ok(()));
+        let refused = |options: Options| options.check().is_err();
+        assert!(refused(Options { max_streams: 0, ..Options::default() }));
+        assert!(refused(Options { readers: 257, ..Options::default() }));
+        assert!(refused(Options { max_queued_bytes: 4 * MAX_FRAME_BYTES - 1, ..Options::default() }));
+        assert!(!refused(Options { max_queued_bytes: 4 * MAX_FRAME_BYTES, ..Options::default() }));
+        assert!(refused(Options { sync_interval_ms: 0, ..Options::default() }));
+        assert!(refused(Options { sweep_interval_ms: MAX_TIME_MS + 1, ..Options::default() }));
+    }
+}

@@ -1,0 +1,118 @@
+//! What goes into an engine and what comes out.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::{AppendError, StoreError};
+use crate::model::{Event, Group, GroupSettings, StreamName};
+
+/// The most sequences that are looked at in one call.
+pub const MAX_SEQUENCES: usize = 1_000;
+
+/// Events for one stream.
+#[derive(Debug)]
+pub struct Append {
+    /// At least one, in order.
+    pub events: Vec<Arc<Event>>,
+    /// What must hold for them to be appended.
+    pub precondition: Option<Precondition>,
+}
+
+/// What must hold for an append to happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precondition {
+    /// The last sequence given out in the stream; 0 before the first.
+    LastSequence(u64),
+    /// The last sequence kept of the topic that every event of the append has; 0 when none is.
+    LastTopicSequence(u64),
+}
+
+/// What became of one event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Its sequence; of the first one, for a repetition.
+    pub sequence: u64,
+    /// The epoch of the stream.
+    pub epoch: i64,
+    /// It was known already.
+    pub duplicate: bool,
+}
+
+/// The results of an append that has its place in the order: a future of them.
+#[derive(Debug)]
+pub struct Receipt(oneshot::Receiver<Result<Vec<Appended>, AppendError>>);
+
+impl Receipt {
+    /// A receipt, and where its results are to be sent.
+    pub fn new() -> (oneshot::Sender<Result<Vec<Appended>, AppendError>>, Self) {
+        let (sender, receiver) = oneshot::channel();
+        (sender, Self(receiver))
+    }
+}
+
+impl Future for Receipt {
+    type Output = Result<Vec<Appended>, AppendError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // Who was to answer is gone: whether the events are stored nobody knows.
+        Pin::new(&mut self.0).poll(context).map(|sent| sent.unwrap_or(Err(StoreError::Unavailable.into())))
+    }
+}
+
+/// How much one read gives.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadLimits {
+    /// At most so many events, at least 1.
+    pub events: usize,
+    /// No event is added once there are so many encoded bytes.
+    pub bytes: usize,
+}
+
+/// What one read found.
+#[derive(Debug, Default)]
+pub struct Chunk {
+    /// What matched, in order.
+    pub events: Vec<Arc<Event>>,
+    /// As far as this read looked.
+    pub through: u64,
+    /// The last sequence that was visible when it looked.
+    pub latest: u64,
+}
+
+/// An event that a group gives up.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// Where it goes.
+    pub stream: StreamName,
+    /// What is appended there.
+    pub event: Arc<Event>,
+}
+
+/// A group as the engine keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredGroup {
+    /// Its name.
+    pub group: Group,
+    /// How it is set up.
+    pub settings: GroupSettings,
+    /// What was saved last; empty when nothing was.
+    pub state: Bytes,
+}
+
+/// Whether publishes to streams can succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// They can.
+    Good,
+    /// There is no room; it heals by itself.
+    Full,
+    /// The store failed or is closed.
+    Unavailable,
+}
