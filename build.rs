@@ -2,9 +2,10 @@
 //!
 //! Two forms are made of the same contract:
 //! - `client`: messages and tonic clients as any user would generate them; `cli/`, `bench/` and the tests use them.
-//! - `wire`: what the hub itself decodes and encodes. In it the events inside a publish and inside a delivery are plain
-//!   `bytes`. On the wire a nested message and a bytes field are the same thing, so the hub can validate an event once,
-//!   keep the fields it does not know, and share the encoded form with every subscriber (docs/adr/0002).
+//! - `wire`: what the hub itself decodes and encodes, and the server side of the services. In it the events inside a
+//!   publish, a delivery and an answer are plain `bytes`. On the wire a nested message and a bytes field are the same
+//!   thing, so the hub can validate an event once, keep the fields it does not know, and share the encoded form with
+//!   every subscriber (docs/adr/0002).
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -12,7 +13,10 @@ use prost::Message as _;
 use prost_types::{FileDescriptorSet, field_descriptor_proto::Type};
 
 /// Fields that the hub passes on without decoding: (message, field).
-const OPAQUE_FIELDS: [(&str, &str); 2] = [("PublishRequest", "events"), ("Events", "events")];
+const OPAQUE_FIELDS: [(&str, &str); 4] =
+    [("PublishRequest", "events"), ("Events", "events"), ("GetEventResponse", "event"), ("DeadLetter", "event")];
+/// The service whose paths the hub serves by hand.
+const SERVED_BY_HAND: &str = "HubService";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -23,7 +27,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     compiler
         .include_imports(true)
         .include_source_info(true)
-        .open_files(["switchyard/v1/hub_service.proto", "grpc/health/v1/health.proto"])?;
+        .open_files([
+            "switchyard/v1/hub_service.proto",
+            "switchyard/v1/stream_service.proto",
+            "switchyard/v1/group_service.proto",
+            "grpc/health/v1/health.proto",
+        ])?;
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
 
     let contract = compiler.file_descriptor_set();
@@ -49,11 +58,11 @@ fn generate(dir: &PathBuf, files: FileDescriptorSet, client: bool) -> Result<(),
     Ok(())
 }
 
-/// The same contract with `OPAQUE_FIELDS` as bytes and without `HubService`, whose paths the hub serves by hand.
+/// The same contract with `OPAQUE_FIELDS` as bytes and without the service `SERVED_BY_HAND`.
 fn with_opaque_events(mut set: FileDescriptorSet) -> Result<FileDescriptorSet, Box<dyn Error>> {
     let mut changed = 0;
     for file in set.file.iter_mut().filter(|f| f.package() == "switchyard.v1") {
-        file.service.clear();
+        file.service.retain(|service| service.name() != SERVED_BY_HAND);
         for message in &mut file.message_type {
             let name = message.name().to_owned();
             for field in &mut message.field {
