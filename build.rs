@@ -24,15 +24,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
 
     let mut compiler = protox::Compiler::new(["proto"])?;
-    compiler
-        .include_imports(true)
-        .include_source_info(true)
-        .open_files([
-            "switchyard/v1/hub_service.proto",
-            "switchyard/v1/stream_service.proto",
-            "switchyard/v1/group_service.proto",
-            "grpc/health/v1/health.proto",
-        ])?;
+    compiler.include_imports(true).include_source_info(true).open_files([
+        "switchyard/v1/hub_service.proto",
+        "switchyard/v1/stream_service.proto",
+        "switchyard/v1/group_service.proto",
+        "grpc/health/v1/health.proto",
+    ])?;
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
 
     let contract = compiler.file_descriptor_set();
