@@ -255,7 +255,9 @@ impl GroupCommand {
             ("lag", lag(&group).to_string()),
             ("pending", state.pending.to_string()),
             ("unacked", state.unacked.to_string()),
-            ("oldest unacked", oldest(&group)),
+            ("oldest", oldest(&group)),
+            ("expired leases", state.expired.to_string()),
+            ("dropped", state.dropped.to_string()),
             ("ack deadline", group.ack_deadline.as_ref().map_or_else(|| "30s".to_owned(), show::wire_duration)),
             ("max attempts", attempts),
             ("backoff", backoff.join(",")),
@@ -284,7 +286,7 @@ pub(super) async fn list(target: &Target, stream: &str) -> anyhow::Result<Vec<Gr
 
 /// Groups and how they stand, with their streams or without.
 pub(super) fn table(groups: &[Group], streams: bool) -> String {
-    let head = ["GROUP", "MEMBERS", "CURSOR", "LAG", "PENDING", "UNACKED", "OLDEST UNACKED"].map(str::to_owned);
+    let head = ["GROUP", "MEMBERS", "CURSOR", "LAG", "PENDING", "UNACKED", "OLDEST"].map(str::to_owned);
     let mut rows = vec![head.to_vec()];
     for group in groups {
         let state = group.state.unwrap_or_default();
@@ -336,6 +338,8 @@ pub(super) fn as_json(group: &Group) -> serde_json::Value {
             "pending": state.pending,
             "unacked": state.unacked,
             "oldest_unacked_time": state.oldest_unacked_time.as_ref().map(ToString::to_string),
+            "expired": state.expired,
+            "dropped": state.dropped,
         });
     }
     object

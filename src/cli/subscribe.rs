@@ -234,7 +234,8 @@ impl Printer {
                 feed.acknowledge(AckOutcome::Ack, sequences, String::new());
             }
             Some(Acks::Cumulative) => {
-                feed.acknowledge_up_to(events.events.iter().map(|received| received.sequence).max().unwrap_or(0));
+                // The last one sent, which need not have the highest sequence.
+                feed.acknowledge_up_to(events.events.last().map_or(0, |received| received.sequence));
             }
             None | Some(Acks::None) => {}
         }

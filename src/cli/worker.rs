@@ -34,7 +34,7 @@ const DEFAULT_ACK_DEADLINE: Duration = Duration::from_secs(30);
 /// A lease is looked at so many times before it would run out.
 const LOOKS_A_DEADLINE: u32 = 8;
 /// No lease is looked at more often.
-const SHORTEST_LOOK: Duration = Duration::from_millis(50);
+const SHORTEST_LOOK: Duration = Duration::from_millis(20);
 
 /// A command that runs.
 struct Job {
