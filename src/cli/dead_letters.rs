@@ -40,11 +40,18 @@ enum Action {
 struct Chosen {
     #[command(flatten)]
     named: Named,
+    #[command(flatten)]
+    which: Which,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Which {
     /// Their sequences in the dead-letter stream
-    #[arg(value_name = "SEQUENCE", value_parser = value::sequence, required_unless_present = "all")]
+    #[arg(value_name = "SEQUENCE", value_parser = value::sequence)]
     sequences: Vec<i64>,
     /// All there are
-    #[arg(long, conflicts_with = "sequences")]
+    #[arg(long)]
     all: bool,
 }
 
@@ -86,7 +93,7 @@ async fn redrive(target: &Target, chosen: &Chosen, json: bool) -> anyhow::Result
     let request = RedriveDeadLettersRequest {
         stream: chosen.named.stream.clone(),
         group: chosen.named.group.clone(),
-        sequences: chosen.sequences.clone(),
+        sequences: chosen.which.sequences.clone(),
     };
     let response = target.groups().await?.redrive_dead_letters(request).await.map_err(|status| explain(&status))?;
     let response = response.into_inner();
@@ -104,7 +111,7 @@ async fn purge(target: &Target, chosen: &Chosen, json: bool) -> anyhow::Result<(
     let request = PurgeDeadLettersRequest {
         stream: chosen.named.stream.clone(),
         group: chosen.named.group.clone(),
-        sequences: chosen.sequences.clone(),
+        sequences: chosen.which.sequences.clone(),
     };
     let response = target.groups().await?.purge_dead_letters(request).await.map_err(|status| explain(&status))?;
     let purged = response.into_inner().purged;

@@ -122,9 +122,16 @@ struct Update {
 struct Purge {
     /// Which stream
     name: String,
+    #[command(flatten)]
+    part: Part,
+}
+
+/// Which events to remove.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+struct Part {
     /// Only events up to and with this sequence
-    #[arg(long, value_name = "SEQUENCE", value_parser = value::sequence,
-        required_unless_present_any = ["filter", "all"])]
+    #[arg(long, value_name = "SEQUENCE", value_parser = value::sequence)]
     up_to: Option<i64>,
     /// Only events whose topic matches this filter
     #[arg(long, value_name = "FILTER")]
@@ -138,11 +145,19 @@ struct Purge {
 struct ShowEvent {
     /// Which stream
     stream: String,
+    #[command(flatten)]
+    which: One,
+}
+
+/// Which event to show.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct One {
     /// The sequence of the event
-    #[arg(value_parser = value::sequence, required_unless_present = "last_of")]
+    #[arg(value_parser = value::sequence)]
     sequence: Option<i64>,
     /// The last event of this topic
-    #[arg(long, value_name = "TOPIC", conflicts_with = "sequence")]
+    #[arg(long, value_name = "TOPIC")]
     last_of: Option<String>,
 }
 
@@ -300,8 +315,8 @@ impl StreamCommand {
     async fn purge(&self, purge: &Purge) -> anyhow::Result<()> {
         let request = PurgeStreamRequest {
             name: purge.name.clone(),
-            up_to_sequence: purge.up_to.unwrap_or(0),
-            filter: purge.filter.clone().unwrap_or_default(),
+            up_to_sequence: purge.part.up_to.unwrap_or(0),
+            filter: purge.part.filter.clone().unwrap_or_default(),
         };
         let response = self.target.streams().await?.purge_stream(request).await.map_err(|status| explain(&status))?;
         let events = response.into_inner().purged_events;
@@ -311,7 +326,7 @@ impl StreamCommand {
     }
 
     async fn event(&self, wanted: &ShowEvent) -> anyhow::Result<()> {
-        let which = match (&wanted.last_of, wanted.sequence) {
+        let which = match (&wanted.which.last_of, wanted.which.sequence) {
             (Some(topic), _) => Which::LastOfTopic(topic.clone()),
             (None, sequence) => Which::Sequence(sequence.unwrap_or(0)),
         };

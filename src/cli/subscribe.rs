@@ -23,10 +23,12 @@ use crate::proto::v1::{
 /// Subscribe and print what comes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Without --stream a subscription is live: it gets what is published while it is open. A group of a stream acknowledges
-what it prints. With --exec nothing is printed: each event is given to a command, with its payload on standard input and
+Without --stream a subscription is live: it gets what is published while it is open. A member of a group on a stream
+acknowledges what it prints.
+
+With --exec nothing is printed: each event is given to a command, with its payload on standard input and
 SWITCHYARD_TOPIC, SWITCHYARD_SEQUENCE, SWITCHYARD_ATTEMPT and others in the environment. Exit status 0 acknowledges the
-event; any other has it tried again. Ctrl-C lets commands that run finish.
+event; with any other it is tried again. Ctrl-C lets commands that run finish.
 
 Examples:
   switchyard sub 'orders.>'

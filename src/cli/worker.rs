@@ -112,10 +112,10 @@ impl Worker {
                     if stopping {
                         let cut = self.running.len();
                         self.cut_short().await;
-                        bail!("asked twice: {cut} commands were cut short");
+                        bail!("asked twice; commands that were cut short: {cut}");
                     }
                     stopping = true;
-                    eprintln!("stopping; {} commands finish first", self.running.len());
+                    eprintln!("stopping; commands that finish first: {}", self.running.len());
                 }
                 Some(ended) = self.running.join_next() => {
                     self.ended(ended, feed)?;
@@ -233,7 +233,7 @@ impl Worker {
     /// Lets commands end that nobody can be told of any more: half of their work would be worse.
     async fn finish(&mut self, stop: &mut Stop) {
         if !self.running.is_empty() {
-            eprintln!("the hub is gone; {} commands finish, and their events will come again", self.running.len());
+            eprintln!("commands that finish although the hub cannot be told: {}", self.running.len());
         }
         loop {
             tokio::select! {
