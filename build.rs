@@ -2,9 +2,10 @@
 //!
 //! Three forms are made of the same contract:
 //! - `client`: messages and tonic clients as any user would generate them; `cli/` and the tests use them.
-//! - `wire`: what the hub itself decodes and encodes. In it the events inside a publish and inside a delivery are plain
-//!   `bytes`. On the wire a nested message and a bytes field are the same thing, so the hub can validate an event once,
-//!   keep the fields it does not know, and share the encoded form with every subscriber (docs/adr/0002).
+//! - `wire`: what the hub itself decodes and encodes, and the server side of the services. In it the events inside a
+//!   publish, a delivery and an answer are plain `bytes`. On the wire a nested message and a bytes field are the same
+//!   thing, so the hub can validate an event once, keep the fields it does not know, and share the encoded form with
+//!   every subscriber (docs/adr/0002).
 //! - `load`: a tonic client whose publishes and deliveries are plain `bytes`, for `bench/`: a load that decoded every field
 //!   of every event would measure its own client.
 
@@ -16,7 +17,10 @@ use prost_types::{FileDescriptorSet, field_descriptor_proto::Type};
 /// Names of fields: (message, field).
 type Fields = &'static [(&'static str, &'static str)];
 /// Fields that the hub passes on without decoding.
-const OPAQUE_TO_HUB: Fields = &[("PublishRequest", "events"), ("Events", "events")];
+const OPAQUE_TO_HUB: Fields =
+    &[("PublishRequest", "events"), ("Events", "events"), ("GetEventResponse", "event"), ("DeadLetter", "event")];
+/// The service whose paths the hub serves by hand.
+const SERVED_BY_HAND: &str = "HubService";
 /// Fields that a load writes and reads by itself.
 const OPAQUE_TO_LOAD: Fields = &[("SessionRequest", "publish"), ("SessionResponse", "events")];
 
@@ -26,10 +30,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
 
     let mut compiler = protox::Compiler::new(["proto"])?;
-    compiler
-        .include_imports(true)
-        .include_source_info(true)
-        .open_files(["switchyard/v1/hub_service.proto", "grpc/health/v1/health.proto"])?;
+    compiler.include_imports(true).include_source_info(true).open_files([
+        "switchyard/v1/hub_service.proto",
+        "switchyard/v1/stream_service.proto",
+        "switchyard/v1/group_service.proto",
+        "grpc/health/v1/health.proto",
+    ])?;
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
 
     let contract = compiler.file_descriptor_set();
@@ -38,9 +44,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     files.file.retain(|file| file.package() != "grpc.health.v1");
     generate(&out.join("load"), with_opaque(files.clone(), OPAQUE_TO_LOAD)?, true)?;
     generate(&out.join("client"), files, true)?;
-    // The hub serves the paths of its services by hand.
     let mut files = contract;
-    files.file.iter_mut().filter(|f| f.package() == "switchyard.v1").for_each(|file| file.service.clear());
+    files.file.iter_mut().for_each(|file| file.service.retain(|service| service.name() != SERVED_BY_HAND));
     generate(&out.join("wire"), with_opaque(files, OPAQUE_TO_HUB)?, false)
 }
 

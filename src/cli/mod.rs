@@ -1,9 +1,17 @@
 //! The command line: one file per command. Commands talk to a hub through the generated client and nothing else, so
 //! everything they do any client can do.
 
+mod dead_letters;
+mod feed;
+mod group;
 mod health;
 mod publish;
+mod resume_file;
+mod show;
+mod stream;
 mod subscribe;
+mod value;
+mod worker;
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -24,6 +32,8 @@ Examples:
   switchyard serve
   switchyard sub 'orders.>'
   switchyard pub orders.eu.created 'hello'
+  switchyard stream create orders 'orders.>'
+  switchyard group list orders
   switchyard health
 
 Every command has examples of its own: switchyard pub --help";
@@ -56,6 +66,10 @@ pub enum ClientCommand {
     Pub(publish::Publish),
     /// Subscribe and print what comes
     Sub(subscribe::Subscribe),
+    /// Create, show, change and delete streams
+    Stream(stream::StreamCommand),
+    /// Create, show, change and delete groups on streams, and deal with their dead letters
+    Group(group::GroupCommand),
     /// Ask a hub whether it serves; exit code 0 if it does
     Health(health::Health),
     /// Put a load on a hub and check every event
@@ -67,12 +81,35 @@ fn interrupts() -> anyhow::Result<Signal> {
     signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")
 }
 
+/// Requests to stop: Ctrl-C, or the SIGTERM of a supervisor. Heard from when it is made.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    fn listen() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+        Ok(Self { interrupt: interrupts()?, terminate })
+    }
+
+    /// Waits for the next one. Cancel-safe.
+    async fn requested(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
 impl ClientCommand {
     /// Runs the command to its end.
     pub async fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Pub(command) => command.run().await,
             Self::Sub(command) => command.run().await,
+            Self::Stream(command) => command.run().await,
+            Self::Group(command) => command.run().await,
             Self::Health(command) => command.run().await,
             Self::Bench(command) => command.run().await,
         }

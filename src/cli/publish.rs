@@ -13,9 +13,11 @@ use tokio::{
 };
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
+use super::value;
 use crate::client::{Target, explain, explain_message};
 use crate::proto::v1::{
-    Event, PublishRequest, PublishResponse, SessionRequest, SessionResponse, event::Payload, session_request::Command,
+    Durability, Event, PublishPrecondition, PublishRequest, PublishResponse, PublishResult, SessionRequest,
+    SessionResponse, event::Payload, publish_precondition::Condition, session_request::Command,
     session_response::Frame,
 };
 
@@ -34,6 +36,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 Examples:
   switchyard pub orders.eu.created 'hello'
   switchyard pub rates.eur 1.0931 --key eur --attribute unit=usd --json
+  switchyard pub orders.eu.created 'hello' --source shop --id order-17
+  switchyard pub config.mode safe --if-last-topic-sequence 41
   tail -f access.log | switchyard pub logs.web")]
 pub struct Publish {
     /// Where to, such as orders.eu.created
@@ -58,6 +62,16 @@ pub struct Publish {
     /// Add an attribute; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = attribute)]
     attribute: Vec<(String, String)>,
+    /// Have streams deliver the event no longer than this: 30s, 5m, 7d
+    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    ttl: Option<Duration>,
+    /// Publish only if this is the latest sequence of the stream; 0 if nothing was ever stored
+    #[arg(long, value_name = "SEQUENCE", requires = "text", value_parser = clap::value_parser!(i64).range(0..))]
+    if_last_sequence: Option<i64>,
+    /// Publish only if this is the latest sequence of the topic in its stream; 0 if there is none
+    #[arg(long, value_name = "SEQUENCE", requires = "text", conflicts_with = "if_last_sequence",
+        value_parser = clap::value_parser!(i64).range(0..))]
+    if_last_topic_sequence: Option<i64>,
     /// Print one JSON object at the end
     #[arg(long)]
     json: bool,
@@ -89,13 +103,20 @@ impl Publish {
             key: self.key.clone(),
             content_type: self.content_type.clone(),
             attributes: self.attribute.iter().cloned().collect::<HashMap<_, _>>(),
+            ttl: self.ttl.map(value::wire_duration),
             payload: Some(Payload::Text(text)),
             ..Default::default()
         }
     }
 
+    fn precondition(&self) -> Option<PublishPrecondition> {
+        let of_stream = self.if_last_sequence.map(Condition::LastSequence);
+        let condition = of_stream.or(self.if_last_topic_sequence.map(Condition::LastTopicSequence))?;
+        Some(PublishPrecondition { condition: Some(condition) })
+    }
+
     async fn publish_one(&self, text: String) -> anyhow::Result<Tally> {
-        let request = PublishRequest { events: vec![self.event(text)], precondition: None };
+        let request = PublishRequest { events: vec![self.event(text)], precondition: self.precondition() };
         let mut tally = Tally::new();
         let response = self.target.hub().await?.publish(request).await.map_err(|status| explain(&status))?;
         tally.add(&response.into_inner())?;
@@ -189,11 +210,14 @@ struct Tally {
     start: Instant,
     events: u64,
     matched: i64,
+    duplicates: u64,
+    /// The last result of an event that a stream holds. All have one topic, and so one stream.
+    stored: Option<PublishResult>,
 }
 
 impl Tally {
     fn new() -> Self {
-        Self { start: Instant::now(), events: 0, matched: 0 }
+        Self { start: Instant::now(), events: 0, matched: 0, duplicates: 0, stored: None }
     }
 
     fn add(&mut self, response: &PublishResponse) -> anyhow::Result<()> {
@@ -203,6 +227,10 @@ impl Tally {
             }
             self.events += 1;
             self.matched += result.matched;
+            self.duplicates += u64::from(result.duplicate);
+            if !result.stream.is_empty() {
+                self.stored = Some(result.clone());
+            }
         }
         Ok(())
     }
@@ -230,9 +258,40 @@ impl Tally {
 
     fn tell(&self, json: bool) {
         if json {
-            println!("{}", json!({ "events": self.events, "matched": self.matched }));
-        } else {
-            println!("published {}, matched {}", self.events, self.matched);
+            println!("{}", self.as_json());
+            return;
         }
+        let stored = self.stored.as_ref().map(|last| self.stored_text(last)).unwrap_or_default();
+        println!("published {}, matched {}{stored}", self.events, self.matched);
+    }
+
+    fn as_json(&self) -> serde_json::Value {
+        let mut object = json!({ "events": self.events, "matched": self.matched });
+        if let Some(last) = &self.stored {
+            object["stream"] = json!(last.stream);
+            object["sequence"] = json!(last.sequence);
+            object["epoch"] = json!(last.epoch);
+            object["durability"] = json!(last.durability().as_str_name());
+            object["duplicates"] = json!(self.duplicates);
+        }
+        object
+    }
+
+    fn stored_text(&self, last: &PublishResult) -> String {
+        let PublishResult { stream, sequence, .. } = last;
+        if self.events == 1 && self.duplicates == 1 {
+            return format!(", {stream} has it already, as {sequence}");
+        }
+        let promise = match last.durability() {
+            Durability::Interval => ", synced at intervals",
+            Durability::None => ", not synced",
+            Durability::Sync | Durability::Unspecified => "",
+        };
+        let up_to = if self.events == 1 { "" } else { "up to " };
+        let duplicates = match self.duplicates {
+            0 => String::new(),
+            some => format!(", {some} of them before"),
+        };
+        format!(", stored in {stream} as {up_to}{sequence}{duplicates}{promise}")
     }
 }

@@ -1,37 +1,78 @@
 //! `switchyard sub`.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
 
-use anyhow::{Context, bail};
-use base64::{Engine, engine::general_purpose::STANDARD};
-use serde_json::json;
-use tokio_stream::StreamExt;
+use anyhow::Context;
 
-use crate::client::{Target, explain, explain_message};
+use super::{
+    Stop,
+    feed::{self, Feed},
+    resume_file::ResumeFile,
+    show, value,
+    worker::Worker,
+};
+use crate::client::Target;
 use crate::proto::v1::{
-    Event, OverflowPolicy, SessionRequest, SessionResponse, Subscribe as SubscribeCommand, SubscriptionSpec,
-    event::Payload, session_request::Command, session_response::Frame,
+    AckMode, AckOutcome, Credit, Events, GapPolicy, OverflowPolicy, Progress, SubscriptionSpec,
+    session_response::Frame, start_position::Position,
 };
 
 /// Subscribe and print what comes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Without --stream a subscription is live: it gets what is published while it is open. A member of a group on a stream
+acknowledges what it prints.
+
+With --exec nothing is printed: each event is given to a command, with its payload on standard input and
+SWITCHYARD_TOPIC, SWITCHYARD_SEQUENCE, SWITCHYARD_ATTEMPT and others in the environment. Exit status 0 acknowledges the
+event; with any other it is tried again. Ctrl-C lets commands that run finish.
+
 Examples:
   switchyard sub 'orders.>'
   switchyard sub 'stocks.*' 'rates.eur' --json
-  switchyard sub jobs --group workers --max-events 10")]
+  switchyard sub jobs --group workers --max-events 10
+  switchyard sub --stream orders --from earliest
+  switchyard sub 'orders.eu.*' --stream orders --from 2026-01-31T12:00:00Z --json
+  switchyard sub --stream orders --from last-per-topic --resume-file orders.token
+  switchyard sub --stream orders --group billing --from earliest
+  switchyard sub --stream orders --group billing --exec './bill.sh' --jobs 4")]
 pub struct Subscribe {
     /// Patterns over topics: * is one token, a final > one or more; an event that several match comes once
-    #[arg(required = true, value_name = "FILTER")]
+    #[arg(required_unless_present = "stream", value_name = "FILTER")]
     filters: Vec<String>,
+    /// Read from this stream; without filters, all of it
+    #[arg(long, value_name = "NAME")]
+    stream: Option<String>,
+    /// Where to begin: new, earliest, last-per-topic, a sequence, an RFC 3339 time, or token:... [default: new]
+    #[arg(long, value_name = "PLACE", requires = "stream", value_parser = value::start)]
+    from: Option<Position>,
+    /// Keep a resume token in this file after each batch, and begin there if it exists
+    #[arg(long, value_name = "FILE", requires = "stream", conflicts_with = "group")]
+    resume_file: Option<PathBuf>,
+    /// What to do when events at this place of the stream are gone
+    #[arg(long, value_enum, requires = "stream", default_value_t = OnGap::Fail)]
+    on_gap: OnGap,
     /// Share the events with the other members of this group
-    #[arg(long, value_name = "NAME", default_value = "")]
-    group: String,
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+    /// How a member of a group on a stream acknowledges [default: explicit]
+    #[arg(long, value_enum, requires_all = ["group", "stream"], conflicts_with = "exec")]
+    ack_mode: Option<Acks>,
+    /// Give each event to this shell command
+    #[arg(long, value_name = "COMMAND", requires_all = ["group", "stream"], conflicts_with = "json")]
+    exec: Option<String>,
+    /// Run at most this many commands at once
+    #[arg(long, value_name = "COUNT", requires = "exec", default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=1000))]
+    jobs: u16,
     /// End after this many events
     #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 0, hide_default_value = true)]
     max_events: i64,
     /// What to do when this program cannot keep up
-    #[arg(long, value_enum, default_value_t = Overflow::DropOldest)]
+    #[arg(long, value_enum, default_value_t = Overflow::DropOldest, conflicts_with = "stream")]
     overflow: Overflow,
     /// Print one JSON object an event
     #[arg(long)]
@@ -50,48 +91,79 @@ enum Overflow {
     End,
 }
 
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum OnGap {
+    /// Fail, and say what the stream has
+    Fail,
+    /// Go on from the earliest event there is
+    Earliest,
+    /// Go on with what is published from now on
+    Latest,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Acks {
+    /// An event is done as soon as it is sent
+    None,
+    /// Every event once it is printed
+    Explicit,
+    /// Everything printed so far at once
+    Cumulative,
+}
+
 impl Subscribe {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let mut stop = super::interrupts()?;
-        let subscribe = SessionRequest {
-            request_id: 1,
-            command: Some(Command::Subscribe(SubscribeCommand { subscription_id: 1, spec: Some(self.spec()) })),
-        };
-        let mut client = self.target.hub().await?;
-        // Half-closed at once: no more commands will come, and deliveries go on.
-        let frames = client.session(tokio_stream::once(subscribe)).await.map_err(|status| explain(&status))?;
-        let mut frames = frames.into_inner();
-        let mut printer = Printer { json: self.json, events: 0 };
-        loop {
-            let frame = tokio::select! {
-                _ = stop.recv() => break,
-                frame = frames.next() => frame,
-            };
-            match frame {
-                None => break,
-                Some(Err(status)) => return Err(explain(&status)),
-                Some(Ok(frame)) => {
-                    if printer.frame(frame)? == Next::Leave {
-                        break;
-                    }
-                }
-            }
+        let mut stop = Stop::listen()?;
+        let resume_file = self.resume_file.as_deref().map(ResumeFile::open).transpose()?;
+        let spec = self.spec(resume_file.as_ref().and_then(ResumeFile::token));
+        if let Some(command) = self.exec {
+            return Worker::new(command, self.jobs, self.max_events).run(&self.target, spec, &mut stop).await;
         }
+        let acks = self.acks();
+        let feed = Feed::open(&self.target, spec, acks.is_some() || self.group.is_some()).await?;
+        let left = if acks.is_some() && self.max_events > 0 { self.max_events } else { i64::MAX };
+        let mut printer = Printer { json: self.json, events: 0, left, acks, resume_file, caught_up: false };
+        printer.run(feed, &mut stop).await?;
         eprintln!("{} events", printer.events);
         Ok(())
     }
 
-    fn spec(&self) -> SubscriptionSpec {
+    /// What this program has to say about each event, if anything.
+    fn acks(&self) -> Option<Acks> {
+        let of_a_group = self.stream.is_some() && self.group.is_some();
+        Some(self.ack_mode.unwrap_or(Acks::Explicit)).filter(|acks| of_a_group && *acks != Acks::None)
+    }
+
+    fn spec(&self, token: Option<&str>) -> SubscriptionSpec {
+        let acks = self.acks();
+        // A hub that ended the subscription after its last event would give the lease on it to another member.
+        let counted_here = acks.is_some() && self.max_events > 0;
+        let from = token.map(|token| Position::ResumeToken(token.to_owned())).or_else(|| self.from.clone());
         SubscriptionSpec {
             filters: self.filters.clone(),
-            group: self.group.clone(),
-            max_events: self.max_events,
+            stream: self.stream.clone().unwrap_or_default(),
+            start: from.map(value::position),
+            group: self.group.clone().unwrap_or_default(),
+            ack_mode: match acks {
+                None | Some(Acks::None) => AckMode::None,
+                Some(Acks::Explicit) => AckMode::Explicit,
+                Some(Acks::Cumulative) => AckMode::Cumulative,
+            }
+            .into(),
+            credit: counted_here.then_some(Credit { events: self.max_events, bytes: 0 }),
             overflow: match self.overflow {
                 Overflow::DropOldest => OverflowPolicy::DropOldest,
                 Overflow::Conflate => OverflowPolicy::Conflate,
                 Overflow::End => OverflowPolicy::End,
             }
             .into(),
+            on_gap: match self.on_gap {
+                OnGap::Fail => GapPolicy::Fail,
+                OnGap::Earliest => GapPolicy::Earliest,
+                OnGap::Latest => GapPolicy::Latest,
+            }
+            .into(),
+            max_events: if counted_here { 0 } else { self.max_events },
             ..Default::default()
         }
     }
@@ -100,83 +172,89 @@ impl Subscribe {
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
     GoOn,
+    /// All is printed that was asked for, or nobody reads it any more.
     Leave,
+    /// The hub has ended the subscription.
+    Over,
 }
 
 struct Printer {
     json: bool,
     events: u64,
+    /// How many more to print.
+    left: i64,
+    acks: Option<Acks>,
+    resume_file: Option<ResumeFile>,
+    caught_up: bool,
 }
 
 impl Printer {
-    fn frame(&mut self, frame: SessionResponse) -> anyhow::Result<Next> {
-        match frame.frame {
-            Some(Frame::Subscribed(_)) => eprintln!("subscribed"),
-            Some(Frame::Events(events)) => {
-                let mut out = io::stdout().lock();
-                for event in events.events.into_iter().filter_map(|received| received.event) {
-                    self.events += 1;
-                    let line = if self.json { as_json(&event).to_string() } else { as_text(&event) };
-                    if let Err(error) = writeln!(out, "{line}") {
-                        // The reader of a pipe has had enough.
-                        return if error.kind() == io::ErrorKind::BrokenPipe {
-                            Ok(Next::Leave)
-                        } else {
-                            Err(error).context("cannot write")
-                        };
-                    }
-                }
-                out.flush().ok();
+    async fn run(&mut self, mut feed: Feed, stop: &mut Stop) -> anyhow::Result<()> {
+        loop {
+            let frame = tokio::select! {
+                () = stop.requested() => break,
+                frame = feed.next() => frame?,
+            };
+            let Some(frame) = frame else { return Ok(()) };
+            match self.frame(frame, &mut feed)? {
+                Next::GoOn => {}
+                Next::Leave => break,
+                Next::Over => return Ok(()),
             }
-            Some(Frame::Gap(gap)) => eprintln!("gap: {} events lost ({})", gap.count, gap.reason().as_str_name()),
-            Some(Frame::Draining(_)) => eprintln!("the hub is shutting down"),
-            Some(Frame::Error(status)) => return Err(explain_message(&status)),
-            Some(Frame::Ended(ended)) => match ended.status {
-                Some(status) if status.code != 0 => return Err(explain_message(&status)),
-                _ => return Ok(Next::Leave),
-            },
-            Some(_) => {}
-            None => bail!("the hub sent a frame this program does not know"),
         }
-        Ok(Next::GoOn)
+        // A member that says goodbye gives back at once what it was sent and did not acknowledge.
+        if feed.takes_commands() { feed.leave().await } else { Ok(()) }
     }
-}
 
-fn as_text(event: &Event) -> String {
-    match &event.payload {
-        Some(Payload::Text(text)) => format!("{} {text}", event.topic),
-        Some(Payload::Data(data)) => format!("{} {}", event.topic, String::from_utf8_lossy(data)),
-        None => event.topic.clone(),
+    fn frame(&mut self, frame: Frame, feed: &mut Feed) -> anyhow::Result<Next> {
+        match frame {
+            Frame::Events(events) => self.events(&events, feed),
+            Frame::Progress(progress) => self.progress(&progress).map(|()| Next::GoOn),
+            Frame::Ended(ended) => self.keep(&ended.resume_token).map(|()| Next::Over),
+            other => {
+                feed::tell(&other);
+                Ok(Next::GoOn)
+            }
+        }
     }
-}
 
-/// The event with the names of the contract; empty fields are left out.
-fn as_json(event: &Event) -> serde_json::Value {
-    let mut object = serde_json::Map::new();
-    let texts = [
-        ("id", &event.id),
-        ("topic", &event.topic),
-        ("type", &event.r#type),
-        ("source", &event.source),
-        ("key", &event.key),
-        ("content_type", &event.content_type),
-    ];
-    for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
-        object.insert(name.into(), json!(text));
+    fn events(&mut self, events: &Events, feed: &mut Feed) -> anyhow::Result<Next> {
+        let mut out = io::stdout().lock();
+        for received in &events.events {
+            let Some(event) = &received.event else { continue };
+            self.events += 1;
+            let line = if self.json { show::event_json(received).to_string() } else { show::event_line(event) };
+            if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
+                // The reader of a pipe has had enough.
+                let closed = error.kind() == io::ErrorKind::BrokenPipe;
+                return if closed { Ok(Next::Leave) } else { Err(error).context("cannot write") };
+            }
+        }
+        match self.acks {
+            Some(Acks::Explicit) => {
+                let sequences = events.events.iter().map(|received| received.sequence).collect();
+                feed.acknowledge(AckOutcome::Ack, sequences, String::new());
+            }
+            Some(Acks::Cumulative) => {
+                // The last one sent, which need not have the highest sequence.
+                feed.acknowledge_up_to(events.events.last().map_or(0, |received| received.sequence));
+            }
+            None | Some(Acks::None) => {}
+        }
+        self.keep(&events.resume_token)?;
+        self.left = self.left.saturating_sub_unsigned(events.events.len() as u64);
+        Ok(if self.left > 0 { Next::GoOn } else { Next::Leave })
     }
-    if let Some(time) = &event.time {
-        object.insert("time".into(), json!(time.to_string()));
+
+    fn progress(&mut self, progress: &Progress) -> anyhow::Result<()> {
+        if progress.caught_up && !self.caught_up {
+            eprintln!("caught up");
+        }
+        self.caught_up = progress.caught_up;
+        self.keep(&progress.resume_token)
     }
-    if !event.attributes.is_empty() {
-        object.insert("attributes".into(), json!(event.attributes));
+
+    fn keep(&mut self, token: &str) -> anyhow::Result<()> {
+        self.resume_file.as_mut().map_or(Ok(()), |file| file.keep(token))
     }
-    if let Some(ttl) = &event.ttl {
-        object.insert("ttl".into(), json!(ttl.to_string()));
-    }
-    match &event.payload {
-        Some(Payload::Text(text)) => object.insert("text".into(), json!(text)),
-        Some(Payload::Data(data)) => object.insert("data".into(), json!(STANDARD.encode(data))),
-        None => None,
-    };
-    object.into()
 }

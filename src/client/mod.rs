@@ -10,7 +10,10 @@ use tonic::{
 };
 use tonic_types::StatusExt;
 
-use crate::proto::v1::hub_service_client::HubServiceClient;
+use crate::proto::v1::{
+    group_service_client::GroupServiceClient, hub_service_client::HubServiceClient,
+    stream_service_client::StreamServiceClient,
+};
 
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,7 +44,7 @@ impl Target {
 
     /// Connects with other settings than usual.
     pub async fn channel_with(&self, set: impl FnOnce(Endpoint) -> Endpoint) -> anyhow::Result<Channel> {
-        let url = if self.server.contains("://") { self.server.clone() } else { format!("http://{}", self.server) };
+        let url = self.url();
         let endpoint = Endpoint::from_shared(url.clone())
             .map_err(|_| anyhow!("--server {}: not a URL such as http://127.0.0.1:50051", self.server))?
             .connect_timeout(CONNECT_TIMEOUT)
@@ -57,9 +60,24 @@ impl Target {
         })
     }
 
+    /// The hub, with its scheme.
+    pub fn url(&self) -> String {
+        if self.server.contains("://") { self.server.clone() } else { format!("http://{}", self.server) }
+    }
+
     /// Connects to the hub service.
     pub async fn hub(&self) -> anyhow::Result<HubServiceClient<Channel>> {
         Ok(HubServiceClient::new(self.channel().await?).max_decoding_message_size(MAX_FRAME_BYTES))
+    }
+
+    /// Connects to the stream service.
+    pub async fn streams(&self) -> anyhow::Result<StreamServiceClient<Channel>> {
+        Ok(StreamServiceClient::new(self.channel().await?).max_decoding_message_size(MAX_FRAME_BYTES))
+    }
+
+    /// Connects to the group service.
+    pub async fn groups(&self) -> anyhow::Result<GroupServiceClient<Channel>> {
+        Ok(GroupServiceClient::new(self.channel().await?).max_decoding_message_size(MAX_FRAME_BYTES))
     }
 }
 

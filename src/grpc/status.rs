@@ -182,9 +182,11 @@ fn code(reason: Reason) -> Code {
         | Reason::MalformedToken
         | Reason::MalformedCommand => Code::InvalidArgument,
         Reason::SubscriptionIdInUse | Reason::StreamExists | Reason::GroupExists => Code::AlreadyExists,
-        Reason::StreamNotFound | Reason::GroupNotFound | Reason::SubscriptionNotFound | Reason::SessionNotFound => {
-            Code::NotFound
-        }
+        Reason::StreamNotFound
+        | Reason::GroupNotFound
+        | Reason::SubscriptionNotFound
+        | Reason::SessionNotFound
+        | Reason::EventNotFound => Code::NotFound,
         Reason::CredentialMissing | Reason::CredentialInvalid | Reason::CredentialExpired => Code::Unauthenticated,
         Reason::TopicDenied | Reason::PermissionRevoked => Code::PermissionDenied,
         Reason::ResumePointLost | Reason::EpochChanged => Code::OutOfRange,
@@ -195,7 +197,7 @@ fn code(reason: Reason) -> Code {
         | Reason::TooManySubscriptions
         | Reason::TooManySessions => Code::ResourceExhausted,
         Reason::SequenceMismatch => Code::Aborted,
-        Reason::FilterOverlap | Reason::ConfigMismatch => Code::FailedPrecondition,
+        Reason::FilterOverlap | Reason::ConfigMismatch | Reason::LeaseExpired => Code::FailedPrecondition,
         Reason::Draining | Reason::EngineUnavailable | Reason::EngineRecovering => Code::Unavailable,
         Reason::StoreCorrupt => Code::DataLoss,
         Reason::Internal => Code::Internal,

@@ -43,9 +43,13 @@ fn subscriber(hub: &Process, arguments: &[&str]) -> (std::process::Child, impl I
 
 #[test]
 fn every_help_text_shows_an_example() {
-    for command in ["", "serve", "pub", "sub", "health", "bench"] {
-        let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
-        let output = run(&arguments);
+    let streams =
+        ["list", "create", "get", "info", "update", "delete", "purge", "event"].map(|c| format!("stream {c}"));
+    let groups = ["list", "create", "get", "update", "delete", "seek", "dead-letters"].map(|c| format!("group {c}"));
+    let letters = ["list", "redrive", "purge"].map(|c| format!("group dead-letters {c}"));
+    let others = ["", "serve", "pub", "sub", "stream", "group", "health", "bench"].map(str::to_owned);
+    for command in others.into_iter().chain(streams).chain(groups).chain(letters) {
+        let output = run(&command.split_whitespace().chain(["--help"]).collect::<Vec<_>>());
         assert!(output.status.success());
         let help = text(&output.stdout);
         assert!(help.contains("Examples:") && help.contains(&format!("switchyard {command}")), "{help}");
@@ -56,7 +60,7 @@ fn every_help_text_shows_an_example() {
 fn without_a_hub_every_command_says_so_in_one_line() {
     // A port that was free a moment ago.
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").to_string();
-    for arguments in [&["pub", "a", "x"][..], &["sub", "a"], &["health"]] {
+    for arguments in [&["pub", "a", "x"][..], &["sub", "a"], &["health"], &["stream", "list"], &["group", "list"]] {
         let output = run(&[arguments, &["--server", &free]].concat());
         assert_eq!(output.status.code(), Some(1));
         let error = text(&output.stderr);

@@ -1,0 +1,346 @@
+//! `switchyard group`.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use prost_types::FieldMask;
+use serde_json::json;
+
+use super::{dead_letters::DeadLetters, show, value};
+use crate::client::{Target, explain};
+use crate::proto::v1::{
+    CreateGroupRequest, DeleteGroupRequest, GetGroupRequest, Group, ListGroupsRequest, SeekGroupRequest,
+    UpdateGroupRequest, start_position::Position,
+};
+
+/// Create, show, change and delete groups on streams, and deal with their dead letters.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A subscription that names a group joins it; one that does not exist is made with the defaults.
+
+Examples:
+  switchyard group create orders billing --from earliest --dead-letter-stream lost
+  switchyard group list orders
+  switchyard group seek orders billing --to 2026-01-31T12:00:00Z
+  switchyard group dead-letters list orders billing
+
+Every one of these has examples of its own: switchyard group create --help")]
+pub struct GroupCommand {
+    /// What to do
+    #[command(subcommand)]
+    action: Action,
+    /// Print JSON, one object a line
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Show the groups of a stream, or of all
+    #[command(after_help = "Examples:\n  switchyard group list\n  switchyard group list orders --json")]
+    List {
+        /// Only the groups of this stream
+        stream: Option<String>,
+    },
+    /// Create a group
+    #[command(after_help = CREATE_EXAMPLES)]
+    Create(Create),
+    /// Show the settings of a group and how it stands
+    #[command(
+        after_help = "Examples:\n  switchyard group get orders billing\n  switchyard group get orders billing --json"
+    )]
+    Get(Named),
+    /// Change settings of a group; what is not named stays as it is
+    #[command(after_help = UPDATE_EXAMPLES)]
+    Update(Update),
+    /// Delete a group; its dead letters stay in their stream
+    #[command(after_help = "Examples:\n  switchyard group delete orders billing")]
+    Delete(Named),
+    /// Move a group to another place in its stream
+    #[command(after_help = SEEK_EXAMPLES)]
+    Seek(Seek),
+    /// Show, redrive or purge what a group gave up
+    DeadLetters(DeadLetters),
+}
+
+const CREATE_EXAMPLES: &str = "\
+Examples:
+  switchyard group create orders billing
+  switchyard group create orders billing --from earliest --ack-deadline 2m --backoff 1s,10s,1m
+  switchyard group create orders billing --max-attempts 3 --dead-letter-stream lost";
+
+const UPDATE_EXAMPLES: &str = "\
+Examples:
+  switchyard group update orders billing --ack-deadline 5m
+  switchyard group update orders billing --max-attempts none --dead-letter-stream none";
+
+const SEEK_EXAMPLES: &str = "\
+Examples:
+  switchyard group seek orders billing --to earliest
+  switchyard group seek orders billing --to 42
+  switchyard group seek orders billing --to 2026-01-31T12:00:00Z";
+
+/// A group, by its stream and its name.
+#[derive(Debug, clap::Args)]
+pub(super) struct Named {
+    /// Its stream
+    pub(super) stream: String,
+    /// Its name
+    pub(super) group: String,
+}
+
+#[derive(Debug, clap::Args)]
+struct Create {
+    #[command(flatten)]
+    named: Named,
+    /// Where to begin: new, earliest, a sequence, or an RFC 3339 time [default: new]
+    #[arg(long, value_name = "PLACE", value_parser = value::group_start)]
+    from: Option<Position>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, clap::Args)]
+struct Update {
+    #[command(flatten)]
+    named: Named,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, clap::Args)]
+struct Seek {
+    #[command(flatten)]
+    named: Named,
+    /// Where to go on: earliest, latest, a sequence (the next event delivered), or an RFC 3339 time
+    #[arg(long, value_name = "PLACE", value_parser = value::seek)]
+    to: Position,
+}
+
+/// What can be set when a group is created, and changed later.
+#[derive(Debug, Default, clap::Args)]
+struct Settings {
+    /// How long a member may take to acknowledge an event [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = value::duration)]
+    ack_deadline: Option<Duration>,
+    /// How often an event is tried before it is a dead letter, or none for no limit [default: 5]
+    #[arg(long, value_name = "COUNT", value_parser = value::attempts)]
+    max_attempts: Option<i32>,
+    /// How long to wait after each failed attempt; the last one counts for all that follow [default: 1s,5s,30s]
+    #[arg(long, value_name = "DURATION,...", value_delimiter = ',', value_parser = value::duration)]
+    backoff: Option<Vec<Duration>>,
+    /// The most events that all members together may have without an acknowledgement [default: 1000]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i32).range(1..))]
+    max_unacked: Option<i32>,
+    /// The stream that takes what was rejected or tried too often, or none
+    #[arg(long, value_name = "STREAM")]
+    dead_letter_stream: Option<String>,
+}
+
+impl Settings {
+    /// Puts what was given into a group, and gives the names of it.
+    fn put(&self, group: &mut Group) -> Vec<String> {
+        let mut paths = Vec::new();
+        let mut given = |path: &str| paths.push(path.to_owned());
+        if let Some(deadline) = self.ack_deadline {
+            group.ack_deadline = Some(value::wire_duration(deadline));
+            given("ack_deadline");
+        }
+        if let Some(attempts) = self.max_attempts {
+            group.max_attempts = Some(attempts);
+            given("max_attempts");
+        }
+        if let Some(backoff) = &self.backoff {
+            group.backoff = backoff.iter().copied().map(value::wire_duration).collect();
+            given("backoff");
+        }
+        if let Some(unacked) = self.max_unacked {
+            group.max_unacked = unacked;
+            given("max_unacked");
+        }
+        if let Some(stream) = &self.dead_letter_stream {
+            // No stream that somebody names `none` can be meant: the word is taken.
+            group.dead_letter_stream = Some(stream).filter(|stream| *stream != "none").cloned().unwrap_or_default();
+            given("dead_letter_stream");
+        }
+        paths
+    }
+}
+
+impl Named {
+    fn group(&self) -> Group {
+        Group { stream: self.stream.clone(), name: self.group.clone(), ..Group::default() }
+    }
+}
+
+impl GroupCommand {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        match &self.action {
+            Action::List { stream } => {
+                let groups = list(&self.target, stream.as_deref().unwrap_or_default()).await?;
+                if self.json {
+                    return show::json_lines(groups.iter().map(as_json));
+                }
+                show::print(&table(&groups, true)).map(drop)
+            }
+            Action::Create(create) => self.create(create).await,
+            Action::Get(named) => {
+                let request = GetGroupRequest { stream: named.stream.clone(), name: named.group.clone() };
+                let mut client = self.target.groups().await?;
+                let response = client.get_group(request).await.map_err(|status| explain(&status))?;
+                self.tell(response.into_inner().group, "group")
+            }
+            Action::Update(update) => self.update(update).await,
+            Action::Delete(named) => {
+                let request = DeleteGroupRequest { stream: named.stream.clone(), name: named.group.clone() };
+                self.target.groups().await?.delete_group(request).await.map_err(|status| explain(&status))?;
+                let Named { stream, group } = named;
+                let told = if self.json {
+                    json!({ "stream": stream, "deleted": group }).to_string()
+                } else {
+                    format!("deleted {group} of {stream}")
+                };
+                show::print(&told).map(drop)
+            }
+            Action::Seek(seek) => {
+                let request = SeekGroupRequest {
+                    stream: seek.named.stream.clone(),
+                    name: seek.named.group.clone(),
+                    position: Some(value::position(seek.to.clone())),
+                };
+                let mut client = self.target.groups().await?;
+                let response = client.seek_group(request).await.map_err(|status| explain(&status))?;
+                self.tell(response.into_inner().group, "moved")
+            }
+            Action::DeadLetters(command) => command.run(&self.target, self.json).await,
+        }
+    }
+
+    async fn create(&self, create: &Create) -> anyhow::Result<()> {
+        let mut group = create.named.group();
+        create.settings.put(&mut group);
+        let request = CreateGroupRequest { group: Some(group), start: create.from.clone().map(value::position) };
+        let response = self.target.groups().await?.create_group(request).await.map_err(|status| explain(&status))?;
+        self.tell(response.into_inner().group, "created")
+    }
+
+    async fn update(&self, update: &Update) -> anyhow::Result<()> {
+        let mut group = update.named.group();
+        let paths = update.settings.put(&mut group);
+        ensure!(!paths.is_empty(), "nothing to change: name a setting, such as --ack-deadline 2m");
+        let request = UpdateGroupRequest { group: Some(group), update_mask: Some(FieldMask { paths }) };
+        let response = self.target.groups().await?.update_group(request).await.map_err(|status| explain(&status))?;
+        self.tell(response.into_inner().group, "updated")
+    }
+
+    /// Shows a group, after what was done with it.
+    fn tell(&self, group: Option<Group>, done: &str) -> anyhow::Result<()> {
+        let group = group.context("the hub did not show the group")?;
+        if self.json {
+            return show::print(&as_json(&group).to_string()).map(drop);
+        }
+        let state = group.state.unwrap_or_default();
+        let backoff: Vec<String> = group.backoff.iter().map(show::wire_duration).collect();
+        let attempts = match group.max_attempts {
+            Some(0) => "no limit".to_owned(),
+            attempts => attempts.unwrap_or(5).to_string(),
+        };
+        let letters = Some(group.dead_letter_stream.clone()).filter(|stream| !stream.is_empty());
+        let rows = [
+            (done, format!("{} of {}", group.name, group.stream)),
+            ("members", state.members.to_string()),
+            ("cursor", state.cursor.to_string()),
+            ("lag", lag(&group).to_string()),
+            ("pending", state.pending.to_string()),
+            ("unacked", state.unacked.to_string()),
+            ("oldest", oldest(&group)),
+            ("expired leases", state.expired.to_string()),
+            ("dropped", state.dropped.to_string()),
+            ("ack deadline", group.ack_deadline.as_ref().map_or_else(|| "30s".to_owned(), show::wire_duration)),
+            ("max attempts", attempts),
+            ("backoff", backoff.join(",")),
+            ("max unacked", group.max_unacked.to_string()),
+            ("dead-letter stream", letters.unwrap_or_else(|| "none".to_owned())),
+        ];
+        show::print(&show::fields(&rows)).map(drop)
+    }
+}
+
+/// The groups of a stream; with an empty name, of all.
+pub(super) async fn list(target: &Target, stream: &str) -> anyhow::Result<Vec<Group>> {
+    let mut client = target.groups().await?;
+    let mut groups = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = ListGroupsRequest { stream: stream.to_owned(), page_size: 0, page_token };
+        let page = client.list_groups(request).await.map_err(|status| explain(&status))?.into_inner();
+        groups.extend(page.groups);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(groups);
+        }
+    }
+}
+
+/// Groups and how they stand, with their streams or without.
+pub(super) fn table(groups: &[Group], streams: bool) -> String {
+    let head = ["GROUP", "MEMBERS", "CURSOR", "LAG", "PENDING", "UNACKED", "OLDEST"].map(str::to_owned);
+    let mut rows = vec![head.to_vec()];
+    for group in groups {
+        let state = group.state.unwrap_or_default();
+        rows.push(vec![
+            group.name.clone(),
+            state.members.to_string(),
+            state.cursor.to_string(),
+            lag(group).to_string(),
+            state.pending.to_string(),
+            state.unacked.to_string(),
+            oldest(group),
+        ]);
+    }
+    if streams {
+        rows[0].insert(0, "STREAM".to_owned());
+        for (row, group) in rows.iter_mut().skip(1).zip(groups) {
+            row.insert(0, group.stream.clone());
+        }
+    }
+    show::table(&rows)
+}
+
+/// Everything that is not done.
+fn lag(group: &Group) -> i64 {
+    group.state.map_or(0, |state| state.pending.saturating_add(state.unacked))
+}
+
+fn oldest(group: &Group) -> String {
+    let time = group.state.and_then(|state| state.oldest_unacked_time);
+    time.as_ref().map_or_else(|| "-".to_owned(), |time| format!("{} ago", show::ago(time)))
+}
+
+/// The group with the names of the contract.
+pub(super) fn as_json(group: &Group) -> serde_json::Value {
+    let backoff: Vec<String> = group.backoff.iter().map(ToString::to_string).collect();
+    let mut object = json!({
+        "stream": group.stream,
+        "name": group.name,
+        "ack_deadline": group.ack_deadline.as_ref().map(ToString::to_string),
+        "max_attempts": group.max_attempts,
+        "backoff": backoff,
+        "max_unacked": group.max_unacked,
+        "dead_letter_stream": group.dead_letter_stream,
+    });
+    if let Some(state) = &group.state {
+        object["state"] = json!({
+            "members": state.members,
+            "cursor": state.cursor,
+            "pending": state.pending,
+            "unacked": state.unacked,
+            "oldest_unacked_time": state.oldest_unacked_time.as_ref().map(ToString::to_string),
+            "expired": state.expired,
+            "dropped": state.dropped,
+        });
+    }
+    object
+}

@@ -1,0 +1,236 @@
+//! How things are shown: events as lines and as JSON, tables, sizes and times for people. Serves the commands; it asks a
+//! hub nothing.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use prost_types::Timestamp;
+use serde_json::json;
+
+use crate::proto::v1::{Event, ReceivedEvent, event::Payload};
+
+/// Writes lines to standard output. False when its reader has had enough.
+pub(super) fn print(text: &str) -> anyhow::Result<bool> {
+    let mut out = io::stdout().lock();
+    let written =
+        if text.ends_with('\n') { write!(out, "{text}") } else { writeln!(out, "{text}") }.and_then(|()| out.flush());
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true).context("cannot write"),
+    }
+}
+
+/// Objects, a line each.
+pub(super) fn json_lines(objects: impl Iterator<Item = serde_json::Value>) -> anyhow::Result<()> {
+    for object in objects {
+        if !print(&object.to_string())? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Topic and payload.
+pub(super) fn event_line(event: &Event) -> String {
+    match payload_text(event) {
+        Some(text) => format!("{} {text}", event.topic),
+        None => event.topic.clone(),
+    }
+}
+
+/// Everything about an event: a line for each field, then the payload.
+pub(super) fn event_page(received: &ReceivedEvent) -> String {
+    let Some(event) = &received.event else { return String::new() };
+    let mut rows = vec![("sequence", received.sequence.to_string())];
+    rows.extend(received.append_time.as_ref().map(|stored| ("stored", stored.to_string())));
+    rows.extend(event.time.as_ref().map(|happened| ("time", happened.to_string())));
+    let texts = [
+        ("topic", &event.topic),
+        ("id", &event.id),
+        ("type", &event.r#type),
+        ("source", &event.source),
+        ("key", &event.key),
+        ("content type", &event.content_type),
+    ];
+    rows.extend(texts.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name, text.clone())));
+    rows.extend(event.ttl.as_ref().map(|ttl| ("ttl", wire_duration(ttl))));
+    let attributes: BTreeMap<_, _> = event.attributes.iter().collect();
+    rows.extend(attributes.into_iter().map(|(name, value)| ("attribute", format!("{name}={value}"))));
+    let payload = payload_text(event).map(|payload| format!("\n{payload}\n")).unwrap_or_default();
+    format!("{}{payload}", fields(&rows))
+}
+
+/// The payload as well as a terminal can show it.
+fn payload_text(event: &Event) -> Option<String> {
+    match &event.payload {
+        Some(Payload::Text(text)) => Some(text.clone()),
+        Some(Payload::Data(data)) => Some(String::from_utf8_lossy(data).into_owned()),
+        None => None,
+    }
+}
+
+/// The event with the names of the contract; empty fields are left out. What only a stream can tell stands beside the
+/// fields of the event.
+pub(super) fn event_json(received: &ReceivedEvent) -> serde_json::Value {
+    let mut object = serde_json::Map::new();
+    if !received.stream.is_empty() {
+        object.insert("stream".into(), json!(received.stream));
+        object.insert("sequence".into(), json!(received.sequence));
+        object.insert("attempt".into(), json!(received.attempt));
+    }
+    if let Some(time) = &received.append_time {
+        object.insert("append_time".into(), json!(time.to_string()));
+    }
+    if !received.last_failure.is_empty() {
+        object.insert("last_failure".into(), json!(received.last_failure));
+    }
+    if let Some(event) = &received.event {
+        put_event(&mut object, event);
+    }
+    object.into()
+}
+
+fn put_event(object: &mut serde_json::Map<String, serde_json::Value>, event: &Event) {
+    let texts = [
+        ("id", &event.id),
+        ("topic", &event.topic),
+        ("type", &event.r#type),
+        ("source", &event.source),
+        ("key", &event.key),
+        ("content_type", &event.content_type),
+    ];
+    for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
+        object.insert(name.into(), json!(text));
+    }
+    if let Some(time) = &event.time {
+        object.insert("time".into(), json!(time.to_string()));
+    }
+    if !event.attributes.is_empty() {
+        object.insert("attributes".into(), json!(event.attributes));
+    }
+    if let Some(ttl) = &event.ttl {
+        object.insert("ttl".into(), json!(ttl.to_string()));
+    }
+    match &event.payload {
+        Some(Payload::Text(text)) => object.insert("text".into(), json!(text)),
+        Some(Payload::Data(data)) => object.insert("data".into(), json!(STANDARD.encode(data))),
+        None => None,
+    };
+}
+
+/// Rows in columns, the first row as their heads; columns of numbers are flush right.
+pub(super) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let numeric = |column: usize| {
+        let mut cells = rows.iter().skip(1).filter_map(|row| row.get(column)).peekable();
+        cells.peek().is_some() && cells.all(|cell| cell == "-" || cell.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    let shape: Vec<(usize, bool)> = (0..columns).map(|c| (width(c).unwrap_or(0), numeric(c))).collect();
+    let mut out = String::new();
+    for row in rows {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&shape)
+            .map(|(cell, (width, right))| if *right { format!("{cell:>width$}") } else { format!("{cell:<width$}") })
+            .collect();
+        out.push_str(cells.join("  ").trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// Names and values, a line each.
+pub(super) fn fields(rows: &[(&str, String)]) -> String {
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    rows.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect::<Vec<_>>().concat()
+}
+
+/// Bytes for people.
+pub(super) fn bytes(count: i64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut size = count as f64 / 1024.0;
+    let mut unit = 0;
+    while size >= 1024.0 && unit + 1 < UNITS.len() {
+        size /= 1024.0;
+        unit += 1;
+    }
+    format!("{size:.1} {}", UNITS[unit])
+}
+
+/// A duration in the units it is typed in, the two largest that count.
+pub(super) fn duration(duration: Duration) -> String {
+    if duration < Duration::from_secs(1) && duration > Duration::ZERO {
+        return format!("{}ms", duration.as_millis());
+    }
+    let mut seconds = duration.as_secs();
+    let mut parts = Vec::new();
+    for (unit, length) in [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)] {
+        if seconds >= length {
+            parts.push(format!("{}{unit}", seconds / length));
+            seconds %= length;
+        }
+    }
+    parts.truncate(2);
+    if parts.is_empty() { "0s".to_owned() } else { parts.concat() }
+}
+
+/// The same for a duration of the contract.
+pub(super) fn wire_duration(wire: &prost_types::Duration) -> String {
+    Duration::try_from(*wire).map_or_else(|_| wire.to_string(), duration)
+}
+
+/// A time, to the second.
+pub(super) fn time(time: &Timestamp) -> String {
+    Timestamp { nanos: 0, ..*time }.to_string()
+}
+
+/// How long ago a time was, by the clock of this machine.
+pub(super) fn ago(time: &Timestamp) -> String {
+    let past = SystemTime::try_from(*time).ok().and_then(|time| time.elapsed().ok()).unwrap_or_default();
+    duration(Duration::from_secs(past.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_they_must_be() {
+        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+        let shown = table(&[row(["NAME", "EVENTS", "FILTERS"]), row(["orders", "12", "a.>"]), row(["x", "3456", ""])]);
+        assert_eq!(shown, "NAME    EVENTS  FILTERS\norders      12  a.>\nx         3456\n");
+        assert_eq!(fields(&[("a", "1".to_owned()), ("long", "2".to_owned())]), "a     1\nlong  2\n");
+    }
+
+    #[test]
+    fn sizes_and_durations_are_short() {
+        for (count, shown) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (10 << 20, "10.0 MiB")] {
+            assert_eq!(bytes(count), shown);
+        }
+        assert_eq!(bytes(i64::MAX), "8192.0 PiB");
+        for (ms, shown) in [(0, "0s"), (250, "250ms"), (30_000, "30s"), (5_400_000, "1h30m"), (604_800_000, "7d")] {
+            assert_eq!(duration(Duration::from_millis(ms)), shown);
+        }
+    }
+
+    #[test]
+    fn a_live_event_has_only_its_own_fields() {
+        let event = Event { topic: "a".into(), payload: Some(Payload::Text("x".into())), ..Event::default() };
+        let live = ReceivedEvent { event: Some(event), attempt: 1, ..ReceivedEvent::default() };
+        assert_eq!(event_json(&live), json!({ "topic": "a", "text": "x" }));
+        let stored = ReceivedEvent { stream: "s".into(), sequence: 7, ..live };
+        assert_eq!(
+            event_json(&stored),
+            json!({ "stream": "s", "sequence": 7, "attempt": 1, "topic": "a", "text": "x" })
+        );
+    }
+}
