@@ -1,6 +1,6 @@
 //! From a client's frame to a checked command: plain functions that validate once.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use prost::Message;
@@ -10,8 +10,10 @@ use super::{
     wire::v1::{self as wire, session_request::Command as Wire},
 };
 use crate::{
-    model::{CommandError, Filter, Grant, Group, Overflow, Wish, limits},
-    session::{Command, Request},
+    model::{
+        AckMode, CommandError, Filter, Grant, Group, OnGap, Overflow, Start, StreamName, StreamWish, Wish, limits,
+    },
+    session::{Command, Outcome, Precondition, Request},
 };
 
 /// Decodes one frame of a session. Whatever is wrong with it is in the request.
@@ -72,13 +74,11 @@ fn checked(command: Wire, max_event_bytes: usize, ids: &mut EventIds) -> Result<
             }
             Command::Credit { subscription_id, grant }
         }
-        Wire::Acknowledge(acknowledge) => {
-            Command::Acknowledge { subscription_id: positive("subscription_id", acknowledge.subscription_id)? }
-        }
+        Wire::Acknowledge(acknowledge) => self::acknowledge(acknowledge)?,
         Wire::Publish(publish) => {
-            check_publish(&publish)?;
+            let precondition = check_publish(&publish)?;
             let events = publish.events.iter().map(|raw| event::accept(raw, max_event_bytes, ids)).collect();
-            Command::Publish { events }
+            Command::Publish { events, precondition }
         }
         Wire::Authenticate(_) => {
             return Err(CommandError::Unsupported { field: "", needs: "a hub with credentials" });
@@ -115,18 +115,65 @@ fn hello(hello: wire::Hello) -> Result<Command, CommandError> {
     Ok(Command::Hello { client_name: hello.client_name, heartbeat_interval })
 }
 
-/// What holds for a publish as a whole.
-pub(super) fn check_publish(publish: &wire::PublishRequest) -> Result<(), CommandError> {
-    if publish.precondition.is_some() {
-        return Err(CommandError::Unsupported { field: "precondition", needs: "a stream, and this hub has none" });
-    }
+/// What holds for a publish as a whole, and what must hold for it to happen.
+pub(super) fn check_publish(publish: &wire::PublishRequest) -> Result<Option<Precondition>, CommandError> {
+    use wire::publish_precondition::Condition;
+    let precondition = match publish.precondition.map(|precondition| precondition.condition) {
+        None => None,
+        Some(None) => return Err(field("precondition", "is empty")),
+        Some(Some(Condition::LastSequence(sequence))) => {
+            let sequence = not_negative("precondition.last_sequence", sequence)?;
+            Some(Precondition::LastSequence(sequence.unsigned_abs()))
+        }
+        Some(Some(Condition::LastTopicSequence(sequence))) => {
+            let sequence = not_negative("precondition.last_topic_sequence", sequence)?;
+            Some(Precondition::LastTopicSequence(sequence.unsigned_abs()))
+        }
+    };
     match publish.events.len() {
         0 => Err(field("events", "is empty")),
         count if count > limits::MAX_PUBLISH_EVENTS as usize => {
             Err(field("events", format!("has {count} events and may have {}", limits::MAX_PUBLISH_EVENTS)))
         }
-        _ => Ok(()),
+        _ => Ok(precondition),
     }
+}
+
+fn acknowledge(acknowledge: wire::Acknowledge) -> Result<Command, CommandError> {
+    let subscription_id = positive("subscription_id", acknowledge.subscription_id)?;
+    let most = limits::MAX_ACKNOWLEDGED;
+    if acknowledge.sequences.len() > most {
+        let count = acknowledge.sequences.len();
+        return Err(field("sequences", format!("has {count} sequences and may have {most}")));
+    }
+    let up_to = not_negative("up_to", acknowledge.up_to)?.unsigned_abs();
+    if (up_to > 0) != acknowledge.sequences.is_empty() {
+        return Err(field("sequences", "or `up_to` must be given, and not both"));
+    }
+    let mut sequences = Vec::with_capacity(acknowledge.sequences.len());
+    for sequence in &acknowledge.sequences {
+        sequences.push(positive("sequences", *sequence)?.unsigned_abs());
+    }
+    if acknowledge.reason.len() > limits::MAX_ACK_REASON_BYTES {
+        return Err(too_long("reason", acknowledge.reason.len(), limits::MAX_ACK_REASON_BYTES));
+    }
+    let delay = match acknowledge.delay {
+        None => None,
+        Some(delay) => Some(
+            Duration::try_from(delay)
+                .ok()
+                .filter(|delay| delay.as_millis() <= u128::from(limits::MAX_TIME_MS))
+                .ok_or_else(|| field("delay", "must be 0 to 24 hours"))?,
+        ),
+    };
+    let outcome = match wire::AckOutcome::try_from(acknowledge.outcome) {
+        Ok(wire::AckOutcome::Unspecified | wire::AckOutcome::Ack) => Outcome::Ack,
+        Ok(wire::AckOutcome::Nack) => Outcome::Nack { delay, reason: acknowledge.reason.into() },
+        Ok(wire::AckOutcome::Extend) => Outcome::Extend { delay },
+        Ok(wire::AckOutcome::Reject) => Outcome::Reject { reason: acknowledge.reason.into() },
+        Err(_) => return Err(field("outcome", "is unknown")),
+    };
+    Ok(Command::Acknowledge { subscription_id, sequences, up_to: (up_to > 0).then_some(up_to), outcome })
 }
 
 /// Checks what a subscription wants. Errors name fields below the spec; an empty one is the spec itself.
@@ -135,7 +182,7 @@ pub(super) fn wish(spec: Option<&wire::SubscriptionSpec>) -> Result<Wish, Comman
     if !spec.expression.is_empty() {
         return Err(CommandError::Expression);
     }
-    check_live(spec)?;
+    let stream = stream_wish(spec)?;
     let credit = match spec.credit {
         None => None,
         Some(credit) => Some(grant(credit)?),
@@ -149,7 +196,8 @@ pub(super) fn wish(spec: Option<&wire::SubscriptionSpec>) -> Result<Wish, Comman
         return Err(field("max_batch", format!("must be 0 to {most_batch}")));
     }
     Ok(Wish {
-        filters: filters(&spec.filters)?,
+        filters: if stream.is_some() && spec.filters.is_empty() { Vec::new() } else { filters(&spec.filters)? },
+        stream,
         group: if spec.group.is_empty() { None } else { Some(Group::parse(&spec.group)?) },
         credit,
         overflow: overflow(spec.overflow)?,
@@ -158,32 +206,58 @@ pub(super) fn wish(spec: Option<&wire::SubscriptionSpec>) -> Result<Wish, Comman
     })
 }
 
-/// Refuses what only a subscription from a stream can have: this hub has no streams.
-fn check_live(spec: &wire::SubscriptionSpec) -> Result<(), CommandError> {
-    use wire::{AckMode, GapPolicy, StartPreset, start_position::Position};
-    let needs_stream = |field, needs| Err(CommandError::Unsupported { field, needs });
-    if !spec.stream.is_empty() {
-        return needs_stream("stream", "a hub with streams, and this one has none");
+/// What only a subscription from a stream can have; refused in a live one.
+fn stream_wish(spec: &wire::SubscriptionSpec) -> Result<Option<StreamWish>, CommandError> {
+    let ack_mode = match wire::AckMode::try_from(spec.ack_mode) {
+        Ok(wire::AckMode::Unspecified | wire::AckMode::None) => AckMode::None,
+        Ok(wire::AckMode::Explicit) => AckMode::Explicit,
+        Ok(wire::AckMode::Cumulative) => AckMode::Cumulative,
+        Err(_) => return Err(field("ack_mode", "is unknown")),
+    };
+    let on_gap = match wire::GapPolicy::try_from(spec.on_gap) {
+        Ok(wire::GapPolicy::Unspecified | wire::GapPolicy::Fail) => OnGap::Fail,
+        Ok(wire::GapPolicy::Earliest) => OnGap::Earliest,
+        Ok(wire::GapPolicy::Latest) => OnGap::Latest,
+        Err(_) => return Err(field("on_gap", "is unknown")),
+    };
+    let start = start(spec.start.as_ref())?;
+    let needs = |field, needs| Err(CommandError::Unsupported { field, needs });
+    if spec.stream.is_empty() {
+        return match (start, ack_mode) {
+            (Start::New, AckMode::None) => Ok(None),
+            (Start::New, _) => needs("ack_mode", "a group on a stream"),
+            _ => needs("start", "a stream"),
+        };
     }
-    match spec.start.as_ref().and_then(|start| start.position.as_ref()) {
-        None => {}
+    if ack_mode != AckMode::None && spec.group.is_empty() {
+        return needs("ack_mode", "a group on a stream");
+    }
+    if !spec.group.is_empty() && spec.start.is_some_and(|start| start.position.is_some()) {
+        return Err(field("start", "cannot be given with a group, which has its own cursor: see SeekGroup"));
+    }
+    let name = StreamName::parse(&spec.stream).map_err(|error| field("stream", error.to_string()))?;
+    Ok(Some(StreamWish { name, start, on_gap, ack_mode }))
+}
+
+/// Where in a stream to begin.
+pub(super) fn start(start: Option<&wire::StartPosition>) -> Result<Start, CommandError> {
+    use wire::{StartPreset, start_position::Position};
+    Ok(match start.and_then(|start| start.position.as_ref()) {
+        None => Start::New,
         Some(Position::Preset(preset)) => match StartPreset::try_from(*preset) {
-            Ok(StartPreset::Unspecified | StartPreset::New) => {}
-            Ok(StartPreset::Earliest | StartPreset::LastPerTopic) => return needs_stream("start", "a stream"),
+            Ok(StartPreset::Unspecified | StartPreset::New) => Start::New,
+            Ok(StartPreset::Earliest) => Start::Earliest,
+            Ok(StartPreset::LastPerTopic) => Start::LastPerTopic,
             Err(_) => return Err(field("start.preset", "is unknown")),
         },
-        Some(_) => return needs_stream("start", "a stream"),
-    }
-    match AckMode::try_from(spec.ack_mode) {
-        Ok(AckMode::Unspecified | AckMode::None) => {}
-        Ok(_) => return needs_stream("ack_mode", "a group on a stream"),
-        Err(_) => return Err(field("ack_mode", "is unknown")),
-    }
-    match GapPolicy::try_from(spec.on_gap) {
-        // A live subscription has nothing to resume, so the answer to a failed resume cannot matter.
-        Ok(_) => Ok(()),
-        Err(_) => Err(field("on_gap", "is unknown")),
-    }
+        Some(Position::AfterSequence(sequence)) => {
+            Start::After(not_negative("start.after_sequence", *sequence)?.unsigned_abs())
+        }
+        Some(Position::AtTime(time)) => {
+            Start::At(SystemTime::try_from(*time).map_err(|_| field("start.at_time", "is not a time"))?)
+        }
+        Some(Position::ResumeToken(token)) => Start::Token(token.as_str().into()),
+    })
 }
 
 fn overflow(value: i32) -> Result<Overflow, CommandError> {

@@ -19,7 +19,8 @@ use super::{
 };
 use crate::{
     model::{End, Grant, Reason, limits},
-    outbox::{Batch, Frame, GapReason, Item, Published, Reply, Subscribed, Welcome},
+    outbox::{Batch, Frame, GapReason, Item, Published, Reply, ResumeOutcome, Subscribed, Welcome},
+    session::TokenKey,
     telemetry::Metrics,
 };
 
@@ -27,11 +28,13 @@ use crate::{
 const KEY_EVENTS: u8 = (4 << 3) | 2;
 /// `Events.subscription_id`, a varint.
 const KEY_SUBSCRIPTION_ID: u8 = 1 << 3;
+/// `Events.resume_token`, length-delimited.
+const KEY_RESUME_TOKEN: u8 = (3 << 3) | 2;
 /// Room for a frame that is not events; more is found when it is needed.
 const USUAL_FRAME_BYTES: usize = 64;
 
 /// Encodes a batch, and counts it.
-pub(super) fn encode(batch: &mut Batch, metrics: &Metrics) -> Bytes {
+pub(super) fn encode(batch: &mut Batch, tokens: &TokenKey, metrics: &Metrics) -> Bytes {
     let event_bytes: usize = batch.events.iter().map(|event| event.encoded().len()).sum();
     let mut out = Vec::with_capacity(event_bytes + batch.items.len() * USUAL_FRAME_BYTES);
     let mut events = batch.events.iter();
@@ -39,15 +42,22 @@ pub(super) fn encode(batch: &mut Batch, metrics: &Metrics) -> Bytes {
         match item {
             Item::Reply(reply) => {
                 count(&reply.frame, metrics);
-                put_reply(&mut out, reply);
+                put_reply(&mut out, reply, tokens);
             }
-            Item::Events { subscription_id, count } => {
+            Item::Events { subscription_id, count, position } => {
                 let some = &events.as_slice()[..count];
                 events.nth(count - 1);
+                let token = position.map(|position| tokens.seal(&position));
+                let token_bytes = token.as_ref().map_or(0, |token| 1 + encoded_len_varint(token.len() as u64) + token.len());
                 let entries: usize = some.iter().map(|event| event.encoded().len()).sum();
-                put_events_header(&mut out, subscription_id, entries);
+                put_events_header(&mut out, subscription_id, entries + token_bytes);
                 for event in some {
                     out.extend_from_slice(event.encoded());
+                }
+                if let Some(token) = token {
+                    out.push(KEY_RESUME_TOKEN);
+                    encode_varint(token.len() as u64, &mut out);
+                    out.extend_from_slice(token.as_bytes());
                 }
             }
         }
@@ -57,7 +67,7 @@ pub(super) fn encode(batch: &mut Batch, metrics: &Metrics) -> Bytes {
     out.into()
 }
 
-/// Everything of an `events` frame but its entries, which are `entries` bytes.
+/// Everything of an `events` frame but its entries and its token, which are `entries` bytes.
 fn put_events_header(out: &mut Vec<u8>, subscription_id: i64, entries: usize) {
     // As protobuf has it for a signed integer that is not zigzag.
     let id = subscription_id.cast_unsigned();
@@ -70,8 +80,8 @@ fn put_events_header(out: &mut Vec<u8>, subscription_id: i64, entries: usize) {
     encode_varint(id, out);
 }
 
-fn put_reply(out: &mut Vec<u8>, reply: Reply) {
-    let message = wire::SessionResponse { request_id: reply.request_id, frame: Some(frame(reply.frame)) };
+fn put_reply(out: &mut Vec<u8>, reply: Reply, tokens: &TokenKey) {
+    let message = wire::SessionResponse { request_id: reply.request_id, frame: Some(frame(reply.frame, tokens)) };
     put_message(out, &message);
 }
 
@@ -85,27 +95,37 @@ pub(super) fn put_message(out: &mut Vec<u8>, message: &impl Message) {
 
 fn count(frame: &Frame, metrics: &Metrics) {
     match frame {
-        Frame::Gap { count, .. } => metrics.gap_told(*count),
+        Frame::Gap { gap, .. } => metrics.gap_told(gap.count),
         Frame::Ended { end, .. } => metrics.subscription_ended(status::of_end(end).reason.name()),
         _ => {}
     }
 }
 
-fn frame(frame: Frame) -> Wire {
+fn frame(frame: Frame, tokens: &TokenKey) -> Wire {
     match frame {
         Frame::Welcome(welcome) => Wire::Welcome(self::welcome(&welcome)),
         Frame::Subscribed(subscribed) => Wire::Subscribed(self::subscribed(subscribed)),
-        Frame::Ended { subscription_id, end } => Wire::Ended(ended(subscription_id, &end)),
-        Frame::Gap { subscription_id, count, reason } => Wire::Gap(wire::Gap {
+        Frame::Ended { subscription_id, end, position } => {
+            Wire::Ended(ended(subscription_id, &end, position.map(|position| tokens.seal(&position))))
+        }
+        Frame::Gap { subscription_id, gap } => Wire::Gap(wire::Gap {
             subscription_id,
-            count: count.cast_signed(),
-            from_sequence: 0,
-            to_sequence: 0,
-            reason: match reason {
+            count: gap.count.cast_signed(),
+            from_sequence: gap.sequences.0.cast_signed(),
+            to_sequence: gap.sequences.1.cast_signed(),
+            reason: match gap.reason {
                 GapReason::Overflow => wire::GapReason::Overflow,
                 GapReason::Conflated => wire::GapReason::Conflated,
+                GapReason::Retention => wire::GapReason::Retention,
+                GapReason::Epoch => wire::GapReason::Epoch,
             }
             .into(),
+        }),
+        Frame::Progress { subscription_id, position, latest } => Wire::Progress(wire::Progress {
+            subscription_id,
+            resume_token: tokens.seal(&position),
+            caught_up: position.sequence >= latest,
+            lag: latest.saturating_sub(position.sequence).cast_signed(),
         }),
         Frame::Published(results) => Wire::Published(published(&results)),
         Frame::Error { place, error } => Wire::Error(status::of_command(&error, place).message()),
@@ -140,22 +160,35 @@ fn welcome(welcome: &Welcome) -> wire::Welcome {
 
 fn subscribed(subscribed: Subscribed) -> wire::Subscribed {
     let Grant { events, bytes } = subscribed.credit;
-    wire::Subscribed {
+    let mut told = wire::Subscribed {
         subscription_id: subscribed.subscription_id,
         resume_outcome: wire::ResumeOutcome::Fresh.into(),
         credit: Some(wire::Credit { events, bytes }),
         automatic_credit: subscribed.automatic_credit,
         ..Default::default()
+    };
+    if let Some(opened) = subscribed.opened {
+        told.epoch = opened.position.origin.epoch;
+        told.start_sequence = (opened.position.sequence + 1).cast_signed();
+        told.earliest_sequence = opened.earliest.cast_signed();
+        told.latest_sequence = opened.latest.cast_signed();
+        told.resume_outcome = match opened.outcome {
+            ResumeOutcome::Fresh => wire::ResumeOutcome::Fresh,
+            ResumeOutcome::Resumed => wire::ResumeOutcome::Resumed,
+            ResumeOutcome::Gap => wire::ResumeOutcome::Gap,
+        }
+        .into();
     }
+    told
 }
 
-fn ended(subscription_id: i64, end: &End) -> wire::Ended {
+fn ended(subscription_id: i64, end: &End, token: Option<String>) -> wire::Ended {
     let fault = status::of_end(end);
     wire::Ended {
         subscription_id,
         status: Some(fault.message()),
         reason: reason(fault.reason).into(),
-        resume_token: String::new(),
+        resume_token: token.unwrap_or_default(),
         retry: Some(wire::RetryAdvice {
             retry: fault.retry_after.is_some(),
             delay: fault.retry_after.and_then(duration),
@@ -166,7 +199,16 @@ fn ended(subscription_id: i64, end: &End) -> wire::Ended {
 /// The result of every event of a publish.
 pub(super) fn published(results: &[Published]) -> wire::PublishResponse {
     let result = |(index, result): (usize, &Published)| match result {
-        Ok(matched) => wire::PublishResult { matched: matched.cast_signed(), ..Default::default() },
+        Ok(accepted) => {
+            let mut told = wire::PublishResult { matched: accepted.matched.cast_signed(), ..Default::default() };
+            if let Some(stored) = &accepted.stored {
+                told.stream = stored.origin.stream.as_str().to_owned();
+                told.sequence = stored.sequence.cast_signed();
+                told.epoch = stored.origin.epoch;
+                told.duplicate = stored.duplicate;
+            }
+            told
+        }
         Err(error) => {
             wire::PublishResult { status: Some(status::of_event(error, index).message()), ..Default::default() }
         }
@@ -201,13 +243,13 @@ mod tests {
         let accept = |event: &client::Event| event::accept(&event.encode_to_vec(), 1024, &mut ids).expect("accepted");
         let mut batch = Batch {
             items: vec![
-                Item::Events { subscription_id: 300, count: 2 },
+                Item::Events { subscription_id: 300, count: 2, position: None },
                 Item::Reply(Reply { request_id: 9, frame: Frame::Pong("n".into()) }),
-                Item::Events { subscription_id: 1, count: 1 },
+                Item::Events { subscription_id: 1, count: 1, position: None },
             ],
             events: sent.iter().map(accept).collect::<Vec<Arc<_>>>(),
         };
-        let bytes = encode(&mut batch, &Metrics::default());
+        let bytes = encode(&mut batch, &TokenKey::new([7; 32]), &Metrics::default());
         let mut rest = &bytes[..];
         let mut frames = Vec::new();
         while let Some((head, tail)) = rest.split_at_checked(PREFIX_BYTES) {

@@ -63,7 +63,10 @@ impl Body for SessionBody {
                 }
                 return Poll::Pending;
             }
-            Poll::Ready(Taken::Batch) => Frame::data(frames::encode(&mut this.batch, this.outlet.hub().metrics())),
+            Poll::Ready(Taken::Batch) => {
+                let hub = this.outlet.hub();
+                Frame::data(frames::encode(&mut this.batch, hub.tokens(), hub.metrics()))
+            }
             Poll::Ready(Taken::Finished(end)) => {
                 this.finished = true;
                 Frame::trailers(wire::trailers(&status::of_finished_call(&end)))

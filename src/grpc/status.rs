@@ -4,12 +4,12 @@
 //! compile without them. Statuses carry `google.rpc.ErrorInfo` with the reason, BadRequest with the field, and
 //! RetryInfo where trying again helps. Nothing of a payload or a credential is ever put into a text.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt, pb};
 
-use crate::model::{CommandError, End, EventError, Reason};
+use crate::model::{CommandError, End, EventError, Reason, SettingError, StreamError};
 
 /// The domain of every reason.
 const DOMAIN: &str = "switchyard";
@@ -22,17 +22,24 @@ pub(super) struct Fault {
     pub(super) reason: Reason,
     text: String,
     field: Option<String>,
+    /// Numbers that a program can act on.
+    numbers: Vec<(&'static str, u64)>,
     /// How long to wait before trying again; `None` where that does not help.
     pub(super) retry_after: Option<Duration>,
 }
 
 impl Fault {
     fn new(reason: Reason, text: String) -> Self {
-        Self { reason, text, field: None, retry_after: None }
+        Self { reason, text, field: None, numbers: Vec::new(), retry_after: None }
     }
 
     fn at(mut self, field: impl Into<String>) -> Self {
         self.field = Some(field.into());
+        self
+    }
+
+    fn with<const N: usize>(mut self, numbers: [(&'static str, u64); N]) -> Self {
+        self.numbers = numbers.into();
         self
     }
 
@@ -44,7 +51,11 @@ impl Fault {
     /// As the end of a call.
     pub(super) fn status(&self) -> Status {
         let code = code(self.reason);
-        let mut details = ErrorDetails::with_error_info(self.reason.name(), DOMAIN, []);
+        let mut details = ErrorDetails::with_error_info(
+            self.reason.name(),
+            DOMAIN,
+            self.numbers.iter().map(|(name, number)| ((*name).to_owned(), number.to_string())).collect::<HashMap<_, _>>(),
+        );
         if let Some(field) = &self.field {
             details.add_bad_request_violation(field, self.short_text());
         }
@@ -99,6 +110,53 @@ pub(super) fn of_command(error: &CommandError, place: &str) -> Fault {
         CommandError::TooManySessions { .. } => Fault::new(Reason::TooManySessions, text),
         CommandError::NoFrameMemory => Fault::new(Reason::QuotaExceeded, text).retry_after(Duration::from_secs(1)),
         CommandError::Draining => Fault::new(Reason::Draining, text).retry_after(Duration::from_secs(1)),
+        CommandError::Stream(error) => {
+            let fault = of_stream(error);
+            match field_of(error) {
+                "" => fault,
+                field => fault.at(path(field)),
+            }
+        }
+    }
+}
+
+/// What went wrong with a stream.
+pub(super) fn of_stream(error: &StreamError) -> Fault {
+    let fault = |reason| Fault::new(reason, error.to_string());
+    match error {
+        StreamError::None | StreamError::Mismatch { .. } => fault(Reason::ConfigMismatch),
+        StreamError::NotFound(_) => fault(Reason::StreamNotFound),
+        StreamError::Exists(_) => fault(Reason::StreamExists),
+        StreamError::GroupNotFound { .. } => fault(Reason::GroupNotFound),
+        StreamError::GroupExists { .. } => fault(Reason::GroupExists),
+        StreamError::Setting(_) => fault(Reason::MalformedCommand),
+        StreamError::Overlap { .. } => fault(Reason::FilterOverlap),
+        StreamError::TooMany { .. } => fault(Reason::QuotaExceeded),
+        StreamError::Token => fault(Reason::MalformedToken),
+        StreamError::Lost { after, earliest, latest, .. } => {
+            fault(Reason::ResumePointLost).with([("after", *after), ("earliest", *earliest), ("latest", *latest)])
+        }
+        StreamError::Epoch { earliest, latest, .. } => {
+            fault(Reason::EpochChanged).with([("earliest", *earliest), ("latest", *latest)])
+        }
+        StreamError::SequenceMismatch { actual } => fault(Reason::SequenceMismatch).with([("actual", *actual)]),
+        StreamError::Full => fault(Reason::StreamFull).retry_after(Duration::from_secs(1)),
+        StreamError::Unavailable => fault(Reason::EngineUnavailable).retry_after(Duration::from_secs(1)),
+        StreamError::Recovering => fault(Reason::EngineRecovering).retry_after(Duration::from_secs(1)),
+        StreamError::Corrupt(_) => fault(Reason::StoreCorrupt),
+    }
+}
+
+/// The field that is wrong; empty where none can be named.
+fn field_of(error: &StreamError) -> &'static str {
+    match error {
+        StreamError::None | StreamError::NotFound(_) => "stream",
+        StreamError::Token => "start.resume_token",
+        StreamError::Lost { .. } | StreamError::Epoch { .. } => "start",
+        StreamError::GroupNotFound { .. } | StreamError::GroupExists { .. } => "group",
+        StreamError::Overlap { .. } => "filters",
+        StreamError::Setting(SettingError { field, .. }) | StreamError::Mismatch { field, .. } => field,
+        _ => "",
     }
 }
 
@@ -108,6 +166,7 @@ pub(super) fn of_event(error: &EventError, index: usize) -> Fault {
         EventError::Topic(_) => Reason::InvalidTopic,
         EventError::TooLarge { .. } => Reason::EventTooLarge,
         EventError::Field { .. } => Reason::MalformedCommand,
+        EventError::Stream(error) => return of_stream(error).at(format!("events[{index}]")),
     };
     let field = match error.field() {
         "" | "event" => format!("events[{index}]"),
@@ -127,6 +186,7 @@ pub(super) fn of_end(end: &End) -> Fault {
         End::Stalled { .. } => Fault::new(Reason::SessionStalled, text).retry_after(Duration::ZERO),
         End::Draining { reconnect_delay } => Fault::new(Reason::Draining, text).retry_after(*reconnect_delay),
         End::BrokenFraming(error) => of_command(error, ""),
+        End::Stream(error) => of_stream(error),
         End::Internal => Fault::new(Reason::Internal, text),
         End::Refused(error) => of_command(error, "subscribe.spec."),
     }

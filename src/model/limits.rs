@@ -42,6 +42,12 @@ pub const MAX_GROUP_NAME_BYTES: usize = 64;
 pub const MAX_BATCH_EVENTS: i32 = 10_000;
 /// No `events` frame grows past this, in bytes, unless its first event alone is larger.
 pub const MAX_BATCH_BYTES: usize = 64 * 1024;
+/// The most sequences in one `acknowledge`.
+pub const MAX_ACKNOWLEDGED: usize = 10_000;
+/// The longest reason of an `acknowledge`, in bytes.
+pub const MAX_ACK_REASON_BYTES: usize = 1024;
+/// The longest resume token, in bytes.
+pub const MAX_TOKEN_BYTES: usize = 256;
 /// The longest nonce of a `ping`, in bytes.
 pub const MAX_NONCE_BYTES: usize = 64;
 /// The longest `client_name` of a `hello`, in bytes.

@@ -13,10 +13,12 @@ mod topic;
 
 pub use event::{Event, Span, Spans};
 pub use reason::Reason;
-pub use refusal::{CommandError, End, EventError};
+pub use refusal::{CommandError, End, EventError, StreamError};
 pub use stream::{
     Durability, GroupSettings, Seal, SettingError, Stamp, Storage, StreamName, StreamNameError, StreamSettings,
     StreamState,
 };
-pub use subscription::{Grant, Group, GroupError, Overflow, Wish, filter_tokens};
+pub use subscription::{
+    AckMode, Grant, Group, GroupError, OnGap, Origin, Overflow, Position, Start, StreamWish, Wish, filter_tokens,
+};
 pub use topic::{Filter, FilterError, NameError, Token, Topic};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{FilterError, GroupError, NameError};
+use super::{FilterError, GroupError, NameError, SettingError, StreamName};
 
 /// Why a command was refused. The session goes on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -87,6 +87,107 @@ pub enum CommandError {
     /// The hub is shutting down.
     #[error("this hub is shutting down")]
     Draining,
+    /// Something about streams.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+}
+
+/// What can go wrong with a stream, a group on it, or a position in it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StreamError {
+    /// This hub keeps no streams.
+    #[error("this hub keeps no streams: start it with a data directory")]
+    None,
+    /// There is no such stream, or it was deleted.
+    #[error("there is no stream {0}")]
+    NotFound(String),
+    /// There is one of that name.
+    #[error("stream {0} exists")]
+    Exists(StreamName),
+    /// There is no such group.
+    #[error("stream {stream} has no group {group}")]
+    GroupNotFound {
+        /// Of which stream.
+        stream: StreamName,
+        /// Its name.
+        group: String,
+    },
+    /// There is one of that name.
+    #[error("stream {stream} has a group {group}")]
+    GroupExists {
+        /// Of which stream.
+        stream: StreamName,
+        /// Its name.
+        group: String,
+    },
+    /// A setting is out of its range.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// A setting or a request does not fit how the stream or group is set up.
+    #[error("{field} {problem}")]
+    Mismatch {
+        /// Which field.
+        field: &'static str,
+        /// What is wrong, in words.
+        problem: String,
+    },
+    /// A topic would be in two streams.
+    #[error("the filters overlap those of stream {with}")]
+    Overlap {
+        /// The other one.
+        with: StreamName,
+    },
+    /// There are as many as there may be.
+    #[error("there are {limit} {what} and there may be no more")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// A token that this hub did not make, or that was changed.
+    #[error("the token was not made by this hub, or was changed")]
+    Token,
+    /// Events behind that point are not kept any more.
+    #[error("events after sequence {after} are lost: stream {stream} keeps {earliest} to {latest}")]
+    Lost {
+        /// Of which stream.
+        stream: StreamName,
+        /// Which point.
+        after: u64,
+        /// The first sequence kept; `latest + 1` when none is.
+        earliest: u64,
+        /// The last one.
+        latest: u64,
+    },
+    /// The stream was made anew, or lost its tail.
+    #[error("stream {stream} is not the one the position is from: it was made anew, and keeps {earliest} to {latest}")]
+    Epoch {
+        /// Which stream.
+        stream: StreamName,
+        /// The first sequence kept; `latest + 1` when none is.
+        earliest: u64,
+        /// The last one.
+        latest: u64,
+    },
+    /// The precondition of a publish does not hold.
+    #[error("the precondition does not hold: the last sequence is {actual}")]
+    SequenceMismatch {
+        /// What it was compared with.
+        actual: u64,
+    },
+    /// The stream, or the disk, has no room.
+    #[error("the disk has no room left for streams")]
+    Full,
+    /// The store failed or is closed.
+    #[error("the store is not available; whether events under way are stored is not known")]
+    Unavailable,
+    /// The store is still being opened.
+    #[error("the store is still recovering")]
+    Recovering,
+    /// What was read is not what was written.
+    #[error("the store is damaged: {0}")]
+    Corrupt(String),
 }
 
 /// Why an event was refused. Other events of the same publish are not affected.
@@ -111,6 +212,9 @@ pub enum EventError {
         /// What is wrong, in words.
         problem: &'static str,
     },
+    /// Its stream did not store it.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
 }
 
 impl EventError {
@@ -118,7 +222,7 @@ impl EventError {
     pub fn field(&self) -> &'static str {
         match self {
             Self::Topic(_) => "topic",
-            Self::TooLarge { .. } => "",
+            Self::TooLarge { .. } | Self::Stream(_) => "",
             Self::Field { field, .. } => field,
         }
     }
@@ -159,6 +263,9 @@ pub enum End {
     /// The client's frames cannot be told apart any longer.
     #[error(transparent)]
     BrokenFraming(Box<CommandError>),
+    /// The stream cannot be read on.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
     /// The subscription was never opened.
     #[error(transparent)]
     Refused(Box<CommandError>),

@@ -1,17 +1,21 @@
 //! What a subscription wants, checked.
 
-use super::{Filter, limits::MAX_GROUP_NAME_BYTES};
+use std::{sync::Arc, time::SystemTime};
 
-/// What one live subscription wants.
+use super::{Filter, StreamName, limits::MAX_GROUP_NAME_BYTES};
+
+/// What one subscription wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wish {
-    /// At least one.
+    /// The stream it reads; `None` for a live subscription.
+    pub stream: Option<StreamWish>,
+    /// At least one for a live subscription; none for all of a stream.
     pub filters: Vec<Filter>,
     /// The group whose members share the events, if any.
     pub group: Option<Group>,
     /// The first grant; `None` is automatic credit.
     pub credit: Option<Grant>,
-    /// What happens to events that arrive while the queue is full.
+    /// What a live subscription does with events that arrive while its queue is full.
     pub overflow: Overflow,
     /// End after this many events.
     pub max_events: Option<u64>,
@@ -24,6 +28,76 @@ impl Wish {
     pub fn filter_tokens(&self) -> usize {
         filter_tokens(&self.filters)
     }
+}
+
+/// What a subscription from a stream wants besides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamWish {
+    /// Which stream.
+    pub name: StreamName,
+    /// Where in it to begin.
+    pub start: Start,
+    /// What to do when events are lost to it.
+    pub on_gap: OnGap,
+    /// How members of a group acknowledge.
+    pub ack_mode: AckMode,
+}
+
+/// Where in a stream a subscription begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// With what comes.
+    New,
+    /// With the earliest event kept.
+    Earliest,
+    /// With the last event of every topic, then with what comes.
+    LastPerTopic,
+    /// Strictly after a sequence.
+    After(u64),
+    /// With the first event stored then or later.
+    At(SystemTime),
+    /// Strictly after what a token says.
+    Token(Box<str>),
+}
+
+/// What a subscription does when events after its position are not kept any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnGap {
+    /// It ends.
+    Fail,
+    /// It goes on with the earliest event kept.
+    Earliest,
+    /// It goes on with what comes.
+    Latest,
+}
+
+/// How the members of a group acknowledge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AckMode {
+    /// Not: what was sent is done.
+    None,
+    /// Each event by its sequence.
+    Explicit,
+    /// Everything up to a sequence, too.
+    Cumulative,
+}
+
+/// One life of a stream: what its sequences are counted in.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// The stream.
+    pub stream: StreamName,
+    /// Changes when the stream is made again, and when it lost its tail.
+    pub epoch: i64,
+}
+
+/// A point in a stream: behind an event of it, or behind where one was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// Of which stream.
+    pub origin: Arc<Origin>,
+    /// Behind which sequence.
+    pub sequence: u64,
 }
 
 /// How many tokens filters have together.

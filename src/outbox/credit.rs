@@ -39,6 +39,15 @@ impl Credit {
         more(self.events, events) && more(self.bytes, bytes)
     }
 
+    /// How many more events may wait behind `events` of `bytes`, as far as can be said before their size is known.
+    pub(super) fn covers(self, events: usize, bytes: usize) -> usize {
+        if !self.covers_more_than(events, bytes) {
+            return 0;
+        }
+        let left = |held: i64| usize::try_from(held).unwrap_or(0).saturating_sub(events);
+        if self.events == UNCOUNTED { usize::MAX } else { left(self.events) }
+    }
+
     /// Takes what one event of `bytes` costs.
     pub(super) fn spend(&mut self, bytes: usize) {
         debug_assert!(self.may_send());

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::model::{CommandError, End, Event, EventError, Grant};
+use crate::model::{CommandError, End, Event, EventError, Grant, Origin, Position};
 
 /// A frame that is not events, and the request it answers (0 for none).
 #[derive(Debug)]
@@ -29,15 +29,24 @@ pub enum Frame {
         subscription_id: i64,
         /// Why.
         end: End,
+        /// How far it came in its stream; `None` for a live one.
+        position: Option<Position>,
     },
     /// Events a subscription will not get.
     Gap {
         /// Which one.
         subscription_id: i64,
-        /// How many events.
-        count: u64,
-        /// Why.
-        reason: GapReason,
+        /// What is lost.
+        gap: Gap,
+    },
+    /// How far a subscription from a stream has come.
+    Progress {
+        /// Which one.
+        subscription_id: i64,
+        /// Everything up to here was sent or passed over.
+        position: Position,
+        /// The last sequence that the stream was known to have.
+        latest: u64,
     },
     /// The result of every event of a publish.
     Published(Vec<Published>),
@@ -90,18 +99,75 @@ pub struct SessionLimits {
 }
 
 /// A subscription is open, or was updated.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Subscribed {
     /// Which one.
     pub subscription_id: i64,
+    /// Where in its stream it begins; `None` for a live one.
+    pub opened: Option<Box<Opened>>,
     /// The credit it holds, or the automatic window.
     pub credit: Grant,
     /// True when the hub refills the credit by itself.
     pub automatic_credit: bool,
 }
 
-/// What became of one event of a publish: how many live subscriptions it went to, or why it was refused.
-pub type Published = Result<u64, EventError>;
+/// Where in its stream a subscription begins.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// Before its first event.
+    pub position: Position,
+    /// The first sequence kept.
+    pub earliest: u64,
+    /// The last sequence that readers may see.
+    pub latest: u64,
+    /// What came of a resume.
+    pub outcome: ResumeOutcome,
+}
+
+/// What came of a resume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResumeOutcome {
+    /// It was none.
+    Fresh,
+    /// Nothing was missed.
+    Resumed,
+    /// Some events are lost.
+    Gap,
+}
+
+/// What became of one event of a publish.
+pub type Published = Result<Accepted, EventError>;
+
+/// Where an event went.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Accepted {
+    /// How many live subscriptions it went to.
+    pub matched: u64,
+    /// Where it is stored, if a stream holds its topic.
+    pub stored: Option<StoredAt>,
+}
+
+/// Where an event is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredAt {
+    /// The stream.
+    pub origin: Arc<Origin>,
+    /// The sequence; of the first one, for a repetition.
+    pub sequence: u64,
+    /// It was stored before.
+    pub duplicate: bool,
+}
+
+/// Events that a subscription will not get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// How many.
+    pub count: u64,
+    /// The first and the last sequence lost; 0 for a live subscription.
+    pub sequences: (u64, u64),
+    /// Why.
+    pub reason: GapReason,
+}
 
 /// Why events are lost to a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +176,10 @@ pub enum GapReason {
     Overflow,
     /// A later event of the same topic took their place.
     Conflated,
+    /// The stream keeps them no longer.
+    Retention,
+    /// The stream was made anew.
+    Epoch,
 }
 
 /// What the writer sends next, in order.
@@ -123,6 +193,8 @@ pub enum Item {
         subscription_id: i64,
         /// How many, at least 1.
         count: usize,
+        /// Behind the last of them; `None` for a live subscription.
+        position: Option<Position>,
     },
 }
 
@@ -157,7 +229,12 @@ impl Frame {
             Self::Error { .. } | Self::Ended { .. } => 128,
             Self::Pong(nonce) => nonce.len(),
             Self::Welcome(_) => size_of::<Welcome>(),
-            Self::Subscribed(_) | Self::Gap { .. } | Self::Draining { .. } | Self::Heartbeat(_) => 0,
+            Self::Subscribed(subscribed) if subscribed.opened.is_some() => size_of::<Opened>(),
+            Self::Subscribed(_)
+            | Self::Gap { .. }
+            | Self::Progress { .. }
+            | Self::Draining { .. }
+            | Self::Heartbeat(_) => 0,
         };
         size_of::<Reply>() + more
     }

@@ -12,6 +12,7 @@ mod credit;
 mod frame;
 mod pool;
 mod queues;
+mod stored;
 mod subscriber;
 #[cfg(test)]
 #[allow(clippy::cast_possible_wrap, clippy::cast_sign_loss, clippy::map_entry, clippy::type_complexity)]
@@ -27,8 +28,12 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 pub use budget::Budget;
-pub use frame::{Batch, Frame, GapReason, Item, Published, Reply, SessionLimits, Subscribed, Welcome};
-pub use queues::{Closed, SubscriptionKey};
+pub use frame::{
+    Accepted, Batch, Frame, Gap, GapReason, Item, Opened, Published, Reply, ResumeOutcome, SessionLimits, StoredAt,
+    Subscribed, Welcome,
+};
+pub use queues::{Appetite, Closed, SubscriptionKey};
+pub use stored::Room;
 pub use subscriber::Route;
 
 use crate::{
@@ -74,6 +79,17 @@ pub enum Taken {
     Batch,
     /// The session is over; this is how.
     Finished(End),
+}
+
+/// What a session has to do besides reading commands.
+#[derive(Debug)]
+pub enum Call {
+    /// It is ending.
+    Ending,
+    /// Subscriptions from streams want to be looked after.
+    Appetite(Appetite),
+    /// Commands may be read again.
+    Room,
 }
 
 impl Outbox {
@@ -126,7 +142,7 @@ impl Outbox {
         self.with(|state| state.queues.open(key, route, request_id))
     }
 
-    /// The key of a subscription, and its group, 0 for none.
+    /// The key of a subscription, and its live group, 0 for none.
     pub fn find(&self, id: i64) -> Result<(SubscriptionKey, u32), CommandError> {
         self.with(|state| state.queues.find(id))
     }
@@ -266,6 +282,109 @@ impl Outbox {
         }
     }
 
+    /// Opens a reserved subscription from a stream, with filters of so many tokens, and tells the client; false when it is
+    /// gone.
+    pub fn open_stored(&self, key: SubscriptionKey, opened: Opened, tokens: u32, request_id: i64) -> bool {
+        self.with(|state| state.queues.open_stored(key, opened, tokens, request_id))
+    }
+
+    /// How much may be put into the queue of a subscription from a stream; `None` when it is gone.
+    pub fn room(&self, key: SubscriptionKey) -> Option<Room> {
+        let allowed = self.budget.allowed_bytes();
+        self.with(|state| {
+            let free = allowed.saturating_sub(state.held_bytes());
+            state.queues.room(key, free)
+        })
+    }
+
+    /// Puts into the queue of a subscription what was found in its stream up to `through`, whose last event is `latest`;
+    /// false when it is gone.
+    pub fn fill(&self, key: SubscriptionKey, events: &[Arc<Event>], through: u64, latest: u64) -> bool {
+        self.with(|state| state.queues.put(key, events, through, latest))
+    }
+
+    /// Puts events into the queues of subscriptions that follow their stream, in order. Those that have no room come
+    /// back with the sequence that they did not take; they follow no longer.
+    pub fn follow<'a>(
+        &self,
+        events: impl Iterator<Item = (SubscriptionKey, &'a Arc<Event>)>,
+        latest: u64,
+    ) -> Vec<(SubscriptionKey, u64)> {
+        let allowed = self.budget.allowed_bytes();
+        self.with(|state| {
+            let mut behind: Vec<(SubscriptionKey, u64)> = Vec::new();
+            for (key, event) in events {
+                if behind.iter().any(|(other, _)| *other == key) {
+                    continue;
+                }
+                let free = allowed.saturating_sub(state.held_bytes());
+                let fits = state.queues.room(key, free).is_some_and(|room| room.events > 0);
+                if !fits || !state.queues.put(key, std::slice::from_ref(event), event.sequence(), latest) {
+                    behind.push((key, event.sequence()));
+                    state.queues.set_following(key, false);
+                }
+            }
+            behind
+        })
+    }
+
+    /// From now on its session keeps a subscription filled without being asked, or no longer does.
+    pub fn set_following(&self, key: SubscriptionKey, following: bool) {
+        self.with(|state| state.queues.set_following(key, following));
+    }
+
+    /// Has a subscription told how far it came; false when it is gone.
+    pub fn tell_progress(&self, key: SubscriptionKey, through: u64, latest: u64) -> bool {
+        self.with(|state| state.queues.tell_progress(key, through, latest))
+    }
+
+    /// Events up to `to` are lost to a subscription from a stream: it is told behind what waits, and filled again only then.
+    pub fn lose(&self, key: SubscriptionKey, to: u64, reason: GapReason) {
+        self.with(|state| state.queues.lose(key, to, reason));
+    }
+
+    /// Behind which sequence a subscription from a stream has been sent everything.
+    pub fn sent(&self, key: SubscriptionKey) -> Option<u64> {
+        self.with(|state| state.queues.sent(key))
+    }
+
+    /// Ends a subscription by its key and tells the client.
+    pub fn close_key(&self, key: SubscriptionKey, end: End) {
+        self.with(|state| state.queues.close_key(key, end));
+    }
+
+    /// Waits until the session has something to do besides reading commands: it is ending, or subscriptions from
+    /// streams want to be looked after; or, for one that waits to read, until there is room for answers.
+    pub async fn until_call(&self, waits_for_room: bool) -> Call {
+        loop {
+            let call = self.with(|state| {
+                let most = if state.reader_waits { REPLIES_LOW_BYTES } else { REPLIES_HIGH_BYTES };
+                let full = state.queues.reply_bytes() > most.min(self.budget.allowed_bytes());
+                state.reader_waits = full;
+                if state.is_ending() {
+                    Some(Call::Ending)
+                } else if state.queues.has_appetite() {
+                    Some(Call::Appetite(state.queues.take_appetite()))
+                } else {
+                    (waits_for_room && !full).then_some(Call::Room)
+                }
+            });
+            match call {
+                Some(call) => return call,
+                None => self.reader.notified().await,
+            }
+        }
+    }
+
+    /// True when the client has read so much of what waits for it that more commands may be read.
+    pub fn has_room(&self) -> bool {
+        self.with(|state| {
+            let most = if state.reader_waits { REPLIES_LOW_BYTES } else { REPLIES_HIGH_BYTES };
+            state.reader_waits = state.queues.reply_bytes() > most.min(self.budget.allowed_bytes());
+            !state.reader_waits
+        })
+    }
+
     /// Waits until the session is ending or over.
     pub async fn until_ending(&self) {
         while !self.state.lock().is_ending() {
@@ -280,22 +399,6 @@ impl Outbox {
         }
     }
 
-    /// Waits until the client has read enough of what waits for it, or the session is ending.
-    pub async fn until_room(&self) {
-        loop {
-            let waits = self.with(|state| {
-                let most = if state.reader_waits { REPLIES_LOW_BYTES } else { REPLIES_HIGH_BYTES };
-                let full = state.queues.reply_bytes() > most.min(self.budget.allowed_bytes());
-                state.reader_waits = full && !state.is_ending();
-                state.reader_waits
-            });
-            if !waits {
-                return;
-            }
-            self.reader.notified().await;
-        }
-    }
-
     /// Takes the lock, and when it is free again wakes who has to be woken.
     fn with<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
         let mut state = self.state.lock();
@@ -304,11 +407,12 @@ impl Outbox {
         self.budget.change(before, state.held_bytes());
         let writer = if state.queues.has_work() { state.writer.take() } else { None };
         let room = state.reader_waits && state.queues.reply_bytes() <= REPLIES_LOW_BYTES;
+        let call = room || state.queues.has_appetite();
         drop(state);
         if let Some(waker) = writer {
             waker.wake();
         }
-        if room {
+        if call {
             self.reader.notify_one();
         }
         result

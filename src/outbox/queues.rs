@@ -1,6 +1,7 @@
 //! The pure core of the outbox: who waits for what; what is sent next is decided in [`writer`]. No lock, no clock, no
 //! wake-up here: see [`super::Outbox`] for those.
 
+mod feeding;
 mod writer;
 
 use std::{
@@ -41,6 +42,22 @@ pub struct Closed {
     pub key: SubscriptionKey,
     /// Where the router kept it.
     pub route: Route,
+}
+
+/// Subscriptions from streams that their session has to do something for.
+#[derive(Debug, Default)]
+pub struct Appetite {
+    /// Their queues are low.
+    pub hungry: Vec<SubscriptionKey>,
+    /// They are over.
+    pub gone: Vec<SubscriptionKey>,
+}
+
+impl Appetite {
+    /// True when there are none.
+    pub fn is_empty(&self) -> bool {
+        self.hungry.is_empty() && self.gone.is_empty()
+    }
 }
 
 /// What became of an event offered to a subscription.
@@ -85,6 +102,7 @@ pub(super) struct Queues {
     /// What waits, overhead included, in bytes.
     waiting_bytes: usize,
     closed: Vec<Closed>,
+    appetite: Appetite,
     no_more_commands: bool,
     /// After the last command: every slot below this one was looked at for a subscription that can get no more credit.
     swept: usize,
@@ -117,6 +135,7 @@ impl Queues {
             next_id: 1,
             waiting_bytes: 0,
             closed: Vec::new(),
+            appetite: Appetite::default(),
             no_more_commands: false,
             swept: 0,
             ending: None,
@@ -229,6 +248,7 @@ impl Queues {
         subscriber.open = true;
         let subscribed = Subscribed {
             subscription_id: subscriber.id,
+            opened: None,
             credit: subscriber.credit.held(),
             automatic_credit: subscriber.credit.is_automatic(),
         };
@@ -266,6 +286,13 @@ impl Queues {
         let slot = self.find(id)?.0.slot;
         self.end_subscription(slot, request_id, end);
         Ok(())
+    }
+
+    /// Ends one subscription by its key.
+    pub(super) fn close_key(&mut self, key: SubscriptionKey, end: End) {
+        if live(&mut self.subscribers, key).is_some() {
+            self.end_subscription(key.slot, 0, end);
+        }
     }
 
     /// True when a member of a group would be served at once.
@@ -323,6 +350,10 @@ impl Queues {
                 self.overflow_end(slot, 0);
                 continue;
             }
+            if subscriber.stored().is_some() {
+                self.rewind(slot);
+                continue;
+            }
             let target = subscriber.queue.bytes() / 2;
             self.with_queue(slot, |subscriber, pool, hasher| {
                 while subscriber.queue.bytes() > target {
@@ -357,7 +388,14 @@ impl Queues {
         self.stale = 0;
         self.large.clear();
         for (_, subscriber) in &mut self.subscribers {
-            subscriber.drop_all(0, &mut self.pool);
+            match subscriber.stored_mut() {
+                // What is not sent is read again, by who resumes.
+                Some(stored) => {
+                    stored.rewind();
+                    subscriber.clear(&mut self.pool);
+                }
+                None => subscriber.drop_all(0, &mut self.pool),
+            }
         }
         self.waiting_bytes = 0;
     }
@@ -399,13 +437,18 @@ impl Queues {
     fn remove(&mut self, slot: u32, request_id: i64, end: End) -> Option<Reply> {
         self.with_queue(slot, |subscriber, pool, _| subscriber.clear(pool));
         let mut subscriber = self.subscribers.try_remove(slot as usize)?;
+        let position = subscriber.position();
         if let Ok(entry) = self.ids.find_entry(self.hasher.hash_one(subscriber.id), |other| *other == slot) {
             entry.remove();
         }
+        let key = SubscriptionKey { slot, generation: subscriber.generation };
         if let Some(route) = subscriber.route.take() {
             self.filter_tokens -= route.tokens.get() as usize;
-            let key = SubscriptionKey { slot, generation: subscriber.generation };
             self.closed.push(Closed { key, route });
+        }
+        if let Some(stored) = subscriber.stored() {
+            self.filter_tokens -= stored.tokens as usize;
+            self.appetite.gone.push(key);
         }
         if subscriber.ready {
             self.stale += 1;
@@ -418,7 +461,7 @@ impl Queues {
         if self.mirrors {
             self.outcome = end.clone();
         }
-        Some(Reply { request_id, frame: Frame::Ended { subscription_id: subscriber.id, end } })
+        Some(Reply { request_id, frame: Frame::Ended { subscription_id: subscriber.id, end, position } })
     }
 
     /// Every change of a queue goes through here, so that the sums stay right.
@@ -440,6 +483,12 @@ impl Queues {
 
     fn make_ready(&mut self, slot: u32) {
         let Some(subscriber) = self.subscribers.get_mut(slot as usize) else { return };
+        if subscriber.grows_hungry()
+            && let Some(stored) = subscriber.stored_mut()
+        {
+            stored.hungry = true;
+            self.appetite.hungry.push(SubscriptionKey { slot, generation: subscriber.generation });
+        }
         if !subscriber.ready && subscriber.sendable() {
             subscriber.ready = true;
             self.ready.push_back(SubscriptionKey { slot, generation: subscriber.generation });

@@ -7,10 +7,11 @@ use smallvec::SmallVec;
 
 use super::{
     credit::Credit,
-    frame::{Frame, GapReason, Reply},
+    frame::{Frame, Gap, GapReason, Reply},
     pool::{NodeId, Pool, Queue},
+    stored::Stored,
 };
-use crate::model::{Event, Overflow, Wish, limits};
+use crate::model::{Event, Overflow, Position, Wish, limits};
 
 /// An empty table of topics keeps room for this many.
 const KEEP_TOPICS: usize = 64;
@@ -34,8 +35,7 @@ pub(super) struct Subscriber {
     pub(super) credit: Credit,
     pub(super) queue: Queue,
     overflow: Overflow,
-    /// Only for [`Overflow::Conflate`]: where the event of each topic waits.
-    topics: Option<Box<HashTable<NodeId>>>,
+    extra: Option<Box<Extra>>,
     /// Events dropped since the last gap frame.
     dropped: u32,
     /// Events replaced by later ones since the last gap frame.
@@ -53,6 +53,15 @@ pub(super) struct Subscriber {
     pub(super) open: bool,
 }
 
+/// What only few subscriptions have.
+#[derive(Debug)]
+enum Extra {
+    /// For [`Overflow::Conflate`]: where the event of each topic waits.
+    Topics(HashTable<NodeId>),
+    /// For one from a stream.
+    Stored(Stored),
+}
+
 impl Subscriber {
     pub(super) fn new(id: i64, generation: u32, wish: &Wish) -> Self {
         Self {
@@ -61,7 +70,8 @@ impl Subscriber {
             credit: Credit::new(wish.credit),
             queue: Queue::EMPTY,
             overflow: wish.overflow,
-            topics: (wish.overflow == Overflow::Conflate).then(Box::default),
+            extra: (wish.stream.is_none() && wish.overflow == Overflow::Conflate)
+                .then(|| Box::new(Extra::Topics(HashTable::new()))),
             dropped: 0,
             conflated: 0,
             events_left: wish.max_events.unwrap_or(u64::MAX),
@@ -76,8 +86,11 @@ impl Subscriber {
     /// True when the fair writer has something to send for it: events for which there is credit, or a gap, which needs
     /// none, with no events behind it.
     pub(super) fn sendable(&self) -> bool {
-        let something =
-            if self.queue.is_empty() { self.dropped > 0 || self.conflated > 0 } else { self.credit.may_send() };
+        let something = if self.queue.is_empty() {
+            self.dropped > 0 || self.conflated > 0 || self.stored().is_some_and(Stored::has_news)
+        } else {
+            self.credit.may_send()
+        };
         self.open && something
     }
 
@@ -91,11 +104,37 @@ impl Subscriber {
     }
 
     pub(super) fn ends_when_full(&self) -> bool {
-        self.overflow == Overflow::End
+        self.overflow == Overflow::End && self.stored().is_none()
     }
 
     pub(super) fn conflates(&self) -> bool {
-        self.overflow == Overflow::Conflate
+        matches!(self.extra.as_deref(), Some(Extra::Topics(_)))
+    }
+
+    /// Makes it one from a stream.
+    pub(super) fn store(&mut self, stored: Stored) {
+        self.extra = Some(Box::new(Extra::Stored(stored)));
+    }
+
+    pub(super) fn stored(&self) -> Option<&Stored> {
+        if let Some(Extra::Stored(stored)) = self.extra.as_deref() { Some(stored) } else { None }
+    }
+
+    pub(super) fn stored_mut(&mut self) -> Option<&mut Stored> {
+        if let Some(Extra::Stored(stored)) = self.extra.as_deref_mut() { Some(stored) } else { None }
+    }
+
+    /// How far it came in its stream.
+    pub(super) fn position(&self) -> Option<Position> {
+        self.stored().map(Stored::position)
+    }
+
+    /// True when a subscription from a stream is to be filled and its session does not know it yet.
+    pub(super) fn grows_hungry(&self) -> bool {
+        let (events, bytes) = (self.queue.len(), self.queue.bytes());
+        self.open
+            && self.credit.covers_more_than(events, bytes)
+            && self.stored().is_some_and(|s| !s.hungry && !s.following && s.is_low(events, bytes))
     }
 
     /// True when one more event of `bytes` would not fit.
@@ -106,7 +145,7 @@ impl Subscriber {
 
     /// Queues an event; with conflation, in the place of the one of the same topic that waits.
     pub(super) fn push(&mut self, event: &Arc<Event>, pool: &mut Pool, hasher: &DefaultHashBuilder) {
-        let Some(topics) = &mut self.topics else {
+        let Some(Extra::Topics(topics)) = self.extra.as_deref_mut() else {
             pool.push(&mut self.queue, Arc::clone(event));
             return;
         };
@@ -129,12 +168,16 @@ impl Subscriber {
 
     /// Takes the oldest event.
     pub(super) fn pop(&mut self, pool: &mut Pool, hasher: &DefaultHashBuilder) -> Option<Arc<Event>> {
-        if let (Some(topics), Some(head)) = (&mut self.topics, self.queue.head())
+        if let (Some(Extra::Topics(topics)), Some(head)) = (self.extra.as_deref_mut(), self.queue.head())
             && let Ok(entry) = topics.find_entry(hash_at(head, pool, hasher), |id| *id == head)
         {
             entry.remove();
         }
         let event = pool.pop(&mut self.queue);
+        let others = !self.queue.is_empty();
+        if let (Some(stored), Some(event)) = (self.stored_mut(), &event) {
+            stored.left(event.sequence(), others);
+        }
         self.give_back_table();
         event
     }
@@ -156,7 +199,7 @@ impl Subscriber {
     /// Forgets all that waits, without a word.
     pub(super) fn clear(&mut self, pool: &mut Pool) {
         pool.clear(&mut self.queue);
-        if let Some(topics) = &mut self.topics {
+        if let Some(Extra::Topics(topics)) = self.extra.as_deref_mut() {
             topics.clear();
         }
         self.give_back_table();
@@ -164,12 +207,26 @@ impl Subscriber {
 
     /// A table that is empty gives its memory back when it has room for many topics.
     fn give_back_table(&mut self) {
-        if let Some(topics) = &mut self.topics
+        if let Some(Extra::Topics(topics)) = self.extra.as_deref_mut()
             && topics.is_empty()
             && topics.capacity() > KEEP_TOPICS
         {
-            **topics = HashTable::new();
+            *topics = HashTable::new();
         }
+    }
+
+    /// What one from a stream has to tell once nothing waits: a gap, then how far it came.
+    pub(super) fn take_news(&mut self) -> impl Iterator<Item = Reply> + use<> {
+        let (id, empty) = (self.id, self.queue.is_empty());
+        let stored = self.stored_mut().filter(|_| empty);
+        let (gap, progress) = stored.map_or((None, None), |stored| {
+            let gap = stored.take_gap();
+            (gap, stored.take_progress().then(|| (stored.position(), stored.latest())))
+        });
+        let gap = gap.map(|gap| Frame::Gap { subscription_id: id, gap });
+        let progress = progress
+            .map(|(position, latest)| Frame::Progress { subscription_id: id, position, latest });
+        [gap, progress].into_iter().flatten().map(|frame| Reply { request_id: 0, frame })
     }
 
     /// The gap frames that are due, which are then no longer due.
@@ -179,7 +236,10 @@ impl Subscriber {
         let conflated = (std::mem::take(&mut self.conflated), GapReason::Conflated);
         [dropped, conflated].into_iter().filter(|(count, _)| *count > 0).map(move |(count, reason)| Reply {
             request_id: 0,
-            frame: Frame::Gap { subscription_id: id, count: count.into(), reason },
+            frame: Frame::Gap {
+                subscription_id: id,
+                gap: Gap { count: count.into(), sequences: (0, 0), reason },
+            },
         })
     }
 }

@@ -55,11 +55,19 @@ pub enum Command {
     Acknowledge {
         /// Which subscription.
         subscription_id: i64,
+        /// Which; none with `up_to`.
+        sequences: Vec<u64>,
+        /// All up to this one.
+        up_to: Option<u64>,
+        /// What became of them.
+        outcome: Outcome,
     },
     /// Publish events.
     Publish {
         /// In order.
         events: Vec<Result<Arc<Event>, EventError>>,
+        /// What must hold for them to be published.
+        precondition: Option<Precondition>,
     },
     /// Ask for a pong.
     Ping {

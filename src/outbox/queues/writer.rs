@@ -7,7 +7,7 @@ use super::{
     super::frame::{Batch, Item},
     Queues, SubscriptionKey, Turn, live,
 };
-use crate::model::{End, limits};
+use crate::model::{End, Position, limits};
 
 /// What one turn adds to what a subscription is owed, in bytes.
 const QUANTUM_BYTES: i32 = 16 * 1024;
@@ -88,8 +88,13 @@ impl Queues {
         let count = batch.events.len() - first;
         let subscriber = &mut self.subscribers[slot as usize];
         if count > 0 {
-            batch.items.push(Item::Events { subscription_id: subscriber.id, count });
+            let position = subscriber.stored().map(|stored| Position {
+                sequence: batch.events[first + count - 1].sequence(),
+                ..stored.position()
+            });
+            batch.items.push(Item::Events { subscription_id: subscriber.id, count, position });
         }
+        batch.items.extend(subscriber.take_news().map(Item::Reply));
         if subscriber.events_left != u64::MAX {
             subscriber.events_left -= count as u64;
         }

@@ -1,0 +1,128 @@
+//! Subscriptions from streams: how their session fills their queues.
+
+use std::sync::Arc;
+
+use super::{
+    super::{
+        frame::{Frame, GapReason, Opened, Reply, Subscribed},
+        stored::{Room, Stored},
+    },
+    Appetite, Queues, SubscriptionKey, live,
+};
+use crate::model::Event;
+
+impl Queues {
+    /// Opens a reserved subscription from a stream and says so; false when it is gone.
+    pub(in crate::outbox) fn open_stored(
+        &mut self,
+        key: SubscriptionKey,
+        opened: Opened,
+        tokens: u32,
+        request_id: i64,
+    ) -> bool {
+        let Some(subscriber) = live(&mut self.subscribers, key).filter(|_| self.ending.is_none()) else { return false };
+        subscriber.store(Stored::new(opened.position.clone(), opened.latest, tokens));
+        subscriber.open = true;
+        let subscribed = Subscribed {
+            subscription_id: subscriber.id,
+            opened: Some(Box::new(opened)),
+            credit: subscriber.credit.held(),
+            automatic_credit: subscriber.credit.is_automatic(),
+        };
+        self.filter_tokens += tokens as usize;
+        self.reply(Reply { request_id, frame: Frame::Subscribed(subscribed) });
+        self.make_ready(key.slot);
+        true
+    }
+
+    /// Subscriptions that have to be looked after since the last call.
+    pub(in crate::outbox) fn take_appetite(&mut self) -> Appetite {
+        let appetite = std::mem::take(&mut self.appetite);
+        for key in &appetite.hungry {
+            if let Some(stored) = live(&mut self.subscribers, *key).and_then(|subscriber| subscriber.stored_mut()) {
+                stored.hungry = false;
+            }
+        }
+        appetite
+    }
+
+    pub(in crate::outbox) fn has_appetite(&self) -> bool {
+        !self.appetite.is_empty()
+    }
+
+    /// How much may be put into a queue, as far as its size, credit and `free_bytes` go; `None` when it is gone.
+    pub(in crate::outbox) fn room(&mut self, key: SubscriptionKey, free_bytes: usize) -> Option<Room> {
+        let subscriber = live(&mut self.subscribers, key)?;
+        let (events, bytes) = (subscriber.queue.len(), subscriber.queue.bytes());
+        let room = subscriber.stored()?.room(events, bytes);
+        let credit = subscriber.credit.covers(events, bytes);
+        let left = usize::try_from(subscriber.events_left).unwrap_or(usize::MAX).saturating_sub(events);
+        let most = Room { events: room.events.min(credit).min(left), bytes: room.bytes.min(free_bytes) };
+        Some(if most.bytes == 0 { Room { events: 0, bytes: 0 } } else { most })
+    }
+
+    /// Puts into a queue what was found in its stream up to `through`; false when it is gone.
+    pub(in crate::outbox) fn put(
+        &mut self,
+        key: SubscriptionKey,
+        events: &[Arc<Event>],
+        through: u64,
+        latest: u64,
+    ) -> bool {
+        if self.ending.is_some() || live(&mut self.subscribers, key).is_none() {
+            return false;
+        }
+        self.with_queue(key.slot, |subscriber, pool, hasher| {
+            events.iter().for_each(|event| subscriber.push(event, pool, hasher));
+            let waits = !subscriber.queue.is_empty();
+            if let Some(stored) = subscriber.stored_mut() {
+                stored.passed(through, latest, waits);
+            }
+        });
+        self.make_ready(key.slot);
+        true
+    }
+
+    /// From now on its session keeps it filled without being asked, or no longer does.
+    pub(in crate::outbox) fn set_following(&mut self, key: SubscriptionKey, following: bool) {
+        if let Some(stored) = live(&mut self.subscribers, key).and_then(|subscriber| subscriber.stored_mut()) {
+            stored.following = following;
+        }
+        self.make_ready(key.slot);
+    }
+
+    /// Has a subscription told how far it came; false when it is gone.
+    pub(in crate::outbox) fn tell_progress(&mut self, key: SubscriptionKey, through: u64, latest: u64) -> bool {
+        let Some(subscriber) = live(&mut self.subscribers, key) else { return false };
+        let waits = !subscriber.queue.is_empty();
+        let Some(stored) = subscriber.stored_mut() else { return false };
+        stored.passed(through, latest, waits);
+        stored.tell();
+        self.make_ready(key.slot);
+        true
+    }
+
+    /// Events up to `to` are lost to a subscription.
+    pub(in crate::outbox) fn lose(&mut self, key: SubscriptionKey, to: u64, reason: GapReason) {
+        if let Some(stored) = live(&mut self.subscribers, key).and_then(|subscriber| subscriber.stored_mut()) {
+            stored.lose(to, reason);
+        }
+        self.make_ready(key.slot);
+    }
+
+    /// How far a subscription came in its stream, and with all that waits for it.
+    pub(in crate::outbox) fn sent(&mut self, key: SubscriptionKey) -> Option<u64> {
+        Some(live(&mut self.subscribers, key)?.stored()?.position().sequence)
+    }
+
+    /// Gives up what waits for a subscription from a stream, to be read again.
+    pub(super) fn rewind(&mut self, slot: u32) {
+        self.with_queue(slot, |subscriber, pool, _| {
+            subscriber.clear(pool);
+            if let Some(stored) = subscriber.stored_mut() {
+                stored.rewind();
+            }
+        });
+        self.make_ready(slot);
+    }
+}

@@ -1,0 +1,193 @@
+//! What the outbox keeps for one subscription from a stream: how far it came, and whether it waits to be filled.
+//!
+//! Such a subscription is filled by its session, which reads the stream for it; nothing is ever dropped from its queue
+//! without being read again. Pure.
+
+use std::sync::Arc;
+
+use super::frame::{Gap, GapReason};
+use crate::model::{Origin, Position};
+
+/// At most this many events wait for one subscription from a stream,
+const MOST_EVENTS: usize = 1024;
+/// or as many as have this many bytes,
+const MOST_BYTES: usize = 1024 * 1024;
+/// and it is filled again once no more than a half of either waits.
+const LOW_PART: usize = 2;
+
+/// How much more may be put into a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// How many events.
+    pub events: usize,
+    /// How many bytes.
+    pub bytes: usize,
+}
+
+/// The part of a subscription that only one from a stream has.
+#[derive(Debug)]
+pub(super) struct Stored {
+    origin: Arc<Origin>,
+    /// Everything up to here was sent or passed over.
+    sent: u64,
+    /// Everything up to here was sent, waits, or was passed over.
+    through: u64,
+    /// The last sequence that the stream was known to have.
+    latest: u64,
+    /// Nothing the stream has is missing in the queue.
+    caught_up: bool,
+    /// Tells of `sent` and `latest` as soon as nothing waits.
+    progress_due: bool,
+    /// Told as soon as nothing waits; nothing is put in before.
+    gap: Option<Gap>,
+    /// Its session wants to put more into its queue, and has been told or need not be.
+    pub(super) hungry: bool,
+    /// Its session keeps it filled without being asked.
+    pub(super) following: bool,
+    /// The tokens of its filters.
+    pub(super) tokens: u32,
+}
+
+impl Stored {
+    /// One that begins behind `position`.
+    pub(super) fn new(position: Position, latest: u64, tokens: u32) -> Self {
+        let Position { origin, sequence } = position;
+        Self {
+            origin,
+            sent: sequence,
+            through: sequence,
+            latest,
+            caught_up: false,
+            progress_due: false,
+            gap: None,
+            hungry: false,
+            following: false,
+            tokens,
+        }
+    }
+
+    /// How far it came.
+    pub(super) fn position(&self) -> Position {
+        Position { origin: Arc::clone(&self.origin), sequence: self.sent }
+    }
+
+    /// The last sequence that the stream was known to have.
+    pub(super) fn latest(&self) -> u64 {
+        self.latest
+    }
+
+    /// How much may be put into its queue, in which so much waits.
+    pub(super) fn room(&self, events: usize, bytes: usize) -> Room {
+        if self.gap.is_some() {
+            return Room { events: 0, bytes: 0 };
+        }
+        Room { events: MOST_EVENTS.saturating_sub(events), bytes: MOST_BYTES.saturating_sub(bytes) }
+    }
+
+    /// True when it is time to fill its queue, in which so much waits.
+    pub(super) fn is_low(&self, events: usize, bytes: usize) -> bool {
+        self.gap.is_none() && events <= MOST_EVENTS / LOW_PART && bytes <= MOST_BYTES / LOW_PART
+    }
+
+    /// The stream was read up to `through` and is known to have `latest`; what was found waits now.
+    pub(super) fn passed(&mut self, through: u64, latest: u64, waits: bool) {
+        self.through = self.through.max(through);
+        self.latest = self.latest.max(latest);
+        let before = std::mem::replace(&mut self.caught_up, self.through >= self.latest);
+        self.progress_due |= self.caught_up && !before;
+        if !waits {
+            self.sent = self.through;
+        }
+    }
+
+    /// It will be told how far it came.
+    pub(super) fn tell(&mut self) {
+        self.progress_due = true;
+    }
+
+    /// An event left the queue, in which others wait or not.
+    pub(super) fn left(&mut self, sequence: u64, others: bool) {
+        self.sent = if others { sequence } else { self.through.max(sequence) };
+    }
+
+    /// Everything that waited is gone and will be read again. Tells after which sequence.
+    pub(super) fn rewind(&mut self) -> u64 {
+        self.through = self.sent;
+        self.caught_up = false;
+        self.sent
+    }
+
+    /// Events up to `to` are lost, and it goes on behind them.
+    pub(super) fn lose(&mut self, to: u64, reason: GapReason) {
+        let from = self.through + 1;
+        if to >= from {
+            self.gap = Some(Gap { count: to - from + 1, sequences: (from, to), reason });
+            self.through = to;
+        }
+    }
+
+    /// True when there is something to tell once nothing waits.
+    pub(super) fn has_news(&self) -> bool {
+        self.gap.is_some() || self.progress_due
+    }
+
+    /// The gap that is due, which is then no longer due.
+    pub(super) fn take_gap(&mut self) -> Option<Gap> {
+        let gap = self.gap.take();
+        if gap.is_some() {
+            self.sent = self.through;
+        }
+        gap
+    }
+
+    /// Whether progress is due, which is then no longer due.
+    pub(super) fn take_progress(&mut self) -> bool {
+        std::mem::take(&mut self.progress_due)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::StreamName;
+
+    fn stored(sequence: u64, latest: u64) -> Stored {
+        let origin = Arc::new(Origin { stream: StreamName::parse("s").expect("a name"), epoch: 7 });
+        Stored::new(Position { origin, sequence }, latest, 1)
+    }
+
+    #[test]
+    fn progress_is_never_ahead_of_what_was_sent() {
+        let mut one = stored(0, 10);
+        one.passed(10, 10, true);
+        assert_eq!(one.position().sequence, 0, "events wait");
+        one.left(4, true);
+        assert_eq!(one.position().sequence, 4);
+        one.left(8, false);
+        assert_eq!(one.position().sequence, 10, "what follows was passed over");
+        assert!(one.take_progress(), "it has caught up");
+        assert!(!one.take_progress());
+    }
+
+    #[test]
+    fn what_is_rewound_is_read_again_behind_what_was_sent() {
+        let mut one = stored(0, 10);
+        one.passed(10, 10, true);
+        one.left(3, true);
+        assert_eq!(one.rewind(), 3);
+        assert_eq!(one.position().sequence, 3);
+    }
+
+    #[test]
+    fn a_gap_is_told_behind_what_waits_and_before_what_follows() {
+        let mut one = stored(5, 100);
+        one.lose(40, GapReason::Retention);
+        assert_eq!(one.room(0, 0), Room { events: 0, bytes: 0 });
+        assert_eq!(one.position().sequence, 5);
+        let gap = one.take_gap().expect("a gap");
+        assert_eq!((gap.count, gap.sequences), (35, (6, 40)));
+        assert_eq!(one.position().sequence, 40);
+        one.lose(40, GapReason::Retention);
+        assert_eq!(one.take_gap(), None, "nothing more is lost");
+    }
+}
