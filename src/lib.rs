@@ -7,6 +7,7 @@
 //! | [`model`] | the words as checked values: event, topic, filter, reasons, limits | nothing |
 //! | [`outbox`] | what waits for one client: queues, credit, the fair writer | model, tasks |
 //! | [`router`] | who gets what: trie, groups, delivery | outbox, model |
+//! | [`groups`] | one group on one stream: who gets what next, leases, retries, key order. Pure | model |
 //! | [`session`] | one client: commands in, outbox out; all sessions of the hub | router, outbox, model, tasks, telemetry |
 //! | [`net`] | listeners, connections and their limits | model, tasks, telemetry |
 //! | [`grpc`] | the wire: services, conversion, statuses; protobuf stops here | session, net, outbox, model, leaves |
@@ -27,6 +28,7 @@ pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod groups;
 pub mod grpc;
 pub mod model;
 pub mod net;

@@ -21,6 +21,16 @@ pub const MAX_FRAME_BYTES: usize = 4 * 1024 * 1024;
 pub const MAX_FILTERS: i32 = 256;
 /// The longest name of a group, in bytes.
 pub const MAX_GROUP_NAME_BYTES: usize = 64;
+/// The longest name of a stream, in bytes.
+pub const MAX_STREAM_NAME_BYTES: usize = 64;
+/// The most events of a group that are handed out and not acknowledged at a time.
+pub const MAX_UNACKED: u32 = 100_000;
+/// The shortest time in which a member of a group has to acknowledge, in milliseconds.
+pub const MIN_ACK_DEADLINE_MS: u64 = 100;
+/// The most waits in the backoff of a group.
+pub const MAX_BACKOFF_STEPS: usize = 32;
+/// What is kept of the reason of a NACK or REJECT, in bytes.
+pub const MAX_FAILURE_BYTES: usize = 256;
 /// The most events in one `events` frame.
 pub const MAX_BATCH_EVENTS: i32 = 10_000;
 /// No `events` frame grows past this, in bytes, unless its first event alone is larger.
