@@ -2,8 +2,8 @@
 
 use super::{
     GroupState, MemberId,
-    held::{Phase, Sent},
     failure::shortened,
+    held::{Phase, Sent},
     millis,
 };
 use crate::model::limits::MAX_TIME_MS;

@@ -245,7 +245,10 @@ fn a_member_that_comes_back_in_time_keeps_what_it_was_sent() {
     assert_eq!(group.next(A, 1_000), None, "it has no transport");
     assert_eq!(take(&mut group, B, 1_000), [2], "what was not sent to it goes to others");
     assert_eq!(take(&mut group, B, 5_999), NOTHING);
-    assert_eq!((group.join(A), group.join(A), group.join(MemberId(3))), (Joined::Reattached, Joined::Present, Joined::New));
+    assert_eq!(
+        (group.join(A), group.join(A), group.join(MemberId(3))),
+        (Joined::Reattached, Joined::Present, Joined::New)
+    );
     assert_eq!(ack(&mut group, A, 1, 7_000), Answer::Applied);
 }
 
@@ -443,16 +446,8 @@ fn counts_tell_where_everything_is() {
     }
     group.acknowledge(A, 3, &nack(10), 6);
     group.acknowledge(A, 4, &reject(), 6);
-    let expected = Counts {
-        pending: 2,
-        unacked: 3,
-        leased: 1,
-        redelivering: 1,
-        burying: 1,
-        members: 1,
-        expired: 0,
-        dropped: 0,
-    };
+    let expected =
+        Counts { pending: 2, unacked: 3, leased: 1, redelivering: 1, burying: 1, members: 1, expired: 0, dropped: 0 };
     assert_eq!(group.counts(), expected);
     assert_eq!(group.oldest(), Some(Oldest { sequence: 1, sent_since: Some(5) }));
 }
@@ -464,8 +459,9 @@ fn a_clock_that_goes_back_does_no_harm() {
     group.tick(0);
     assert_eq!(group.acknowledge(A, 1, &nack(10), 100), Answer::Applied);
     assert_eq!(group.due(), Some(50_010));
+    assert_eq!(take(&mut group, A, u64::MAX - MAX_TIME_MS), [1]);
     group.tick(u64::MAX);
-    assert_eq!(take(&mut group, A, u64::MAX), [1]);
+    assert_eq!(group.acknowledge(A, 1, &nack(u64::MAX), u64::MAX), Answer::Expired);
 }
 
 #[test]

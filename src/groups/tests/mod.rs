@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod model;
+mod naive;
 mod restart;
 
 use std::time::Duration;

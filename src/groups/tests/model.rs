@@ -1,10 +1,10 @@
-//! The machine against a naive model that looks at everything each time, over random histories with restarts.
+//! The machine against the naive model, over random histories with restarts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::{super::*, *};
+use super::{super::*, naive::Naive, *};
 
 /// The stream ends here.
 const LAST: u64 = 40;
@@ -14,25 +14,62 @@ type Stream = Vec<Option<u64>>;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Read { count: u64 },
-    Next { member: u64 },
-    Send { member: u64, which: usize },
-    Unsend { member: u64, which: usize },
-    Say { member: u64, sequence: u64, outcome: Outcome, up_to: bool },
+    Read {
+        count: u64,
+    },
+    Next {
+        member: u64,
+    },
+    Send {
+        member: u64,
+        which: usize,
+    },
+    Unsend {
+        member: u64,
+        which: usize,
+    },
+    Say {
+        member: u64,
+        sequence: u64,
+        outcome: Outcome,
+        up_to: bool,
+    },
     /// Something true, said by whoever has the event.
-    Answer { which: usize, outcome: Outcome },
-    Join { member: u64 },
-    Leave { member: u64 },
-    Detach { member: u64, window: u64 },
-    Die { member: u64 },
-    Pass { ms: u64 },
+    Answer {
+        which: usize,
+        outcome: Outcome,
+    },
+    Join {
+        member: u64,
+    },
+    Leave {
+        member: u64,
+    },
+    Detach {
+        member: u64,
+        window: u64,
+    },
+    Die {
+        member: u64,
+    },
+    Pass {
+        ms: u64,
+    },
     Bury,
     Store,
     Restart,
-    Seek { sequence: u64 },
-    Purge { through: u64 },
-    Gone { sequence: u64 },
-    Settings { which: u64 },
+    Seek {
+        sequence: u64,
+    },
+    Purge {
+        through: u64,
+    },
+    Gone {
+        sequence: u64,
+    },
+    Settings {
+        which: u64,
+    },
 }
 
 fn an_outcome() -> impl Strategy<Value = Outcome> {
@@ -77,322 +114,6 @@ fn some_settings(which: u64) -> GroupSettings {
         backoff: [10, 0, 40].map(Duration::from_millis)[..which as usize].to_vec(),
         max_unacked: [4, 100, 1, 4][which as usize],
         dead_letter_stream: (which != 3).then(|| StreamName::parse("dead").expect("a name")),
-    }
-}
-
-#[derive(Debug, Clone, PartialEq)]
-struct Lease {
-    member: MemberId,
-    /// Turn and deadline.
-    sent: Option<(u64, u64)>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Known {
-    key: u64,
-    lease: Option<Lease>,
-    was_sent: bool,
-}
-
-#[derive(Debug, Clone)]
-struct Failed {
-    attempts: u32,
-    due: u64,
-    rejected: bool,
-    reason: String,
-}
-
-/// The rules, with no thought for speed.
-#[derive(Debug, Clone)]
-struct Naive {
-    settings: GroupSettings,
-    clock: u64,
-    turn: u64,
-    read_to: u64,
-    done: BTreeSet<u64>,
-    failed: BTreeMap<u64, Failed>,
-    held: BTreeMap<u64, Known>,
-    /// With the end of the window of one that is detached.
-    members: BTreeMap<MemberId, Option<u64>>,
-    expired: u64,
-    dropped: u64,
-    /// Acknowledged, and not since sought back to.
-    acked: BTreeSet<u64>,
-}
-
-impl Naive {
-    fn new(settings: GroupSettings, floor: u64) -> Self {
-        Self {
-            settings,
-            clock: 0,
-            turn: 0,
-            read_to: floor,
-            done: (0..=floor).collect(),
-            failed: BTreeMap::new(),
-            held: BTreeMap::new(),
-            members: BTreeMap::new(),
-            expired: 0,
-            dropped: 0,
-            acked: BTreeSet::new(),
-        }
-    }
-
-    fn floor(&self) -> u64 {
-        (0..).find(|sequence| !self.done.contains(&(sequence + 1))).expect("an end")
-    }
-
-    fn is_blocked(&self, sequence: u64) -> bool {
-        let key = self.held[&sequence].key;
-        key > 0 && self.held.range(..sequence).any(|(_, earlier)| earlier.key == key)
-    }
-
-    fn is_final(&self, sequence: u64) -> bool {
-        let most = self.settings.max_attempts;
-        let failed = self.failed.get(&sequence);
-        failed.is_some_and(|failed| failed.rejected || (most > 0 && failed.attempts >= most))
-    }
-
-    fn is_leased(&self, sequence: u64) -> bool {
-        self.held[&sequence].lease.is_some()
-    }
-
-    fn is_burying(&self, sequence: u64) -> bool {
-        !self.is_leased(sequence) && !self.is_blocked(sequence) && self.is_final(sequence)
-    }
-
-    fn where_(&self, is: impl Fn(u64) -> bool) -> Vec<u64> {
-        self.held.keys().copied().filter(|sequence| is(*sequence)).collect()
-    }
-
-    fn came_back(&self, sequence: u64) -> bool {
-        self.failed.contains_key(&sequence) || self.held[&sequence].was_sent
-    }
-
-    fn unacked(&self) -> Vec<u64> {
-        self.where_(|sequence| !self.is_blocked(sequence) && (self.is_leased(sequence) || self.came_back(sequence)))
-    }
-
-    fn leases_of(&self, member: MemberId, sent: bool) -> Vec<u64> {
-        self.where_(|sequence| {
-            let lease = self.held[&sequence].lease.as_ref();
-            lease.is_some_and(|lease| lease.member == member && lease.sent.is_some() == sent)
-        })
-    }
-
-    fn finish(&mut self, sequence: u64) {
-        self.held.remove(&sequence);
-        self.failed.remove(&sequence);
-        self.done.insert(sequence);
-    }
-
-    fn drop_those_given_up(&mut self) {
-        while self.settings.dead_letter_stream.is_none()
-            && let Some(sequence) = self.where_(|sequence| self.is_burying(sequence)).first()
-        {
-            self.finish(*sequence);
-            self.dropped += 1;
-        }
-    }
-
-    fn fail(&mut self, sequence: u64, reason: &str, delay: Option<u64>, rejected: bool) {
-        let attempts = self.failed.get(&sequence).map_or(0, |failed| failed.attempts) + 1;
-        let steps: Vec<u64> = self.settings.backoff.iter().map(|wait| wait.as_millis() as u64).collect();
-        let wait = steps.get(attempts as usize - 1).or(steps.last()).copied().unwrap_or(0);
-        let due = self.clock + delay.unwrap_or(wait);
-        self.failed.insert(sequence, Failed { attempts, due, rejected, reason: reason.to_owned() });
-        self.held.get_mut(&sequence).expect("held").lease = None;
-    }
-
-    fn tick(&mut self, now: u64) {
-        self.clock = self.clock.max(now);
-        for sequence in self.where_(|sequence| self.deadline(sequence).is_some_and(|end| end <= self.clock)) {
-            self.expired += 1;
-            self.fail(sequence, "it was not acknowledged in time", None, false);
-        }
-        let over = |until: &Option<u64>| until.is_some_and(|until| until <= self.clock);
-        let lost: Vec<_> = self.members.iter().filter(|(_, until)| over(until)).map(|(member, _)| *member).collect();
-        for member in lost {
-            self.lose(member);
-        }
-        self.drop_those_given_up();
-    }
-
-    fn deadline(&self, sequence: u64) -> Option<u64> {
-        self.held[&sequence].lease.as_ref().and_then(|lease| lease.sent).map(|(_, deadline)| deadline)
-    }
-
-    fn unlease(&mut self, sequences: Vec<u64>) {
-        for sequence in sequences {
-            self.held.get_mut(&sequence).expect("held").lease = None;
-        }
-    }
-
-    fn lose(&mut self, member: MemberId) {
-        self.members.remove(&member);
-        self.unlease(self.leases_of(member, false));
-        for sequence in self.leases_of(member, true) {
-            self.fail(sequence, "the member it was delivered to was lost", None, false);
-        }
-    }
-
-    fn leave(&mut self, member: MemberId) {
-        self.members.remove(&member);
-        self.unlease(self.leases_of(member, false));
-        self.unlease(self.leases_of(member, true));
-    }
-
-    fn next(&mut self, member: MemberId, now: u64) -> Option<Delivery> {
-        self.tick(now);
-        if self.members.get(&member) != Some(&None) {
-            return None;
-        }
-        let ready = self.where_(|sequence| {
-            let waits = self.failed.get(&sequence).is_some_and(|failed| failed.due > self.clock);
-            !self.is_leased(sequence) && !self.is_blocked(sequence) && !self.is_final(sequence) && !waits
-        });
-        let again = ready.iter().find(|sequence| self.came_back(**sequence));
-        let room = self.unacked().len() < self.settings.max_unacked as usize;
-        let sequence = *again.or(ready.first().filter(|_| room))?;
-        self.held.get_mut(&sequence).expect("held").lease = Some(Lease { member, sent: None });
-        let failed = self.failed.get(&sequence);
-        let last_failure = failed.map_or("", |failed| &failed.reason).into();
-        Some(Delivery { sequence, attempt: failed.map_or(0, |failed| failed.attempts) + 1, last_failure })
-    }
-
-    fn sent(&mut self, member: MemberId, sequence: u64, now: u64) -> bool {
-        if !self.leases_of(member, false).contains(&sequence) {
-            return false;
-        }
-        self.tick(now);
-        self.turn += 1;
-        let sent = Some((self.turn, self.clock + self.settings.ack_deadline.as_millis() as u64));
-        let known = self.held.get_mut(&sequence).expect("held");
-        (known.lease, known.was_sent) = (Some(Lease { member, sent }), true);
-        true
-    }
-
-    fn judge(&self, member: MemberId, sequence: u64, outcome: &Outcome) -> Answer {
-        let Some(known) = self.held.get(&sequence) else {
-            return if self.done.contains(&sequence) { Answer::AlreadyDone } else { Answer::NotDelivered };
-        };
-        if known.lease.as_ref().is_some_and(|lease| lease.member == member) {
-            Answer::Applied
-        } else if self.is_burying(sequence) && matches!(outcome, Outcome::Reject { .. }) {
-            Answer::AlreadyDone
-        } else if self.came_back(sequence) {
-            Answer::Expired
-        } else {
-            Answer::NotDelivered
-        }
-    }
-
-    fn say(&mut self, member: MemberId, sequence: u64, outcome: &Outcome, up_to: bool, now: u64) -> UpTo {
-        self.tick(now);
-        let answer = self.judge(member, sequence, outcome);
-        if answer != Answer::Applied {
-            return UpTo { answer, applied: 0 };
-        }
-        let turn = |naive: &Self, sequence: u64| {
-            naive.held[&sequence].lease.as_ref().and_then(|lease| lease.sent).map(|(turn, _)| turn)
-        };
-        let mut all = vec![sequence];
-        if let (true, Some(last)) = (up_to, turn(self, sequence)) {
-            all = self.leases_of(member, true);
-            all.retain(|sequence| turn(self, *sequence).is_some_and(|turn| turn <= last));
-        }
-        for sequence in &all {
-            match outcome {
-                Outcome::Ack => {
-                    self.finish(*sequence);
-                    self.acked.insert(*sequence);
-                }
-                Outcome::Nack { delay, reason } => self.fail(*sequence, reason, *delay, false),
-                Outcome::Reject { reason } => self.fail(*sequence, reason, Some(0), true),
-                Outcome::Extend { delay } => {
-                    let more = delay.unwrap_or(self.settings.ack_deadline.as_millis() as u64);
-                    let lease = self.held.get_mut(sequence).and_then(|known| known.lease.as_mut()).expect("leased");
-                    lease.sent = lease.sent.map(|(turn, _)| (turn, self.clock + more));
-                }
-            }
-        }
-        self.drop_those_given_up();
-        UpTo { answer, applied: all.len() }
-    }
-
-    fn read(&mut self, events: &[(u64, u64)], through: u64, now: u64) {
-        self.tick(now);
-        for sequence in self.read_to + 1..=through {
-            match events.iter().find(|(known, _)| *known == sequence) {
-                Some((_, key)) if !self.done.contains(&sequence) => {
-                    self.held.insert(sequence, Known { key: *key, ..Known::default() });
-                }
-                _ => {
-                    self.failed.remove(&sequence);
-                    self.done.insert(sequence);
-                }
-            }
-        }
-        self.read_to = self.read_to.max(through);
-        self.skip();
-        self.drop_those_given_up();
-    }
-
-    fn skip(&mut self) {
-        while self.done.contains(&(self.read_to + 1)) {
-            self.read_to += 1;
-        }
-    }
-
-    fn purge(&mut self, through: u64) -> usize {
-        let before = self.held.len();
-        for sequence in self.done.last().map_or(1, |_| 1)..=through {
-            self.finish(sequence);
-        }
-        let lost = before - self.held.len();
-        self.read_to = self.read_to.max(through);
-        self.skip();
-        self.drop_those_given_up();
-        lost
-    }
-
-    fn seek(&mut self, sequence: u64) {
-        let old = self.clone();
-        *self = Self::new(old.settings, sequence - 1);
-        (self.clock, self.members, self.expired, self.dropped) = (old.clock, old.members, old.expired, old.dropped);
-        self.acked = old.acked.range(..sequence).copied().collect();
-    }
-
-    fn restarted(&self, settings: GroupSettings, now: u64) -> Self {
-        let mut again = Self::new(settings, self.floor());
-        again.clock = now;
-        (again.done, again.failed, again.acked) = (self.done.clone(), self.failed.clone(), self.acked.clone());
-        again
-    }
-
-    fn counts(&self) -> Counts {
-        let (unacked, leased) = (self.unacked().len(), self.where_(|sequence| self.is_leased(sequence)).len());
-        let burying = self.where_(|sequence| self.is_burying(sequence)).len();
-        Counts {
-            pending: self.held.len() - unacked,
-            unacked,
-            leased,
-            redelivering: unacked - leased - burying,
-            burying,
-            members: self.members.len(),
-            expired: self.expired,
-            dropped: self.dropped,
-        }
-    }
-
-    fn due(&self) -> Option<u64> {
-        let ends = self.held.keys().filter_map(|sequence| self.deadline(*sequence));
-        let waiting = self.where_(|sequence| {
-            !self.is_leased(sequence) && !self.is_blocked(sequence) && !self.is_final(sequence)
-        });
-        let waits = waiting.iter().filter_map(|sequence| Some(self.failed.get(sequence)?.due));
-        // What is due already rings no more.
-        let waits = waits.filter(|due| *due > self.clock);
-        ends.chain(waits).chain(self.members.values().flatten().copied()).min()
     }
 }
 
@@ -457,7 +178,7 @@ impl Both {
 
     fn bury(&mut self) {
         let letters: Vec<_> = self.group.dead_letters().collect();
-        let burying = self.naive.where_(|sequence| self.naive.is_burying(sequence));
+        let burying = self.naive.those(|sequence| self.naive.is_burying(sequence));
         let buried: Vec<u64> = letters.iter().map(|letter| letter.sequence).collect();
         assert_eq!(buried, burying);
         let bytes = self.group.encode(&buried);
@@ -536,7 +257,7 @@ impl Both {
                 self.say(MemberId(*member), *sequence, outcome, *up_to);
             }
             Step::Answer { which, outcome } => {
-                let sequence = self.pick(self.naive.where_(|sequence| self.naive.is_leased(sequence)), *which);
+                let sequence = self.pick(self.naive.those(|sequence| self.naive.is_leased(sequence)), *which);
                 let lease = self.naive.held.get(&sequence).and_then(|known| known.lease.clone());
                 self.say(lease.map_or(A, |lease| lease.member), sequence, outcome, false);
             }
@@ -589,8 +310,10 @@ impl Both {
 
     /// Everybody acknowledges from now on: everything must become done, in few steps.
     fn drain(&mut self) {
-        self.group.join(A);
-        self.naive.members.insert(A, None);
+        for member in 1..4 {
+            self.step(&Step::Leave { member });
+        }
+        self.step(&Step::Join { member: 1 });
         for _ in 0..20 * LAST {
             self.read(LAST);
             self.bury();
