@@ -374,6 +374,33 @@ fn a_read_from_before_a_seek_is_refused() {
 }
 
 #[test]
+fn a_group_that_starts_ahead_of_the_stream_gets_nothing_from_before() {
+    let mut group = group(&[0; 5]);
+    group.seek(10);
+    group.offer(9, [(3, None), (9, None), (10, None), (11, None), (12, None)], 11, 0).expect("what is wanted");
+    assert_eq!(take(&mut group, A, 0), [10, 11], "nor anything from behind the read");
+}
+
+#[test]
+fn a_purge_up_to_the_next_event_takes_that_one_and_no_more() {
+    let mut group = group(&[0; 3]);
+    assert_eq!((group.purge(0), group.purge(1), group.purge(1)), (0, 1, 0));
+    assert_eq!(take(&mut group, A, 0), [2, 3]);
+    group.offer(3, [(4, None)], 4, 0).expect("what is wanted");
+    assert_eq!((group.purge(3), take(&mut group, A, 0)), (2, vec![4]));
+}
+
+#[test]
+fn the_floor_is_never_ahead_of_what_was_acknowledged() {
+    let mut group = group(&[0; 4]);
+    take(&mut group, A, 0);
+    for (sequence, floor) in [(3, 0), (2, 0), (1, 3), (4, 4)] {
+        ack(&mut group, A, sequence, 0);
+        assert_eq!(group.floor(), floor);
+    }
+}
+
+#[test]
 fn after_a_seek_all_from_there_on_is_delivered_as_if_for_the_first_time() {
     let mut group = group(&[7, 7, 0, 0]);
     take(&mut group, A, 0);
