@@ -8,7 +8,8 @@
 //! | [`engine`] | streams: storing events, reading them again, what groups keep | model, tasks, telemetry |
 //! | [`outbox`] | what waits for one client: queues, credit, the fair writer | model, tasks |
 //! | [`router`] | who gets what: trie, groups, delivery | outbox, model |
-//! | [`session`] | one client: commands in, outbox out; all sessions of the hub | router, outbox, model, tasks, telemetry |
+//! | [`groups`] | one group on one stream: who gets what next, leases, retries, key order. Pure | model |
+//! | [`session`] | one client: commands in, outbox out; all sessions of the hub | router, groups, outbox, engine, model, tasks, telemetry |
 //! | [`net`] | listeners, connections and their limits | model, tasks, telemetry |
 //! | [`grpc`] | the wire: services, conversion, statuses; protobuf stops here | session, net, outbox, model, leaves |
 //! | [`ops`] | the operator's port | session, leaves |
@@ -29,6 +30,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod engine;
+pub mod groups;
 pub mod grpc;
 pub mod model;
 pub mod net;

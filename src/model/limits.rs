@@ -38,6 +38,10 @@ pub const MAX_GROUP_STATE_BYTES: usize = 16 * 1024 * 1024;
 pub const MAX_FILTERS: i32 = 256;
 /// The longest name of a group, in bytes.
 pub const MAX_GROUP_NAME_BYTES: usize = 64;
+/// The shortest time in which a member of a group has to acknowledge, in milliseconds.
+pub const MIN_ACK_DEADLINE_MS: u64 = 100;
+/// What is kept of the reason of a NACK or REJECT, in bytes.
+pub const MAX_FAILURE_BYTES: usize = 256;
 /// The most events in one `events` frame.
 pub const MAX_BATCH_EVENTS: i32 = 10_000;
 /// No `events` frame grows past this, in bytes, unless its first event alone is larger.

@@ -1,0 +1,105 @@
+//! Which sequences of a stream are done: all up to a floor, and ranges above it.
+//!
+//! Neighbours are merged at once, so there is never more than one range for each event that is not done. Every
+//! operation costs the logarithm of the number of ranges, or of those it swallows.
+
+use std::collections::BTreeMap;
+
+/// A set of sequences. The floor is its lowest unbroken run, from 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Done {
+    floor: u64,
+    /// First to last of each range above the floor; none touches another or the floor.
+    above: BTreeMap<u64, u64>,
+}
+
+impl Done {
+    /// All up to `floor`, and nothing above.
+    pub(super) fn up_to(floor: u64) -> Self {
+        Self { floor, above: BTreeMap::new() }
+    }
+
+    /// Everything up to here is done.
+    pub(super) fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    pub(super) fn contains(&self, sequence: u64) -> bool {
+        sequence <= self.floor || self.above.range(..=sequence).next_back().is_some_and(|(_, last)| sequence <= *last)
+    }
+
+    /// Where the run ends that starts right after `sequence`; `sequence` itself when the next one is not done.
+    pub(super) fn run_after(&self, sequence: u64) -> u64 {
+        let run = self.above.range(..=sequence + 1).next_back().map(|(_, last)| *last);
+        sequence.max(self.floor).max(run.unwrap_or(0))
+    }
+
+    /// Adds `first` to `last`, both included.
+    pub(super) fn insert(&mut self, first: u64, last: u64) {
+        let (mut first, mut last) = (first.max(self.floor + 1), last);
+        if last < first {
+            return;
+        }
+        if let Some((start, end)) = self.above.range(..=first).next_back()
+            && *end + 1 >= first
+        {
+            (first, last) = (*start, last.max(*end));
+        }
+        while let Some((start, end)) = self.above.range(first..=last + 1).next() {
+            let (start, end) = (*start, *end);
+            last = last.max(end);
+            self.above.remove(&start);
+        }
+        if first == self.floor + 1 {
+            self.floor = last;
+        } else {
+            self.above.insert(first, last);
+        }
+    }
+
+    /// First and last of each range above the floor, ascending.
+    pub(super) fn ranges(&self) -> impl ExactSizeIterator<Item = (u64, u64)> {
+        self.above.iter().map(|(first, last)| (*first, *last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn neighbours_merge_and_the_floor_rises_over_them() {
+        let mut done = Done::up_to(10);
+        done.insert(13, 13);
+        done.insert(15, 16);
+        done.insert(14, 14);
+        assert_eq!(done.ranges().collect::<Vec<_>>(), [(13, 16)]);
+        assert_eq!((done.run_after(12), done.run_after(14), done.run_after(11), done.run_after(3)), (16, 16, 11, 10));
+        done.insert(11, 12);
+        assert_eq!((done.floor(), done.ranges().len()), (16, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn it_holds_what_a_set_holds(inserts in prop::collection::vec((1..80_u64, 0..8_u64), 0..60)) {
+            let mut done = Done::up_to(5);
+            let mut set: BTreeSet<u64> = (0..=5).collect();
+            for (first, more) in inserts {
+                done.insert(first, first + more);
+                set.extend(first..=first + more);
+                for sequence in 0..100 {
+                    prop_assert_eq!(done.contains(sequence), set.contains(&sequence), "{}", sequence);
+                }
+                let floor = (0..).find(|sequence| !set.contains(&(sequence + 1))).expect("an end");
+                prop_assert_eq!(done.floor(), floor);
+                let ranges: Vec<_> = done.ranges().collect();
+                let apart = ranges.windows(2).all(|two| two[0].1 + 1 < two[1].0);
+                prop_assert!(apart && ranges.first().is_none_or(|(first, _)| floor + 1 < *first));
+            }
+        }
+    }
+}

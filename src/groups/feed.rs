@@ -1,0 +1,105 @@
+//! The feed: where to read the stream next, and what was found there.
+
+use super::{GroupState, MAX_SEQUENCE};
+
+/// The most events that are held ready before they are wanted; fewer when `max_unacked` is less.
+const READY_AHEAD: usize = 1024;
+/// With a `max_unacked` below this, as many are held ready nevertheless: reading one by one is slow.
+const READY_AHEAD_LEAST: usize = 64;
+/// The most events that are held and were not handed out, ready or behind others of their key: so far a key that
+/// makes no headway does not hold up the rest.
+const LOOK_AHEAD: usize = 16 * 1024;
+
+/// What to read next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Feed {
+    /// Read what comes after this sequence.
+    pub after: u64,
+    /// At most this many events; at least 1.
+    pub room: usize,
+}
+
+/// What was read is not what is wanted next: the group was moved meanwhile. The read is to be thrown away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("events after {after} were offered, those after {wanted} are wanted")]
+pub struct StaleRead {
+    /// Where the read began.
+    pub after: u64,
+    /// Where the next read has to begin.
+    pub wanted: u64,
+}
+
+impl GroupState {
+    /// The last sequence that was offered or passed over: the next read starts after it.
+    pub fn read_to(&self) -> u64 {
+        self.read_to
+    }
+
+    /// What to read next; `None` while enough is held. It asks for few events only when it has nothing to hand out.
+    pub fn feed(&self) -> Option<Feed> {
+        let pending = self.held.len() - self.unacked();
+        let most_ready = (self.settings.max_unacked as usize).clamp(READY_AHEAD_LEAST, READY_AHEAD);
+        let room = most_ready.saturating_sub(self.new.len()).min(LOOK_AHEAD.saturating_sub(pending));
+        let wanted = self.new.is_empty() || room >= most_ready / 2;
+        (room > 0 && wanted && self.read_to < MAX_SEQUENCE).then_some(Feed { after: self.read_to, room })
+    }
+
+    /// Takes what a read of the stream found after `after` up to `through`: the events for this group, ascending, each
+    /// with the hash of its ordering key if it has one. All others up to `through` are done: filtered out, expired or
+    /// gone. Events beyond the look-ahead are not taken and come with a later read.
+    pub fn offer(
+        &mut self,
+        after: u64,
+        events: impl IntoIterator<Item = (u64, Option<u64>)>,
+        through: u64,
+        now: u64,
+    ) -> Result<(), StaleRead> {
+        if after != self.read_to {
+            return Err(StaleRead { after, wanted: self.read_to });
+        }
+        self.tick(now);
+        let through = through.min(MAX_SEQUENCE);
+        for (sequence, key) in events {
+            if sequence <= self.read_to || sequence > through {
+                continue;
+            }
+            if self.held.len() - self.unacked() >= LOOK_AHEAD {
+                self.pass_over(self.read_to + 1, sequence - 1);
+                return Ok(());
+            }
+            self.pass_over(self.read_to + 1, sequence - 1);
+            // After a restart some that come again are done.
+            if sequence > self.read_to {
+                self.read_to = sequence;
+                self.hold(sequence, key);
+            }
+        }
+        self.pass_over(self.read_to + 1, through);
+        Ok(())
+    }
+
+    /// An event that is held is not in the stream any more, as was found when it was to be sent. False when it is done
+    /// already, or behind another of its key, which will be looked at first.
+    pub fn gone(&mut self, sequence: u64) -> bool {
+        let found = self.phase(sequence).is_some_and(|phase| phase != super::Phase::Behind);
+        if found {
+            self.finish(sequence);
+        }
+        found
+    }
+
+    /// Everything from `first`, which is next to be read, to `last` is nothing for this group. Goes on over what was done
+    /// before a restart.
+    pub(super) fn pass_over(&mut self, first: u64, last: u64) {
+        if first <= last {
+            self.revision += 1;
+            self.done.insert(first, last);
+            let passed: Vec<u64> = self.failures.range(first..=last).map(|(sequence, _)| *sequence).collect();
+            for sequence in passed {
+                self.failures.remove(&sequence);
+            }
+            self.read_to = last;
+        }
+        self.read_to = self.done.run_after(self.read_to);
+    }
+}

@@ -1,0 +1,169 @@
+//! Where each event is that is not done, and the events of its key behind it.
+//!
+//! An event moves by [`GroupState::lift`] out of its place and [`GroupState::place`] into another; nothing else touches
+//! the sets that a place stands for.
+
+use super::{GroupState, MemberId};
+
+/// With no event held, tables with room for more than this many are given back.
+const KEEP_EVENTS: usize = 1024;
+
+/// One event that is not done.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) phase: Phase,
+    key: Option<u64>,
+    /// The next event of the same key.
+    follower: Option<u64>,
+    /// When it was first written to a transport.
+    pub(super) sent_since: Option<u64>,
+}
+
+/// The place of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// In no set: an earlier one of its key is not done. Also while it moves.
+    Behind,
+    /// May be handed out, for the first time.
+    New,
+    /// May be handed out, and was before.
+    Again,
+    /// Failed, and waits until `due`.
+    Waiting { due: u64 },
+    /// With a member.
+    Leased { member: MemberId, sent: Option<Sent> },
+    /// Given up, and not stored as a dead letter yet.
+    Burying,
+}
+
+/// An event that was written to a transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sent {
+    /// Later ones have higher turns.
+    pub(super) turn: u64,
+    /// When the lease ends.
+    pub(super) deadline: u64,
+}
+
+impl GroupState {
+    pub(super) fn phase(&self, sequence: u64) -> Option<Phase> {
+        self.held.get(&sequence).map(|event| event.phase)
+    }
+
+    /// Holds an event that was offered: behind the one of its key, if there is one.
+    pub(super) fn hold(&mut self, sequence: u64, key: Option<u64>) {
+        self.held.insert(sequence, Held { phase: Phase::Behind, key, follower: None, sent_since: None });
+        let earlier = key.and_then(|key| self.keys.insert(key, sequence));
+        match earlier.and_then(|earlier| self.held.get_mut(&earlier)) {
+            Some(earlier) => earlier.follower = Some(sequence),
+            None => self.release(sequence),
+        }
+    }
+
+    /// Puts an event that is in no set into one.
+    pub(super) fn place(&mut self, sequence: u64, phase: Phase) {
+        let Some(event) = self.held.get_mut(&sequence) else { return };
+        event.phase = phase;
+        match phase {
+            Phase::Behind => {}
+            Phase::New => {
+                self.new.insert(sequence);
+            }
+            Phase::Again => {
+                self.again.insert(sequence);
+            }
+            Phase::Waiting { due } => {
+                self.timers.insert((due, sequence));
+                self.waiting += 1;
+            }
+            Phase::Leased { member, sent } => {
+                self.leased += 1;
+                if let Some(sent) = sent {
+                    self.timers.insert((sent.deadline, sequence));
+                }
+                if let Some(member) = self.members.get_mut(&member) {
+                    member.take(sequence, sent);
+                }
+            }
+            Phase::Burying => {
+                self.burying.insert(sequence);
+            }
+        }
+    }
+
+    /// Takes an event out of whatever set it is in.
+    pub(super) fn lift(&mut self, sequence: u64) {
+        let Some(event) = self.held.get_mut(&sequence) else { return };
+        match std::mem::replace(&mut event.phase, Phase::Behind) {
+            Phase::Behind => {}
+            Phase::New => {
+                self.new.remove(&sequence);
+            }
+            Phase::Again => {
+                self.again.remove(&sequence);
+            }
+            Phase::Waiting { due } => {
+                self.timers.remove(&(due, sequence));
+                self.waiting -= 1;
+            }
+            Phase::Leased { member, sent } => {
+                self.leased -= 1;
+                if let Some(sent) = sent {
+                    self.timers.remove(&(sent.deadline, sequence));
+                }
+                if let Some(member) = self.members.get_mut(&member) {
+                    member.give_back(sequence, sent);
+                }
+            }
+            Phase::Burying => {
+                self.burying.remove(&sequence);
+            }
+        }
+    }
+
+    /// The event is done: the next one of its key is free. It is not behind another.
+    pub(super) fn finish(&mut self, sequence: u64) {
+        if let Some(follower) = self.remove(sequence) {
+            self.release(follower);
+        }
+    }
+
+    /// Decides where an event goes that is with nobody and behind nobody.
+    pub(super) fn release(&mut self, sequence: u64) {
+        let mut next = Some(sequence);
+        // A dropped event frees the next one of its key, which may be one to drop too.
+        while let Some(sequence) = next.take() {
+            let Some(event) = self.held.get(&sequence) else { return };
+            let phase = match self.failures.get(&sequence) {
+                Some(failure) if failure.is_final(&self.settings) => Phase::Burying,
+                Some(failure) if failure.due > self.clock => Phase::Waiting { due: failure.due },
+                Some(_) => Phase::Again,
+                None if event.sent_since.is_some() => Phase::Again,
+                None => Phase::New,
+            };
+            if phase == Phase::Burying && self.settings.dead_letter_stream.is_none() {
+                self.dropped += 1;
+                next = self.remove(sequence);
+            } else {
+                self.place(sequence, phase);
+            }
+        }
+    }
+
+    /// Makes an event done, and tells which one of its key is next.
+    fn remove(&mut self, sequence: u64) -> Option<u64> {
+        self.lift(sequence);
+        let event = self.held.remove(&sequence)?;
+        self.revision += 1;
+        self.done.insert(sequence, sequence);
+        self.failures.remove(&sequence);
+        if let (Some(key), None) = (event.key, event.follower) {
+            self.keys.remove(&key);
+        }
+        if self.held.is_empty() && self.held.capacity() > KEEP_EVENTS {
+            self.held.shrink_to(KEEP_EVENTS / 2);
+            self.keys.shrink_to(KEEP_EVENTS / 2);
+        }
+        event.follower
+    }
+}

@@ -1,0 +1,150 @@
+//! The members of a group, and what happens to their leases when they go.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use super::{GroupState, held::Sent};
+
+/// The failure of an event whose member did not come back.
+const LOST: &str = "the member it was delivered to was lost";
+
+/// Names a member. The caller chooses it, the same for a client that comes back, and never another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MemberId(pub u64);
+
+/// How a member came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Joined {
+    /// It is new, and has nothing.
+    New,
+    /// It came back in time, and has the leases it had.
+    Reattached,
+    /// It was there already.
+    Present,
+}
+
+/// What one member has.
+#[derive(Debug, Default)]
+pub(super) struct Member {
+    /// Handed out, and not written to the transport yet.
+    unsent: BTreeSet<u64>,
+    /// By turn: sequences do not rise when some are delivered again.
+    sent: BTreeMap<u64, u64>,
+    /// Without a transport, and until when it may come back.
+    detached_until: Option<u64>,
+}
+
+impl Member {
+    pub(super) fn is_attached(&self) -> bool {
+        self.detached_until.is_none()
+    }
+
+    pub(super) fn take(&mut self, sequence: u64, sent: Option<Sent>) {
+        match sent {
+            Some(sent) => {
+                self.sent.insert(sent.turn, sequence);
+            }
+            None => {
+                self.unsent.insert(sequence);
+            }
+        }
+    }
+
+    pub(super) fn give_back(&mut self, sequence: u64, sent: Option<Sent>) {
+        match sent {
+            Some(sent) => {
+                self.sent.remove(&sent.turn);
+            }
+            None => {
+                self.unsent.remove(&sequence);
+            }
+        }
+    }
+
+    /// What was sent to it up to a turn, in that order.
+    pub(super) fn sent_up_to(&self, turn: u64) -> Vec<u64> {
+        self.sent.range(..=turn).map(|(_, sequence)| *sequence).collect()
+    }
+
+    pub(super) fn forget_leases(&mut self) {
+        self.unsent.clear();
+        self.sent.clear();
+    }
+}
+
+impl GroupState {
+    /// A member joins, or comes back.
+    pub fn join(&mut self, id: MemberId) -> Joined {
+        let Some(member) = self.members.get_mut(&id) else {
+            self.members.insert(id, Member::default());
+            return Joined::New;
+        };
+        match member.detached_until.take() {
+            Some(until) => {
+                self.windows.remove(&(until, id));
+                Joined::Reattached
+            }
+            None => Joined::Present,
+        }
+    }
+
+    /// A member goes in good order: what it has may be handed out at once, and no attempt has failed.
+    pub fn leave(&mut self, id: MemberId) {
+        let Some(member) = self.forget(id) else { return };
+        for sequence in member.unsent.into_iter().chain(member.sent.into_values()) {
+            self.lift(sequence);
+            self.release(sequence);
+        }
+    }
+
+    /// The transport of a member is lost. What was sent stays with it for `window` milliseconds, in which it may join
+    /// again; the rest goes back at once.
+    pub fn detach(&mut self, id: MemberId, window: u64, now: u64) {
+        self.tick(now);
+        let Some(member) = self.members.get_mut(&id).filter(|member| member.is_attached()) else { return };
+        if member.sent.is_empty() {
+            self.leave(id);
+            return;
+        }
+        let until = self.clock.saturating_add(window);
+        member.detached_until = Some(until);
+        self.windows.insert((until, id));
+        for sequence in std::mem::take(&mut member.unsent) {
+            self.lift(sequence);
+            self.release(sequence);
+        }
+    }
+
+    /// A member is lost for good: for each event that was sent to it, an attempt has failed.
+    pub fn die(&mut self, id: MemberId, now: u64) {
+        self.tick(now);
+        self.lose(id);
+    }
+
+    /// See [`Self::die`].
+    pub(super) fn lose(&mut self, id: MemberId) {
+        let Some(member) = self.forget(id) else { return };
+        for sequence in member.unsent {
+            self.lift(sequence);
+            self.release(sequence);
+        }
+        for sequence in member.sent.into_values() {
+            self.fail(sequence, Cow::Borrowed(LOST), None);
+        }
+    }
+
+    /// True while the member is known, attached or not.
+    pub fn has_member(&self, id: MemberId) -> bool {
+        self.members.contains_key(&id)
+    }
+
+    fn forget(&mut self, id: MemberId) -> Option<Member> {
+        let member = self.members.remove(&id)?;
+        if let Some(until) = member.detached_until {
+            self.windows.remove(&(until, id));
+        }
+        Some(member)
+    }
+}

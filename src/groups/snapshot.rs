@@ -1,0 +1,178 @@
+//! What must survive a restart, as bytes.
+//!
+//! `SYGS`, a version, then numbers of seven bits a byte, lowest first: the floor; how many ranges are done above it, and
+//! of each the distance to the one before and its length; how many events have failed, and of each the distance to the
+//! one before, its attempts, whether it was rejected, when it is due, and its reason with the length before; at the end
+//! a CRC-32 of all before it, four bytes, lowest first.
+//!
+//! Decoding trusts nothing: whatever is not exactly what encoding makes is an error.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use super::{MAX_SEQUENCE, done::Done, failure::Failure};
+use crate::model::limits::MAX_FAILURE_BYTES;
+
+const MAGIC: &[u8; 4] = b"SYGS";
+const VERSION: u8 = 1;
+const CRC_BYTES: usize = 4;
+/// All reasons together get no more room than this, in bytes; those that do not fit are forgotten with a restart.
+const REASONS_BYTES: usize = 64 * 1024;
+
+/// Why bytes are not the state of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// They are something else.
+    #[error("this is not the state of a group")]
+    Foreign,
+    /// They were written by a later hub.
+    #[error("the state of a group is of version {0}, which this hub does not know")]
+    Version(u8),
+    /// They were changed after they were written, or cut short.
+    #[error("the state of a group is damaged: {0}")]
+    Damaged(&'static str),
+}
+
+type Saved = (Done, BTreeMap<u64, Failure>);
+
+/// The bytes for what is done, with `buried`, and what failed, without them.
+pub(super) fn encode(done: &Done, failures: &BTreeMap<u64, Failure>, buried: &BTreeSet<u64>) -> Vec<u8> {
+    let mut done = Cow::Borrowed(done);
+    for sequence in buried {
+        done.to_mut().insert(*sequence, *sequence);
+    }
+    let failed: Vec<_> = failures.iter().filter(|(sequence, _)| !buried.contains(sequence)).collect();
+    let mut out = MAGIC.to_vec();
+    out.push(VERSION);
+    number(&mut out, done.floor());
+    number(&mut out, done.ranges().len() as u64);
+    let mut last = done.floor();
+    for (from, to) in done.ranges() {
+        number(&mut out, from - last);
+        number(&mut out, to - from);
+        last = to;
+    }
+    number(&mut out, failed.len() as u64);
+    let (mut last, mut room) = (done.floor(), REASONS_BYTES);
+    for (sequence, failure) in failed {
+        let reason = if failure.reason.len() <= room { failure.reason.as_bytes() } else { b"" };
+        room -= reason.len();
+        number(&mut out, sequence - last);
+        number(&mut out, u64::from(failure.attempts));
+        number(&mut out, u64::from(failure.rejected));
+        number(&mut out, failure.due);
+        number(&mut out, reason.len() as u64);
+        out.extend_from_slice(reason);
+        last = *sequence;
+    }
+    let crc = crc32fast::hash(&out);
+    out.extend_from_slice(&crc.to_le_bytes());
+    out
+}
+
+/// What [`encode`] was given.
+pub(super) fn decode(bytes: &[u8]) -> Result<Saved, SnapshotError> {
+    let rest = bytes.strip_prefix(MAGIC).ok_or(SnapshotError::Foreign)?;
+    let version = *rest.first().ok_or(SnapshotError::Damaged("it is cut short"))?;
+    if version != VERSION {
+        return Err(SnapshotError::Version(version));
+    }
+    let (told, crc) = bytes.split_last_chunk::<CRC_BYTES>().ok_or(SnapshotError::Damaged("it is cut short"))?;
+    if crc32fast::hash(told) != u32::from_le_bytes(*crc) {
+        return Err(SnapshotError::Damaged("its checksum does not match"));
+    }
+    let mut reader = Reader { rest: told.get(MAGIC.len() + 1..).ok_or(SnapshotError::Damaged("it is cut short"))? };
+    let done = reader.done()?;
+    let failures = reader.failures(&done)?;
+    if reader.rest.is_empty() { Ok((done, failures)) } else { Err(SnapshotError::Damaged("it has too many bytes")) }
+}
+
+fn number(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl Reader<'_> {
+    fn done(&mut self) -> Result<Done, SnapshotError> {
+        let floor = self.number()?;
+        if floor > MAX_SEQUENCE {
+            return Err(SnapshotError::Damaged("its floor is no sequence"));
+        }
+        let mut done = Done::up_to(floor);
+        let mut last = floor;
+        for _ in 0..self.number()? {
+            // Ranges that touch would be one.
+            let from = self.after(last, 2)?;
+            last = self.after(from, 0)?;
+            done.insert(from, last);
+        }
+        Ok(done)
+    }
+
+    fn failures(&mut self, done: &Done) -> Result<BTreeMap<u64, Failure>, SnapshotError> {
+        let mut failures = BTreeMap::new();
+        let mut last = done.floor();
+        for _ in 0..self.number()? {
+            let sequence = self.after(last, 1)?;
+            let attempts = u32::try_from(self.number()?).map_err(|_| SnapshotError::Damaged("too many attempts"))?;
+            let rejected = match self.number()? {
+                0 => false,
+                1 => true,
+                _ => return Err(SnapshotError::Damaged("a rejection is neither yes nor no")),
+            };
+            let due = self.number()?;
+            let reason = Cow::Owned(self.text()?);
+            if attempts == 0 || done.contains(sequence) {
+                return Err(SnapshotError::Damaged("a failure of an event that has none"));
+            }
+            failures.insert(sequence, Failure { attempts, due, rejected, reason });
+            last = sequence;
+        }
+        Ok(failures)
+    }
+
+    /// A sequence told by its distance to the one before.
+    fn after(&mut self, last: u64, least: u64) -> Result<u64, SnapshotError> {
+        let distance = self.number()?;
+        let sequence = last.checked_add(distance).filter(|sequence| *sequence <= MAX_SEQUENCE && distance >= least);
+        sequence.ok_or(SnapshotError::Damaged("its sequences are out of order"))
+    }
+
+    fn text(&mut self) -> Result<String, SnapshotError> {
+        let length = usize::try_from(self.number()?).unwrap_or(usize::MAX);
+        let (text, rest) = self
+            .rest
+            .split_at_checked(length)
+            .filter(|(text, _)| text.len() <= MAX_FAILURE_BYTES)
+            .ok_or(SnapshotError::Damaged("a reason is cut short"))?;
+        self.rest = rest;
+        String::from_utf8(text.to_vec()).map_err(|_| SnapshotError::Damaged("a reason is no text"))
+    }
+
+    fn number(&mut self) -> Result<u64, SnapshotError> {
+        let mut value = 0_u64;
+        for shift in (0..u64::BITS).step_by(7) {
+            let (byte, rest) = self.rest.split_first().ok_or(SnapshotError::Damaged("it is cut short"))?;
+            self.rest = rest;
+            let bits = u64::from(byte & 0x7f);
+            // Encoding makes neither more bits than there are, nor needless bytes.
+            if bits << shift >> shift != bits || (*byte == 0 && shift > 0) {
+                break;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(SnapshotError::Damaged("a number is too large"))
+    }
+}

@@ -1,0 +1,356 @@
+//! The machine against the naive model, over random histories with restarts.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::{super::*, naive::Naive, *};
+
+/// The stream ends here.
+const LAST: u64 = 40;
+
+/// By sequence: `None` is not for this group, else the key, 0 for none.
+type Stream = Vec<Option<u64>>;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Read {
+        count: u64,
+    },
+    Next {
+        member: u64,
+    },
+    Send {
+        member: u64,
+        which: usize,
+    },
+    Unsend {
+        member: u64,
+        which: usize,
+    },
+    Say {
+        member: u64,
+        sequence: u64,
+        outcome: Outcome,
+        up_to: bool,
+    },
+    /// Something true, said by whoever has the event.
+    Answer {
+        which: usize,
+        outcome: Outcome,
+    },
+    Join {
+        member: u64,
+    },
+    Leave {
+        member: u64,
+    },
+    Detach {
+        member: u64,
+        window: u64,
+    },
+    Die {
+        member: u64,
+    },
+    Pass {
+        ms: u64,
+    },
+    Bury,
+    Store,
+    Restart,
+    Seek {
+        sequence: u64,
+    },
+    Purge {
+        through: u64,
+    },
+    Gone {
+        sequence: u64,
+    },
+    Settings {
+        which: u64,
+    },
+}
+
+fn an_outcome() -> impl Strategy<Value = Outcome> {
+    let delay = || prop::option::of(0..50_u64);
+    prop_oneof![
+        5 => Just(Outcome::Ack),
+        3 => (delay(), "[ab]{0,2}").prop_map(|(delay, reason)| Outcome::Nack { delay, reason: reason.into() }),
+        1 => delay().prop_map(|delay| Outcome::Extend { delay }),
+        1 => "[ab]{0,2}".prop_map(|reason| Outcome::Reject { reason: reason.into() }),
+    ]
+}
+
+fn a_step() -> impl Strategy<Value = Step> {
+    let (member, sequence, which) = (|| 1..4_u64, || 1..LAST + 2, || 0..8_usize);
+    prop_oneof![
+        4 => (0..15_u64).prop_map(|count| Step::Read { count }),
+        8 => member().prop_map(|member| Step::Next { member }),
+        8 => (member(), which()).prop_map(|(member, which)| Step::Send { member, which }),
+        1 => (member(), which()).prop_map(|(member, which)| Step::Unsend { member, which }),
+        2 => (member(), sequence(), an_outcome(), any::<bool>())
+            .prop_map(|(member, sequence, outcome, up_to)| Step::Say { member, sequence, outcome, up_to }),
+        8 => (which(), an_outcome()).prop_map(|(which, outcome)| Step::Answer { which, outcome }),
+        3 => member().prop_map(|member| Step::Join { member }),
+        1 => member().prop_map(|member| Step::Leave { member }),
+        1 => (member(), 0..60_u64).prop_map(|(member, window)| Step::Detach { member, window }),
+        1 => member().prop_map(|member| Step::Die { member }),
+        4 => (0..80_u64).prop_map(|ms| Step::Pass { ms }),
+        2 => Just(Step::Bury),
+        2 => Just(Step::Store),
+        1 => Just(Step::Restart),
+        1 => sequence().prop_map(|sequence| Step::Seek { sequence }),
+        1 => sequence().prop_map(|through| Step::Purge { through }),
+        1 => sequence().prop_map(|sequence| Step::Gone { sequence }),
+        1 => (0..4_u64).prop_map(|which| Step::Settings { which }),
+    ]
+}
+
+fn some_settings(which: u64) -> GroupSettings {
+    GroupSettings {
+        ack_deadline: Duration::from_millis(100),
+        max_attempts: [3, 2, 0, 3][which as usize],
+        backoff: [10, 0, 40].map(Duration::from_millis)[..which as usize].to_vec(),
+        max_unacked: [4, 100, 1, 4][which as usize],
+        dead_letter_stream: (which != 3).then(|| StreamName::parse("dead").expect("a name")),
+    }
+}
+
+/// The machine and the model, side by side.
+struct Both {
+    stream: Stream,
+    group: GroupState,
+    naive: Naive,
+    stored: (Vec<u8>, Naive),
+    now: u64,
+}
+
+impl Both {
+    fn new(stream: Stream) -> Self {
+        let (group, naive) = (GroupState::new(some_settings(0), 0), Naive::new(some_settings(0), 0));
+        let stored = (group.encode(&[]), naive.clone());
+        Self { stream, group, naive, stored, now: 0 }
+    }
+
+    fn key(&self, sequence: u64) -> Option<u64> {
+        self.stream.get(sequence as usize - 1).copied().flatten()
+    }
+
+    fn read(&mut self, count: u64) {
+        let after = self.group.read_to();
+        let through = (after + count).min(LAST).max(after);
+        let events: Vec<_> = (after + 1..=through).filter_map(|at| Some((at, self.key(at)?))).collect();
+        let offered = events.iter().map(|(sequence, key)| (*sequence, (*key > 0).then_some(*key)));
+        self.group.offer(after, offered, through, self.now).expect("what is wanted");
+        self.naive.read(&events, through, self.now);
+    }
+
+    fn next(&mut self, member: MemberId) -> Option<u64> {
+        let delivery = self.group.next(member, self.now);
+        assert_eq!(delivery, self.naive.next(member, self.now));
+        let delivery = delivery?;
+        let sequence = delivery.sequence;
+        assert!(!self.naive.acked.contains(&sequence), "{sequence} was acknowledged");
+        let most = self.group.settings().max_attempts;
+        assert!(most == 0 || delivery.attempt <= most, "{sequence} has attempt {}", delivery.attempt);
+        let key = self.key(sequence).filter(|key| *key > 0);
+        for earlier in 1..sequence {
+            let overtaken = key.is_some() && self.key(earlier) == key && !self.is_done(earlier);
+            assert!(!overtaken, "{sequence} overtakes {earlier}");
+        }
+        Some(sequence)
+    }
+
+    fn is_done(&self, sequence: u64) -> bool {
+        let mut above = self.group.done_above();
+        sequence <= self.group.floor() || above.any(|(first, last)| (first..=last).contains(&sequence))
+    }
+
+    fn say(&mut self, member: MemberId, sequence: u64, outcome: &Outcome, up_to: bool) {
+        let expected = self.naive.say(member, sequence, outcome, up_to, self.now);
+        if up_to {
+            assert_eq!(self.group.acknowledge_up_to(member, sequence, outcome, self.now), expected);
+        } else {
+            assert_eq!(self.group.acknowledge(member, sequence, outcome, self.now), expected.answer);
+        }
+    }
+
+    fn bury(&mut self) {
+        let letters: Vec<_> = self.group.dead_letters().collect();
+        let burying = self.naive.those(|sequence| self.naive.is_burying(sequence));
+        let buried: Vec<u64> = letters.iter().map(|letter| letter.sequence).collect();
+        assert_eq!(buried, burying);
+        let bytes = self.group.encode(&buried);
+        for letter in letters {
+            let failed = &self.naive.failed[&letter.sequence];
+            assert_eq!((letter.attempts, &*letter.reason), (failed.attempts, failed.reason.as_str()));
+            assert!(self.group.buried(letter.sequence));
+            self.naive.finish(letter.sequence);
+        }
+        self.stored = (bytes, self.naive.clone());
+    }
+
+    fn restart(&mut self) {
+        let settings = self.group.settings().clone();
+        self.group = GroupState::restore(settings.clone(), &self.stored.0, self.now).expect("what was encoded");
+        self.naive = self.stored.1.restarted(settings, self.now);
+    }
+
+    fn pick(&self, sequences: Vec<u64>, which: usize) -> u64 {
+        sequences.get(which % sequences.len().max(1)).copied().unwrap_or(1)
+    }
+
+    fn member_step(&mut self, member: u64, step: &Step) {
+        let (member, now) = (MemberId(member), self.now);
+        match step {
+            Step::Next { .. } => drop(self.next(member)),
+            Step::Send { which, .. } => {
+                let sequence = self.pick(self.naive.leases_of(member, false), *which);
+                assert_eq!(self.group.sent(member, sequence, now), self.naive.sent(member, sequence, now));
+            }
+            Step::Unsend { which, .. } => {
+                let sequence = self.pick(self.naive.leases_of(member, false), *which);
+                let unsent = self.naive.leases_of(member, false).contains(&sequence);
+                assert_eq!(self.group.unsend(member, sequence), unsent);
+                if unsent {
+                    self.naive.unlease(vec![sequence]);
+                }
+            }
+            Step::Join { .. } => {
+                let joined = match self.naive.members.insert(member, None) {
+                    None => Joined::New,
+                    Some(None) => Joined::Present,
+                    Some(Some(_)) => Joined::Reattached,
+                };
+                assert_eq!(self.group.join(member), joined);
+            }
+            Step::Leave { .. } => {
+                self.group.leave(member);
+                self.naive.leave(member);
+            }
+            Step::Detach { window, .. } => {
+                self.group.detach(member, *window, now);
+                self.naive.tick(now);
+                if self.naive.members.get(&member) == Some(&None) {
+                    self.naive.unlease(self.naive.leases_of(member, false));
+                    match self.naive.leases_of(member, true).is_empty() {
+                        true => self.naive.members.remove(&member),
+                        false => self.naive.members.insert(member, Some(self.naive.clock + window)),
+                    };
+                }
+            }
+            Step::Die { .. } => {
+                self.group.die(member, now);
+                self.naive.tick(now);
+                self.naive.lose(member);
+            }
+            _ => {}
+        }
+        self.naive.drop_those_given_up();
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Read { count } => self.read(*count),
+            Step::Say { member, sequence, outcome, up_to } => {
+                self.say(MemberId(*member), *sequence, outcome, *up_to);
+            }
+            Step::Answer { which, outcome } => {
+                let sequence = self.pick(self.naive.those(|sequence| self.naive.is_leased(sequence)), *which);
+                let lease = self.naive.held.get(&sequence).and_then(|known| known.lease.clone());
+                self.say(lease.map_or(A, |lease| lease.member), sequence, outcome, false);
+            }
+            Step::Pass { ms } => {
+                self.now += ms;
+                self.group.tick(self.now);
+                self.naive.tick(self.now);
+            }
+            Step::Bury => self.bury(),
+            Step::Store => self.stored = (self.group.encode(&[]), self.naive.clone()),
+            Step::Restart => self.restart(),
+            Step::Seek { sequence } => {
+                self.group.seek(*sequence);
+                self.naive.seek(*sequence);
+            }
+            Step::Purge { through } => assert_eq!(self.group.purge(*through), self.naive.purge(*through)),
+            Step::Gone { sequence } => {
+                let known = self.naive.held.contains_key(sequence) && !self.naive.is_blocked(*sequence);
+                assert_eq!(self.group.gone(*sequence), known);
+                if known {
+                    self.naive.finish(*sequence);
+                    self.naive.drop_those_given_up();
+                }
+            }
+            Step::Settings { which } => {
+                self.group.set_settings(some_settings(*which));
+                self.naive.settings = some_settings(*which);
+                self.naive.drop_those_given_up();
+            }
+            Step::Next { member }
+            | Step::Send { member, .. }
+            | Step::Unsend { member, .. }
+            | Step::Join { member }
+            | Step::Leave { member }
+            | Step::Detach { member, .. }
+            | Step::Die { member } => self.member_step(*member, step),
+        }
+    }
+
+    fn check(&self) {
+        assert_eq!(self.group.counts(), self.naive.counts());
+        assert_eq!((self.group.read_to(), self.group.floor()), (self.naive.read_to, self.naive.floor()));
+        let done: BTreeSet<u64> = (0..=LAST + 2).filter(|sequence| self.is_done(*sequence)).collect();
+        assert_eq!(done, self.naive.done);
+        assert_eq!(self.group.due(), self.naive.due());
+        for sequence in &self.naive.acked {
+            assert!(done.contains(sequence), "the acknowledgement of {sequence} is lost");
+        }
+    }
+
+    /// Everybody acknowledges from now on: everything must become done, in few steps.
+    fn drain(&mut self) {
+        for member in 1..4 {
+            self.step(&Step::Leave { member });
+        }
+        self.step(&Step::Join { member: 1 });
+        for _ in 0..20 * LAST {
+            self.read(LAST);
+            self.bury();
+            while let Some(sequence) = self.next(A) {
+                assert!(self.group.sent(A, sequence, self.now) && self.naive.sent(A, sequence, self.now));
+                self.say(A, sequence, &Outcome::Ack, false);
+            }
+            self.check();
+            if self.group.floor() >= LAST && self.group.counts().pending == 0 {
+                return;
+            }
+            self.now = self.group.due().unwrap_or(self.now);
+        }
+        panic!("something is stuck: {:?}", self.group);
+    }
+}
+
+fn a_stream() -> impl Strategy<Value = Stream> {
+    prop::collection::vec(prop_oneof![1 => Just(None), 6 => (0..4_u64).prop_map(Some)], LAST as usize)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    #[test]
+    fn it_does_what_the_model_does(stream in a_stream(), steps in prop::collection::vec(a_step(), 0..120)) {
+        let mut both = Both::new(stream);
+        both.step(&Step::Join { member: 1 });
+        let mut before = (both.group.revision(), both.group.encode(&[]));
+        for step in &steps {
+            both.step(step);
+            both.check();
+            let after = (both.group.revision(), both.group.encode(&[]));
+            let restarted = matches!(step, Step::Restart);
+            prop_assert!(restarted || before.0 < after.0 || before == after, "a change without a revision");
+            before = after;
+        }
+        both.drain();
+    }
+}

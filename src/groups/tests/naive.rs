@@ -1,0 +1,320 @@
+//! The rules of a group with no thought for speed: everything is looked at each time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{super::*, *};
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Lease {
+    pub(super) member: MemberId,
+    /// Turn and deadline.
+    pub(super) sent: Option<(u64, u64)>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Known {
+    pub(super) key: u64,
+    pub(super) lease: Option<Lease>,
+    pub(super) was_sent: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Failed {
+    pub(super) attempts: u32,
+    pub(super) due: u64,
+    pub(super) rejected: bool,
+    pub(super) reason: String,
+}
+
+/// The rules, with no thought for speed.
+#[derive(Debug, Clone)]
+pub(super) struct Naive {
+    pub(super) settings: GroupSettings,
+    pub(super) clock: u64,
+    pub(super) turn: u64,
+    pub(super) read_to: u64,
+    pub(super) done: BTreeSet<u64>,
+    pub(super) failed: BTreeMap<u64, Failed>,
+    pub(super) held: BTreeMap<u64, Known>,
+    /// With the end of the window of one that is detached.
+    pub(super) members: BTreeMap<MemberId, Option<u64>>,
+    pub(super) expired: u64,
+    pub(super) dropped: u64,
+    /// Acknowledged, and not since sought back to.
+    pub(super) acked: BTreeSet<u64>,
+}
+
+impl Naive {
+    pub(super) fn new(settings: GroupSettings, floor: u64) -> Self {
+        Self {
+            settings,
+            clock: 0,
+            turn: 0,
+            read_to: floor,
+            done: (0..=floor).collect(),
+            failed: BTreeMap::new(),
+            held: BTreeMap::new(),
+            members: BTreeMap::new(),
+            expired: 0,
+            dropped: 0,
+            acked: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn floor(&self) -> u64 {
+        (0..).find(|sequence| !self.done.contains(&(sequence + 1))).expect("an end")
+    }
+
+    pub(super) fn is_blocked(&self, sequence: u64) -> bool {
+        let key = self.held[&sequence].key;
+        key > 0 && self.held.range(..sequence).any(|(_, earlier)| earlier.key == key)
+    }
+
+    pub(super) fn is_final(&self, sequence: u64) -> bool {
+        let most = self.settings.max_attempts;
+        let failed = self.failed.get(&sequence);
+        failed.is_some_and(|failed| failed.rejected || (most > 0 && failed.attempts >= most))
+    }
+
+    pub(super) fn is_leased(&self, sequence: u64) -> bool {
+        self.held[&sequence].lease.is_some()
+    }
+
+    pub(super) fn is_burying(&self, sequence: u64) -> bool {
+        !self.is_leased(sequence) && !self.is_blocked(sequence) && self.is_final(sequence)
+    }
+
+    pub(super) fn those(&self, is: impl Fn(u64) -> bool) -> Vec<u64> {
+        self.held.keys().copied().filter(|sequence| is(*sequence)).collect()
+    }
+
+    pub(super) fn came_back(&self, sequence: u64) -> bool {
+        self.failed.contains_key(&sequence) || self.held[&sequence].was_sent
+    }
+
+    pub(super) fn unacked(&self) -> Vec<u64> {
+        self.those(|sequence| !self.is_blocked(sequence) && (self.is_leased(sequence) || self.came_back(sequence)))
+    }
+
+    pub(super) fn leases_of(&self, member: MemberId, sent: bool) -> Vec<u64> {
+        self.those(|sequence| {
+            let lease = self.held[&sequence].lease.as_ref();
+            lease.is_some_and(|lease| lease.member == member && lease.sent.is_some() == sent)
+        })
+    }
+
+    pub(super) fn finish(&mut self, sequence: u64) {
+        self.held.remove(&sequence);
+        self.failed.remove(&sequence);
+        self.done.insert(sequence);
+    }
+
+    pub(super) fn drop_those_given_up(&mut self) {
+        while self.settings.dead_letter_stream.is_none()
+            && let Some(sequence) = self.those(|sequence| self.is_burying(sequence)).first()
+        {
+            self.finish(*sequence);
+            self.dropped += 1;
+        }
+    }
+
+    pub(super) fn fail(&mut self, sequence: u64, reason: &str, delay: Option<u64>, rejected: bool) {
+        let attempts = self.failed.get(&sequence).map_or(0, |failed| failed.attempts) + 1;
+        let steps: Vec<u64> = self.settings.backoff.iter().map(|wait| wait.as_millis() as u64).collect();
+        let wait = steps.get(attempts as usize - 1).or(steps.last()).copied().unwrap_or(0);
+        let due = self.clock + delay.unwrap_or(wait);
+        self.failed.insert(sequence, Failed { attempts, due, rejected, reason: reason.to_owned() });
+        self.held.get_mut(&sequence).expect("held").lease = None;
+    }
+
+    pub(super) fn tick(&mut self, now: u64) {
+        self.clock = self.clock.max(now);
+        for sequence in self.those(|sequence| self.deadline(sequence).is_some_and(|end| end <= self.clock)) {
+            self.expired += 1;
+            self.fail(sequence, "it was not acknowledged in time", None, false);
+        }
+        let over = |until: &Option<u64>| until.is_some_and(|until| until <= self.clock);
+        let lost: Vec<_> = self.members.iter().filter(|(_, until)| over(until)).map(|(member, _)| *member).collect();
+        for member in lost {
+            self.lose(member);
+        }
+        self.drop_those_given_up();
+    }
+
+    pub(super) fn deadline(&self, sequence: u64) -> Option<u64> {
+        self.held[&sequence].lease.as_ref().and_then(|lease| lease.sent).map(|(_, deadline)| deadline)
+    }
+
+    pub(super) fn unlease(&mut self, sequences: Vec<u64>) {
+        for sequence in sequences {
+            self.held.get_mut(&sequence).expect("held").lease = None;
+        }
+    }
+
+    pub(super) fn lose(&mut self, member: MemberId) {
+        self.members.remove(&member);
+        self.unlease(self.leases_of(member, false));
+        for sequence in self.leases_of(member, true) {
+            self.fail(sequence, "the member it was delivered to was lost", None, false);
+        }
+    }
+
+    pub(super) fn leave(&mut self, member: MemberId) {
+        self.members.remove(&member);
+        self.unlease(self.leases_of(member, false));
+        self.unlease(self.leases_of(member, true));
+    }
+
+    pub(super) fn next(&mut self, member: MemberId, now: u64) -> Option<Delivery> {
+        self.tick(now);
+        if self.members.get(&member) != Some(&None) {
+            return None;
+        }
+        let ready = self.those(|sequence| {
+            let waits = self.failed.get(&sequence).is_some_and(|failed| failed.due > self.clock);
+            !self.is_leased(sequence) && !self.is_blocked(sequence) && !self.is_final(sequence) && !waits
+        });
+        let again = ready.iter().find(|sequence| self.came_back(**sequence));
+        let room = self.unacked().len() < self.settings.max_unacked as usize;
+        let sequence = *again.or(ready.first().filter(|_| room))?;
+        self.held.get_mut(&sequence).expect("held").lease = Some(Lease { member, sent: None });
+        let failed = self.failed.get(&sequence);
+        let last_failure = failed.map_or("", |failed| &failed.reason).into();
+        Some(Delivery { sequence, attempt: failed.map_or(0, |failed| failed.attempts) + 1, last_failure })
+    }
+
+    pub(super) fn sent(&mut self, member: MemberId, sequence: u64, now: u64) -> bool {
+        if !self.leases_of(member, false).contains(&sequence) {
+            return false;
+        }
+        self.tick(now);
+        self.turn += 1;
+        let sent = Some((self.turn, self.clock + self.settings.ack_deadline.as_millis() as u64));
+        let known = self.held.get_mut(&sequence).expect("held");
+        (known.lease, known.was_sent) = (Some(Lease { member, sent }), true);
+        true
+    }
+
+    pub(super) fn judge(&self, member: MemberId, sequence: u64, outcome: &Outcome) -> Answer {
+        let Some(known) = self.held.get(&sequence) else {
+            return if self.done.contains(&sequence) { Answer::AlreadyDone } else { Answer::NotDelivered };
+        };
+        if known.lease.as_ref().is_some_and(|lease| lease.member == member) {
+            Answer::Applied
+        } else if self.is_burying(sequence) && matches!(outcome, Outcome::Reject { .. }) {
+            Answer::AlreadyDone
+        } else if self.came_back(sequence) {
+            Answer::Expired
+        } else {
+            Answer::NotDelivered
+        }
+    }
+
+    pub(super) fn say(&mut self, member: MemberId, sequence: u64, outcome: &Outcome, up_to: bool, now: u64) -> UpTo {
+        self.tick(now);
+        let answer = self.judge(member, sequence, outcome);
+        if answer != Answer::Applied {
+            return UpTo { answer, applied: 0 };
+        }
+        let turn = |naive: &Self, sequence: u64| {
+            naive.held[&sequence].lease.as_ref().and_then(|lease| lease.sent).map(|(turn, _)| turn)
+        };
+        let mut all = vec![sequence];
+        if let (true, Some(last)) = (up_to, turn(self, sequence)) {
+            all = self.leases_of(member, true);
+            all.retain(|sequence| turn(self, *sequence).is_some_and(|turn| turn <= last));
+        }
+        for sequence in &all {
+            match outcome {
+                Outcome::Ack => {
+                    self.finish(*sequence);
+                    self.acked.insert(*sequence);
+                }
+                Outcome::Nack { delay, reason } => self.fail(*sequence, reason, *delay, false),
+                Outcome::Reject { reason } => self.fail(*sequence, reason, Some(0), true),
+                Outcome::Extend { delay } => {
+                    let more = delay.unwrap_or(self.settings.ack_deadline.as_millis() as u64);
+                    let lease = self.held.get_mut(sequence).and_then(|known| known.lease.as_mut()).expect("leased");
+                    lease.sent = lease.sent.map(|(turn, _)| (turn, self.clock + more));
+                }
+            }
+        }
+        self.drop_those_given_up();
+        UpTo { answer, applied: all.len() }
+    }
+
+    pub(super) fn read(&mut self, events: &[(u64, u64)], through: u64, now: u64) {
+        self.tick(now);
+        for sequence in self.read_to + 1..=through {
+            match events.iter().find(|(known, _)| *known == sequence) {
+                Some((_, key)) if !self.done.contains(&sequence) => {
+                    self.held.insert(sequence, Known { key: *key, ..Known::default() });
+                }
+                _ => {
+                    self.failed.remove(&sequence);
+                    self.done.insert(sequence);
+                }
+            }
+        }
+        self.read_to = self.read_to.max(through);
+        self.skip();
+        self.drop_those_given_up();
+    }
+
+    pub(super) fn skip(&mut self) {
+        while self.done.contains(&(self.read_to + 1)) {
+            self.read_to += 1;
+        }
+    }
+
+    pub(super) fn purge(&mut self, through: u64) -> usize {
+        let before = self.held.len();
+        for sequence in 1..=through {
+            self.finish(sequence);
+        }
+        let lost = before - self.held.len();
+        self.read_to = self.read_to.max(through);
+        self.skip();
+        self.drop_those_given_up();
+        lost
+    }
+
+    pub(super) fn seek(&mut self, sequence: u64) {
+        let old = self.clone();
+        *self = Self::new(old.settings, sequence - 1);
+        (self.clock, self.members, self.expired, self.dropped) = (old.clock, old.members, old.expired, old.dropped);
+        self.acked = old.acked.range(..sequence).copied().collect();
+    }
+
+    pub(super) fn restarted(&self, settings: GroupSettings, now: u64) -> Self {
+        let mut again = Self::new(settings, self.floor());
+        again.clock = now;
+        (again.done, again.failed, again.acked) = (self.done.clone(), self.failed.clone(), self.acked.clone());
+        again
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        let (unacked, leased) = (self.unacked().len(), self.those(|sequence| self.is_leased(sequence)).len());
+        let burying = self.those(|sequence| self.is_burying(sequence)).len();
+        Counts {
+            pending: self.held.len() - unacked,
+            unacked,
+            leased,
+            redelivering: unacked - leased - burying,
+            burying,
+            members: self.members.len(),
+            expired: self.expired,
+            dropped: self.dropped,
+        }
+    }
+
+    pub(super) fn due(&self) -> Option<u64> {
+        let ends = self.held.keys().filter_map(|sequence| self.deadline(*sequence));
+        let waiting =
+            self.those(|sequence| !self.is_leased(sequence) && !self.is_blocked(sequence) && !self.is_final(sequence));
+        let waits = waiting.iter().filter_map(|sequence| Some(self.failed.get(sequence)?.due));
+        // What is due already rings no more.
+        let waits = waits.filter(|due| *due > self.clock);
+        ends.chain(waits).chain(self.members.values().flatten().copied()).min()
+    }
+}
