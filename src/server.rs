@@ -63,7 +63,7 @@ pub async fn start(config: Config) -> anyhow::Result<Server> {
     let metrics = Arc::new(Metrics::default());
     let tasks = Tasks::default();
     let readiness = Readiness::default();
-    let hub = Arc::new(Hub::new(&node, config.sessions.clone(), Arc::clone(&metrics)));
+    let hub = Arc::new(Hub::new(&node, config.sessions.clone(), Arc::clone(&metrics), None));
 
     let (clients, operators) = (Port::new(&metrics), Port::new(&Arc::new(Metrics::default())));
     let (address, listener) = net::listen(config.listen, &config.connections)

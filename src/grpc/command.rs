@@ -162,7 +162,8 @@ fn acknowledge(acknowledge: wire::Acknowledge) -> Result<Command, CommandError> 
         Some(delay) => Some(
             Duration::try_from(delay)
                 .ok()
-                .filter(|delay| delay.as_millis() <= u128::from(limits::MAX_TIME_MS))
+                .map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX))
+                .filter(|delay_ms| *delay_ms <= limits::MAX_TIME_MS)
                 .ok_or_else(|| field("delay", "must be 0 to 24 hours"))?,
         ),
     };
@@ -232,7 +233,7 @@ fn stream_wish(spec: &wire::SubscriptionSpec) -> Result<Option<StreamWish>, Comm
     if ack_mode != AckMode::None && spec.group.is_empty() {
         return needs("ack_mode", "a group on a stream");
     }
-    if !spec.group.is_empty() && spec.start.is_some_and(|start| start.position.is_some()) {
+    if !spec.group.is_empty() && spec.start.as_ref().is_some_and(|start| start.position.is_some()) {
         return Err(field("start", "cannot be given with a group, which has its own cursor: see SeekGroup"));
     }
     let name = StreamName::parse(&spec.stream).map_err(|error| field("stream", error.to_string()))?;

@@ -33,6 +33,7 @@ use super::{
 use crate::{
     model::CommandError,
     net::{Connection, SessionPermit},
+    router::Scratch,
     session::{self, Hub, Kind},
     tasks::{Cut, OnPanic, Tasks},
 };
@@ -84,7 +85,7 @@ impl HubService {
         let refused = |error: CommandError| status::of_command(&error, "spec.").status();
         let wish = command::wish(message.spec.as_ref()).map_err(refused)?;
         let mut session = self.hub.open(Kind::One, Cut::of_this_stream()).map_err(|error| refusal(&error))?;
-        session.subscribe_once(&wish).map_err(refused)?;
+        session.subscribe_once(&wish).await.map_err(refused)?;
         let body = Body::new(SessionBody::new(session.outlet(), permit));
         self.tasks.spawn("session", OnPanic::Log, session.run(tokio_stream::empty()));
         Ok(wire::response(body))
@@ -93,17 +94,16 @@ impl HubService {
     async fn publish(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let message = v1::PublishRequest::decode(only_message(self.messages(request)).await?)
             .map_err(|error| undecodable(&error))?;
-        command::check_publish(&message).map_err(|error| refusal(&error))?;
+        let precondition = command::check_publish(&message).map_err(|error| refusal(&error))?;
         let mut ids = EventIds::new(&self.hub.unique_name());
         let max_event_bytes = self.hub.options().max_event_bytes;
         let events = message.events.iter().map(|raw| event::accept(raw, max_event_bytes, &mut ids)).collect();
-        let (accepted, refused) = session::split(events);
-        self.hub.metrics().events_refused(refused.len());
-        if let (true, Some((index, error))) = (accepted.is_empty(), refused.first()) {
-            return Err(status::of_event(error, *index).status());
+        let placed = session::place(&self.hub, events, precondition).await.map_err(|error| refusal(&error))?;
+        let results = placed.store(&self.hub, &mut Scratch::default()).await;
+        match results.first() {
+            Some(Err(error)) if results.iter().all(Result::is_err) => Err(status::of_event(error, 0).status()),
+            _ => Ok(unary(&frames::published(&results))),
         }
-        let scratch = self.hub.publish(&accepted).await;
-        Ok(unary(&frames::published(&session::merge(&scratch.matched, refused))))
     }
 
     /// The messages of a request, cut but not decoded.

@@ -182,6 +182,11 @@ impl Filter {
         &self.0
     }
 
+    /// `>`, which matches every topic.
+    pub fn all() -> Self {
+        Self(">".into())
+    }
+
     /// The tokens between the dots, at least one; [`Token::Tail`] only as the last.
     pub fn tokens(&self) -> impl Iterator<Item = Token<'_>> {
         self.0.split('.').map(|token| match token {

@@ -19,6 +19,7 @@ mod subscriber;
 mod tests;
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     task::{Context, Poll, Waker},
     time::{Duration, SystemTime},
@@ -303,25 +304,19 @@ impl Outbox {
         self.with(|state| state.queues.put(key, events, through, latest))
     }
 
-    /// Puts events into the queues of subscriptions that follow their stream, in order. Those that have no room come
-    /// back with the sequence that they did not take; they follow no longer.
+    /// Puts events into the queues of subscriptions that follow their stream, in order. Those that have no room come back;
+    /// they follow no longer.
     pub fn follow<'a>(
         &self,
         events: impl Iterator<Item = (SubscriptionKey, &'a Arc<Event>)>,
-        latest: u64,
-    ) -> Vec<(SubscriptionKey, u64)> {
+    ) -> HashSet<SubscriptionKey> {
         let allowed = self.budget.allowed_bytes();
         self.with(|state| {
-            let mut behind: Vec<(SubscriptionKey, u64)> = Vec::new();
+            let mut behind = HashSet::new();
             for (key, event) in events {
-                if behind.iter().any(|(other, _)| *other == key) {
-                    continue;
-                }
                 let free = allowed.saturating_sub(state.held_bytes());
-                let fits = state.queues.room(key, free).is_some_and(|room| room.events > 0);
-                if !fits || !state.queues.put(key, std::slice::from_ref(event), event.sequence(), latest) {
-                    behind.push((key, event.sequence()));
-                    state.queues.set_following(key, false);
+                if !behind.contains(&key) && !state.queues.follow(key, event, free) {
+                    behind.insert(key);
                 }
             }
             behind
@@ -343,9 +338,9 @@ impl Outbox {
         self.with(|state| state.queues.lose(key, to, reason));
     }
 
-    /// Behind which sequence a subscription from a stream has been sent everything.
-    pub fn sent(&self, key: SubscriptionKey) -> Option<u64> {
-        self.with(|state| state.queues.sent(key))
+    /// Tells the client that a subscription from a stream has new filters, of so many tokens; false when it is gone.
+    pub fn refiltered(&self, key: SubscriptionKey, tokens: u32, request_id: i64) -> bool {
+        self.with(|state| state.queues.refiltered(key, tokens, request_id))
     }
 
     /// Ends a subscription by its key and tells the client.

@@ -215,7 +215,9 @@ impl Queues {
     /// Refuses filters of `tokens` in place of those a subscription has when the session may not have so many.
     pub(super) fn check_update(&self, id: i64, tokens: usize) -> Result<(), CommandError> {
         let slot = self.slot_of(id).ok_or(CommandError::SubscriptionNotFound { id })?;
-        let old = self.subscribers[slot as usize].route.as_ref().map_or(0, |route| route.tokens.get() as usize);
+        let subscriber = &self.subscribers[slot as usize];
+        let routed = subscriber.route.as_ref().map(|route| route.tokens.get());
+        let old = routed.or(subscriber.stored().map(|stored| stored.tokens)).unwrap_or_default() as usize;
         self.check_tokens(tokens.saturating_sub(old))
     }
 

@@ -15,9 +15,11 @@ const MOST_BYTES: usize = 1024 * 1024;
 /// and it is filled again once no more than a half of either waits.
 const LOW_PART: usize = 2;
 
-/// How much more may be put into a queue.
+/// How much more may be put into a queue, and behind what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
+    /// Everything up to this sequence was sent, waits, or was passed over.
+    pub after: u64,
     /// How many events.
     pub events: usize,
     /// How many bytes.
@@ -79,9 +81,10 @@ impl Stored {
     /// How much may be put into its queue, in which so much waits.
     pub(super) fn room(&self, events: usize, bytes: usize) -> Room {
         if self.gap.is_some() {
-            return Room { events: 0, bytes: 0 };
+            return Room { after: self.through, events: 0, bytes: 0 };
         }
-        Room { events: MOST_EVENTS.saturating_sub(events), bytes: MOST_BYTES.saturating_sub(bytes) }
+        let (events, bytes) = (MOST_EVENTS.saturating_sub(events), MOST_BYTES.saturating_sub(bytes));
+        Room { after: self.through, events, bytes }
     }
 
     /// True when it is time to fill its queue, in which so much waits.
@@ -110,11 +113,16 @@ impl Stored {
         self.sent = if others { sequence } else { self.through.max(sequence) };
     }
 
-    /// Everything that waited is gone and will be read again. Tells after which sequence.
-    pub(super) fn rewind(&mut self) -> u64 {
+    /// Everything that waited is gone and will be read again.
+    pub(super) fn rewind(&mut self) {
         self.through = self.sent;
         self.caught_up = false;
-        self.sent
+        self.following = false;
+    }
+
+    /// True when an event of that sequence is the next for it, or a later one.
+    pub(super) fn wants(&self, sequence: u64) -> bool {
+        sequence > self.through
     }
 
     /// Events up to `to` are lost, and it goes on behind them.
@@ -174,7 +182,8 @@ mod tests {
         let mut one = stored(0, 10);
         one.passed(10, 10, true);
         one.left(3, true);
-        assert_eq!(one.rewind(), 3);
+        one.rewind();
+        assert_eq!(one.room(0, 0).after, 3);
         assert_eq!(one.position().sequence, 3);
     }
 
@@ -182,7 +191,7 @@ mod tests {
     fn a_gap_is_told_behind_what_waits_and_before_what_follows() {
         let mut one = stored(5, 100);
         one.lose(40, GapReason::Retention);
-        assert_eq!(one.room(0, 0), Room { events: 0, bytes: 0 });
+        assert_eq!(one.room(0, 0), Room { after: 40, events: 0, bytes: 0 });
         assert_eq!(one.position().sequence, 5);
         let gap = one.take_gap().expect("a gap");
         assert_eq!((gap.count, gap.sequences), (35, (6, 40)));

@@ -21,7 +21,7 @@ use crate::{
     outbox::{Closed, Outbox, Route, SubscriptionKey},
 };
 use table::{Entry, Table};
-use trie::Descent;
+pub(crate) use trie::{Descent, NodeId, Trie};
 
 /// A publish is delivered in runs of at most this many events,
 const RUN_EVENTS: usize = 256;

@@ -13,7 +13,7 @@ use slab::Slab;
 use crate::model::{Filter, Token, Topic};
 
 /// Where an entry is kept.
-pub(super) type NodeId = u32;
+pub(crate) type NodeId = u32;
 
 /// A node with up to this many entries keeps them in a plain list.
 const FEW_ENTRIES: usize = 16;
@@ -25,7 +25,7 @@ const NONE: NodeId = ROOT;
 
 /// Entries by filter. An entry is kept once in a node however often it is inserted there.
 #[derive(Debug)]
-pub(super) struct Trie<E> {
+pub(crate) struct Trie<E> {
     nodes: Slab<Node<E>>,
     /// The children by literal token.
     edges: HashTable<NodeId>,
@@ -49,14 +49,14 @@ struct Step {
 
 /// Memory for matching, kept between matches.
 #[derive(Debug, Default)]
-pub(super) struct Descent {
+pub(crate) struct Descent {
     here: Vec<Step>,
     below: Vec<Step>,
 }
 
 impl Descent {
     /// Gives memory back for more than so many steps.
-    pub(super) fn shrink_to(&mut self, steps: usize) {
+    pub(crate) fn shrink_to(&mut self, steps: usize) {
         self.here.clear();
         self.below.clear();
         self.here.shrink_to(steps);
@@ -122,14 +122,14 @@ impl ShortToken {
 const _: () = assert!(size_of::<Node<[u32; 4]>>() <= 56);
 
 impl<E: Copy + Eq + Hash> Trie<E> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut nodes = Slab::new();
         nodes.insert(Node::new(ROOT, b""));
         Self { nodes, edges: HashTable::new(), hasher: DefaultHashBuilder::default() }
     }
 
     /// Keeps `entry` for `filter` and tells where.
-    pub(super) fn insert(&mut self, filter: &Filter, entry: E) -> NodeId {
+    pub(crate) fn insert(&mut self, filter: &Filter, entry: E) -> NodeId {
         let mut at = ROOT;
         for token in filter.tokens() {
             at = match token {
@@ -160,7 +160,7 @@ impl<E: Copy + Eq + Hash> Trie<E> {
     }
 
     /// Forgets `entry` at `node`, and the nodes that nobody needs any more.
-    pub(super) fn remove(&mut self, node: NodeId, entry: E) {
+    pub(crate) fn remove(&mut self, node: NodeId, entry: E) {
         if let Some(node) = self.nodes.get_mut(node as usize) {
             node.entries.remove(&entry);
         }
@@ -176,7 +176,7 @@ impl<E: Copy + Eq + Hash> Trie<E> {
     /// All topics go down level by level, and each level is looked up in three passes, so that what the processor must
     /// fetch from memory for one topic it fetches for the next ones meanwhile: with a million filters that is most of the
     /// time (docs/performance.md).
-    pub(super) fn matches(&self, topics: &[Topic<'_>], descent: &mut Descent, found: &mut impl FnMut(usize, E)) {
+    pub(crate) fn matches(&self, topics: &[Topic<'_>], descent: &mut Descent, found: &mut impl FnMut(usize, E)) {
         let Descent { here, below } = descent;
         here.clear();
         here.extend((0..topics.len() as u32).map(|topic| Step { topic, from: 0, node: ROOT, hash: 0, child: NONE }));

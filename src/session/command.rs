@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use super::{Outcome, Precondition};
 use crate::model::{CommandError, Event, EventError, Filter, Grant, Wish};
 
 /// One command, or why it is none, and the request id that its answer bears.

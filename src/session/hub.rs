@@ -12,8 +12,9 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use super::{Options, Session};
+use super::{Options, Session, TokenKey};
 use crate::{
+    engine::Engine,
     model::{CommandError, End, Event},
     outbox::{Budget, Frame, Outbox, Reply, Welcome},
     router::{Router, Scratch},
@@ -61,6 +62,9 @@ impl FrameMemory {
 pub struct Hub {
     node: Arc<str>,
     options: Options,
+    /// `None` on a hub without streams.
+    engine: Option<Arc<dyn Engine>>,
+    tokens: TokenKey,
     router: Router,
     budget: Arc<Budget>,
     frame_memory: Arc<FrameMemory>,
@@ -85,8 +89,12 @@ pub enum Kind {
 
 impl Hub {
     /// A hub without sessions.
-    pub fn new(node: &str, options: Options, metrics: Arc<Metrics>) -> Self {
+    pub fn new(node: &str, options: Options, metrics: Arc<Metrics>, engine: Option<Arc<dyn Engine>>) -> Self {
+        // Without streams there is nothing to resume, and no token that anybody could hand back.
+        let secret = engine.as_ref().map_or([0; 32], |engine| engine.token_key());
         Self {
+            engine,
+            tokens: TokenKey::new(secret),
             node: node.into(),
             router: Router::new(options.hub_filter_tokens),
             budget: Arc::new(Budget::new(options.session_queue_bytes, options.hub_queue_bytes)),
@@ -109,6 +117,16 @@ impl Hub {
     /// Where facts are counted.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Where streams are kept, if this hub keeps any.
+    pub fn engine(&self) -> Option<&Arc<dyn Engine>> {
+        self.engine.as_ref()
+    }
+
+    /// What resume tokens are sealed with.
+    pub fn tokens(&self) -> &TokenKey {
+        &self.tokens
     }
 
     /// The routing table.

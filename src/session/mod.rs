@@ -5,32 +5,48 @@
 //! route forgotten, and the rules that hold for commands (design 3.1, 3.2, 3.7). It never touches protobuf or a socket.
 
 mod command;
+mod feed;
 mod hub;
+mod open;
 mod options;
+mod publish;
+mod token;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    fmt,
+    future::{Future, pending},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio_stream::{Stream, StreamExt};
 
 pub use command::{Command, Request};
 pub use hub::{FrameMemory, Hub, Kind};
 pub use options::Options;
+pub use publish::{Placed, place};
+pub use token::TokenKey;
 
+pub use crate::{engine::Precondition, groups::Outcome};
 use crate::{
     model::{CommandError, End, Event, EventError, Filter, Wish, filter_tokens},
-    outbox::{Closed, Frame, Outbox, Published, Reply},
+    outbox::{Accepted, Call, Closed, Frame, Outbox, Published, Reply},
     router::{OutboxId, Scratch},
 };
+use feed::Feeds;
+use publish::{Placing, Storing};
 
 /// A client may ask to hear from an idle hub at least this often,
 const SHORTEST_HEARTBEAT: Duration = Duration::from_secs(1);
 /// and at most this often.
 const LONGEST_HEARTBEAT: Duration = Duration::from_secs(300);
+/// So many publishes of one session may wait to be stored; it reads no more commands meanwhile.
+const MOST_STORING: usize = 256;
 /// When a session is over, its subscriptions are forgotten this many at a time.
 const FORGET_AT_ONCE: usize = 1024;
 
 /// The reading half of one session. Dropping it closes the session, so [`Session::run`] is its only use.
-#[derive(Debug)]
 pub struct Session {
     hub: Arc<Hub>,
     number: u64,
@@ -39,6 +55,29 @@ pub struct Session {
     outbox_id: OutboxId,
     scratch: Scratch,
     first: bool,
+    /// Made with the first subscription that reads a stream.
+    feeds: Option<Box<Feeds>>,
+    /// A publish whose events have no places yet.
+    placing: Option<Placing>,
+    /// Publishes that wait to be stored, in order.
+    storing: VecDeque<Storing>,
+}
+
+/// What a session turns to next.
+enum Next {
+    Call(Call),
+    Placed((i64, Result<Placed, CommandError>)),
+    Stored((i64, Vec<Published>)),
+    Wake(feed::Wake),
+    /// Some subscription is to be read for.
+    Step,
+    Request(Option<Result<Request, CommandError>>),
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 /// The sending half of one session, for the wire. Dropping it says that the client is gone.
@@ -52,7 +91,18 @@ pub struct Outlet {
 impl Session {
     fn new(hub: Arc<Hub>, number: u64, id: Arc<str>, outbox: Arc<Outbox>) -> Self {
         let outbox_id = hub.router().join(Arc::clone(&outbox));
-        Self { hub, number, id, outbox, outbox_id, scratch: Scratch::default(), first: true }
+        Self {
+            hub,
+            number,
+            id,
+            outbox,
+            outbox_id,
+            scratch: Scratch::default(),
+            first: true,
+            feeds: None,
+            placing: None,
+            storing: VecDeque::new(),
+        }
     }
 
     /// Names the session in logs and lists.
@@ -66,42 +116,89 @@ impl Session {
     }
 
     /// Opens the subscription of a `Subscribe` call, or says why not.
-    pub fn subscribe_once(&mut self, wish: &Wish) -> Result<(), CommandError> {
-        self.open(0, 1, wish).map(drop)
+    pub async fn subscribe_once(&mut self, wish: &Wish) -> Result<(), CommandError> {
+        self.open(0, 1, wish).await
     }
 
-    /// Applies commands until the client sends no more, waits for the session to be over, and cleans up after it.
+    /// Applies commands and reads streams until the session is over, and cleans up after it.
     pub async fn run(mut self, mut requests: impl Stream<Item = Result<Request, CommandError>> + Unpin) {
+        let mut open = true;
         loop {
-            self.outbox.until_room().await;
-            let next = tokio::select! {
-                biased;
-                () = self.outbox.until_ending() => break,
-                next = requests.next() => next,
-            };
+            let next = self.next(&mut requests, open).await;
             match next {
-                Some(Ok(request)) => self.apply(request).await,
+                Next::Call(Call::Ending) => break,
+                Next::Call(Call::Room) => {}
+                Next::Call(Call::Appetite(appetite)) => {
+                    if let Some(feeds) = &mut self.feeds {
+                        feeds.note(appetite);
+                    }
+                }
+                Next::Placed((request_id, placed)) => self.placed(request_id, placed),
+                Next::Stored((request_id, results)) => {
+                    self.storing.pop_front();
+                    self.published(request_id, results);
+                }
+                Next::Wake(wake) => {
+                    if let Some(feeds) = &mut self.feeds {
+                        feeds.wake(wake).await;
+                    }
+                }
+                Next::Step => {
+                    if let Some(feeds) = &mut self.feeds {
+                        feeds.step().await;
+                    }
+                }
+                Next::Request(Some(Ok(request))) => self.apply(request).await,
                 // A cancelled call looks the same as one that is half-closed; the outlet tells them apart.
-                None => {
-                    self.outbox.no_more_commands();
-                    break;
-                }
+                Next::Request(None) => open = false,
                 // The stream of commands cannot be read on.
-                Some(Err(error)) => {
-                    self.outbox.end(End::BrokenFraming(Box::new(error)));
-                    break;
-                }
+                Next::Request(Some(Err(error))) => self.outbox.end(End::BrokenFraming(Box::new(error))),
+            }
+            if !open && self.placing.is_none() && self.storing.is_empty() {
+                self.outbox.no_more_commands();
             }
             tokio::task::consume_budget().await;
         }
         drop(requests);
-        self.outbox.until_ending().await;
+        self.finish_publishes().await;
         self.clean_up().await;
         self.outbox.until_over().await;
     }
 
+    /// What to turn to next: first what cannot wait, commands last.
+    async fn next(
+        &mut self,
+        requests: &mut (impl Stream<Item = Result<Request, CommandError>> + Unpin),
+        open: bool,
+    ) -> Next {
+        let takes_commands = open && self.placing.is_none() && self.storing.len() < MOST_STORING;
+        let room = self.outbox.has_room();
+        let Self { outbox, feeds, placing, storing, .. } = self;
+        let has_steps = feeds.as_ref().is_some_and(|feeds| feeds.has_work());
+        tokio::select! {
+            biased;
+            call = outbox.until_call(takes_commands && !room) => Next::Call(call),
+            placed = first(placing.as_mut()) => Next::Placed(placed),
+            stored = first(storing.front_mut()) => Next::Stored(stored),
+            wake = sleep(feeds.as_deref_mut()) => Next::Wake(wake),
+            request = requests.next(), if takes_commands && room => Next::Request(request),
+            () = std::future::ready(()), if has_steps => Next::Step,
+        }
+    }
+
+    /// What was read as a command is published, whether or not the client hears of it.
+    async fn finish_publishes(&mut self) {
+        if let Some(placing) = self.placing.take() {
+            let (request_id, placed) = placing.await;
+            self.placed(request_id, placed);
+        }
+        while let Some(storing) = self.storing.pop_front() {
+            storing.await;
+        }
+    }
+
     /// Forgets every route, a few at a time: publishers wait meanwhile, and there may be a million.
-    async fn clean_up(&self) {
+    async fn clean_up(&mut self) {
         let mut from = 0;
         loop {
             let some = self.outbox.take_routes(FORGET_AT_ONCE, &mut from);
@@ -129,7 +226,7 @@ impl Session {
     async fn command(&mut self, request_id: i64, first: bool, command: Command) -> Result<(), CommandError> {
         match command {
             Command::Hello { client_name, heartbeat_interval } => self.hello(first, &client_name, heartbeat_interval),
-            Command::Subscribe { subscription_id, wish } => self.subscribe(request_id, subscription_id, wish),
+            Command::Subscribe { subscription_id, wish } => self.subscribe(request_id, subscription_id, wish).await,
             Command::Update { subscription_id, filters } => self.update(request_id, subscription_id, &filters),
             Command::Unsubscribe { subscription_id } => {
                 let closed = self.outbox.close(subscription_id, request_id, End::Unsubscribed)?;
@@ -137,17 +234,14 @@ impl Session {
                 Ok(())
             }
             Command::Credit { subscription_id, grant } => self.outbox.grant(subscription_id, grant),
-            Command::Acknowledge { subscription_id } => {
+            Command::Acknowledge { subscription_id, .. } => {
                 self.outbox.find(subscription_id)?;
                 Err(CommandError::Unsupported {
                     field: "subscription_id",
                     needs: "a subscription with acknowledgements, and this one has none",
                 })
             }
-            Command::Publish { events } => {
-                self.publish(request_id, events).await;
-                Ok(())
-            }
+            Command::Publish { events, precondition } => self.publish(request_id, events, precondition).await,
             Command::Ping { nonce } => {
                 self.reply(request_id, Frame::Pong(nonce));
                 Ok(())
@@ -168,22 +262,33 @@ impl Session {
 
     /// Answers with `subscribed` or `ended`; only an id that another subscription has is an error, since `ended` would
     /// speak of that one.
-    fn subscribe(&mut self, request_id: i64, id: i64, wish: Result<Wish, CommandError>) -> Result<(), CommandError> {
+    async fn subscribe(
+        &mut self,
+        request_id: i64,
+        id: i64,
+        wish: Result<Wish, CommandError>,
+    ) -> Result<(), CommandError> {
         if id != 0 && self.outbox.find(id).is_ok() {
             return Err(CommandError::SubscriptionIdInUse { id });
         }
-        let opened = wish.and_then(|wish| self.open(request_id, id, &wish));
+        let opened = match wish {
+            Ok(wish) => self.open(request_id, id, &wish).await,
+            Err(error) => Err(error),
+        };
         if let Err(error) = opened {
             self.hub.metrics().command_refused();
             let subscription_id = if id == 0 { self.outbox.free_id() } else { id };
-            self.reply(request_id, Frame::Ended { subscription_id, end: End::Refused(Box::new(error)) });
+            self.reply(request_id, Frame::Ended { subscription_id, end: End::Refused(Box::new(error)), position: None });
         }
         Ok(())
     }
 
     /// Routed first and confirmed second, so that whatever is published after the client has seen `subscribed` reaches
     /// it. What is published in between waits behind that frame.
-    fn open(&mut self, request_id: i64, id: i64, wish: &Wish) -> Result<(), CommandError> {
+    async fn open(&mut self, request_id: i64, id: i64, wish: &Wish) -> Result<(), CommandError> {
+        if let Some(from) = &wish.stream {
+            return self.open_stream(request_id, id, wish, from).await;
+        }
         let (key, _) = self.outbox.reserve(id, wish)?;
         match self.hub.router().subscribe(self.outbox_id, key, &wish.filters, wish.group.as_ref()) {
             Ok(route) => {
@@ -202,6 +307,12 @@ impl Session {
     fn update(&mut self, request_id: i64, id: i64, filters: &[Filter]) -> Result<(), CommandError> {
         let (key, group) = self.outbox.find(id)?;
         self.outbox.check_update(id, filter_tokens(filters))?;
+        if let Some(feeds) = self.feeds.as_mut().filter(|feeds| feeds.has(key)) {
+            feeds.set_filters(key, filters.into());
+            // The limit on tokens is below 2^32.
+            self.outbox.refiltered(key, filter_tokens(filters) as u32, request_id);
+            return Ok(());
+        }
         let new = self.hub.router().resubscribe(self.outbox_id, key, filters, group)?;
         match self.outbox.open(key, new.clone(), request_id) {
             Ok(Some(old)) => self.hub.router().forget_old(self.outbox_id, key, old, &new),
@@ -214,15 +325,53 @@ impl Session {
         Ok(())
     }
 
-    async fn publish(&mut self, request_id: i64, events: Vec<Result<Arc<Event>, EventError>>) {
+    async fn publish(
+        &mut self,
+        request_id: i64,
+        events: Vec<Result<Arc<Event>, EventError>>,
+        precondition: Option<Precondition>,
+    ) -> Result<(), CommandError> {
+        let to_stream = |event: &Result<Arc<Event>, EventError>| {
+            let engine = self.hub.engine();
+            engine.is_some_and(|engine| event.as_ref().is_ok_and(|event| engine.stream_of(event.topic()).is_some()))
+        };
+        if precondition.is_some() || events.iter().any(to_stream) {
+            let hub = Arc::clone(&self.hub);
+            self.placing = Some(Box::pin(async move { (request_id, place(&hub, events, precondition).await) }));
+            return Ok(());
+        }
         let (accepted, refused) = split(events);
         self.hub.publish_with(&accepted, &mut self.scratch).await;
         self.hub.metrics().events_refused(refused.len());
         if request_id == 0 && refused.is_empty() {
-            return;
+            return Ok(());
         }
-        let results = merge(&self.scratch.matched, refused);
+        let matched = self.scratch.matched.iter().map(|matched| Accepted { matched: *matched, stored: None });
+        let results = merge(matched, refused);
         self.reply(request_id, Frame::Published(results));
+        Ok(())
+    }
+
+    /// The events of a publish have their places; now they are to be stored.
+    fn placed(&mut self, request_id: i64, placed: Result<Placed, CommandError>) {
+        self.placing = None;
+        match placed {
+            Ok(placed) => {
+                let hub = Arc::clone(&self.hub);
+                let storing = async move { (request_id, placed.store(&hub, &mut Scratch::default()).await) };
+                self.storing.push_back(Box::pin(storing));
+            }
+            Err(error) => {
+                self.hub.metrics().command_refused();
+                self.reply(request_id, Frame::Error { place: "publish.", error: Box::new(error) });
+            }
+        }
+    }
+
+    fn published(&self, request_id: i64, results: Vec<Published>) {
+        if request_id != 0 || results.iter().any(Result::is_err) {
+            self.reply(request_id, Frame::Published(results));
+        }
     }
 
     fn reply(&self, request_id: i64, frame: Frame) {
@@ -267,6 +416,21 @@ impl Outlet {
     }
 }
 
+/// Waits for a future if there is one, and else for ever.
+async fn first<F: Future + Unpin>(future: Option<&mut F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
+    }
+}
+
+async fn sleep(feeds: Option<&mut Feeds>) -> feed::Wake {
+    match feeds {
+        Some(feeds) => feeds.sleep().await,
+        None => pending().await,
+    }
+}
+
 impl Drop for Outlet {
     fn drop(&mut self) {
         self.outbox.abandon();
@@ -287,14 +451,17 @@ pub fn split(events: Vec<Result<Arc<Event>, EventError>>) -> (Vec<Arc<Event>>, V
 }
 
 /// One result per event, in the order they came in.
-pub fn merge(matched: &[u64], refused: Vec<(usize, EventError)>) -> Vec<Published> {
-    let total = matched.len() + refused.len();
-    let mut matched = matched.iter().copied();
+pub fn merge(
+    accepted: impl ExactSizeIterator<Item = Accepted>,
+    refused: Vec<(usize, EventError)>,
+) -> Vec<Published> {
+    let total = accepted.len() + refused.len();
+    let mut accepted = accepted;
     let mut refused = refused.into_iter().peekable();
     (0..total)
         .filter_map(|place| match refused.next_if(|(at, _)| *at == place) {
             Some((_, error)) => Some(Err(error)),
-            None => matched.next().map(Ok),
+            None => accepted.next().map(Ok),
         })
         .collect()
 }

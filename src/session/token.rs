@@ -31,7 +31,10 @@ impl std::fmt::Debug for TokenKey {
 impl TokenKey {
     /// A key of secret bytes.
     pub fn new(secret: [u8; 32]) -> Self {
-        Self(Hmac::new(&secret.into()))
+        // HMAC fills its block up with zeros by itself, where the length of a key is not fixed.
+        let mut block = [0; 64];
+        block[..secret.len()].copy_from_slice(&secret);
+        Self(Hmac::new(&block.into()))
     }
 
     /// The token of a position; at most [`MAX_TOKEN_BYTES`] long.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     super::{
-        frame::{Frame, GapReason, Opened, Reply, Subscribed},
+        frame::{Frame, GapReason, Opened, Reply, ResumeOutcome, Subscribed},
         stored::{Room, Stored},
     },
     Appetite, Queues, SubscriptionKey, live,
@@ -35,6 +35,26 @@ impl Queues {
         true
     }
 
+    /// Says that a subscription has other filters; false when it is gone.
+    pub(in crate::outbox) fn refiltered(&mut self, key: SubscriptionKey, tokens: u32, request_id: i64) -> bool {
+        let Some(subscriber) = live(&mut self.subscribers, key) else { return false };
+        let (subscription_id, credit) = (subscriber.id, subscriber.credit);
+        let Some(stored) = subscriber.stored_mut() else { return false };
+        let old = std::mem::replace(&mut stored.tokens, tokens);
+        let (position, latest) = (stored.position(), stored.latest());
+        let earliest = position.sequence + 1;
+        let opened = Opened { position, earliest, latest, outcome: ResumeOutcome::Fresh };
+        let subscribed = Subscribed {
+            subscription_id,
+            opened: Some(Box::new(opened)),
+            credit: credit.held(),
+            automatic_credit: credit.is_automatic(),
+        };
+        self.filter_tokens = self.filter_tokens + tokens as usize - old as usize;
+        self.reply(Reply { request_id, frame: Frame::Subscribed(subscribed) });
+        true
+    }
+
     /// Subscriptions that have to be looked after since the last call.
     pub(in crate::outbox) fn take_appetite(&mut self) -> Appetite {
         let appetite = std::mem::take(&mut self.appetite);
@@ -57,8 +77,30 @@ impl Queues {
         let room = subscriber.stored()?.room(events, bytes);
         let credit = subscriber.credit.covers(events, bytes);
         let left = usize::try_from(subscriber.events_left).unwrap_or(usize::MAX).saturating_sub(events);
-        let most = Room { events: room.events.min(credit).min(left), bytes: room.bytes.min(free_bytes) };
-        Some(if most.bytes == 0 { Room { events: 0, bytes: 0 } } else { most })
+        let bytes = room.bytes.min(free_bytes);
+        let events = if bytes == 0 { 0 } else { room.events.min(credit).min(left) };
+        Some(Room { events, bytes, ..room })
+    }
+
+    /// Puts an event into the queue of one that follows its stream. False when it does not, or has no room: it then
+    /// follows no longer, and is behind that event.
+    pub(in crate::outbox) fn follow(&mut self, key: SubscriptionKey, event: &Arc<Event>, free_bytes: usize) -> bool {
+        let Some(stored) = live(&mut self.subscribers, key).and_then(|subscriber| subscriber.stored()) else {
+            return false;
+        };
+        let (sequence, following) = (event.sequence(), stored.following);
+        if following && !stored.wants(sequence) {
+            return true;
+        }
+        let fits = self.room(key, free_bytes).is_some_and(|room| room.events > 0);
+        if following && fits {
+            return self.put(key, std::slice::from_ref(event), sequence, sequence);
+        }
+        if following {
+            self.put(key, &[], sequence - 1, sequence);
+        }
+        self.set_following(key, false);
+        false
     }
 
     /// Puts into a queue what was found in its stream up to `through`; false when it is gone.
@@ -108,11 +150,6 @@ impl Queues {
             stored.lose(to, reason);
         }
         self.make_ready(key.slot);
-    }
-
-    /// How far a subscription came in its stream, and with all that waits for it.
-    pub(in crate::outbox) fn sent(&mut self, key: SubscriptionKey) -> Option<u64> {
-        Some(live(&mut self.subscribers, key)?.stored()?.position().sequence)
     }
 
     /// Gives up what waits for a subscription from a stream, to be read again.

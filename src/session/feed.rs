@@ -1,0 +1,425 @@
+//! The subscriptions of one session that read streams: each gets what the stream has, then what comes, as one ordered feed.
+//!
+//! A subscription is *behind* or *following*. One that is behind is read for on its own, from where it is, whenever its
+//! queue in the outbox is low. When it has all that the stream has it follows: what comes is read once for all that
+//! follow a stream, matched by a trie, and put into their queues. One whose queue is full then is behind again. The
+//! session's own task does all of it, one step at a time, so there is nothing between the two states in which an event
+//! could be lost or come twice. Nothing is ever dropped here: a slow subscription is only further behind.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use smallvec::SmallVec;
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    engine::{Chunk, EventStream, ReadError, ReadLimits},
+    model::{End, Event, Filter, OnGap, StreamError, Topic},
+    outbox::{Appetite, GapReason, Outbox, Room, SubscriptionKey},
+    router::{Descent, NodeId, Trie},
+};
+
+use super::publish::of_store;
+
+/// So much of a stream is read at a time for all that follow it.
+const FOLLOW_AT_ONCE: ReadLimits = ReadLimits { events: 1024, bytes: 1024 * 1024 };
+
+/// So many single events are read at a time; each may be large.
+const FIRST_AT_ONCE: usize = 16;
+/// How often to look whether there is memory for those that wait for it.
+const STARVED_INTERVAL: Duration = Duration::from_millis(100);
+
+/// All subscriptions of one session that read streams.
+#[derive(Debug)]
+pub(super) struct Feeds {
+    outbox: Arc<Outbox>,
+    feeds: HashMap<SubscriptionKey, Feed>,
+    tails: Vec<Tail>,
+    /// To be read for next, in turn.
+    hungry: VecDeque<SubscriptionKey>,
+    /// To be read for once the hub has memory for them.
+    starved: Vec<SubscriptionKey>,
+    /// When those that follow are told how far they are, if nothing else tells them.
+    progress_at: Instant,
+    progress_interval: Duration,
+}
+
+/// One subscription.
+#[derive(Debug)]
+pub(super) struct Feed {
+    stream: Arc<dyn EventStream>,
+    /// None: everything.
+    filters: Arc<[Filter]>,
+    on_gap: OnGap,
+    /// Of these sequences, ascending, the events come first; then those behind `first_up_to`.
+    first: Vec<u64>,
+    first_up_to: u64,
+    /// Where its filters are in the trie of its tail, while it follows.
+    nodes: SmallVec<[NodeId; 2]>,
+    following: bool,
+}
+
+/// The end of one stream, for all that follow it.
+struct Tail {
+    stream: Arc<dyn EventStream>,
+    /// Everything up to here was handed to those that follow.
+    after: u64,
+    trie: Trie<SubscriptionKey>,
+    descent: Descent,
+    followers: usize,
+    /// Up to where those that follow were told how far they are.
+    told: u64,
+    /// Ends when the stream has more, or is gone.
+    change: Change,
+}
+
+/// What [`Feeds::sleep`] waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wake {
+    /// A stream has more.
+    More(usize),
+    /// A stream is gone.
+    Gone(usize),
+    /// Time has passed.
+    Time,
+}
+
+type Change = Pin<Box<dyn Future<Output = (watch::Receiver<u64>, bool)> + Send>>;
+
+impl std::fmt::Debug for Tail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tail").field("after", &self.after).field("followers", &self.followers).finish_non_exhaustive()
+    }
+}
+
+impl Feeds {
+    /// None yet. Idle subscriptions are told how far they are every `progress_interval`.
+    pub(super) fn new(outbox: Arc<Outbox>, progress_interval: Duration) -> Self {
+        Self {
+            outbox,
+            feeds: HashMap::new(),
+            tails: Vec::new(),
+            hungry: VecDeque::new(),
+            starved: Vec::new(),
+            progress_at: Instant::now() + progress_interval,
+            progress_interval,
+        }
+    }
+
+    /// Begins to read for a subscription that is open.
+    pub(super) fn add(&mut self, key: SubscriptionKey, feed: Feed) {
+        self.feeds.insert(key, feed);
+        self.hungry.push_back(key);
+    }
+
+    /// True for a subscription that reads a stream.
+    pub(super) fn has(&self, key: SubscriptionKey) -> bool {
+        self.feeds.contains_key(&key)
+    }
+
+    /// Changes what a subscription gets of all that was not read for it yet.
+    pub(super) fn set_filters(&mut self, key: SubscriptionKey, filters: Arc<[Filter]>) {
+        if let Some(after) = self.tail_of(key).map(|tail| tail.after) {
+            // Up to there the old ones were looked at.
+            self.outbox.fill(key, &[], after, after);
+            self.leave(key);
+            self.outbox.set_following(key, false);
+        }
+        if let Some(feed) = self.feeds.get_mut(&key) {
+            feed.filters = filters;
+            self.hungry.push_back(key);
+        }
+    }
+
+    /// Notes which subscriptions want to be read for, and forgets those that are over.
+    pub(super) fn note(&mut self, appetite: Appetite) {
+        for key in appetite.gone {
+            self.leave(key);
+            self.feeds.remove(&key);
+        }
+        for key in appetite.hungry {
+            // One that was following gave up what waited for it.
+            self.leave(key);
+            self.hungry.push_back(key);
+        }
+    }
+
+    fn tail_of(&self, key: SubscriptionKey) -> Option<&Tail> {
+        let feed = self.feeds.get(&key).filter(|feed| feed.following)?;
+        self.tails.iter().find(|tail| Arc::ptr_eq(&tail.stream, &feed.stream))
+    }
+
+    /// True when [`Self::step`] has something to do.
+    pub(super) fn has_work(&self) -> bool {
+        !self.hungry.is_empty()
+    }
+
+    /// Reads once, for the subscription whose turn it is.
+    pub(super) async fn step(&mut self) {
+        let Some(key) = self.hungry.pop_front() else { return };
+        let Some(feed) = self.feeds.get(&key).filter(|feed| !feed.following) else { return };
+        let Some(room) = self.outbox.room(key) else {
+            self.feeds.remove(&key);
+            return;
+        };
+        if room.bytes == 0 {
+            self.starved.push(key);
+        } else if room.events > 0 {
+            match feed.read(room).await {
+                Ok(chunk) => self.take(key, &chunk),
+                Err(error) => self.failed(key, room.after, &error),
+            }
+        }
+    }
+
+    /// Puts what was read for a subscription into its queue.
+    fn take(&mut self, key: SubscriptionKey, chunk: &Chunk) {
+        if !self.outbox.fill(key, &chunk.events, chunk.through, chunk.latest) {
+            self.feeds.remove(&key);
+            return;
+        }
+        let Some(feed) = self.feeds.get_mut(&key) else { return };
+        if chunk.through >= feed.first_up_to {
+            feed.first = Vec::new();
+        }
+        if chunk.through >= chunk.latest {
+            self.join(key, chunk.through);
+        } else {
+            self.hungry.push_back(key);
+        }
+    }
+
+    /// Lets a subscription follow that was read for up to `through`, all that its stream had.
+    fn join(&mut self, key: SubscriptionKey, through: u64) {
+        let Some(feed) = self.feeds.get_mut(&key) else { return };
+        let at = self.tails.iter().position(|tail| Arc::ptr_eq(&tail.stream, &feed.stream)).unwrap_or_else(|| {
+            self.tails.push(Tail::new(&feed.stream, through));
+            self.tails.len() - 1
+        });
+        let tail = &mut self.tails[at];
+        if through < tail.after {
+            // The others are further already.
+            self.hungry.push_back(key);
+            return;
+        }
+        feed.nodes = tail.insert(&feed.filters, key);
+        feed.following = true;
+        self.outbox.set_following(key, true);
+    }
+
+    /// Lets a subscription follow no longer; it is read for on its own from where it is.
+    fn leave(&mut self, key: SubscriptionKey) {
+        let Some(feed) = self.feeds.get_mut(&key).filter(|feed| feed.following) else { return };
+        feed.following = false;
+        let nodes = std::mem::take(&mut feed.nodes);
+        let Some(at) = self.tails.iter().position(|tail| Arc::ptr_eq(&tail.stream, &feed.stream)) else { return };
+        let tail = &mut self.tails[at];
+        nodes.iter().for_each(|node| tail.trie.remove(*node, key));
+        tail.followers -= 1;
+        if tail.followers == 0 {
+            self.tails.swap_remove(at);
+        }
+    }
+
+    /// What to do about a subscription that could not be read for.
+    fn failed(&mut self, key: SubscriptionKey, after: u64, error: &ReadError) {
+        let Some(feed) = self.feeds.get_mut(&key) else { return };
+        let stream = feed.stream.name().clone();
+        let end = match *error {
+            ReadError::Lost { earliest, latest } => {
+                let to = match feed.on_gap {
+                    OnGap::Fail => None,
+                    OnGap::Earliest => Some(earliest - 1),
+                    OnGap::Latest => Some(latest),
+                };
+                match to {
+                    Some(to) => {
+                        feed.first = Vec::new();
+                        self.outbox.lose(key, to, GapReason::Retention);
+                        self.hungry.push_back(key);
+                        return;
+                    }
+                    None => StreamError::Lost { stream, after, earliest, latest },
+                }
+            }
+            // Deleted; or made anew, which is for the client to find out by its token.
+            ReadError::Closed => StreamError::NotFound(stream.to_string()),
+            ReadError::Store(ref error) => of_store(error),
+        };
+        self.leave(key);
+        self.feeds.remove(&key);
+        self.outbox.close_key(key, End::Stream(end));
+    }
+
+    /// Waits until a stream that somebody follows has more, or until time brings something to do; for ever when there is
+    /// nothing to wait for. What comes back must be given to [`Self::wake`].
+    pub(super) async fn sleep(&mut self) -> Wake {
+        let tails = &mut self.tails;
+        let changed = poll_fn(|context| {
+            for (at, tail) in tails.iter_mut().enumerate() {
+                if let Poll::Ready((visible, open)) = tail.change.as_mut().poll(context) {
+                    tail.change = Box::pin(change(visible));
+                    return Poll::Ready(if open { Wake::More(at) } else { Wake::Gone(at) });
+                }
+            }
+            Poll::Pending
+        });
+        let next = if self.starved.is_empty() { self.progress_at } else { Instant::now() + STARVED_INTERVAL };
+        tokio::select! {
+            wake = changed => wake,
+            () = tokio::time::sleep_until(next), if !self.feeds.is_empty() => Wake::Time,
+        }
+    }
+
+    /// Does what [`Self::sleep`] waited for.
+    pub(super) async fn wake(&mut self, wake: Wake) {
+        match wake {
+            Wake::More(at) => self.advance(at).await,
+            Wake::Gone(at) => self.abandon(at, &ReadError::Closed),
+            Wake::Time => {
+                self.hungry.extend(self.starved.drain(..));
+                self.tell_progress();
+            }
+        }
+    }
+
+    /// Hands out what a stream has more, some at a time; the rest at the next wake.
+    async fn advance(&mut self, at: usize) {
+        let tail = &mut self.tails[at];
+        let chunk = match tail.stream.read(tail.after, &Arc::default(), FOLLOW_AT_ONCE).await {
+            Ok(chunk) => chunk,
+            Err(error) => return self.abandon(at, &error),
+        };
+        let matches = tail.matches(&chunk.events);
+        tail.after = chunk.through;
+        if chunk.through < chunk.latest {
+            tail.look_again();
+        }
+        let behind = self.outbox.follow(matches.iter().map(|(event, key)| (*key, &chunk.events[*event])));
+        for key in behind {
+            self.leave(key);
+            self.hungry.push_back(key);
+        }
+    }
+
+    /// A stream cannot be read for all that follow it: each is read for on its own, and finds out why.
+    fn abandon(&mut self, at: usize, error: &ReadError) {
+        let stream = Arc::clone(&self.tails[at].stream);
+        let followers: Vec<SubscriptionKey> = self
+            .feeds
+            .iter()
+            .filter(|(_, feed)| feed.following && Arc::ptr_eq(&feed.stream, &stream))
+            .map(|(key, _)| *key)
+            .collect();
+        let after = self.tails[at].after;
+        for key in followers {
+            self.leave(key);
+            self.outbox.fill(key, &[], after, after);
+            self.outbox.set_following(key, false);
+            self.failed(key, after, error);
+        }
+    }
+
+    /// Tells those that follow how far they are, if it is time and that is further than they know.
+    fn tell_progress(&mut self) {
+        if Instant::now() < self.progress_at {
+            return;
+        }
+        self.progress_at = Instant::now() + self.progress_interval;
+        let news: Vec<(Arc<dyn EventStream>, u64)> = self
+            .tails
+            .iter_mut()
+            .filter(|tail| tail.after > tail.told)
+            .map(|tail| {
+                tail.told = tail.after;
+                (Arc::clone(&tail.stream), tail.after)
+            })
+            .collect();
+        for (key, feed) in self.feeds.iter().filter(|(_, feed)| feed.following) {
+            if let Some((_, after)) = news.iter().find(|(stream, _)| Arc::ptr_eq(stream, &feed.stream)) {
+                self.outbox.tell_progress(*key, *after, *after);
+            }
+        }
+    }
+}
+
+impl Feed {
+    /// One that reads `first`, then all that matches behind `first_up_to`.
+    pub(super) fn new(
+        stream: Arc<dyn EventStream>,
+        filters: Arc<[Filter]>,
+        on_gap: OnGap,
+        first: Vec<u64>,
+        first_up_to: u64,
+    ) -> Self {
+        Self { stream, filters, on_gap, first, first_up_to, nodes: SmallVec::new(), following: false }
+    }
+
+    /// The next events for a queue with that room.
+    async fn read(&self, room: Room) -> Result<Chunk, ReadError> {
+        if self.first.is_empty() {
+            let limits = ReadLimits { events: room.events, bytes: room.bytes };
+            return self.stream.read(room.after, &self.filters, limits).await;
+        }
+        let next = self.first.partition_point(|sequence| *sequence <= room.after);
+        let some: Vec<u64> = self.first[next..].iter().take(room.events.min(FIRST_AT_ONCE)).copied().collect();
+        let last = next + some.len() == self.first.len();
+        let through = if last { self.first_up_to } else { some.last().copied().unwrap_or(self.first_up_to) };
+        let chunk = self.stream.get(some).await?;
+        // Not the latest: whatever it is, the stream is read on behind them.
+        Ok(Chunk { through, latest: through + 1, ..chunk })
+    }
+}
+
+impl Tail {
+    fn new(stream: &Arc<dyn EventStream>, after: u64) -> Self {
+        let mut tail = Self {
+            stream: Arc::clone(stream),
+            after,
+            trie: Trie::new(),
+            descent: Descent::default(),
+            followers: 0,
+            told: after,
+            change: Box::pin(change(stream.visible())),
+        };
+        // There may be more since it was read.
+        tail.look_again();
+        tail
+    }
+
+    /// Has [`Feeds::sleep`] come back to it at once.
+    fn look_again(&mut self) {
+        let mut visible = self.stream.visible();
+        visible.mark_changed();
+        self.change = Box::pin(change(visible));
+    }
+
+    fn insert(&mut self, filters: &[Filter], key: SubscriptionKey) -> SmallVec<[NodeId; 2]> {
+        self.followers += 1;
+        if filters.is_empty() {
+            return SmallVec::from_elem(self.trie.insert(&Filter::all(), key), 1);
+        }
+        filters.iter().map(|filter| self.trie.insert(filter, key)).collect()
+    }
+
+    /// Which events go to whom: by event, each subscription once.
+    fn matches(&mut self, events: &[Arc<Event>]) -> Vec<(usize, SubscriptionKey)> {
+        let topics: Vec<Topic<'_>> = events.iter().map(|event| event.topic()).collect();
+        let mut found = Vec::new();
+        self.trie.matches(&topics, &mut self.descent, &mut |event, key| found.push((event, key)));
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+}
+
+async fn change(mut visible: watch::Receiver<u64>) -> (watch::Receiver<u64>, bool) {
+    let open = visible.changed().await.is_ok();
+    (visible, open)
+}

@@ -1,0 +1,147 @@
+//! Opening a subscription that reads a stream: where it begins, and whether it can.
+
+use std::sync::Arc;
+
+use super::{
+    Session, TokenKey,
+    feed::{Feed, Feeds},
+    publish::of_store,
+};
+use crate::{
+    engine::{EventStream, ReadError},
+    model::{
+        CommandError, Filter, OnGap, Origin, Position, Start, StreamError, StreamState, StreamWish, Wish,
+    },
+    outbox::{GapReason, Opened, ResumeOutcome},
+};
+
+/// Where a subscription begins.
+struct Beginning {
+    /// Behind this sequence.
+    after: u64,
+    outcome: ResumeOutcome,
+    /// What it has lost before it begins: up to where it then goes on.
+    lost: Option<(u64, GapReason)>,
+    /// Of these sequences the events come first.
+    first: Vec<u64>,
+    /// And then those behind this one.
+    first_up_to: u64,
+}
+
+impl Beginning {
+    fn after(after: u64) -> Self {
+        Self { after, outcome: ResumeOutcome::Fresh, lost: None, first: Vec::new(), first_up_to: after }
+    }
+}
+
+impl Session {
+    /// Opens a subscription that reads a stream, and answers with `subscribed`.
+    pub(super) async fn open_stream(
+        &mut self,
+        request_id: i64,
+        id: i64,
+        wish: &Wish,
+        from: &StreamWish,
+    ) -> Result<(), CommandError> {
+        let engine = self.hub.engine().ok_or(StreamError::None)?;
+        let name = from.name.as_str();
+        let stream = engine.stream(name).ok_or_else(|| StreamError::NotFound(name.to_owned()))?;
+        let state = stream.state();
+        let filters: Arc<[Filter]> = wish.filters.as_slice().into();
+        let beginning = beginning(self.hub.tokens(), &stream, &state, &filters, from).await?;
+        let (key, _) = self.outbox.reserve(id, wish)?;
+        let origin = Arc::new(Origin { stream: stream.name().clone(), epoch: stream.epoch() });
+        let opened = Opened {
+            position: Position { origin, sequence: beginning.after },
+            earliest: state.earliest,
+            latest: state.latest,
+            outcome: beginning.outcome,
+        };
+        // The limit on tokens is below 2^32.
+        if !self.outbox.open_stored(key, opened, wish.filter_tokens() as u32, request_id) {
+            return Ok(());
+        }
+        if let Some((to, reason)) = beginning.lost {
+            self.outbox.lose(key, to, reason);
+        }
+        let (first, first_up_to) = (beginning.first, beginning.first_up_to);
+        let feed = Feed::new(stream, filters, from.on_gap, first, first_up_to);
+        let feeds = self.feeds.get_or_insert_with(|| {
+            Box::new(Feeds::new(Arc::clone(&self.outbox), self.hub.options().heartbeat_interval()))
+        });
+        feeds.add(key, feed);
+        Ok(())
+    }
+}
+
+/// Where a subscription begins that was asked for so.
+async fn beginning(
+    tokens: &TokenKey,
+    stream: &Arc<dyn EventStream>,
+    state: &StreamState,
+    filters: &[Filter],
+    from: &StreamWish,
+) -> Result<Beginning, StreamError> {
+    Ok(match &from.start {
+        Start::New => Beginning::after(state.latest),
+        Start::Earliest => Beginning::after(state.earliest - 1),
+        Start::LastPerTopic => {
+            let first = stream.last_per_topic(filters, state.latest);
+            let after = first.first().map_or(state.latest, |sequence| sequence - 1);
+            Beginning { first, first_up_to: state.latest, ..Beginning::after(after) }
+        }
+        Start::After(sequence) => resume(state, *sequence, from.on_gap)?,
+        Start::At(time) => match stream.first_at(*time).await {
+            Ok(sequence) => Beginning::after(sequence.max(state.earliest) - 1),
+            Err(ReadError::Closed) => return Err(StreamError::NotFound(state.settings.name.to_string())),
+            Err(ReadError::Lost { earliest, .. }) => Beginning::after(earliest - 1),
+            Err(ReadError::Store(error)) => return Err(of_store(&error)),
+        },
+        Start::Token(token) => {
+            let position = tokens.open(token)?;
+            if position.origin.stream != state.settings.name {
+                let problem = format!("is of stream {}", position.origin.stream);
+                return Err(StreamError::Mismatch { field: "start.resume_token", problem });
+            }
+            let beginning = if position.origin.epoch == state.epoch {
+                resume(state, position.sequence, from.on_gap)?
+            } else {
+                anew(state, from.on_gap)?
+            };
+            let resumed = beginning.outcome == ResumeOutcome::Fresh;
+            Beginning { outcome: if resumed { ResumeOutcome::Resumed } else { beginning.outcome }, ..beginning }
+        }
+    })
+}
+
+/// Behind a sequence of the stream as it is.
+fn resume(state: &StreamState, after: u64, on_gap: OnGap) -> Result<Beginning, StreamError> {
+    let (earliest, latest) = (state.earliest, state.latest);
+    if after > latest {
+        let problem = format!("is behind the end of the stream, which is {latest}");
+        return Err(StreamError::Mismatch { field: "start.after_sequence", problem });
+    }
+    if after + 1 >= earliest {
+        return Ok(Beginning::after(after));
+    }
+    let to = match on_gap {
+        OnGap::Fail => {
+            return Err(StreamError::Lost { stream: state.settings.name.clone(), after, earliest, latest });
+        }
+        OnGap::Earliest => earliest - 1,
+        OnGap::Latest => latest,
+    };
+    let lost = Some((to, GapReason::Retention));
+    Ok(Beginning { outcome: ResumeOutcome::Gap, lost, first_up_to: to, ..Beginning::after(after) })
+}
+
+/// In a stream that is not the one the position is from.
+fn anew(state: &StreamState, on_gap: OnGap) -> Result<Beginning, StreamError> {
+    let (earliest, latest) = (state.earliest, state.latest);
+    let after = match on_gap {
+        OnGap::Fail => return Err(StreamError::Epoch { stream: state.settings.name.clone(), earliest, latest }),
+        OnGap::Earliest => earliest - 1,
+        OnGap::Latest => latest,
+    };
+    Ok(Beginning { outcome: ResumeOutcome::Gap, ..Beginning::after(after) })
+}
