@@ -4,6 +4,8 @@
 //! implementation. `embedded` keeps streams in one file on this machine. An engine knows no subscription, no session
 //! and no encoding: an event's stored form is made by the [`crate::model::Seal`] it is given.
 
+#[cfg(test)]
+mod conformance;
 mod embedded;
 mod error;
 mod options;

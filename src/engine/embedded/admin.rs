@@ -196,15 +196,24 @@ impl Committer {
             None => core.trim(now, up_to).map_err(|trouble| trouble.error()),
             Some(filter) => {
                 let taken = self.transact_in(storage, |transaction| {
-                    core.take_out(&mut transaction.open_table(BATCHES)?, up_to, filter, now)
+                    let mut batches = transaction.open_table(BATCHES)?;
+                    let gone = core.take_out(&mut batches, up_to, filter, now)?;
+                    // What is deleted and the keys that stay behind are one commit.
+                    let chores = core.do_chores(&mut batches, &mut transaction.open_table(REPEATS)?, now)?;
+                    transaction.open_table(PROGRESS)?.insert(id, &*core.progress(None).to_row())?;
+                    Ok((gone, chores))
                 });
-                taken.map(|gone| core.taken_out(&gone))
+                taken.map(|(gone, chores)| {
+                    core.chores_done(chores);
+                    core.taken_out(&gone)
+                })
             }
         };
         core.drop_empty();
-        // Unless the stream was opened anew meanwhile, since the disk was full.
-        if !core.shared.is_closed() {
-            self.cores.insert(id, core);
+        self.cores.insert(id, core);
+        if self.broken.is_some() {
+            // It was not there to be compared when the store was opened again.
+            self.compare();
         }
         let purged = purged?;
         self.settle(storage)?;

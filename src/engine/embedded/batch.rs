@@ -279,7 +279,7 @@ mod tests {
             }
 
             let mut damaged = value.clone();
-            damaged[flip.index(value.len())] ^= 1 << bit;
+            damaged[flip.index(value.len())] ^= 1_u8 << bit;
             prop_assert_eq!(super::head(7, first, &damaged), Err(Damaged));
             prop_assert_eq!(super::head(7, first, &value[..cut.index(value.len())]), Err(Damaged));
             prop_assert_eq!(super::head(8, first, &value), Err(Damaged));

@@ -107,8 +107,8 @@ impl Committer {
         self.link.inbox.close();
         self.link.set_health(Health::Unavailable);
         self.cores.values().for_each(Core::retire);
-        self.link.file.close();
-        self.link.memory.close();
+        self.link.file.leave();
+        self.link.memory.leave();
     }
 
     fn deadline(&self) -> Instant {
@@ -400,7 +400,11 @@ impl Committer {
         }
         self.settle(Storage::File)?;
         let done = set_clean(&self.link.file, true);
-        done.map_err(|trouble| self.fail(Storage::File, &trouble, &HashMap::new()))
+        done.map_err(|trouble| self.fail(Storage::File, &trouble, &HashMap::new()))?;
+        // Whoever is told may open it at once.
+        self.link.set_health(Health::Unavailable);
+        self.link.file.leave();
+        Ok(())
     }
 }
 

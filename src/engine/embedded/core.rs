@@ -333,7 +333,10 @@ impl Core {
     }
 
     /// Keeps what was written for readers near the head.
-    fn remember(&self, piece: DraftPiece, budget: &mut Budget) {
+    fn remember(&self, mut piece: DraftPiece, budget: &mut Budget) {
+        if piece.buffer.capacity() > piece.buffer.len() / 4 * 5 {
+            piece.buffer.shrink_to_fit();
+        }
         let bytes = Bytes::from(piece.buffer);
         let (Some(first), Some(last)) = (piece.records.first(), piece.records.last()) else { return };
         let events: Result<Box<[Arc<Event>]>, _> =

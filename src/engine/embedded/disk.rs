@@ -33,6 +33,9 @@ pub(super) trait Disk: Debug + Send + Sync {
     /// Gives up the room to spare.
     fn release(&self);
 
+    /// Others may have it.
+    fn leave(&self);
+
     /// Where it is, for a person.
     fn folder(&self) -> String;
 }
@@ -41,7 +44,7 @@ pub(super) trait Disk: Debug + Send + Sync {
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    _lock: File,
+    lock: Mutex<Option<File>>,
 }
 
 impl Folder {
@@ -53,7 +56,7 @@ impl Folder {
         let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
         let lock = options.open(path.join(LOCK_FILE)).map_err(io)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self { path: path.to_owned(), lock: Mutex::new(Some(lock)) }),
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse { folder }),
             Err(TryLockError::Error(error)) => Err(io(error)),
         }
@@ -82,9 +85,11 @@ impl Disk for Folder {
         let write = || {
             let mut file = File::create(&path)?;
             let piece = vec![0; 64 * 1024];
-            for _ in 0..RESERVE_BYTES / piece.len() {
+            // Twice what is kept: if just the reserve fits, the next event does not, and the disk is as full as before.
+            for _ in 0..2 * RESERVE_BYTES / piece.len() {
                 file.write_all(&piece)?;
             }
+            file.set_len(RESERVE_BYTES as u64)?;
             file.sync_all()
         };
         // A part of a reserve would take the room it is to keep.
@@ -95,6 +100,10 @@ impl Disk for Folder {
         if let Err(error) = std::fs::remove_file(self.path.join(RESERVE_FILE)) {
             tracing::debug!(%error, "no reserve to give up");
         }
+    }
+
+    fn leave(&self) {
+        *self.lock.lock() = None;
     }
 
     fn folder(&self) -> String {
@@ -116,6 +125,8 @@ impl Disk for Memory {
     }
 
     fn release(&self) {}
+
+    fn leave(&self) {}
 
     fn folder(&self) -> String {
         "memory".to_owned()

@@ -82,7 +82,9 @@ impl Core {
                 ended += 1;
             }
         }
-        bounds.floor = if bounds.events == 0 { self.next } else { bounds.floor.max(purge + 1) };
+        // What was passed over because it was pushed out is gone too.
+        let passed = self.front.first.unwrap_or_default().max(purge + 1);
+        bounds.floor = if bounds.events == 0 { self.next } else { bounds.floor.max(passed) };
         let mut shown = self.shared.bounds.lock();
         self.floor_moved |= shown.floor != bounds.floor;
         (shown.floor, shown.events, shown.bytes) = (bounds.floor, bounds.events, bounds.bytes);
@@ -154,6 +156,10 @@ impl Core {
         now: u64,
     ) -> Result<Vec<Swept>, Trouble> {
         let id = self.shared.id;
+        // First, so that no batch becomes part of one that goes.
+        for first in &self.deletions {
+            batches.remove((id, *first))?;
+        }
         let mut swept = Vec::new();
         let candidates: Vec<u64> = self.sweep.iter().copied().take(SWEEP_AT_ONCE).collect();
         for first in candidates {
@@ -163,9 +169,6 @@ impl Core {
             } else {
                 self.sweep.remove(&first);
             }
-        }
-        for first in &self.deletions {
-            batches.remove((id, *first))?;
         }
         for (sequence, time, key) in &self.leaving {
             repeats.insert((id, *sequence), (*time, *key))?;

@@ -16,12 +16,17 @@ mod read;
 mod recover;
 mod repeats;
 mod rows;
+#[cfg(test)]
+mod simulated;
 mod store;
 mod stream;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod topics;
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{
         Arc,
@@ -133,16 +138,13 @@ impl Embedded {
         Self::open_on(Box::new(folder), options, seal, tasks)
     }
 
-    pub(super) fn open_on(
-        disk: Box<dyn Disk>,
-        options: &Options,
-        seal: Seal,
-        tasks: &Tasks,
-    ) -> Result<Self, OpenError> {
+    fn open_on(disk: Box<dyn Disk>, options: &Options, seal: Seal, tasks: &Tasks) -> Result<Self, OpenError> {
         let folder = disk.folder();
         let io = |problem: String| OpenError::Io { folder: folder.clone(), problem };
         disk.reserve().map_err(|error| io(error.to_string()))?;
-        let opened = Self::read(disk, options, tasks);
+        // A damaged file may make the database panic; it is still only a damaged file.
+        let opened = catch_unwind(AssertUnwindSafe(|| Self::read(disk, options, tasks)))
+            .unwrap_or_else(|_| Err(Trouble::Damaged("the database cannot make sense of its file".to_owned())));
         let (link, directory, token_key, cores) = opened
             .map_err(|trouble| match trouble.error() {
                 StoreError::Corrupt { .. } => OpenError::Corrupt { folder: folder.clone(), what: trouble.to_string() },

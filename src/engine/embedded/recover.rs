@@ -149,6 +149,7 @@ impl Core {
         self.front.forget(floor);
         self.open = None;
         let mut topics = Topics::new(per_topic);
+        let mut newest = None;
         let (mut events, mut bytes, mut dead, mut last) = (0, 0, Vec::new(), None);
         shared.store().batches()?.from(id, 0, |loaded| {
             let Loaded { head, value } = &loaded;
@@ -176,9 +177,13 @@ impl Core {
                     dead.extend(topics.add(record.topic(value), record.sequence, record.len));
                 }
             }
-            self.continue_with(&loaded);
+            newest = Some(loaded);
             Ok(true)
         })?;
+        self.repeats.put_in_order();
+        // More can be added to the last batch.
+        let open = |newest: Loaded| OpenBatch { head: newest.head, records: newest.value[HEAD_BYTES..].to_vec() };
+        self.open = newest.map(open);
         if last.map_or(floor, |last| last + 1) != self.next {
             return Err(Trouble::Damaged(format!("stream {id} ends before sequence {}", self.next - 1)));
         }
@@ -192,11 +197,6 @@ impl Core {
             self.push_out(sequence);
         }
         Ok(())
-    }
-
-    /// More can be added to the last batch.
-    fn continue_with(&mut self, loaded: &Loaded) {
-        self.open = Some(OpenBatch { head: loaded.head, records: loaded.value[HEAD_BYTES..].to_vec() });
     }
 
     /// Batches that were to be deleted before the store was last closed or lost.

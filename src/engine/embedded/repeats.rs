@@ -36,6 +36,11 @@ impl Repeats {
         self.expire(now);
     }
 
+    /// Puts the keys in the order of their times, after they were added in any order.
+    pub(super) fn put_in_order(&mut self) {
+        self.order.make_contiguous().sort_unstable_by_key(|(time, _)| *time);
+    }
+
     /// Forgets what is older than the window.
     pub(super) fn expire(&mut self, now: u64) {
         while let Some((time, key)) = self.order.front() {

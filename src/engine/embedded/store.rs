@@ -1,10 +1,6 @@
 //! The database under the streams: opening it, opening it again after the disk was full, and reading batches from it.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -113,9 +109,7 @@ impl Store {
             transaction.commit()?;
             Ok(database)
         };
-        // A damaged file may make the database panic; it is still only a damaged file.
-        let opened: Result<Database, Trouble> = catch_unwind(AssertUnwindSafe(open))
-            .unwrap_or_else(|_| Err(Trouble::Damaged("the database cannot make sense of its file".to_owned())));
+        let opened: Result<Database, Trouble> = open();
         *self.open.write() = Some(Open { database: Arc::new(opened?), fault });
         Ok(())
     }
@@ -123,6 +117,12 @@ impl Store {
     /// Closes the database.
     pub(super) fn close(&self) {
         *self.open.write() = None;
+    }
+
+    /// Closes the database for good.
+    pub(super) fn leave(&self) {
+        self.close();
+        self.disk.leave();
     }
 
     /// The disk under it.

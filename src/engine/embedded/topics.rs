@@ -110,11 +110,6 @@ impl Topics {
         sequences.sort_unstable();
         sequences
     }
-
-    /// All are gone.
-    pub(super) fn clear(&mut self) {
-        self.topics.clear();
-    }
 }
 
 #[cfg(test)]
