@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::{model::limits, net, session, telemetry::LogFormat};
+use crate::{engine, model::limits, net, session, telemetry::LogFormat};
 
 /// Everything that can be set, checked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -21,6 +21,8 @@ pub struct Config {
     pub ops_listen: SocketAddr,
     /// Names this hub to its clients; empty is the host name.
     pub node: String,
+    /// Where streams are kept; empty for a hub without streams.
+    pub data_dir: PathBuf,
     /// What is logged: a level, or directives as of the tracing library.
     pub log: String,
     /// How log lines look.
@@ -31,6 +33,8 @@ pub struct Config {
     pub connections: net::Options,
     /// Limits and times of sessions.
     pub sessions: session::Options,
+    /// Limits and times of streams.
+    pub engine: engine::Options,
 }
 
 /// How the hub shuts down on SIGTERM; in the file under `[drain]`.
@@ -51,11 +55,13 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
             ops_listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             node: String::new(),
+            data_dir: "data".into(),
             log: "info".into(),
             log_format: LogFormat::Text,
             drain: Drain::default(),
             connections: net::Options::default(),
             sessions: session::Options::default(),
+            engine: engine::Options::default(),
         }
     }
 }
@@ -117,6 +123,9 @@ pub struct Flags {
     /// Names this hub to its clients [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
+    /// Where streams are kept; '' for a hub without streams [default: data]
+    #[arg(long, value_name = "FOLDER")]
+    pub data_dir: Option<String>,
     /// What to log: error, warn, info, debug, trace, or directives [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log: Option<String>,
@@ -189,6 +198,7 @@ impl Config {
         self.connections.check().map_err(ConfigError::OutOfRange)?;
         self.sessions.check().map_err(ConfigError::OutOfRange)?;
         self.drain.check().map_err(ConfigError::OutOfRange)?;
+        self.engine.check().map_err(ConfigError::OutOfRange)?;
         Ok(self)
     }
 }
@@ -200,6 +210,7 @@ impl Flags {
             ("listen", &self.listen),
             ("ops_listen", &self.ops_listen),
             ("node", &self.node),
+            ("data_dir", &self.data_dir),
             ("log", &self.log),
             ("log_format", &self.log_format),
         ];

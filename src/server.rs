@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, Drain},
+    engine::{Embedded, Engine},
     grpc,
     net::{self, Acceptor, Connections},
     ops::Ops,
@@ -19,6 +20,9 @@ use crate::{
 /// After the connections are closed, tasks have this long to notice.
 const LAST_PATIENCE: Duration = Duration::from_millis(500);
 
+/// The store has this long to write what is left.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// A running hub.
 #[derive(Debug)]
 pub struct Server {
@@ -28,6 +32,7 @@ pub struct Server {
     pub ops_address: SocketAddr,
     drain: Drain,
     hub: Arc<Hub>,
+    engine: Option<Arc<dyn Engine>>,
     tasks: Tasks,
     readiness: Readiness,
     clients: Port,
@@ -63,7 +68,8 @@ pub async fn start(config: Config) -> anyhow::Result<Server> {
     let metrics = Arc::new(Metrics::default());
     let tasks = Tasks::default();
     let readiness = Readiness::default();
-    let hub = Arc::new(Hub::new(&node, config.sessions.clone(), Arc::clone(&metrics), None));
+    let engine = open_engine(&config, &tasks).await?;
+    let hub = Arc::new(Hub::new(&node, config.sessions.clone(), Arc::clone(&metrics), engine.clone()));
 
     let (clients, operators) = (Port::new(&metrics), Port::new(&Arc::new(Metrics::default())));
     let (address, listener) = net::listen(config.listen, &config.connections)
@@ -88,7 +94,18 @@ pub async fn start(config: Config) -> anyhow::Result<Server> {
 
     readiness.enter(Phase::Serving);
     tracing::info!(%address, %ops_address, node, version = env!("CARGO_PKG_VERSION"), "serving");
-    Ok(Server { address, ops_address, drain: config.drain, hub, tasks, readiness, clients, operators })
+    Ok(Server { address, ops_address, drain: config.drain, hub, engine, tasks, readiness, clients, operators })
+}
+
+/// Opens the store, which reads all of it; before it is open nobody can connect.
+async fn open_engine(config: &Config, tasks: &Tasks) -> anyhow::Result<Option<Arc<dyn Engine>>> {
+    if config.data_dir.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let (folder, options, of_store) = (config.data_dir.clone(), config.engine.clone(), tasks.clone());
+    let open = move || Embedded::open(&folder, &options, grpc::seal, &of_store);
+    let engine = tasks.blocking(open).await.context("the task that opens the store failed")??;
+    Ok(Some(Arc::new(engine)))
 }
 
 impl Server {
@@ -118,7 +135,24 @@ impl Server {
         })
         .await
         .ok();
-        tracing::info!(in_order, "stopped");
+        let stored = self.close_engine().await;
+        tracing::info!(in_order, stored, "stopped");
+    }
+
+    /// Writes everything to the disk. False when it could not be done in time; then the next start finds out what is there.
+    async fn close_engine(&self) -> bool {
+        let Some(engine) = &self.engine else { return true };
+        match tokio::time::timeout(CLOSE_PATIENCE, engine.close()).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the store did not close");
+                false
+            }
+            Err(_) => {
+                tracing::error!("the store did not close in time");
+                false
+            }
+        }
     }
 
     /// Tells every client to go and waits until they have.

@@ -40,6 +40,27 @@ impl Tasks {
         self.tracker.spawn(Guarded { work, _guard: guard });
     }
 
+    /// Runs `work` to its end in a thread of its own, for what waits for a disk all the time.
+    pub fn thread(
+        &self,
+        name: &'static str,
+        on_panic: OnPanic,
+        work: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<()> {
+        let guard = PanicGuard { name, on_panic, failed: self.failed.clone() };
+        let token = self.tracker.token();
+        let run = move || {
+            let (_token, _guard) = (token, guard);
+            work();
+        };
+        std::thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)
+    }
+
+    /// Runs `work`, which waits for a disk now and then, where it holds nobody up. `None` when it panicked.
+    pub async fn block<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        self.tracker.spawn_blocking(work).await.ok()
+    }
+
     /// Ends when a task failed that the hub cannot live without.
     pub async fn failed(&self) {
         self.failed.cancelled().await;

@@ -4,12 +4,17 @@
 //! implementation. `embedded` keeps streams in one file on this machine. An engine knows no subscription, no session
 //! and no encoding: an event's stored form is made by the [`crate::model::Seal`] it is given.
 
+#[cfg(test)]
+mod conformance;
+mod embedded;
 mod error;
 mod options;
+mod routes;
 mod values;
 
 use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc, time::SystemTime};
 
+pub use embedded::Embedded;
 pub use error::{
     AppendError, CreateError, DeleteError, GroupStoreError, OpenError, PurgeError, ReadError, StoreError, UpdateError,
 };

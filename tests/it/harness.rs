@@ -32,6 +32,7 @@ pub fn config() -> Config {
     Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         ops_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        data_dir: PathBuf::new(),
         ..Config::default()
     }
 }

@@ -18,10 +18,10 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("session", &["router", "groups", "outbox", "engine", "model", "tasks", "telemetry"]),
     ("net", &["model", "tasks", "telemetry"]),
     // `proto` only in its tests: what the hub encodes must decode as clients see it.
-    ("grpc", &["session", "net", "outbox", "model", "readiness", "tasks", "telemetry", "proto"]),
+    ("grpc", &["session", "engine", "router", "net", "outbox", "model", "readiness", "tasks", "telemetry", "proto"]),
     ("ops", &["session", "readiness", "telemetry"]),
-    ("server", &["grpc", "ops", "session", "net", "config", "readiness", "tasks", "telemetry"]),
-    ("config", &["net", "session", "model", "telemetry"]),
+    ("server", &["grpc", "ops", "session", "engine", "net", "config", "readiness", "tasks", "telemetry"]),
+    ("config", &["net", "session", "engine", "model", "telemetry"]),
     ("client", &["proto"]),
     // `model` only to judge which topics a filter matches.
     ("bench", &["client", "proto", "model"]),

@@ -1,0 +1,491 @@
+//! What every engine must do, whatever it is made of. Each function is a test; `suite!` runs them all on one engine.
+
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+
+use super::{
+    Append, AppendError, Appended, CreateError, DeadLetter, DeleteError, Engine, EventStream, GroupStoreError,
+    Precondition, PurgeError, ReadError, ReadLimits, UpdateError,
+};
+use crate::model::{
+    Event, Filter, Group, GroupSettings, Span, Spans, Stamp, Storage, StreamName, StreamSettings, Topic,
+};
+
+/// Where engines come from.
+pub(crate) trait Ground {
+    /// An engine without streams.
+    fn engine(&self) -> impl Future<Output = Arc<dyn Engine>>;
+
+    /// The same streams after everything was closed and opened again.
+    fn reopened(&self, engine: Arc<dyn Engine>) -> impl Future<Output = Arc<dyn Engine>>;
+}
+
+pub(crate) const EVERYTHING: ReadLimits = ReadLimits { events: usize::MAX, bytes: usize::MAX };
+
+/// A stored form that only these tests know.
+pub(crate) fn seal(event: &Event, stamp: &Stamp<'_>, out: &mut Vec<u8>) -> Spans {
+    out.extend_from_slice(event.encoded());
+    out.extend_from_slice(stamp.stream.as_bytes());
+    *event.spans()
+}
+
+/// An event whose bytes are topic, source, id and text.
+pub(crate) fn event_with(topic: &str, id: &str, text: &str, ttl_ms: u64) -> Arc<Event> {
+    let source = if id.is_empty() { "" } else { "src" };
+    let span = |before: &[&str], it: &str| Span {
+        start: before.iter().map(|part| part.len() as u32).sum(),
+        len: it.len() as u16,
+    };
+    let spans = Spans {
+        topic: span(&[], topic),
+        source: span(&[topic], source),
+        id: span(&[topic, source], id),
+        key: Span::default(),
+        ttl_ms: std::num::NonZeroU64::new(ttl_ms),
+    };
+    let encoded = [topic, source, id, text].concat();
+    Arc::new(Event::new(encoded.into(), spans, 0).expect("an event"))
+}
+
+pub(crate) fn event(topic: &str, text: &str) -> Arc<Event> {
+    event_with(topic, "", text, 0)
+}
+
+pub(crate) fn filters(patterns: &[&str]) -> Vec<Filter> {
+    patterns.iter().map(|pattern| Filter::parse(pattern.as_bytes()).expect("a filter")).collect()
+}
+
+pub(crate) fn name(text: &str) -> StreamName {
+    StreamName::parse(text).expect("a name")
+}
+
+pub(crate) fn settings(text: &str, patterns: &[&str]) -> StreamSettings {
+    StreamSettings::new(name(text), filters(patterns))
+}
+
+fn group(text: &str) -> Group {
+    Group::parse(text).expect("a group")
+}
+
+pub(crate) async fn append_all(
+    stream: &Arc<dyn EventStream>,
+    events: Vec<Arc<Event>>,
+    precondition: Option<Precondition>,
+) -> Result<Vec<Appended>, AppendError> {
+    stream.append(Append { events, precondition }).await?.await
+}
+
+pub(crate) async fn append(stream: &Arc<dyn EventStream>, topic: &str, text: &str) -> u64 {
+    append_all(stream, vec![event(topic, text)], None).await.expect("stored")[0].sequence
+}
+
+/// Sequence and text of everything after a sequence, read in steps.
+pub(crate) async fn read_all(
+    stream: &Arc<dyn EventStream>,
+    after: u64,
+    patterns: &[&str],
+    limits: ReadLimits,
+) -> Result<Vec<(u64, String)>, ReadError> {
+    let filters: Arc<[Filter]> = filters(patterns).into();
+    let (mut all, mut at) = (Vec::new(), after);
+    loop {
+        let chunk = stream.read(at, &filters, limits).await?;
+        assert!(chunk.events.len() <= limits.events.max(1), "more events than were asked for");
+        all.extend(chunk.events.iter().map(|event| (event.sequence(), text_of(event, stream))));
+        assert!(chunk.events.last().is_none_or(|last| last.sequence() <= chunk.through));
+        if chunk.through >= chunk.latest {
+            return Ok(all);
+        }
+        assert!(chunk.through > at, "no progress");
+        at = chunk.through;
+    }
+}
+
+/// The text of a stored event.
+pub(crate) fn text_of(event: &Event, stream: &Arc<dyn EventStream>) -> String {
+    let spans = event.spans();
+    let start = usize::from(spans.topic.len + spans.source.len + spans.id.len);
+    let end = event.encoded().len() - stream.name().as_str().len();
+    String::from_utf8(event.encoded()[start..end].to_vec()).expect("text")
+}
+
+pub(crate) async fn sequences(stream: &Arc<dyn EventStream>, after: u64) -> Vec<u64> {
+    let all = read_all(stream, after, &[], EVERYTHING).await.expect("readable");
+    all.into_iter().map(|(sequence, _)| sequence).collect()
+}
+
+pub(crate) async fn what_is_appended_is_read_in_order(ground: &impl Ground) {
+    let engine = ground.engine().await;
+    let stream = engine.create_stream(settings("s", &["a.>"])).await.expect("made");
+    let events = (0..100).map(|n| event("a.b", &format!("text {n}"))).collect();
+    let results = append_all(&stream, events, None).await.expect("stored");
+    let expected = |n: u64| Appended { sequence: n, epoch: stream.epoch(), duplicate: false };
+    assert_eq!(results, (1..=100).map(expected).collect::<Vec<_>>());
+    assert_eq!(append(&stream, "a.c", "text 100").await, 101);
+
+    let expected: Vec<_> = (0..=100).map(|n| (n + 1, format!("text {n}"))).collect();
+    for limits in [EVERYTHING, ReadLimits { events: 7, bytes: usize::MAX }, ReadLimits { events: 1000, bytes: 1 }] {
+        assert_eq!(read_all(&stream, 0, &[], limits).await.as_ref(), Ok(&expected));
+        assert_eq!(read_all(&stream, 42, &[], limits).await.expect("readable"), expected[42..]);
+    }
+    assert_eq!(read_all(&stream, 0, &["a.c"], EVERYTHING).await.expect("readable"), expected[100..]);
+    let past = stream.read(500, &Arc::from([]), EVERYTHING).await.expect("readable");
+    assert_eq!((past.events.len(), past.through, past.latest), (0, 500, 101));
+
+    let engine = ground.reopened(engine).await;
+    let stream = engine.stream("s").expect("the stream");
+    assert_eq!(read_all(&stream, 0, &[], EVERYTHING).await, Ok(expected));
+    assert_eq!(append(&stream, "a.b", "").await, 102);
+    let state = stream.state();
+    assert_eq!((state.earliest, state.latest, state.events), (1, 102, 102));
+}
+
+pub(crate) async fn what_is_stored_is_visible_when_its_result_is_known(ground: &impl Ground) {
+    let engine = ground.engine().await;
+    let stream = engine.create_stream(settings("s", &[">"])).await.expect("made");
+    let mut visible = stream.visible();
+    assert_eq!(*visible.borrow_and_update(), 0);
+    append(&stream, "a", "").await;
+    assert!(visible.has_changed().expect("open"));
+    assert_eq!(*visible.borrow_and_update(), 1);
+    engine.delete_stream(stream.name()).await.expect("deleted");
+    while visible.changed().await.is_ok() {}
+    assert_eq!(append_all(&stream, vec![event("a", "")], None).await, Err(AppendError::Closed));
+    assert_eq!(stream.read(0, &Arc::from([]), EVERYTHING).await.err(), Some(ReadError::Closed));
+    assert_eq!(stream.purge(1, None).await, Err(PurgeError::Closed));
+    assert_eq!(stream.groups().await.err(), Some(GroupStoreError::Closed));
+}
+
+pub(crate) async fn topics_belong_to_one_stream(ground: &impl Ground) {
+    let engine = ground.engine().await;
+    let of = |engine: &Arc<dyn Engine>, topic: &str| {
+        let topic = Topic::parse(topic.as_bytes()).expect("a topic");
+        engine.stream_of(topic).map(|stream| stream.name().to_string())
+    };
+    assert_eq!(of(&engine, "a.b"), None);
+    engine.create_stream(settings("one", &["a.>", "b.*"])).await.expect("made");
+    engine.create_stream(settings("two", &["b.c.d"])).await.expect("made");
+    let overlap = CreateError::Overlap { with: name("one") };
+    assert_eq!(engine.create_stream(settings("three", &["*.b"])).await.err(), Some(overlap));
+    let exists = CreateError::Exists { name: name("two") };
+    assert_eq!(engine.create_stream(settings("two", &["x"])).await.err(), Some(exists));
+    assert!(matches!(engine.create_stream(settings("x", &[])).await, Err(CreateError::Setting(_))));
+    for (topic, stream) in [("a.b", Some("one")), ("b.c", Some("one")), ("b.c.d", Some("two")), ("a", None)] {
+        assert_eq!(of(&engine, topic).as_deref(), stream, "{topic}");
+    }
+    engine.update_stream(settings("two", &["b.c.>", "x"])).await.expect("updated");
+    let overlap = UpdateError::Overlap { with: name("two") };
+    assert_eq!(engine.update_stream(settings("one", &["*"])).await.err(), Some(overlap));
+    let missing = UpdateError::NotFound { name: name("three") };
+    assert_eq!(engine.update_stream(settings("three", &["z"])).await.err(), Some(missing));
+    let memory = StreamSettings { storage: Storage::Memory, ..settings("one", &["a.>"]) };
+    assert_eq!(engine.update_stream(memory).await.err(), Some(UpdateError::Mismatch { field: "storage" }));
+
+    let engine = ground.reopened(engine).await;
+    assert_eq!(of(&engine, "x").as_deref(), Some("two"));
+    let names: Vec<_> = engine.streams().iter().map(|stream| stream.name().to_string()).collect();
+    assert_eq!(names, ["one", "two"]);
+    engine.delete_stream(&name("two")).await.expect("deleted");
+    assert_eq!(engine.delete_stream(&name("two")).await, Err(DeleteError::NotFound { name: name("two") }));
+    assert_eq!((of(&engine, "x"), of(&engine, "a.b").as_deref()), (None, Some("one")));
+}
+
+pub(crate) async fn a_stream_made_again_has_a_new_epoch_and_no_events(ground: &impl Ground) {
+    let engine = ground.engine().await;
+    let one = engine.create_stream(settings("s", &[">"])).await.expect("made");
+    append(&one, "a", "").await;
+    one.create_group(group("g"), GroupSettings::default()).await.expect("made");
+    engine.delete_stream(one.name()).await.expect("deleted");
+    let two = engine.create_stream(settings("s", &[">"])).await.expect("made");
+    assert!(two.epoch() > one.epoch());
+    assert_eq!(sequences(&two, 0).await, [0; 0]);
+    assert_eq!(two.groups().await, Ok(Vec::new()));
+    assert_eq!(append(&two, "a", "").await, 1);
+}
+
+pub(crate) async fn repetitions_are_known_inside_the_window(ground: &impl Ground) {
+    let engine = ground.engine().await;
+    let stream = engine.create_stream(settings("s", &[">"])).await.expect("made");
+    let results = |results: Result<Vec<Appended>, AppendError>| {
+        results.expect("stored").iter().map(|result| (result.sequence, result.duplicate)).collect::<Vec<_>>()
+    };
+    let some = |ids: &[&str]| ids.iter().map(|id| event_with("a", id, "", 0)).collect::<Vec<_>>();
+    assert_eq!(
+        results(append_all(&stream, some(&["1", "2", "1", ""]), None).await),
+        [(1, false), (2, false), (1, true), (3, false)]
+    );
+    assert_eq!(results(append_all(&stream, some(&["2", "", "3"]), None).await), [(2, true), (4, false), (5, false)]);
+    // The limit deletes what the keys are of.
+    let few = StreamSettings { max_events: Some(1), ..settings("s", &[">"]) };
+    engine.update_stream(few).await.expect("updated");
+    assert_eq!(sequences(&stream, 4).await, [5]);
+    let engine = ground.reopened(engine).await;
+    let stream = engine.stream("s").expect("the stream");
+    assert_eq!(
+        results(append_all(&stream, some(&["3", "2", "1", "4"]), None).await),
+        [(5, true), (2, true), (1, true), (6, false)]
+    );
+    let off = StreamSettings { dedupe_window: Duration::ZERO, ..settings("s", &[">"]) };
+    engine.update_stream(off).await.expect("updated");
+    assert_eq!(results(append_all(&stream, some(&["4", "4"]), None).await), [(7, false), (8, false)]);
+}
+
+pub(crate) async fn preconditions_hold_for_the_whole_append(ground: &impl Ground) {
+    let engine = ground.engine().await;
+    let stream = engine.create_stream(settings("s", &[">"])).await.expect("made");
+    let two = |id: &str| vec![event_with("a", id, "", 0), event("a", "")];
+    let last = |sequence| Some(Precondition::LastSequence(sequence));
+    let of_topic = |sequence| Some(Precondition::LastTopicSequence(sequence));
+    assert!(append_all(&stream, two("1"), last(0)).await.is_ok());
+    let mismatch = |actual| Err(AppendError::SequenceMismatch { actual });
+    assert_eq!(append_all(&stream, two("2"), last(1)).await, mismatch(2));
+    append(&stream, "b", "").await;
+    assert_eq!(append_all(&stream, two("2"), of_topic(3)).await, mismatch(2));
+    assert!(append_all(&stream, two("2"), of_topic(2)).await.is_ok());
+    assert_eq!(append_all(&stream, vec![event("c", "")], of_topic(1)).await, mismatch(0));
+    let mixed = vec![event("a", ""), event("b", "")];
+    assert_eq!(append_all(&stream, mixed, of_topic(5)).await, Err(AppendError::MixedTopics));
+    // Tried again after its answer was lost.
+    let again = append_all(&stream, vec![event_with("a", "2", "", 0)], of_topic(2)).await.expect("known");
+    assert!(again[0].duplicate);
+    assert_eq!(sequences(&stream, 0).await, [1, 2, 3, 4, 5]);
+
+    // Of many that compare at the same time exactly one wins.
+    let mut receipts = Vec::new();
+    for _ in 0..20 {
+        receipts.push(stream.append(Append { events: vec![event("b", "")], precondition: of_topic(3) }).await);
+    }
+    let mut won = 0;
+    for receipt in receipts {
+        won += usize::from(receipt.expect("queued").await.is_ok());
+    }
+    assert_eq!(won, 1);
+}
+
+pub(crate) async fn limits_hold_exactly_for_readers(ground: &impl Ground) {
+    let engine = ground.engine().await;
+    let few = StreamSettings { max_events: Some(10), ..settings("few", &["few"]) };
+    let few = engine.create_stream(few).await.expect("made");
+    let small = StreamSettings { max_bytes: Some(100), ..settings("small", &["small"]) };
+    let small = engine.create_stream(small).await.expect("made");
+    for n in 1..=25 {
+        append(&few, "few", "").await;
+        append(&small, "small", "0123456789").await;
+        let state = few.state();
+        assert_eq!((state.latest, state.events), (n, n.min(10)));
+        assert_eq!(state.earliest, n.saturating_sub(9).max(1));
+        assert!(small.state().bytes <= 100);
+    }
+    assert_eq!(sequences(&few, 15).await, (16..=25).collect::<Vec<_>>());
+    let lost = ReadError::Lost { earliest: 16, latest: 25 };
+    assert_eq!(few.read(14, &Arc::from([]), EVERYTHING).await.err(), Some(lost.clone()));
+    // 10 of topic, text and stream name: 20 bytes each.
+    assert_eq!((small.state().events, small.state().earliest), (5, 21));
+    let mut many = Vec::new();
+    many.resize_with(5_000, || event("few", ""));
+    append_all(&few, many, None).await.expect("stored");
+    assert_eq!(sequences(&few, 5_015).await.len(), 10);
+
+    let engine = ground.reopened(engine).await;
+    let few = engine.stream("few").expect("the stream");
+    assert_eq!((few.state().earliest, few.state().events), (5_016, 10));
+    engine.update_stream(settings("few", &["few"])).await.expect("updated");
+    append(&few, "few", "").await;
+    assert_eq!((few.state().earliest, few.state().events), (5_016, 11));
+}
+
+pub(crate) async fn old_events_go_by_themselves(ground: &impl Ground) {
+    let engine = ground.engine().await;
+    let stream = engine.create_stream(settings("s", &[">"])).await.expect("made");
+    append_all(&stream, vec![event("a", ""), event("b", "")], None).await.expect("stored");
+    let short = StreamSettings { max_age: Some(Duration::from_millis(1)), ..settings("s", &[">"]) };
+    engine.update_stream(short).await.expect("updated");
+    while stream.state().events > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!((stream.state().earliest, stream.state().latest), (3, 2));
+    assert_eq!(stream.last_of(Topic::parse(b"a").expect("a topic")), None);
+    engine.update_stream(settings("s", &[">"])).await.expect("updated");
+    assert_eq!(append(&stream, "a", "").await, 3);
+    let engine = ground.reopened(engine).await;
+    let stream = engine.stream("s").expect("the stream");
+    assert_eq!(sequences(&stream, 2).await, [3]);
+}
+
+pub(crate) async fn a_topic_keeps_its_last_events(ground: &impl Ground) {
+    let engine = ground.engine().await;
+    let two = StreamSettings { max_events_per_topic: Some(2), ..settings("s", &[">"]) };
+    let stream = engine.create_stream(two.clone()).await.expect("made");
+    for n in 0..3_000 {
+        append(&stream, ["a", "b", "c"][n % 3], &"x".repeat(100)).await;
+    }
+    append(&stream, "rare", "").await;
+    for _ in 0..10 {
+        append(&stream, "a", "").await;
+    }
+    let expected = [2_996, 2_997, 2_999, 3_000, 3_001, 3_010, 3_011];
+    assert_eq!(sequences(&stream, 0).await, expected);
+    assert_eq!(stream.state().events, expected.len() as u64);
+    let engine = ground.reopened(engine).await;
+    let stream = engine.stream("s").expect("the stream");
+    assert_eq!(sequences(&stream, 0).await, expected);
+    assert_eq!(stream.last_per_topic(&[], u64::MAX), [2_999, 3_000, 3_001, 3_011]);
+    assert_eq!(stream.last_per_topic(&filters(&["a", "rare"]), 3_010), [3_001]);
+    let one = StreamSettings { max_events_per_topic: Some(1), ..two };
+    engine.update_stream(one).await.expect("updated");
+    assert_eq!(sequences(&stream, 0).await, [2_999, 3_000, 3_001, 3_011]);
+    append(&stream, "c", "").await;
+    assert_eq!(sequences(&stream, 0).await, [2_999, 3_001, 3_011, 3_012]);
+}
+
+pub(crate) async fn an_event_past_its_ttl_is_not_read(ground: &impl Ground) {
+    let engine = ground.engine().await;
+    let stream = engine.create_stream(settings("s", &[">"])).await.expect("made");
+    let events = vec![event_with("a", "", "", 1), event_with("a", "", "", 1_000_000), event("a", "")];
+    append_all(&stream, events, None).await.expect("stored");
+    while sequences(&stream, 0).await.len() > 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(sequences(&stream, 0).await, [2, 3]);
+    let engine = ground.reopened(engine).await;
+    assert_eq!(sequences(&engine.stream("s").expect("the stream"), 0).await, [2, 3]);
+}
+
+pub(crate) async fn purges_take_what_they_name(ground: &impl Ground) {
+    let engine = ground.engine().await;
+    let stream = engine.create_stream(settings("s", &[">"])).await.expect("made");
+    for n in 0..600 {
+        append(&stream, ["a", "b"][n % 2], &"x".repeat(100)).await;
+    }
+    assert_eq!(stream.purge(100, None).await, Ok(100));
+    assert_eq!(stream.state().earliest, 101);
+    assert_eq!(stream.purge(200, filters(&["b"]).pop()).await, Ok(50));
+    let mut expected: Vec<u64> = (101..=200).filter(|n| n % 2 == 1).chain(201..=600).collect();
+    assert_eq!(sequences(&stream, 100).await, expected);
+    assert_eq!(append(&stream, "a", "").await, 601);
+    expected.push(601);
+    let engine = ground.reopened(engine).await;
+    let stream = engine.stream("s").expect("the stream");
+    assert_eq!(sequences(&stream, 100).await, expected);
+    assert_eq!(stream.state().events, expected.len() as u64);
+    assert_eq!(stream.last_of(Topic::parse(b"b").expect("a topic")), Some(600));
+    assert_eq!(stream.purge(u64::MAX, filters(&["b"]).pop()).await, Ok(200));
+    assert_eq!(stream.last_of(Topic::parse(b"b").expect("a topic")), None);
+    assert_eq!(stream.purge(u64::MAX, None).await, Ok(251));
+    assert_eq!((stream.state().earliest, stream.state().events), (602, 0));
+    let engine = ground.reopened(engine).await;
+    let stream = engine.stream("s").expect("the stream");
+    assert_eq!((stream.state().earliest, stream.state().events, stream.state().latest), (602, 0, 601));
+    assert_eq!(append(&stream, "a", "").await, 602);
+    assert_eq!(sequences(&stream, 601).await, [602]);
+}
+
+pub(crate) async fn events_are_found_by_time_and_by_sequence(ground: &impl Ground) {
+    let engine = ground.engine().await;
+    let stream = engine.create_stream(settings("s", &[">"])).await.expect("made");
+    let start = SystemTime::now();
+    for n in 0..400 {
+        append(&stream, ["a", "b"][n % 2], &"x".repeat(200)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    let middle = SystemTime::now();
+    for _ in 0..400 {
+        append(&stream, "a", &"x".repeat(200)).await;
+    }
+    assert_eq!(stream.first_at(start).await, Ok(1));
+    assert_eq!(stream.first_at(middle).await, Ok(401));
+    assert_eq!(stream.first_at(SystemTime::now() + Duration::from_secs(9)).await, Ok(801));
+    stream.purge(10, None).await.expect("purged");
+    assert_eq!(stream.first_at(start).await, Ok(11));
+    let got = stream.get(vec![400, 3, 11, 12, 9_999]).await.expect("readable");
+    assert_eq!(got.events.iter().map(|event| event.sequence()).collect::<Vec<_>>(), [11, 12, 400]);
+    assert_eq!(stream.last_per_topic(&[], 500), [400]);
+}
+
+pub(crate) async fn groups_are_kept_with_their_last_state(ground: &impl Ground) {
+    let engine = ground.engine().await;
+    let stream = engine.create_stream(settings("s", &["a"])).await.expect("made");
+    let dead = engine.create_stream(settings("dead", &["dead"])).await.expect("made");
+    let settings_of = |n| GroupSettings { max_unacked: n, ..GroupSettings::default() };
+    stream.create_group(group("g"), settings_of(1)).await.expect("made");
+    assert_eq!(stream.create_group(group("g"), settings_of(2)).await, Err(GroupStoreError::Exists));
+    assert_eq!(stream.update_group(group("h"), settings_of(2)).await, Err(GroupStoreError::NotFound));
+    assert_eq!(stream.delete_group(group("h")).await, Err(GroupStoreError::NotFound));
+    stream.create_group(group("h"), GroupSettings::default()).await.expect("made");
+    stream.update_group(group("g"), settings_of(7)).await.expect("changed");
+
+    let letter = |to: &str| DeadLetter { stream: name(to), event: event_with("a", "id", "given up", 0) };
+    let state = |text: &'static str| Bytes::from_static(text.as_bytes());
+    stream.save_group(group("g"), state("one"), Vec::new()).await.expect("saved");
+    stream.save_group(group("g"), state("two"), vec![letter("dead"), letter("dead")]).await.expect("saved");
+    let gone = Err(GroupStoreError::DeadLetterStream { name: name("x") });
+    assert_eq!(stream.save_group(group("g"), state("three"), vec![letter("dead"), letter("x")]).await, gone);
+    assert_eq!(stream.save_group(group("x"), state("x"), Vec::new()).await, Err(GroupStoreError::NotFound));
+    assert_eq!(*dead.visible().borrow(), 2);
+
+    let engine = ground.reopened(engine).await;
+    let (stream, dead) = (engine.stream("s").expect("the stream"), engine.stream("dead").expect("the stream"));
+    let groups = stream.groups().await.expect("readable");
+    let found: Vec<_> = groups.iter().map(|g| (g.group.as_str(), g.settings.max_unacked, &*g.state)).collect();
+    assert_eq!(found, [("g", 7, &b"two"[..]), ("h", 1_000, &b""[..])]);
+    let letters = read_all(&dead, 0, &[], EVERYTHING).await.expect("readable");
+    assert_eq!(letters, [(1, "given up".to_owned()), (2, "given up".to_owned())]);
+    stream.delete_group(group("g")).await.expect("deleted");
+    stream.create_group(group("g"), settings_of(3)).await.expect("made");
+    let groups = stream.groups().await.expect("readable");
+    assert_eq!((groups[0].settings.max_unacked, groups[0].state.len()), (3, 0));
+}
+
+pub(crate) async fn a_stream_in_memory_outlives_nothing_but_its_definition(ground: &impl Ground) {
+    let engine = ground.engine().await;
+    let memory = StreamSettings { storage: Storage::Memory, max_events: Some(50), ..settings("m", &["m"]) };
+    let stream = engine.create_stream(memory.clone()).await.expect("made");
+    for _ in 0..60 {
+        append(&stream, "m", "").await;
+    }
+    assert_eq!(sequences(&stream, 10).await, (11..=60).collect::<Vec<_>>());
+    let engine_after = ground.reopened(engine).await;
+    let after = engine_after.stream("m").expect("the stream");
+    assert_eq!((after.state().events, after.state().latest), (0, 0));
+    assert!(after.epoch() > stream.epoch());
+    assert_eq!(*after.settings(), memory);
+    assert_eq!(append(&after, "m", "").await, 1);
+}
+
+pub(crate) async fn the_secret_stays_the_same(ground: &impl Ground) {
+    let engine = ground.engine().await;
+    let key = engine.token_key();
+    assert_ne!(key, [0; 32]);
+    let engine = ground.reopened(engine).await;
+    assert_eq!(engine.token_key(), key);
+}
+
+/// Runs every test of the contract on `ground`, an expression.
+macro_rules! suite {
+    ($ground:expr) => {
+        crate::engine::conformance::suite!($ground;
+            what_is_appended_is_read_in_order what_is_stored_is_visible_when_its_result_is_known
+            topics_belong_to_one_stream a_stream_made_again_has_a_new_epoch_and_no_events
+            repetitions_are_known_inside_the_window preconditions_hold_for_the_whole_append
+            limits_hold_exactly_for_readers old_events_go_by_themselves a_topic_keeps_its_last_events
+            an_event_past_its_ttl_is_not_read purges_take_what_they_name events_are_found_by_time_and_by_sequence
+            groups_are_kept_with_their_last_state a_stream_in_memory_outlives_nothing_but_its_definition
+            the_secret_stays_the_same
+        );
+    };
+    ($ground:expr; $($test:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                crate::engine::conformance::$test(&$ground).await;
+            }
+        )*
+    };
+}
+
+pub(crate) use suite;

@@ -1,0 +1,361 @@
+//! What is rare: making, changing and deleting streams and groups, and purges. Each is a transaction of its own.
+
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::SystemTime,
+};
+
+use parking_lot::{Mutex, RwLock};
+use redb::{ReadableTable, WriteTransaction};
+use tokio::sync::watch;
+
+use super::{
+    committer::Committer,
+    core::Core,
+    repeats::Repeats,
+    rows::{
+        BATCHES, Definition, GROUP_STATES, GROUPS, GroupDefinition, META, PROGRESS, Progress, REPEATS, STREAMS,
+        checked, from_row, row, to_row,
+    },
+    store::Trouble,
+    stream::{Bounds, Link, Shared, micros},
+    tail::Tail,
+    topics::Topics,
+};
+use crate::{
+    engine::{CreateError, DeleteError, GroupStoreError, Options, PurgeError, StoreError, StoredGroup, UpdateError},
+    model::{Durability, Filter, Group, GroupSettings, Storage, StreamName, StreamSettings},
+};
+
+/// The row of the last number that a stream got.
+const LAST_STREAM: &str = "last_stream";
+/// The row of the last epoch that a stream got.
+const LAST_EPOCH: &str = "last_epoch";
+
+/// A stream without events, as it is at `progress`.
+pub(super) fn empty_core(
+    link: &Arc<Link>,
+    options: &Options,
+    id: u64,
+    definition: &Definition,
+    settings: StreamSettings,
+    progress: Progress,
+) -> Core {
+    let (sender, visible) = watch::channel(progress.next - 1);
+    let window = u64::try_from(settings.dedupe_window.as_micros()).unwrap_or(u64::MAX);
+    let bounds = Bounds { floor: progress.floor, latest: progress.next - 1, events: 0, bytes: 0 };
+    let shared = Shared {
+        id,
+        name: settings.name.clone(),
+        epoch: definition.epoch,
+        created: definition.created,
+        storage: settings.storage,
+        topics: RwLock::new(Topics::new(settings.max_events_per_topic)),
+        settings: RwLock::new(Arc::new(settings)),
+        bounds: Mutex::new(bounds),
+        tail: Arc::new(Tail::default()),
+        visible,
+        closed: AtomicBool::new(false),
+        link: Arc::clone(link),
+    };
+    Core::new(Arc::new(shared), sender, Repeats::new(window, options.max_dedupe_ids), progress)
+}
+
+/// A number that is written down, so that it is never given twice.
+pub(super) fn next_number(transaction: &WriteTransaction, name: &str, least: u64) -> Result<u64, Trouble> {
+    let mut meta = transaction.open_table(META)?;
+    let last = match meta.get(name)? {
+        Some(last) => {
+            let bytes = checked(last.value()).map_err(Trouble::row("meta"))?;
+            bytes
+                .try_into()
+                .map(u64::from_le_bytes)
+                .map_err(|_| Trouble::Damaged("a row of meta is short".to_owned()))?
+        }
+        None => 0,
+    };
+    let next = (last + 1).max(least);
+    meta.insert(name, &*row(&next.to_le_bytes()))?;
+    Ok(next)
+}
+
+/// An epoch that no stream had, not even in a store that was here before this one.
+pub(super) fn next_epoch(transaction: &WriteTransaction) -> Result<i64, Trouble> {
+    let next = next_number(transaction, LAST_EPOCH, micros(SystemTime::now()) / 1000)?;
+    Ok(i64::try_from(next).unwrap_or(i64::MAX))
+}
+
+impl Committer {
+    /// Runs one durable transaction on the disk.
+    fn transact<T>(&mut self, act: impl FnOnce(&WriteTransaction) -> Result<T, Trouble>) -> Result<T, StoreError> {
+        self.transact_in(Storage::File, act)
+    }
+
+    fn transact_in<T>(
+        &mut self,
+        storage: Storage,
+        act: impl FnOnce(&WriteTransaction) -> Result<T, Trouble>,
+    ) -> Result<T, StoreError> {
+        if let (Some(error), Storage::File) = (&self.broken, storage) {
+            return Err(error.clone());
+        }
+        let run = || -> Result<T, Trouble> {
+            let transaction = self.link.store(storage).write()?;
+            let result = act(&transaction)?;
+            transaction.commit()?;
+            Ok(result)
+        };
+        run().map_err(|trouble| self.fail(storage, &trouble, &hashbrown::HashMap::new()))
+    }
+
+    fn overlap(&self, settings: &StreamSettings) -> Option<StreamName> {
+        let others = self.directory.all().into_iter().filter(|other| other.name != settings.name);
+        let overlaps = |other: &Arc<Shared>| {
+            let theirs = Arc::clone(&other.settings.read());
+            settings.filters.iter().any(|ours| theirs.filters.iter().any(|theirs| ours.overlaps(theirs)))
+        };
+        others.into_iter().find(overlaps).map(|other| other.name.clone())
+    }
+
+    pub(super) fn create(&mut self, settings: StreamSettings) -> Result<Arc<Shared>, CreateError> {
+        settings.check()?;
+        let limit = self.options.max_streams;
+        if self.directory.find(settings.name.as_str()).is_some() {
+            return Err(CreateError::Exists { name: settings.name });
+        }
+        if self.cores.len() >= limit {
+            return Err(CreateError::TooMany { limit });
+        }
+        if let Some(with) = self.overlap(&settings) {
+            return Err(CreateError::Overlap { with });
+        }
+        let created = micros(SystemTime::now());
+        let (id, definition) = self.transact(|transaction| {
+            let id = next_number(transaction, LAST_STREAM, 1)?;
+            let definition = Definition::new(&settings, next_epoch(transaction)?, created);
+            transaction.open_table(STREAMS)?.insert(id, &*to_row(&definition))?;
+            transaction.open_table(PROGRESS)?.insert(id, &*Progress::START.to_row())?;
+            Ok((id, definition))
+        })?;
+        let core = empty_core(&self.link, &self.options, id, &definition, settings, Progress::START);
+        let shared = Arc::clone(&core.shared);
+        self.cores.insert(id, core);
+        self.directory.put(&shared);
+        Ok(shared)
+    }
+
+    pub(super) fn update(&mut self, settings: StreamSettings) -> Result<Arc<Shared>, UpdateError> {
+        settings.check()?;
+        let found = self.directory.find(settings.name.as_str());
+        let Some(shared) = found else { return Err(UpdateError::NotFound { name: settings.name }) };
+        if shared.storage != settings.storage {
+            return Err(UpdateError::Mismatch { field: "storage" });
+        }
+        if let Some(with) = self.overlap(&settings) {
+            return Err(UpdateError::Overlap { with });
+        }
+        let definition = Definition::new(&settings, shared.epoch, shared.created);
+        self.transact(|transaction| {
+            transaction.open_table(STREAMS)?.insert(shared.id, &*to_row(&definition))?;
+            Ok(())
+        })?;
+        let per_topic = settings.max_events_per_topic;
+        let recount = shared.settings.read().max_events_per_topic != per_topic;
+        let window = u64::try_from(settings.dedupe_window.as_micros()).unwrap_or(u64::MAX);
+        *shared.settings.write() = Arc::new(settings);
+        self.directory.put(&shared);
+        let now = micros(SystemTime::now());
+        let Some(core) = self.cores.get_mut(&shared.id) else { return Ok(shared) };
+        core.repeats.set_window(window, now);
+        let limited = if recount { core.recount(per_topic) } else { Ok(()) };
+        let limited = limited.and_then(|()| core.trim(now, 0));
+        limited.map_err(|trouble| UpdateError::Store(trouble.error()))?;
+        self.settle(shared.storage)?;
+        Ok(shared)
+    }
+
+    pub(super) fn delete(&mut self, name: &StreamName) -> Result<(), DeleteError> {
+        let found = self.directory.find(name.as_str());
+        let Some(shared) = found else { return Err(DeleteError::NotFound { name: name.clone() }) };
+        self.transact(|transaction| forget(transaction, shared.id))?;
+        if shared.storage == Storage::Memory {
+            self.transact_in(Storage::Memory, |transaction| forget(transaction, shared.id))?;
+        }
+        self.directory.remove(&shared);
+        if let Some(core) = self.cores.remove(&shared.id) {
+            core.retire();
+        }
+        Ok(())
+    }
+
+    pub(super) fn purge(&mut self, id: u64, up_to: u64, filter: Option<Filter>) -> Result<u64, PurgeError> {
+        let now = micros(SystemTime::now());
+        let Some(mut core) = self.cores.remove(&id) else { return Err(PurgeError::Closed) };
+        let storage = core.shared.storage;
+        let purged = match &filter {
+            None => core.trim(now, up_to).map_err(|trouble| trouble.error()),
+            Some(filter) => {
+                let taken = self.transact_in(storage, |transaction| {
+                    let mut batches = transaction.open_table(BATCHES)?;
+                    let gone = core.take_out(&mut batches, up_to, filter, now)?;
+                    // What is deleted and the keys that stay behind are one commit.
+                    let chores = core.do_chores(&mut batches, &mut transaction.open_table(REPEATS)?, now)?;
+                    transaction.open_table(PROGRESS)?.insert(id, &*core.progress(None).to_row())?;
+                    Ok((gone, chores))
+                });
+                taken.map(|(gone, chores)| {
+                    core.chores_done(chores);
+                    core.taken_out(&gone)
+                })
+            }
+        };
+        core.drop_empty();
+        self.cores.insert(id, core);
+        if self.broken.is_some() {
+            // It was not there to be compared when the store was opened again.
+            self.compare();
+        }
+        let purged = purged?;
+        self.settle(storage)?;
+        Ok(purged)
+    }
+
+    pub(super) fn knows_group(&self, stream: &Shared, group: &Group) -> Result<bool, GroupStoreError> {
+        let known = || -> Result<bool, Trouble> {
+            let read = self.link.file.read_transaction()?;
+            let groups = read.open_table(GROUPS)?;
+            Ok(groups.get((stream.id, group.as_str()))?.is_some())
+        };
+        known().map_err(|trouble| trouble.error().into())
+    }
+
+    pub(super) fn groups(&self, stream: &Shared) -> Result<Vec<StoredGroup>, GroupStoreError> {
+        let read = || -> Result<Vec<StoredGroup>, Trouble> {
+            let damaged = Trouble::row("groups");
+            let groups = self.link.file.read_transaction()?.open_table(GROUPS)?;
+            let states = self.link.store(stream.storage).read_transaction()?.open_table(GROUP_STATES)?;
+            let mut all = Vec::new();
+            for entry in groups.range((stream.id, "")..(stream.id + 1, ""))? {
+                let (key, value) = entry?;
+                let (_, name) = key.value();
+                let definition: GroupDefinition = from_row(value.value()).map_err(&damaged)?;
+                let state = states.get((stream.id, name))?;
+                let state = state.as_ref().map(|state| checked(state.value())).transpose().map_err(&damaged)?;
+                all.push(StoredGroup {
+                    group: Group::parse(name).map_err(|_| Trouble::Damaged("a group has no name".to_owned()))?,
+                    settings: definition.settings().map_err(&damaged)?,
+                    state: state.map(bytes::Bytes::copy_from_slice).unwrap_or_default(),
+                });
+            }
+            Ok(all)
+        };
+        read().map_err(|trouble| trouble.error().into())
+    }
+
+    /// Makes a group, or changes one that is there.
+    pub(super) fn put_group(
+        &mut self,
+        stream: &Shared,
+        group: &Group,
+        settings: &GroupSettings,
+        new: bool,
+    ) -> Result<(), GroupStoreError> {
+        settings.check()?;
+        match (self.knows_group(stream, group)?, new) {
+            (true, true) => return Err(GroupStoreError::Exists),
+            (false, false) => return Err(GroupStoreError::NotFound),
+            _ => {}
+        }
+        let limit = self.options.max_groups;
+        if new && self.groups(stream)?.len() >= limit {
+            return Err(GroupStoreError::TooMany { limit });
+        }
+        let definition = to_row(&GroupDefinition::new(settings));
+        Ok(self.transact(|transaction| {
+            transaction.open_table(GROUPS)?.insert((stream.id, group.as_str()), &*definition)?;
+            Ok(())
+        })?)
+    }
+
+    pub(super) fn delete_group(&mut self, stream: &Shared, group: &Group) -> Result<(), GroupStoreError> {
+        if !self.knows_group(stream, group)? {
+            return Err(GroupStoreError::NotFound);
+        }
+        let key = (stream.id, group.as_str());
+        let storages: &[Storage] =
+            if stream.storage == Storage::File { &[Storage::File] } else { &[Storage::Memory, Storage::File] };
+        for storage in storages {
+            self.transact_in(*storage, |transaction| {
+                transaction.open_table(GROUPS)?.remove(key)?;
+                transaction.open_table(GROUP_STATES)?.remove(key)?;
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Keys of deleted events that are older than the window go.
+    pub(super) fn forget_repeats(&mut self, now: u64) -> Result<(), Trouble> {
+        for core in self.cores.values() {
+            let store = core.shared.store();
+            let range = (core.shared.id, 0)..=(core.shared.id, u64::MAX);
+            let old = |time: u64| !core.repeats.covers(time, now);
+            let oldest = store.read_transaction()?.open_table(REPEATS)?.range(range.clone())?.next().transpose()?;
+            if !oldest.is_some_and(|(_, value)| old(value.value().0)) {
+                continue;
+            }
+            let transaction = store.write()?;
+            transaction.open_table(REPEATS)?.retain_in(range, |_, (time, _)| !old(time))?;
+            transaction.commit()?;
+        }
+        Ok(())
+    }
+
+    /// After the database was opened again: streams that are not what they were here get new handles, and those that
+    /// lost something a new epoch.
+    pub(super) fn compare(&mut self) {
+        let ids: Vec<u64> = self.cores.keys().copied().filter(|id| self.stores(*id, Storage::File)).collect();
+        for id in ids {
+            if let Err(trouble) = self.compare_one(id) {
+                tracing::error!(%trouble, "a stream cannot be read again");
+            }
+        }
+    }
+
+    fn compare_one(&mut self, id: u64) -> Result<(), Trouble> {
+        let Some(core) = self.cores.get(&id) else { return Ok(()) };
+        let stored = super::recover::progress(&self.link.file, id)?;
+        if stored.next == core.next {
+            return Ok(());
+        }
+        let lost = stored.next < core.next;
+        let shared = Arc::clone(&core.shared);
+        tracing::warn!(stream = %shared.name, lost, "a stream is not what it was before the disk failed");
+        shared.closed.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.directory.remove(&shared);
+        if let Some(core) = self.cores.remove(&id) {
+            core.retire();
+        }
+        let mut core = super::recover::stream(&self.link, &self.options, id, lost)?;
+        core.trim(micros(SystemTime::now()), 0)?;
+        self.directory.put(&core.shared);
+        self.cores.insert(id, core);
+        Ok(())
+    }
+}
+
+/// Takes everything of a stream out of a store.
+fn forget(transaction: &WriteTransaction, id: u64) -> Result<(), Trouble> {
+    transaction.open_table(STREAMS)?.remove(id)?;
+    transaction.open_table(PROGRESS)?.remove(id)?;
+    transaction.open_table(BATCHES)?.retain_in((id, 0)..=(id, u64::MAX), |_, _| false)?;
+    transaction.open_table(REPEATS)?.retain_in((id, 0)..=(id, u64::MAX), |_, _| false)?;
+    transaction.open_table(GROUPS)?.retain_in((id, "")..(id + 1, ""), |_, _| false)?;
+    transaction.open_table(GROUP_STATES)?.retain_in((id, "")..(id + 1, ""), |_, _| false)?;
+    Ok(())
+}
+
+/// True when a crash may have taken what readers saw.
+pub(super) fn may_lose(settings: &StreamSettings) -> bool {
+    settings.storage == Storage::Memory || settings.durability != Durability::Sync
+}

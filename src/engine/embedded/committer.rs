@@ -1,0 +1,457 @@
+//! The one thread that writes.
+//!
+//! Each round takes all that waits, drafts it, writes and commits it once, and then, in this order, counts it, ends
+//! what limits end, shows it to readers and answers. Everything rare is an act that has the committer for itself.
+
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use hashbrown::HashMap;
+use redb::{Durability as Commit, WriteTransaction};
+
+use super::{
+    Directory,
+    core::{Core, Draft},
+    disk::Fault,
+    inbox::{AppendWork, SaveWork, Work},
+    keep::Swept,
+    rows::{BATCHES, GROUP_STATES, META, PROGRESS, REPEATS, row},
+    store::{Store, Trouble},
+    stream::{Link, Shared, micros},
+    tail::Budget,
+};
+use crate::{
+    engine::{AppendError, Appended, GroupStoreError, Health, Options, StoreError},
+    model::{Durability, Group, Seal, Storage},
+};
+
+/// What streams of durability NONE have written is flushed when it is so much: until then it cannot make room for
+/// anything.
+const MOST_UNSYNCED_BYTES: usize = 64 * 1024 * 1024;
+/// The row that tells whether the store was closed.
+pub(super) const CLEAN: &str = "clean";
+
+/// The writing side of the engine.
+pub(super) struct Committer {
+    pub(super) link: Arc<Link>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) options: Options,
+    pub(super) seal: Seal,
+    pub(super) cores: HashMap<u64, Core>,
+    pub(super) budget: Budget,
+    /// What every write to the disk is answered with, as long as there is something.
+    pub(super) broken: Option<StoreError>,
+    unsynced: Unsynced,
+    swept_at: Instant,
+    closing: bool,
+}
+
+/// What was committed and not flushed.
+#[derive(Debug, Default)]
+struct Unsynced {
+    bytes: usize,
+    /// When it has to be, for streams that promise a time.
+    due: Option<Instant>,
+}
+
+/// An answer that waits for the commit.
+enum Answer {
+    Append(AppendWork, Vec<Appended>),
+    Save(SaveWork),
+}
+
+/// What one round writes.
+#[derive(Default)]
+struct Round {
+    now: u64,
+    drafts: HashMap<u64, Draft>,
+    states: Vec<(Arc<Shared>, Group, Vec<u8>)>,
+    answers: Vec<Answer>,
+    /// Something has to be on the disk before it is answered.
+    sync: bool,
+    /// Something has to be on the disk before long.
+    soon: bool,
+}
+
+impl Committer {
+    pub(super) fn new(
+        link: Arc<Link>,
+        directory: Arc<Directory>,
+        options: Options,
+        seal: Seal,
+        cores: HashMap<u64, Core>,
+    ) -> Self {
+        let budget = Budget::new(options.tail_cache_bytes);
+        let (unsynced, swept_at) = (Unsynced::default(), Instant::now());
+        Self { link, directory, options, seal, cores, budget, broken: None, unsynced, swept_at, closing: false }
+    }
+
+    /// Works until the inbox is closed and empty.
+    pub(super) fn run(mut self) {
+        while let Some(works) = self.link.inbox.take(self.deadline()) {
+            self.work(works);
+            if self.swept_at.elapsed() >= self.options.sweep_interval() {
+                self.swept_at = Instant::now();
+                self.pass_time();
+            }
+            if self.unsynced.due.is_some_and(|due| due <= Instant::now()) || self.unsynced.bytes > MOST_UNSYNCED_BYTES {
+                self.flush();
+            }
+            if self.closing {
+                break;
+            }
+        }
+        // Nobody waits for ever: what is left is dropped with the inbox.
+        self.link.inbox.close();
+        self.link.set_health(Health::Unavailable);
+        self.cores.values().for_each(Core::retire);
+        self.link.file.leave();
+        self.link.memory.leave();
+    }
+
+    fn deadline(&self) -> Instant {
+        let sweep = self.swept_at + self.options.sweep_interval();
+        self.unsynced.due.map_or(sweep, |due| due.min(sweep))
+    }
+
+    fn work(&mut self, works: Vec<Work>) {
+        let mut round = Round { now: micros(SystemTime::now()), ..Round::default() };
+        for work in works {
+            match work {
+                Work::Append(work) => self.plan_append(&mut round, work),
+                Work::Save(work) => self.plan_save(&mut round, work),
+                Work::Act(act) => act(self),
+            }
+        }
+        self.finish(round);
+    }
+
+    fn plan_append(&mut self, round: &mut Round, work: AppendWork) {
+        let stream = &work.stream;
+        let planned = match (&self.broken, self.cores.get_mut(&stream.id)) {
+            _ if stream.is_closed() => Err(AppendError::Closed),
+            (_, None) => Err(AppendError::Closed),
+            (Some(error), _) if stream.storage == Storage::File => Err(error.clone().into()),
+            (_, Some(core)) => {
+                round.wants(stream.storage, stream.settings.read().durability);
+                let draft = round.drafts.entry(stream.id).or_insert_with(|| core.draft(round.now));
+                core.plan(draft, &work.events, work.precondition, self.options.max_topics, self.seal)
+            }
+        };
+        match planned {
+            Ok(results) => round.answers.push(Answer::Append(work, results)),
+            Err(error) => work.answer(Err(error)),
+        }
+    }
+
+    fn plan_save(&mut self, round: &mut Round, work: SaveWork) {
+        match self.check_save(&work) {
+            Ok(letters) => {
+                round.wants(work.stream.storage, work.stream.settings.read().durability);
+                for (id, letter) in letters.into_iter().zip(&work.dead_letters) {
+                    let Some(core) = self.cores.get_mut(&id) else { continue };
+                    round.wants(core.shared.storage, core.shared.settings.read().durability);
+                    let draft = round.drafts.entry(id).or_insert_with(|| core.draft(round.now));
+                    core.put(draft, &letter.event, self.seal, &mut Vec::new());
+                }
+                round.states.push((Arc::clone(&work.stream), work.group.clone(), row(&work.state)));
+                round.answers.push(Answer::Save(work));
+            }
+            Err(error) => work.answer(Err(error)),
+        }
+    }
+
+    /// The streams that the dead letters go to.
+    fn check_save(&self, work: &SaveWork) -> Result<Vec<u64>, GroupStoreError> {
+        if work.stream.is_closed() {
+            return Err(GroupStoreError::Closed);
+        }
+        let mut on_disk = work.stream.storage == Storage::File;
+        let mut ids = Vec::with_capacity(work.dead_letters.len());
+        for letter in &work.dead_letters {
+            let name = &letter.stream;
+            let stream = self.directory.find(name.as_str()).filter(|stream| self.cores.contains_key(&stream.id));
+            let stream = stream.ok_or_else(|| GroupStoreError::DeadLetterStream { name: name.clone() })?;
+            on_disk |= stream.storage == Storage::File;
+            ids.push(stream.id);
+        }
+        if !self.knows_group(&work.stream, &work.group)? {
+            return Err(GroupStoreError::NotFound);
+        }
+        match &self.broken {
+            Some(error) if on_disk => Err(error.clone().into()),
+            _ => Ok(ids),
+        }
+    }
+
+    /// Writes what a round planned, and what limits want to have deleted.
+    fn finish(&mut self, round: Round) {
+        let Round { now, drafts, states, answers, sync, soon } = round;
+        let bytes: usize = drafts.values().map(Draft::bytes).sum();
+        // The disk first: what is in memory alone is gone anyway when the process ends between the two.
+        for storage in [Storage::File, Storage::Memory] {
+            let commit = if sync || storage == Storage::Memory { Commit::Immediate } else { Commit::None };
+            let concerned = drafts.iter().any(|(id, draft)| !draft.is_empty() && self.stores(*id, storage))
+                || states.iter().any(|(stream, ..)| stream.storage == storage);
+            if !concerned {
+                continue;
+            }
+            if let Err(trouble) = self.commit(storage, commit, now, &drafts, &states) {
+                let error = self.fail(storage, &trouble, &drafts);
+                answers.into_iter().for_each(|answer| answer.fail(&error));
+                return;
+            }
+            if storage == Storage::File {
+                self.committed(commit, bytes, soon);
+            }
+        }
+        for (id, draft) in drafts {
+            if let Some(core) = self.cores.get_mut(&id) {
+                core.apply(draft, &mut self.budget);
+                if let Err(trouble) = core.trim(now, 0) {
+                    tracing::error!(stream = %core.shared.name, %trouble, "limits cannot be kept");
+                }
+                core.publish();
+            }
+        }
+        answers.into_iter().for_each(Answer::succeed);
+    }
+
+    fn committed(&mut self, commit: Commit, bytes: usize, soon: bool) {
+        if matches!(commit, Commit::Immediate) {
+            self.unsynced = Unsynced::default();
+        } else {
+            self.unsynced.bytes += bytes;
+            if soon {
+                self.unsynced.due.get_or_insert_with(|| Instant::now() + self.options.sync_interval());
+            }
+        }
+    }
+
+    pub(super) fn stores(&self, id: u64, storage: Storage) -> bool {
+        self.cores.get(&id).is_some_and(|core| core.shared.storage == storage)
+    }
+
+    /// One transaction: drafts, states of groups, and all chores.
+    fn commit(
+        &mut self,
+        storage: Storage,
+        commit: Commit,
+        now: u64,
+        drafts: &HashMap<u64, Draft>,
+        states: &[(Arc<Shared>, Group, Vec<u8>)],
+    ) -> Result<(), Trouble> {
+        let link = Arc::clone(&self.link);
+        let mut transaction = link.store(storage).write()?;
+        transaction.set_durability(commit).map_err(|error| Trouble::Database(error.into()))?;
+        let mut swept = Vec::new();
+        {
+            let mut table = transaction.open_table(GROUP_STATES)?;
+            for (stream, group, state) in states.iter().filter(|(stream, ..)| stream.storage == storage) {
+                table.insert((stream.id, group.as_str()), &**state)?;
+            }
+        }
+        self.write_streams(&transaction, storage, now, drafts, &mut swept)?;
+        transaction.commit()?;
+        for (id, swept) in swept {
+            if let Some(core) = self.cores.get_mut(&id) {
+                core.chores_done(swept);
+            }
+        }
+        Ok(())
+    }
+
+    fn write_streams(
+        &mut self,
+        transaction: &WriteTransaction,
+        storage: Storage,
+        now: u64,
+        drafts: &HashMap<u64, Draft>,
+        swept: &mut Vec<(u64, Vec<Swept>)>,
+    ) -> Result<(), Trouble> {
+        let mut batches = transaction.open_table(BATCHES)?;
+        let mut progress = transaction.open_table(PROGRESS)?;
+        for (id, draft) in drafts.iter().filter(|(_, draft)| !draft.is_empty()) {
+            if let Some(core) = self.cores.get(id).filter(|core| core.shared.storage == storage) {
+                core.write(draft, &mut batches)?;
+                progress.insert(id, &*core.progress(Some(draft)).to_row())?;
+            }
+        }
+        let mut repeats = transaction.open_table(REPEATS)?;
+        for (id, core) in self.cores.iter_mut().filter(|(_, core)| core.shared.storage == storage && core.has_chores())
+        {
+            swept.push((*id, core.do_chores(&mut batches, &mut repeats, now)?));
+            progress.insert(id, &*core.progress(drafts.get(id)).to_row())?;
+        }
+        Ok(())
+    }
+
+    /// Commits chores alone, durably.
+    pub(super) fn settle(&mut self, storage: Storage) -> Result<(), StoreError> {
+        if let (Some(error), Storage::File) = (&self.broken, storage) {
+            return Err(error.clone());
+        }
+        let (now, none) = (micros(SystemTime::now()), HashMap::new());
+        match self.commit(storage, Commit::Immediate, now, &none, &[]) {
+            Ok(()) => {
+                if storage == Storage::File {
+                    self.unsynced = Unsynced::default();
+                }
+                Ok(())
+            }
+            Err(trouble) => Err(self.fail(storage, &trouble, &none)),
+        }
+    }
+
+    /// What was committed and not flushed is flushed.
+    fn flush(&mut self) {
+        self.unsynced = Unsynced::default();
+        if let Err(error) = self.settle(Storage::File) {
+            tracing::error!(%error, "what was stored is not on the disk");
+        }
+    }
+
+    /// Limits by age, keys that are too old, what waits to be deleted, and a disk that may have room again.
+    fn pass_time(&mut self) {
+        self.heal();
+        let now = micros(SystemTime::now());
+        for core in self.cores.values_mut() {
+            if let Err(trouble) = core.trim(now, 0) {
+                tracing::error!(stream = %core.shared.name, %trouble, "limits cannot be kept");
+            }
+            core.drop_empty();
+            core.repeats.expire(now);
+        }
+        for storage in [Storage::File, Storage::Memory] {
+            let chores = self.cores.values().any(|core| core.shared.storage == storage && core.has_chores());
+            if chores && let Err(error) = self.settle(storage) {
+                tracing::warn!(%error, "deleted events stay on the disk for now");
+            }
+        }
+        if self.broken.is_none()
+            && let Err(trouble) = self.forget_repeats(now)
+        {
+            self.fail(Storage::File, &trouble, &HashMap::new());
+        }
+    }
+
+    /// Nothing of this round is in the store. What it means to those who wait is given back.
+    pub(super) fn fail(&mut self, storage: Storage, trouble: &Trouble, drafts: &HashMap<u64, Draft>) -> StoreError {
+        for (id, draft) in drafts {
+            if let Some(core) = self.cores.get_mut(id) {
+                core.take_back(draft);
+            }
+        }
+        let fault = self.link.store(storage).fault();
+        tracing::error!(%trouble, ?fault, "streams cannot be written");
+        match fault {
+            Some(Fault::Full) if storage == Storage::File => {
+                self.broken = Some(StoreError::Full);
+                self.link.set_health(Health::Full);
+                self.link.file.disk().release();
+                self.reopen();
+            }
+            _ => {
+                self.broken = Some(match trouble.error() {
+                    StoreError::Full => StoreError::Unavailable,
+                    error => error,
+                });
+                self.link.set_health(Health::Unavailable);
+            }
+        }
+        self.broken.clone().unwrap_or(StoreError::Unavailable)
+    }
+
+    /// The database closes itself at the first error; opened again, it is what was last flushed.
+    fn reopen(&mut self) {
+        self.unsynced = Unsynced::default();
+        match self.link.file.reopen() {
+            Ok(()) => self.compare(),
+            Err(trouble) => {
+                tracing::error!(%trouble, "the store cannot be opened again yet");
+                self.link.file.close();
+            }
+        }
+    }
+
+    /// A full disk that has room again is written to again.
+    fn heal(&mut self) {
+        if self.broken != Some(StoreError::Full) {
+            return;
+        }
+        if self.link.file.database().is_none() {
+            self.reopen();
+        }
+        if self.link.file.database().is_some() && self.link.file.disk().reserve().is_ok() {
+            tracing::info!("there is room for streams again");
+            self.broken = None;
+            self.link.set_health(Health::Good);
+        }
+    }
+
+    /// Flushes everything and marks the store as closed.
+    pub(super) fn close(&mut self) -> Result<(), StoreError> {
+        self.closing = true;
+        self.link.inbox.close();
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
+        self.settle(Storage::File)?;
+        let done = set_clean(&self.link.file, true);
+        done.map_err(|trouble| self.fail(Storage::File, &trouble, &HashMap::new()))?;
+        // Whoever is told may open it at once.
+        self.link.set_health(Health::Unavailable);
+        self.link.file.leave();
+        Ok(())
+    }
+}
+
+/// Writes whether the store was closed.
+pub(super) fn set_clean(store: &Store, clean: bool) -> Result<(), Trouble> {
+    let transaction = store.write()?;
+    transaction.open_table(META)?.insert(CLEAN, &*row(&[u8::from(clean)]))?;
+    transaction.commit()?;
+    Ok(())
+}
+
+impl Round {
+    fn wants(&mut self, storage: Storage, durability: Durability) {
+        if storage == Storage::File {
+            self.sync |= durability == Durability::Sync;
+            self.soon |= durability == Durability::Interval;
+        }
+    }
+}
+
+impl AppendWork {
+    fn answer(self, answer: Result<Vec<Appended>, AppendError>) {
+        // Whoever asked may be gone.
+        let _ = self.reply.send(answer);
+        drop(self.room);
+    }
+}
+
+impl SaveWork {
+    fn answer(self, answer: Result<(), GroupStoreError>) {
+        let _ = self.reply.send(answer);
+        drop(self.room);
+    }
+}
+
+impl Answer {
+    fn succeed(self) {
+        match self {
+            Self::Append(work, results) => work.answer(Ok(results)),
+            Self::Save(work) => work.answer(Ok(())),
+        }
+    }
+
+    fn fail(self, error: &StoreError) {
+        match self {
+            Self::Append(work, _) => work.answer(Err(error.clone().into())),
+            Self::Save(work) => work.answer(Err(error.clone().into())),
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! One stream as the committer has it: what the next event gets, and drafts of what is about to be written.
+//!
+//! A draft changes nothing that a failed commit would have to take back but the keys of repetitions; a draft that was
+//! committed is applied.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use redb::Table;
+use tokio::sync::watch;
+
+use super::{
+    batch::{self, HEAD_BYTES, Head, MOST_RECORD_HEAD_BYTES, Record},
+    keep::Front,
+    repeats::Repeats,
+    rows::Progress,
+    store::Trouble,
+    stream::{Shared, time_of},
+    tail::{Budget, Piece},
+};
+use crate::{
+    engine::{AppendError, Appended, Precondition},
+    model::{Event, Seal, Stamp},
+};
+
+/// The last batch of a stream is written again with every commit until it has these bytes, so that lone events do not make a
+/// key each. With its key it just fits a page of the database.
+const OPEN_BATCH_BYTES: usize = 16 * 1024 - 256;
+/// No batch is larger, unless one event alone is. With its key it just fits a page of the database.
+const BATCH_BYTES: usize = 64 * 1024 - 256;
+
+/// The last batch of a stream, to which more is added.
+#[derive(Debug)]
+pub(super) struct OpenBatch {
+    pub(super) head: Head,
+    /// Its records, without the head.
+    pub(super) records: Vec<u8>,
+}
+
+/// How many records a batch has, and how many of them newer events of their topics pushed out.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Load {
+    pub(super) records: u32,
+    pub(super) dead: u32,
+}
+
+/// A stream, and the only one who may change it.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) shared: Arc<Shared>,
+    pub(super) visible: watch::Sender<u64>,
+    pub(super) next: u64,
+    /// When the last event was appended, in microseconds since 1970.
+    pub(super) time: u64,
+    pub(super) open: Option<OpenBatch>,
+    pub(super) repeats: Repeats,
+    /// The oldest events, where a limit may end them.
+    pub(super) front: Front,
+    /// Batches to delete with the next commit, by their first sequences.
+    pub(super) deletions: Vec<u64>,
+    /// Keys to keep when their events are deleted: sequence, time and key.
+    pub(super) leaving: Vec<(u64, u64, u128)>,
+    /// The floor is not in the store yet.
+    pub(super) floor_moved: bool,
+    /// In streams that limit the events of each topic: every batch.
+    pub(super) loads: BTreeMap<u64, Load>,
+    /// Batches of which so much is dead that they are written again.
+    pub(super) sweep: BTreeSet<u64>,
+}
+
+/// Events that are about to be written to one stream.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pieces: Vec<DraftPiece>,
+    next: u64,
+    time: u64,
+    /// How many keys were added.
+    keys: usize,
+    /// The last sequences of topics in this draft, once a precondition asked for them.
+    topics: Option<HashMap<Box<[u8]>, u64>>,
+    /// How many events it has.
+    events: usize,
+}
+
+/// Part of a draft that goes into one batch.
+#[derive(Debug)]
+struct DraftPiece {
+    /// It goes behind what the open batch has.
+    continues: bool,
+    first: u64,
+    base_time: u64,
+    last: (u64, u64),
+    buffer: Vec<u8>,
+    records: Vec<Record>,
+}
+
+impl Core {
+    /// A stream that is whole at `progress`.
+    pub(super) fn new(shared: Arc<Shared>, visible: watch::Sender<u64>, repeats: Repeats, progress: Progress) -> Self {
+        Self {
+            shared,
+            visible,
+            next: progress.next,
+            time: progress.time,
+            open: None,
+            repeats,
+            front: Front::after(progress.floor - 1),
+            deletions: Vec::new(),
+            leaving: Vec::new(),
+            floor_moved: false,
+            loads: BTreeMap::new(),
+            sweep: BTreeSet::new(),
+        }
+    }
+
+    /// A draft without events.
+    pub(super) fn draft(&mut self, now: u64) -> Draft {
+        self.repeats.expire(now);
+        Draft { pieces: Vec::new(), next: self.next, time: self.time.max(now), keys: 0, topics: None, events: 0 }
+    }
+
+    /// How far the stream comes with a draft.
+    pub(super) fn progress(&self, draft: Option<&Draft>) -> Progress {
+        let (next, time) = draft.map_or((self.next, self.time), |draft| (draft.next, draft.time));
+        Progress { next, floor: self.shared.bounds().floor, time }
+    }
+
+    /// What is written in one commit may be read in the next, but not before: nothing waits for less than this.
+    pub(super) fn has_chores(&self) -> bool {
+        self.floor_moved || !self.deletions.is_empty() || !self.leaving.is_empty() || !self.sweep.is_empty()
+    }
+
+    /// Puts an append into the draft, all of it or nothing.
+    pub(super) fn plan(
+        &mut self,
+        draft: &mut Draft,
+        events: &[Arc<Event>],
+        precondition: Option<Precondition>,
+        max_topics: usize,
+        seal: Seal,
+    ) -> Result<Vec<Appended>, AppendError> {
+        let known = |event: &Event| event.dedupe_key().is_some_and(|key| self.repeats.find(key).is_some());
+        if let Some(precondition) = precondition
+            && !(!self.repeats.is_off() && events.iter().all(|event| known(event)))
+        {
+            self.check(draft, events, precondition)?;
+        }
+        self.check_topics(draft, events, max_topics)?;
+        let epoch = self.shared.epoch;
+        let mut scratch = Vec::new();
+        let mut results = Vec::with_capacity(events.len());
+        for event in events {
+            let key = if self.repeats.is_off() { None } else { event.dedupe_key() };
+            if let Some(sequence) = key.and_then(|key| self.repeats.find(key)) {
+                results.push(Appended { sequence, epoch, duplicate: true });
+                continue;
+            }
+            let sequence = self.put(draft, event, seal, &mut scratch);
+            if let Some(key) = key {
+                self.repeats.add(key, sequence, draft.time);
+                draft.keys += 1;
+            }
+            results.push(Appended { sequence, epoch, duplicate: false });
+        }
+        Ok(results)
+    }
+
+    fn check(&self, draft: &mut Draft, events: &[Arc<Event>], precondition: Precondition) -> Result<(), AppendError> {
+        let (expected, actual) = match precondition {
+            Precondition::LastSequence(expected) => (expected, draft.next - 1),
+            Precondition::LastTopicSequence(expected) => {
+                let Some(first) = events.first() else { return Ok(()) };
+                if events.iter().any(|event| event.topic() != first.topic()) {
+                    return Err(AppendError::MixedTopics);
+                }
+                let topic = first.topic().as_bytes();
+                let drafted = draft.last_of(topic);
+                (expected, drafted.or_else(|| self.shared.topics.read().last(topic)).unwrap_or_default())
+            }
+        };
+        if expected == actual { Ok(()) } else { Err(AppendError::SequenceMismatch { actual }) }
+    }
+
+    /// Refuses what would make too many topics. Counts exactly only when it is close.
+    fn check_topics(&self, draft: &Draft, events: &[Arc<Event>], limit: usize) -> Result<(), AppendError> {
+        let topics = self.shared.topics.read();
+        if topics.len() + draft.events + events.len() <= limit {
+            return Ok(());
+        }
+        let drafted = draft.pieces.iter().flat_map(|piece| piece.records.iter().map(|r| r.topic(&piece.buffer)));
+        let all = drafted.chain(events.iter().map(|event| event.topic().as_bytes()));
+        let new: BTreeSet<&[u8]> = all.filter(|topic| !topics.has(topic)).collect();
+        if topics.len() + new.len() <= limit { Ok(()) } else { Err(AppendError::TooManyTopics { limit }) }
+    }
+
+    /// Puts one event into the draft.
+    pub(super) fn put(&self, draft: &mut Draft, event: &Event, seal: Seal, scratch: &mut Vec<u8>) -> u64 {
+        let (sequence, time) = (draft.next, draft.time);
+        scratch.clear();
+        let stamp = Stamp { stream: self.shared.name.as_str(), sequence, time: time_of(time) };
+        let spans = seal(event, &stamp, scratch);
+        let need = scratch.len() + MOST_RECORD_HEAD_BYTES;
+        let open_bytes = self.open.as_ref().map_or(OPEN_BATCH_BYTES, |open| HEAD_BYTES + open.records.len());
+        let fits = match draft.pieces.last() {
+            None => open_bytes + need <= OPEN_BATCH_BYTES,
+            Some(piece) if piece.continues => open_bytes + piece.buffer.len() + need <= OPEN_BATCH_BYTES,
+            Some(piece) => HEAD_BYTES + piece.buffer.len() + need <= BATCH_BYTES,
+        };
+        if !fits || draft.pieces.is_empty() {
+            let open = self.open.as_ref().filter(|_| fits && draft.pieces.is_empty());
+            // After a full piece there is likely another one.
+            let capacity = if draft.pieces.is_empty() { need } else { BATCH_BYTES.max(need) };
+            draft.pieces.push(DraftPiece {
+                continues: open.is_some(),
+                first: open.map_or(sequence, |open| open.head.first),
+                base_time: open.map_or(time, |open| open.head.base_time),
+                last: open.map_or((sequence - 1, time), |open| (open.head.last, open.head.last_time)),
+                buffer: Vec::with_capacity(capacity),
+                records: Vec::new(),
+            });
+        }
+        if let Some(piece) = draft.pieces.last_mut() {
+            let start = batch::put(&mut piece.buffer, piece.last, (sequence, time), &spans, scratch);
+            piece.last = (sequence, time);
+            piece.records.push(Record { sequence, time, spans, start, len: scratch.len() as u32 });
+        }
+        if let Some(topics) = &mut draft.topics {
+            topics.insert(event.topic().as_bytes().into(), sequence);
+        }
+        draft.next += 1;
+        draft.events += 1;
+        sequence
+    }
+
+    /// Writes a draft.
+    pub(super) fn write(&self, draft: &Draft, batches: &mut Table<'_, (u64, u64), &[u8]>) -> Result<(), Trouble> {
+        for piece in &draft.pieces {
+            let old: &[u8] = self.open.as_ref().filter(|_| piece.continues).map_or(&[], |open| &open.records);
+            let mut value =
+                batches.insert_reserve((self.shared.id, piece.first), HEAD_BYTES + old.len() + piece.buffer.len())?;
+            let value = value.as_mut();
+            value[HEAD_BYTES..HEAD_BYTES + old.len()].copy_from_slice(old);
+            value[HEAD_BYTES + old.len()..].copy_from_slice(&piece.buffer);
+            batch::finish(value, self.shared.id, &self.head_of(piece));
+        }
+        Ok(())
+    }
+
+    fn head_of(&self, piece: &DraftPiece) -> Head {
+        let before = self.open.as_ref().filter(|_| piece.continues).map_or(0, |open| open.head.count);
+        Head {
+            first: piece.first,
+            last: piece.last.0,
+            base_time: piece.base_time,
+            last_time: piece.last.1,
+            count: before + piece.records.len() as u32,
+        }
+    }
+
+    /// A draft is in the store. Readers do not see it yet.
+    pub(super) fn apply(&mut self, draft: Draft, budget: &mut Budget) {
+        (self.next, self.time) = (draft.next, draft.time);
+        for piece in draft.pieces {
+            let head = self.head_of(&piece);
+            if !piece.continues {
+                self.close_batch();
+                self.open = Some(OpenBatch { head, records: Vec::new() });
+            }
+            if let Some(open) = &mut self.open {
+                open.head = head;
+                open.records.extend_from_slice(&piece.buffer);
+            }
+            self.count(&piece);
+            if !budget.is_off() {
+                self.remember(piece, budget);
+            }
+            if self.open.as_ref().is_some_and(|open| HEAD_BYTES + open.records.len() >= OPEN_BATCH_BYTES) {
+                self.close_batch();
+            }
+        }
+    }
+
+    /// Nothing is added to the last batch any more.
+    pub(super) fn close_batch(&mut self) {
+        if let Some(open) = self.open.take() {
+            self.look_at_load(open.head.first);
+        }
+    }
+
+    /// Events in, and events out that they push out of their topics.
+    fn count(&mut self, piece: &DraftPiece) {
+        let shared = Arc::clone(&self.shared);
+        let mut topics = shared.topics.write();
+        let mut pushed_out = Vec::new();
+        let mut bytes = 0;
+        if topics.is_limited() {
+            self.loads.entry(piece.first).or_default().records += piece.records.len() as u32;
+        }
+        for record in &piece.records {
+            bytes += u64::from(record.len);
+            pushed_out.extend(topics.add(record.topic(&piece.buffer), record.sequence, record.len));
+        }
+        drop(topics);
+        let mut bounds = shared.bounds.lock();
+        bounds.events += piece.records.len() as u64;
+        bounds.bytes += bytes;
+        bounds.events -= pushed_out.len() as u64;
+        bounds.bytes -= pushed_out.iter().map(|(_, len)| u64::from(*len)).sum::<u64>();
+        drop(bounds);
+        for (sequence, _) in pushed_out {
+            self.push_out(sequence);
+        }
+    }
+
+    /// One more event of its batch is dead.
+    pub(super) fn push_out(&mut self, sequence: u64) {
+        let Some((first, load)) = self.loads.range_mut(..=sequence).next_back() else { return };
+        load.dead += 1;
+        let first = *first;
+        if self.open.as_ref().is_none_or(|open| open.head.first != first) {
+            self.look_at_load(first);
+        }
+    }
+
+    fn look_at_load(&mut self, first: u64) {
+        if self.loads.get(&first).is_some_and(|load| load.dead > 0 && load.dead * 2 >= load.records) {
+            self.sweep.insert(first);
+        }
+    }
+
+    /// Keeps what was written for readers near the head.
+    fn remember(&self, mut piece: DraftPiece, budget: &mut Budget) {
+        if piece.buffer.capacity() > piece.buffer.len() / 4 * 5 {
+            piece.buffer.shrink_to_fit();
+        }
+        let bytes = Bytes::from(piece.buffer);
+        let (Some(first), Some(last)) = (piece.records.first(), piece.records.last()) else { return };
+        let events: Result<Box<[Arc<Event>]>, _> =
+            piece.records.iter().map(|record| record.event(&bytes).map(Arc::new)).collect();
+        let Ok(events) = events else { return };
+        let mortal = piece.records.iter().any(|record| record.spans.ttl_ms.is_some());
+        let expires = piece.records.iter().filter(|_| mortal).map(Record::expires).collect();
+        let (first, last) = (first.sequence, last.sequence);
+        budget.push(&self.shared.tail, Piece { first, last, events, expires, bytes: bytes.len() });
+    }
+
+    /// Readers see all there is.
+    pub(super) fn publish(&self) {
+        let latest = self.next - 1;
+        let mut bounds = self.shared.bounds.lock();
+        if bounds.latest == latest {
+            return;
+        }
+        bounds.latest = latest;
+        drop(bounds);
+        self.visible.send_replace(latest);
+    }
+
+    /// A draft was not written.
+    pub(super) fn take_back(&mut self, draft: &Draft) {
+        self.repeats.take_back(draft.keys);
+    }
+
+    /// Handles are no longer good.
+    pub(super) fn retire(&self) {
+        self.shared.closed.store(true, Relaxed);
+        self.shared.tail.clear();
+    }
+}
+
+impl Draft {
+    /// True when there is nothing to write.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// How many bytes are to be written.
+    pub(super) fn bytes(&self) -> usize {
+        self.pieces.iter().map(|piece| piece.buffer.len()).sum()
+    }
+
+    /// The last sequence of a topic in this draft.
+    fn last_of(&mut self, topic: &[u8]) -> Option<u64> {
+        let pieces = &self.pieces;
+        let topics = self.topics.get_or_insert_with(|| {
+            let all =
+                pieces.iter().flat_map(|piece| piece.records.iter().map(|r| (r.topic(&piece.buffer), r.sequence)));
+            all.map(|(topic, sequence)| (topic.into(), sequence)).collect()
+        });
+        topics.get(topic).copied()
+    }
+}

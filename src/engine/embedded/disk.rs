@@ -1,0 +1,194 @@
+//! Where the store lies: a file in the data directory, and beside it a lock and a reserve.
+//!
+//! The reserve is a file of real bytes that nobody needs. When the disk is full it is deleted, so that the store can be
+//! opened again and read; once it can be made again, there is room.
+
+use std::{
+    fmt::Debug,
+    fs::{File, OpenOptions, TryLockError},
+    io::{Error, ErrorKind, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use redb::{StorageBackend, backends::FileBackend};
+
+use crate::engine::OpenError;
+
+const STORE_FILE: &str = "streams.redb";
+const LOCK_FILE: &str = "streams.lock";
+const RESERVE_FILE: &str = "streams.reserve";
+/// What the store may need to be opened again on a full disk.
+const RESERVE_BYTES: usize = 16 * 1024 * 1024;
+
+/// What a store is kept on.
+pub(super) trait Disk: Debug + Send + Sync {
+    /// The store's bytes.
+    fn open(&self) -> Result<Box<dyn StorageBackend>, Error>;
+
+    /// Sees to it that there is room to spare.
+    fn reserve(&self) -> Result<(), Error>;
+
+    /// Gives up the room to spare.
+    fn release(&self);
+
+    /// Others may have it.
+    fn leave(&self);
+
+    /// Where it is, for a person.
+    fn folder(&self) -> String;
+}
+
+/// A data directory, locked for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    lock: Mutex<Option<File>>,
+}
+
+impl Folder {
+    /// Makes the directory if there is none, and locks it.
+    pub(super) fn lock(path: &Path) -> Result<Self, OpenError> {
+        let folder = path.display().to_string();
+        let io = |error: Error| OpenError::Io { folder: folder.clone(), problem: error.to_string() };
+        std::fs::create_dir_all(path).map_err(io)?;
+        let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
+        let lock = options.open(path.join(LOCK_FILE)).map_err(io)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), lock: Mutex::new(Some(lock)) }),
+            Err(TryLockError::WouldBlock) => Err(OpenError::InUse { folder }),
+            Err(TryLockError::Error(error)) => Err(io(error)),
+        }
+    }
+
+    /// What was made in the directory is there after a loss of power.
+    fn sync(&self) -> Result<(), Error> {
+        File::open(&self.path)?.sync_all()
+    }
+}
+
+impl Disk for Folder {
+    fn open(&self) -> Result<Box<dyn StorageBackend>, Error> {
+        let path = self.path.join(STORE_FILE);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        self.sync()?;
+        let backend = FileBackend::new(file).map_err(|error| Error::other(error.to_string()))?;
+        Ok(Box::new(backend))
+    }
+
+    fn reserve(&self) -> Result<(), Error> {
+        let path = self.path.join(RESERVE_FILE);
+        if std::fs::metadata(&path).is_ok_and(|found| found.len() == RESERVE_BYTES as u64) {
+            return Ok(());
+        }
+        let write = || {
+            let mut file = File::create(&path)?;
+            let piece = vec![0; 64 * 1024];
+            // Twice what is kept: if just the reserve fits, the next event does not, and the disk is as full as before.
+            for _ in 0..2 * RESERVE_BYTES / piece.len() {
+                file.write_all(&piece)?;
+            }
+            file.set_len(RESERVE_BYTES as u64)?;
+            file.sync_all()
+        };
+        // A part of a reserve would take the room it is to keep.
+        write().inspect_err(|_| self.release())
+    }
+
+    fn release(&self) {
+        if let Err(error) = std::fs::remove_file(self.path.join(RESERVE_FILE)) {
+            tracing::debug!(%error, "no reserve to give up");
+        }
+    }
+
+    fn leave(&self) {
+        *self.lock.lock() = None;
+    }
+
+    fn folder(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+/// Memory, for streams that are not to outlive the process.
+#[derive(Debug, Default)]
+pub(super) struct Memory;
+
+impl Disk for Memory {
+    fn open(&self) -> Result<Box<dyn StorageBackend>, Error> {
+        Ok(Box::new(redb::backends::InMemoryBackend::new()))
+    }
+
+    fn reserve(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn release(&self) {}
+
+    fn leave(&self) {}
+
+    fn folder(&self) -> String {
+        "memory".to_owned()
+    }
+}
+
+/// What went wrong first on a disk; everything after it only repeats that something did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// There was no room to write. What had been written is whole.
+    Full,
+    /// Anything else, above all a failed flush: what is on the disk nobody knows, and trying again could make lost
+    /// bytes look kept.
+    Failed,
+}
+
+/// Passes everything on and remembers the first fault.
+#[derive(Debug)]
+pub(super) struct Watched {
+    backend: Box<dyn StorageBackend>,
+    fault: Arc<Mutex<Option<Fault>>>,
+}
+
+impl Watched {
+    /// With where the first fault will be found.
+    pub(super) fn new(backend: Box<dyn StorageBackend>) -> (Self, Arc<Mutex<Option<Fault>>>) {
+        let fault = Arc::default();
+        (Self { backend, fault: Arc::clone(&fault) }, fault)
+    }
+
+    fn note<T>(&self, result: Result<T, Error>, may_be_full: bool) -> Result<T, Error> {
+        result.inspect_err(|error| {
+            let no_room = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+            let fault = if no_room && may_be_full { Fault::Full } else { Fault::Failed };
+            tracing::error!(%error, ?fault, "the disk of the streams refuses");
+            self.fault.lock().get_or_insert(fault);
+        })
+    }
+}
+
+impl StorageBackend for Watched {
+    fn len(&self) -> Result<u64, Error> {
+        self.note(self.backend.len(), false)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        self.note(self.backend.read(offset, out), false)
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), Error> {
+        self.note(self.backend.set_len(len), true)
+    }
+
+    fn sync_data(&self) -> Result<(), Error> {
+        self.note(self.backend.sync_data(), false)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), Error> {
+        self.note(self.backend.write(offset, data), true)
+    }
+
+    fn close(&self) -> Result<(), Error> {
+        self.backend.close()
+    }
+}

@@ -1,0 +1,165 @@
+//! What waits for the committer, in order and with a limit.
+
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::{committer::Committer, stream::Shared};
+use crate::{
+    engine::{AppendError, Appended, DeadLetter, GroupStoreError, Precondition},
+    model::{Event, Group},
+};
+
+/// Waiting bytes are counted in units of these.
+const UNIT_BYTES: usize = 1024;
+/// What an event costs besides its bytes while it waits.
+const EVENT_OVERHEAD_BYTES: usize = 128;
+/// So many bytes are committed together: more would only make the first of them wait.
+const ROUND_BYTES: usize = 8 * 1024 * 1024;
+
+/// Something for the committer to do.
+pub(super) enum Work {
+    Append(AppendWork),
+    Save(SaveWork),
+    /// Anything rare. It has the committer for itself.
+    Act(Box<dyn FnOnce(&mut Committer) + Send>),
+}
+
+pub(super) struct AppendWork {
+    pub(super) stream: Arc<Shared>,
+    pub(super) events: Vec<Arc<Event>>,
+    pub(super) precondition: Option<Precondition>,
+    pub(super) reply: oneshot::Sender<Result<Vec<Appended>, AppendError>>,
+    pub(super) room: Room,
+}
+
+pub(super) struct SaveWork {
+    pub(super) stream: Arc<Shared>,
+    pub(super) group: Group,
+    pub(super) state: Bytes,
+    pub(super) dead_letters: Vec<DeadLetter>,
+    pub(super) reply: oneshot::Sender<Result<(), GroupStoreError>>,
+    pub(super) room: Room,
+}
+
+/// The room that something takes while it waits; given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Room {
+    bytes: usize,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Work {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Append(work) => work.room.bytes,
+            Self::Save(work) => work.room.bytes,
+            Self::Act(_) => 0,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Queue {
+    works: VecDeque<Work>,
+    closed: bool,
+}
+
+/// Where work waits.
+pub(super) struct Inbox {
+    queue: Mutex<Queue>,
+    some: Condvar,
+    room: Arc<Semaphore>,
+    limit: usize,
+}
+
+impl std::fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inbox").field("limit", &self.limit).finish_non_exhaustive()
+    }
+}
+
+/// Nobody takes work any more.
+#[derive(Debug)]
+pub(super) struct Closed;
+
+impl Inbox {
+    pub(super) fn new(limit: usize) -> Self {
+        let room = Arc::new(Semaphore::new(limit / UNIT_BYTES));
+        Self { queue: Mutex::default(), some: Condvar::new(), room, limit }
+    }
+
+    /// What events cost while they wait.
+    pub(super) fn cost<'a>(events: impl IntoIterator<Item = &'a Arc<Event>>) -> usize {
+        events.into_iter().map(|event| event.encoded().len() + EVENT_OVERHEAD_BYTES).sum()
+    }
+
+    /// The most that one work may cost.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Waits for room, in the order of asking. No more than the limit is ever asked for.
+    pub(super) async fn room(&self, bytes: usize) -> Result<Room, Closed> {
+        let units = bytes.min(self.limit).div_ceil(UNIT_BYTES).min(self.limit / UNIT_BYTES);
+        let permit = Arc::clone(&self.room).acquire_many_owned(units as u32).await.map_err(|_| Closed)?;
+        Ok(Room { bytes, _permit: permit })
+    }
+
+    /// Puts work at the end.
+    pub(super) fn push(&self, work: Work) -> Result<(), Closed> {
+        let mut queue = self.queue.lock();
+        if queue.closed {
+            return Err(Closed);
+        }
+        queue.works.push_back(work);
+        let was_empty = queue.works.len() == 1;
+        drop(queue);
+        if was_empty {
+            self.some.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Takes what is done together, and waits for it until `deadline`: one act, or as many others as make a round.
+    /// `None` once it is closed and everything was taken.
+    pub(super) fn take(&self, deadline: Instant) -> Option<Vec<Work>> {
+        let mut queue = self.queue.lock();
+        while queue.works.is_empty() && !queue.closed {
+            if self.some.wait_until(&mut queue, deadline).timed_out() {
+                break;
+            }
+        }
+        if queue.works.is_empty() {
+            return (!queue.closed).then(Vec::new);
+        }
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        while let Some(work) = queue.works.pop_front() {
+            let act = matches!(work, Work::Act(_));
+            if act && !taken.is_empty() {
+                queue.works.push_front(work);
+                break;
+            }
+            bytes += work.bytes();
+            taken.push(work);
+            if act || bytes >= ROUND_BYTES {
+                break;
+            }
+        }
+        Some(taken)
+    }
+
+    /// True when it takes no more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.queue.lock().closed
+    }
+
+    /// Takes no more.
+    pub(super) fn close(&self) {
+        self.queue.lock().closed = true;
+        self.room.close();
+        self.some.notify_one();
+    }
+}

@@ -1,0 +1,310 @@
+//! How long events are kept: the limits of a stream, purges, and the batches that are deleted or written again for them.
+//!
+//! Limits are kept event by event in memory, where readers see them at once. What lies in the store follows with the
+//! next commit, a whole batch at a time.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use redb::{ReadableTable, Table};
+
+use super::{
+    batch::{self, Head, Record, Records},
+    core::{Core, Load},
+    store::{Loaded, Trouble},
+};
+use crate::model::{Event, Filter, Topic};
+
+/// So many batches are written again in one commit.
+const SWEEP_AT_ONCE: usize = 32;
+
+type BatchTable<'t> = Table<'t, (u64, u64), &'static [u8]>;
+type RepeatTable<'t> = Table<'t, (u64, u64), (u64, u128)>;
+
+/// The oldest events of a stream, read as far as limits need them.
+#[derive(Debug)]
+pub(super) struct Front {
+    /// The batch they are in.
+    first: Option<u64>,
+    value: Bytes,
+    records: VecDeque<Record>,
+    /// Everything up to here was looked at.
+    through: u64,
+}
+
+impl Front {
+    /// Nothing up to `through` is of interest.
+    pub(super) fn after(through: u64) -> Self {
+        Self { first: None, value: Bytes::new(), records: VecDeque::new(), through }
+    }
+
+    /// What was read may be another now.
+    pub(super) fn forget(&mut self, floor: u64) {
+        self.records.clear();
+        self.value = Bytes::new();
+        self.through = floor - 1;
+    }
+}
+
+/// What a rewritten batch changes once it is committed.
+#[derive(Debug)]
+pub(super) struct Swept {
+    first: u64,
+    /// What it has now; `None` when it is part of the one before it.
+    load: Option<Load>,
+}
+
+impl Core {
+    /// Ends every event that a limit ends, and every one up to `purge`. Gives the number of events ended.
+    pub(super) fn trim(&mut self, now: u64, purge: u64) -> Result<u64, Trouble> {
+        let settings = std::sync::Arc::clone(&self.shared.settings.read());
+        let max_age = settings.max_age.map(|age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX));
+        let (most_events, most_bytes) =
+            (settings.max_events.unwrap_or(u64::MAX), settings.max_bytes.unwrap_or(u64::MAX));
+        let purge = purge.min(self.next - 1);
+        let mut ended = 0;
+        let mut bounds = self.shared.bounds();
+        loop {
+            let over = bounds.events > most_events || bounds.bytes > most_bytes;
+            if !over && max_age.is_none() && bounds.floor > purge {
+                break;
+            }
+            let Some(record) = self.oldest()? else { break };
+            let old = max_age.is_some_and(|age| record.time.saturating_add(age) <= now);
+            if !over && !old && record.sequence > purge {
+                break;
+            }
+            self.front.records.pop_front();
+            bounds.floor = record.sequence + 1;
+            if self.end(&record, now) {
+                bounds.events -= 1;
+                bounds.bytes = bounds.bytes.saturating_sub(record.len.into());
+                ended += 1;
+            }
+        }
+        // What was passed over because it was pushed out is gone too.
+        let passed = self.front.first.unwrap_or_default().max(purge + 1);
+        bounds.floor = if bounds.events == 0 { self.next } else { bounds.floor.max(passed) };
+        let mut shown = self.shared.bounds.lock();
+        self.floor_moved |= shown.floor != bounds.floor;
+        (shown.floor, shown.events, shown.bytes) = (bounds.floor, bounds.events, bounds.bytes);
+        Ok(ended)
+    }
+
+    /// The oldest record that was not looked at, also one that is pushed out.
+    fn oldest(&mut self) -> Result<Option<Record>, Trouble> {
+        while self.front.records.is_empty() && self.front.through + 1 < self.next {
+            let (id, wanted) = (self.shared.id, self.front.through + 1);
+            let mut found = None;
+            self.shared.store().batches()?.from(id, wanted, |loaded| {
+                found = Some(loaded);
+                Ok(false)
+            })?;
+            let Some(Loaded { head, value }) = found else {
+                return Err(Trouble::Damaged(format!("stream {id} has no record batch for sequence {wanted}")));
+            };
+            if let Some(passed) = self.front.first.replace(head.first)
+                && passed != head.first
+            {
+                self.deletions.push(passed);
+            }
+            for record in Records::new(&head, &value) {
+                let record = record.map_err(Trouble::batch(id, head.first))?;
+                if record.sequence >= wanted {
+                    self.front.records.push_back(record);
+                }
+            }
+            (self.front.value, self.front.through) = (value, head.last);
+        }
+        Ok(self.front.records.front().copied())
+    }
+
+    /// An event of the front is over; false when it was already.
+    fn end(&mut self, record: &Record, now: u64) -> bool {
+        let value = self.front.value.clone();
+        self.leave(record, &value, now);
+        let topic = record.topic(&value);
+        let mut topics = self.shared.topics.write();
+        let kept = topics.keeps(topic, record.sequence);
+        if kept {
+            topics.remove_oldest(topic);
+        }
+        kept
+    }
+
+    /// A record will be gone from the store; repetitions of it are known none the less.
+    fn leave(&mut self, record: &Record, value: &Bytes, now: u64) {
+        if self.repeats.covers(record.time, now) && record.spans.id.len > 0 {
+            let key = record.event(value).ok().as_ref().and_then(Event::dedupe_key);
+            self.leaving.extend(key.map(|key| (record.sequence, record.time, key)));
+        }
+    }
+
+    /// When everything is over, the last batch goes too.
+    pub(super) fn drop_empty(&mut self) {
+        if self.shared.bounds().floor == self.next && self.front.through + 1 == self.next {
+            self.close_batch();
+            self.deletions.extend(self.front.first.take());
+        }
+    }
+
+    /// Does in the store what limits did in memory. What has to be remembered once that is committed is given back.
+    pub(super) fn do_chores(
+        &mut self,
+        batches: &mut BatchTable<'_>,
+        repeats: &mut RepeatTable<'_>,
+        now: u64,
+    ) -> Result<Vec<Swept>, Trouble> {
+        let id = self.shared.id;
+        // First, so that no batch becomes part of one that goes.
+        for first in &self.deletions {
+            batches.remove((id, *first))?;
+        }
+        let mut swept = Vec::new();
+        let candidates: Vec<u64> = self.sweep.iter().copied().take(SWEEP_AT_ONCE).collect();
+        for first in candidates {
+            // Those in front are deleted as a whole before long.
+            if self.front.first.is_none_or(|front| first > front) && !self.deletions.contains(&first) {
+                swept.extend(self.rewrite(batches, first, now)?);
+            } else {
+                self.sweep.remove(&first);
+            }
+        }
+        for (sequence, time, key) in &self.leaving {
+            repeats.insert((id, *sequence), (*time, *key))?;
+        }
+        Ok(swept)
+    }
+
+    /// Writes a batch again without what is dead. An empty one becomes part of the one before it, so that none are left
+    /// over.
+    fn rewrite(&mut self, batches: &mut BatchTable<'_>, first: u64, now: u64) -> Result<Option<Swept>, Trouble> {
+        let id = self.shared.id;
+        let Some(Loaded { head, value }) = get(batches, id, first)? else { return Ok(None) };
+        let floor = self.shared.bounds().floor;
+        let mut gone = Vec::new();
+        let shared = std::sync::Arc::clone(&self.shared);
+        let topics = shared.topics.read();
+        let (less, out) = batch::without(id, &head, &value, |record| {
+            let keep = record.sequence >= floor && topics.keeps(record.topic(&value), record.sequence);
+            if !keep {
+                gone.push(*record);
+            }
+            keep
+        })
+        .map_err(Trouble::batch(id, first))?;
+        drop(topics);
+        for record in &gone {
+            self.leave(record, &value, now);
+        }
+        let before = if less.count == 0 { before(batches, id, first)? } else { None };
+        let Some(Loaded { head: before, value }) = before else {
+            batches.insert((id, first), &*out)?;
+            return Ok(Some(Swept { first, load: Some(Load { records: less.count, dead: 0 }) }));
+        };
+        let head = Head { last: less.last, last_time: less.last_time, ..before };
+        let mut value = value.to_vec();
+        batch::finish(&mut value, id, &head);
+        batches.insert((id, before.first), &*value)?;
+        batches.remove((id, first))?;
+        Ok(Some(Swept { first, load: None }))
+    }
+
+    /// The chores are in the store.
+    pub(super) fn chores_done(&mut self, swept: Vec<Swept>) {
+        for Swept { first, load } in swept {
+            self.sweep.remove(&first);
+            match load {
+                Some(load) => self.loads.insert(first, load),
+                None => self.loads.remove(&first),
+            };
+        }
+        for first in self.deletions.drain(..) {
+            self.loads.remove(&first);
+            self.sweep.remove(&first);
+        }
+        self.leaving.clear();
+        self.floor_moved = false;
+    }
+
+    /// Takes everything up to a sequence that matches a filter out of the store. Gives back what goes, to be counted once it
+    /// is committed.
+    pub(super) fn take_out(
+        &mut self,
+        batches: &mut BatchTable<'_>,
+        up_to: u64,
+        filter: &Filter,
+        now: u64,
+    ) -> Result<Vec<(Box<[u8]>, Record)>, Trouble> {
+        let (id, floor) = (self.shared.id, self.shared.bounds().floor);
+        let mut all = Vec::new();
+        let mut at = floor;
+        while at <= up_to.min(self.next - 1) {
+            let Some(Loaded { head, value }) = covering(batches, id, at)? else {
+                return Err(Trouble::Damaged(format!("stream {id} has no record batch for sequence {at}")));
+            };
+            at = head.last + 1;
+            let mut gone = Vec::new();
+            let (_, out) = batch::without(id, &head, &value, |record| {
+                let topic = record.topic(&value);
+                let matches = (floor..=up_to).contains(&record.sequence)
+                    && Topic::parse(topic).is_ok_and(|topic| filter.matches(topic));
+                if matches {
+                    gone.push(*record);
+                }
+                !matches
+            })
+            .map_err(Trouble::batch(id, head.first))?;
+            if !gone.is_empty() {
+                batches.insert((id, head.first), &*out)?;
+            }
+            for record in gone {
+                self.leave(&record, &value, now);
+                all.push((record.topic(&value).into(), record));
+            }
+        }
+        Ok(all)
+    }
+
+    /// What [`Self::take_out`] gave back is gone. Tells how many of them were still kept.
+    pub(super) fn taken_out(&mut self, gone: &[(Box<[u8]>, Record)]) -> u64 {
+        let mut topics = self.shared.topics.write();
+        let (mut events, mut bytes) = (0, 0);
+        for (topic, record) in gone {
+            if topics.remove(topic, record.sequence) {
+                events += 1;
+                bytes += u64::from(record.len);
+            }
+        }
+        drop(topics);
+        let mut bounds = self.shared.bounds.lock();
+        bounds.events -= events;
+        bounds.bytes = bounds.bytes.saturating_sub(bytes);
+        let floor = bounds.floor;
+        drop(bounds);
+        self.shared.tail.clear();
+        self.open = None;
+        self.front.forget(floor);
+        events
+    }
+}
+
+fn get(batches: &BatchTable<'_>, stream: u64, first: u64) -> Result<Option<Loaded>, Trouble> {
+    let Some(value) = batches.get((stream, first))? else { return Ok(None) };
+    loaded(stream, first, value.value()).map(Some)
+}
+
+fn before(batches: &BatchTable<'_>, stream: u64, first: u64) -> Result<Option<Loaded>, Trouble> {
+    let Some(entry) = batches.range((stream, 0)..(stream, first))?.next_back() else { return Ok(None) };
+    let (key, value) = entry?;
+    loaded(stream, key.value().1, value.value()).map(Some)
+}
+
+fn covering(batches: &BatchTable<'_>, stream: u64, sequence: u64) -> Result<Option<Loaded>, Trouble> {
+    Ok(before(batches, stream, sequence + 1)?.filter(|loaded| loaded.head.last >= sequence))
+}
+
+fn loaded(stream: u64, first: u64, value: &[u8]) -> Result<Loaded, Trouble> {
+    let head = batch::head(stream, first, value).map_err(Trouble::batch(stream, first))?;
+    Ok(Loaded { head, value: Bytes::copy_from_slice(value) })
+}

@@ -1,0 +1,266 @@
+//! Reading: from the tail in memory, or from the store. Both see a stream through its bounds, and both give nothing
+//! that has expired or was pushed out.
+
+use std::{sync::Arc, time::SystemTime};
+
+use super::{
+    batch::Records,
+    store::{Loaded, Trouble},
+    stream::{Bounds, Shared, micros},
+    tail::Piece,
+};
+use crate::{
+    engine::{Chunk, ReadError, ReadLimits, StoreError},
+    model::{Event, Filter},
+};
+
+/// One call looks at so many bytes at most.
+const LOOK_BYTES: usize = 2 * 1024 * 1024;
+/// One call looks at so many pieces of the tail at most: a lone event is a piece.
+const LOOK_PIECES: usize = 4096;
+/// Events that are less than one part in so many of the memory they share get memory of their own: a few events that wait
+/// for a slow client must not hold all that was written beside them.
+const SHARE: usize = 4;
+
+/// Collects what is found.
+struct Finder<'a> {
+    filters: &'a [Filter],
+    limits: ReadLimits,
+    chunk: Chunk,
+    bytes: usize,
+    /// The first event of the piece that is looked at, and what its events have together.
+    from: (usize, usize),
+    /// Something is missing: it was deleted meanwhile, or lost.
+    hole: bool,
+}
+
+impl<'a> Finder<'a> {
+    fn new(after: u64, latest: u64, filters: &'a [Filter], limits: ReadLimits) -> Self {
+        let chunk = Chunk { events: Vec::new(), through: after, latest };
+        Self { filters, limits, chunk, bytes: 0, from: (0, 0), hole: false }
+    }
+
+    fn is_full(&self) -> bool {
+        self.chunk.events.len() >= self.limits.events.max(1)
+            || (self.bytes >= self.limits.bytes && !self.chunk.events.is_empty())
+    }
+
+    fn wants(&self, event: &Event) -> bool {
+        self.filters.is_empty() || self.filters.iter().any(|filter| filter.matches(event.topic()))
+    }
+
+    fn add(&mut self, event: Arc<Event>) {
+        self.bytes += event.encoded().len();
+        self.chunk.events.push(event);
+    }
+
+    /// The events of one piece of memory follow.
+    fn begin_piece(&mut self) {
+        self.from = (self.chunk.events.len(), self.bytes);
+    }
+
+    /// That were all, of a piece of `bytes`.
+    fn end_piece(&mut self, bytes: usize) {
+        let (events, before) = self.from;
+        if (self.bytes - before) * SHARE < bytes {
+            for event in &mut self.chunk.events[events..] {
+                *event = Arc::new(event.detached());
+            }
+        }
+    }
+}
+
+/// Reads from memory; `None` when it is not there.
+pub(super) fn from_tail(
+    stream: &Shared,
+    after: u64,
+    bounds: Bounds,
+    filters: &[Filter],
+    limits: ReadLimits,
+) -> Option<Chunk> {
+    let pieces = stream.tail.from(after + 1, limits.bytes.min(LOOK_BYTES), LOOK_PIECES);
+    if pieces.is_empty() {
+        return None;
+    }
+    let topics = stream.topics.read();
+    let topics = topics.is_limited().then_some(topics);
+    let mut finder = Finder::new(after, bounds.latest, filters, limits);
+    let mut now = None;
+    for piece in &pieces {
+        finder.begin_piece();
+        let skip = (after + 1).saturating_sub(piece.first) as usize;
+        for (at, event) in piece.events.iter().enumerate().skip(skip) {
+            let sequence = event.sequence();
+            if finder.is_full() || sequence > bounds.latest {
+                finder.end_piece(piece.bytes);
+                return Some(finder.chunk);
+            }
+            finder.chunk.through = sequence;
+            let kept = topics.as_ref().is_none_or(|topics| topics.keeps(event.topic().as_bytes(), sequence));
+            if kept && finder.wants(event) && !has_expired(piece, at, &mut now) {
+                finder.add(Arc::clone(event));
+            }
+        }
+        finder.end_piece(piece.bytes);
+    }
+    Some(finder.chunk)
+}
+
+/// Looks at the clock only when something expires at all.
+fn has_expired(piece: &Piece, at: usize, now: &mut Option<u64>) -> bool {
+    let expires = piece.expires.get(at).copied().unwrap_or(u64::MAX);
+    expires != u64::MAX && expires <= *now.get_or_insert_with(|| micros(SystemTime::now()))
+}
+
+/// Reads from the store, in a thread where waiting is allowed.
+pub(super) fn from_store(
+    stream: &Shared,
+    after: u64,
+    filters: &[Filter],
+    limits: ReadLimits,
+) -> Result<Chunk, ReadError> {
+    let bounds = match stream.start(after)? {
+        Ok(bounds) => bounds,
+        Err(chunk) => return Ok(chunk),
+    };
+    let found = stream.store().read(|batches| {
+        let mut finder = Finder::new(after, bounds.latest, filters, limits);
+        let mut looked = 0;
+        batches.from(stream.id, after + 1, |loaded| {
+            finder.hole = loaded.head.first > finder.chunk.through + 1;
+            if finder.hole {
+                return Ok(false);
+            }
+            looked += loaded.value.len();
+            look(stream, &loaded, &mut finder)?;
+            Ok(!finder.is_full() && finder.chunk.through < bounds.latest && looked < LOOK_BYTES)
+        })?;
+        Ok((finder.hole || finder.chunk.through == after, finder.chunk))
+    });
+    let (hole, chunk) = found.map_err(|trouble| read_error(stream, &trouble))?;
+    if hole && chunk.through == after {
+        // Deleted since the bounds were looked at, or the stream was: then they say so now.
+        stream.start(after)?.map_or_else(Ok, |_| {
+            let what = format!("stream {} has no record batch for sequence {}", stream.id, after + 1);
+            Err(read_error(stream, &Trouble::Damaged(what)))
+        })
+    } else {
+        Ok(chunk)
+    }
+}
+
+fn look(stream: &Shared, loaded: &Loaded, finder: &mut Finder<'_>) -> Result<(), Trouble> {
+    let (head, latest) = (loaded.head, finder.chunk.latest);
+    let damaged = Trouble::batch(stream.id, head.first);
+    let topics = stream.topics.read();
+    let topics = topics.is_limited().then_some(topics);
+    let now = micros(SystemTime::now());
+    finder.begin_piece();
+    for record in Records::new(&head, &loaded.value) {
+        let record = record.map_err(&damaged)?;
+        if record.sequence <= finder.chunk.through {
+            continue;
+        }
+        if finder.is_full() || record.sequence > latest {
+            finder.end_piece(loaded.value.len());
+            return Ok(());
+        }
+        finder.chunk.through = record.sequence;
+        let kept = topics.as_ref().is_none_or(|topics| topics.keeps(record.topic(&loaded.value), record.sequence));
+        if !kept || record.expired(now) {
+            continue;
+        }
+        let event = record.event(&loaded.value).map_err(&damaged)?;
+        if finder.wants(&event) {
+            finder.add(Arc::new(event));
+        }
+    }
+    finder.end_piece(loaded.value.len());
+    // The end of the batch may be of events that are gone.
+    finder.chunk.through = finder.chunk.through.max(head.last.min(latest));
+    Ok(())
+}
+
+/// The events of these sequences, which ascend.
+pub(super) fn some(stream: &Shared, sequences: &[u64]) -> Result<Chunk, ReadError> {
+    if stream.is_closed() {
+        return Err(ReadError::Closed);
+    }
+    let bounds = stream.bounds();
+    let now = micros(SystemTime::now());
+    let found = stream.store().read(|batches| {
+        let mut chunk = Chunk { events: Vec::new(), through: 0, latest: bounds.latest };
+        let mut rest = sequences.iter().copied().filter(|sequence| (bounds.floor..=bounds.latest).contains(sequence));
+        let mut next = rest.next();
+        while let Some(sequence) = next {
+            let Some(loaded) = batches.covering(stream.id, sequence)? else {
+                next = rest.next();
+                continue;
+            };
+            let damaged = Trouble::batch(stream.id, loaded.head.first);
+            for record in Records::new(&loaded.head, &loaded.value) {
+                let record = record.map_err(&damaged)?;
+                while next.is_some_and(|wanted| wanted < record.sequence) {
+                    next = rest.next();
+                }
+                if next == Some(record.sequence) {
+                    let topics = stream.topics.read();
+                    if !record.expired(now) && topics.keeps(record.topic(&loaded.value), record.sequence) {
+                        chunk.events.push(Arc::new(record.event(&loaded.value).map_err(&damaged)?.detached()));
+                    }
+                    next = rest.next();
+                }
+            }
+            while next.is_some_and(|wanted| wanted <= loaded.head.last) {
+                next = rest.next();
+            }
+        }
+        chunk.through = sequences.last().copied().unwrap_or_default();
+        Ok(chunk)
+    });
+    found.map_err(|trouble| read_error(stream, &trouble))
+}
+
+/// The first sequence appended at `time` or later: times never go back, so halving finds it.
+pub(super) fn first_at(stream: &Shared, time: u64) -> Result<u64, ReadError> {
+    if stream.is_closed() {
+        return Err(ReadError::Closed);
+    }
+    let bounds = stream.bounds();
+    let found = stream.store().read(|batches| {
+        // Everything below `low` is earlier, `high` is not.
+        let (mut low, mut high) = (bounds.floor, bounds.latest + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let Some(loaded) = batches.covering(stream.id, middle)? else {
+                // Deleted meanwhile.
+                low = middle + 1;
+                continue;
+            };
+            if loaded.head.last_time < time {
+                low = loaded.head.last + 1;
+            } else if loaded.head.base_time >= time && loaded.head.first > low {
+                high = loaded.head.first;
+            } else {
+                let damaged = Trouble::batch(stream.id, loaded.head.first);
+                for record in Records::new(&loaded.head, &loaded.value) {
+                    let record = record.map_err(&damaged)?;
+                    if record.time >= time && record.sequence >= low {
+                        return Ok(record.sequence.min(bounds.latest + 1));
+                    }
+                }
+                low = loaded.head.last + 1;
+            }
+        }
+        Ok(low.min(bounds.latest + 1))
+    });
+    found.map_err(|trouble| read_error(stream, &trouble))
+}
+
+fn read_error(stream: &Shared, trouble: &Trouble) -> ReadError {
+    let error = trouble.error();
+    if let StoreError::Corrupt { what } = &error {
+        tracing::error!(stream = %stream.name, what, "the store is damaged");
+    }
+    error.into()
+}

@@ -1,0 +1,219 @@
+//! Opening a store: every batch is read and checked once, and what is kept in memory is counted from them.
+
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use hashbrown::HashMap;
+use redb::ReadableTable;
+
+use super::{
+    admin::{empty_core, may_lose, next_epoch},
+    batch::{HEAD_BYTES, Records},
+    committer::CLEAN,
+    core::{Core, Load, OpenBatch},
+    rows::{Definition, META, PROGRESS, Progress, REPEATS, STREAMS, checked, from_row, row, to_row},
+    store::{Loaded, Store, Trouble},
+    stream::{Link, micros},
+    topics::Topics,
+};
+use crate::{
+    engine::Options,
+    model::{Event, Storage},
+};
+
+/// What this hub writes.
+pub(super) const FORMAT: u64 = 1;
+const FORMAT_ROW: &str = "format";
+const TOKEN_KEY: &str = "token_key";
+/// How often the log tells how far it is, in events.
+const TELL_EVENTS: u64 = 10_000_000;
+
+/// The store is of another format.
+#[derive(Debug)]
+pub(super) struct OtherFormat(pub(super) u64);
+
+/// Checks the format, and gives the secret bytes, which are made when the store is new.
+pub(super) fn meta(store: &Store, new_key: [u8; 32]) -> Result<Result<[u8; 32], OtherFormat>, Trouble> {
+    let transaction = store.write()?;
+    let key = {
+        let mut meta = transaction.open_table(META)?;
+        let read = |name: &str| -> Result<Option<Vec<u8>>, Trouble> {
+            let Some(found) = meta.get(name)? else { return Ok(None) };
+            Ok(Some(checked(found.value()).map_err(Trouble::row("meta"))?.to_vec()))
+        };
+        let short = |_| Trouble::Damaged("a row of meta has the wrong size".to_owned());
+        let format =
+            read(FORMAT_ROW)?.map(|bytes| bytes.try_into().map(u64::from_le_bytes)).transpose().map_err(short)?;
+        if let Some(found) = format.filter(|found| *found != FORMAT) {
+            return Ok(Err(OtherFormat(found)));
+        }
+        let known: Option<[u8; 32]> = read(TOKEN_KEY)?.map(TryInto::try_into).transpose().map_err(short)?;
+        let key = known.unwrap_or(new_key);
+        meta.insert(FORMAT_ROW, &*row(&FORMAT.to_le_bytes()))?;
+        meta.insert(TOKEN_KEY, &*row(&key))?;
+        key
+    };
+    transaction.commit()?;
+    Ok(Ok(key))
+}
+
+/// True when the store was closed the last time.
+pub(super) fn was_closed(store: &Store) -> Result<bool, Trouble> {
+    let meta = store.read_transaction()?.open_table(META)?;
+    let Some(clean) = meta.get(CLEAN)? else { return Ok(false) };
+    Ok(checked(clean.value()).map_err(Trouble::row("meta"))? == [1])
+}
+
+/// Every stream of the store. `closed` tells that it was closed the last time.
+pub(super) fn streams(link: &Arc<Link>, options: &Options, closed: bool) -> Result<HashMap<u64, Core>, Trouble> {
+    let mut ids = Vec::new();
+    for entry in link.file.read_transaction()?.open_table(STREAMS)?.iter()? {
+        ids.push(entry?.0.value());
+    }
+    let start = Instant::now();
+    let mut cores = HashMap::new();
+    for (at, id) in ids.iter().enumerate() {
+        let settings = definition(&link.file, *id)?.settings().map_err(Trouble::row("streams"))?;
+        let lost = may_lose(&settings) && (settings.storage == Storage::Memory || !closed);
+        let mut core = stream(link, options, *id, lost)?;
+        core.trim(micros(SystemTime::now()), 0)?;
+        let events = core.shared.bounds().events;
+        tracing::info!(stream = %core.shared.name, events, epoch = core.shared.epoch, at = at + 1, of = ids.len(), "stream read");
+        cores.insert(*id, core);
+    }
+    if !ids.is_empty() {
+        tracing::info!(streams = ids.len(), ms = start.elapsed().as_millis() as u64, "the store is open");
+    }
+    Ok(cores)
+}
+
+fn definition(store: &Store, id: u64) -> Result<Definition, Trouble> {
+    let streams = store.read_transaction()?.open_table(STREAMS)?;
+    let Some(found) = streams.get(id)? else { return Err(Trouble::Damaged(format!("stream {id} is gone"))) };
+    from_row(found.value()).map_err(Trouble::row("streams"))
+}
+
+/// How far a stream has come in the store.
+pub(super) fn progress(store: &Store, id: u64) -> Result<Progress, Trouble> {
+    let rows = store.read_transaction()?.open_table(PROGRESS)?;
+    let Some(found) = rows.get(id)? else {
+        return Err(Trouble::Damaged(format!("nothing tells how far stream {id} has come")));
+    };
+    Progress::from_row(found.value()).map_err(Trouble::row("progress"))
+}
+
+/// Reads a stream. With `lost` it gets a new epoch, since readers may have seen what is not there any more.
+pub(super) fn stream(link: &Arc<Link>, options: &Options, id: u64, lost: bool) -> Result<Core, Trouble> {
+    let mut definition = definition(&link.file, id)?;
+    let settings = definition.settings().map_err(Trouble::row("streams"))?;
+    if lost {
+        let transaction = link.file.write()?;
+        definition.epoch = next_epoch(&transaction)?;
+        transaction.open_table(STREAMS)?.insert(id, &*to_row(&definition))?;
+        transaction.commit()?;
+    }
+    let fresh = settings.storage == Storage::Memory;
+    let progress = if fresh { Progress::START } else { progress(&link.file, id)? };
+    let per_topic = settings.max_events_per_topic;
+    let mut core = empty_core(link, options, id, &definition, settings, progress);
+    if !fresh {
+        core.read_repeats(&link.file)?;
+        core.recount(per_topic)?;
+        core.delete_passed(&link.file)?;
+    }
+    Ok(core)
+}
+
+impl Core {
+    /// The keys of events that are deleted come first, since they are the oldest.
+    fn read_repeats(&mut self, store: &Store) -> Result<(), Trouble> {
+        let (id, now) = (self.shared.id, micros(SystemTime::now()));
+        for entry in store.read_transaction()?.open_table(REPEATS)?.range((id, 0)..=(id, u64::MAX))? {
+            let (key, value) = entry?;
+            let (time, dedupe) = value.value();
+            if self.repeats.covers(time, now) {
+                self.repeats.add(dedupe, key.value().1, time);
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts everything that is kept anew, with a limit for each topic or none, and checks every batch on the way.
+    pub(super) fn recount(&mut self, per_topic: Option<u64>) -> Result<(), Trouble> {
+        let shared = Arc::clone(&self.shared);
+        let (id, floor, now) = (shared.id, shared.bounds().floor, micros(SystemTime::now()));
+        self.loads.clear();
+        self.sweep.clear();
+        self.front.forget(floor);
+        self.open = None;
+        let mut topics = Topics::new(per_topic);
+        let mut newest = None;
+        let (mut events, mut bytes, mut dead, mut last) = (0, 0, Vec::new(), None);
+        shared.store().batches()?.from(id, 0, |loaded| {
+            let Loaded { head, value } = &loaded;
+            let expected = last.map_or(head.first.min(floor), |last: u64| last + 1);
+            if head.first != expected {
+                return Err(Trouble::Damaged(format!("stream {id} has no record batch for sequence {expected}")));
+            }
+            last = Some(head.last);
+            if per_topic.is_some() {
+                self.loads.insert(head.first, Load { records: head.count, dead: 0 });
+            }
+            for record in Records::new(head, value) {
+                let record = record.map_err(Trouble::batch(id, head.first))?;
+                if !self.repeats.is_off() && self.repeats.covers(record.time, now) && record.spans.id.len > 0 {
+                    let event = record.event(value).map_err(Trouble::batch(id, head.first))?;
+                    if let Some(key) = Event::dedupe_key(&event) {
+                        self.repeats.add(key, record.sequence, record.time);
+                    }
+                }
+                if record.sequence >= floor {
+                    (events, bytes) = (events + 1, bytes + u64::from(record.len));
+                    if events % TELL_EVENTS == 0 {
+                        tracing::info!(stream = %shared.name, events, "reading");
+                    }
+                    dead.extend(topics.add(record.topic(value), record.sequence, record.len));
+                }
+            }
+            newest = Some(loaded);
+            Ok(true)
+        })?;
+        self.repeats.put_in_order();
+        // More can be added to the last batch.
+        let open = |newest: Loaded| OpenBatch { head: newest.head, records: newest.value[HEAD_BYTES..].to_vec() };
+        self.open = newest.map(open);
+        if last.map_or(floor, |last| last + 1) != self.next {
+            return Err(Trouble::Damaged(format!("stream {id} ends before sequence {}", self.next - 1)));
+        }
+        events -= dead.len() as u64;
+        bytes -= dead.iter().map(|(_, len)| u64::from(*len)).sum::<u64>();
+        *shared.topics.write() = topics;
+        let mut bounds = shared.bounds.lock();
+        (bounds.events, bounds.bytes) = (events, bytes);
+        drop(bounds);
+        for (sequence, _) in dead {
+            self.push_out(sequence);
+        }
+        Ok(())
+    }
+
+    /// Batches that were to be deleted before the store was last closed or lost.
+    fn delete_passed(&mut self, store: &Store) -> Result<(), Trouble> {
+        let (id, floor) = (self.shared.id, self.shared.bounds().floor);
+        store.batches()?.from(id, 0, |loaded| {
+            let passed = loaded.head.last < floor;
+            if passed {
+                self.deletions.push(loaded.head.first);
+            }
+            Ok(passed)
+        })?;
+        if let Some(open) = &self.open
+            && self.deletions.contains(&open.head.first)
+        {
+            self.open = None;
+        }
+        Ok(())
+    }
+}

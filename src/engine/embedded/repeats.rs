@@ -1,0 +1,111 @@
+//! What a stream knows repetitions by: the keys of the events of a window of time.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+
+/// Keys of events, and the sequences they got.
+#[derive(Debug)]
+pub(super) struct Repeats {
+    /// How long a key is known, in microseconds; 0 is never.
+    window: u64,
+    /// The most keys; with more, the oldest are forgotten.
+    limit: usize,
+    sequences: HashMap<u128, u64>,
+    order: VecDeque<(u64, u128)>,
+}
+
+impl Repeats {
+    pub(super) fn new(window: u64, limit: usize) -> Self {
+        Self { window, limit, sequences: HashMap::new(), order: VecDeque::new() }
+    }
+
+    /// True when keys are of no use.
+    pub(super) fn is_off(&self) -> bool {
+        self.window == 0
+    }
+
+    /// True when an event appended at `time` is still known at `now`.
+    pub(super) fn covers(&self, time: u64, now: u64) -> bool {
+        self.window > 0 && time.saturating_add(self.window) > now
+    }
+
+    /// Changes how long keys are known.
+    pub(super) fn set_window(&mut self, window: u64, now: u64) {
+        self.window = window;
+        self.expire(now);
+    }
+
+    /// Puts the keys in the order of their times, after they were added in any order.
+    pub(super) fn put_in_order(&mut self) {
+        self.order.make_contiguous().sort_unstable_by_key(|(time, _)| *time);
+    }
+
+    /// Forgets what is older than the window.
+    pub(super) fn expire(&mut self, now: u64) {
+        while let Some((time, key)) = self.order.front() {
+            if self.covers(*time, now) && self.order.len() <= self.limit {
+                break;
+            }
+            self.sequences.remove(key);
+            self.order.pop_front();
+        }
+    }
+
+    /// The sequence of the first event with that key.
+    pub(super) fn find(&self, key: u128) -> Option<u64> {
+        self.sequences.get(&key).copied()
+    }
+
+    /// A new event. Times never go back.
+    pub(super) fn add(&mut self, key: u128, sequence: u64, time: u64) {
+        if self.window > 0 && self.sequences.insert(key, sequence).is_none() {
+            self.order.push_back((time, key));
+        }
+    }
+
+    /// The last `count` events added were not stored after all.
+    pub(super) fn take_back(&mut self, count: usize) {
+        for _ in 0..count {
+            if let Some((_, key)) = self.order.pop_back() {
+                self.sequences.remove(&key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_known_for_the_window_and_no_longer() {
+        let mut repeats = Repeats::new(10, 100);
+        repeats.add(1, 1, 100);
+        repeats.add(2, 2, 105);
+        repeats.expire(109);
+        assert_eq!((repeats.find(1), repeats.find(2)), (Some(1), Some(2)));
+        repeats.expire(110);
+        assert_eq!((repeats.find(1), repeats.find(2)), (None, Some(2)));
+    }
+
+    #[test]
+    fn with_too_many_keys_the_oldest_go_first() {
+        let mut repeats = Repeats::new(10, 2);
+        for key in 1..=3 {
+            repeats.add(key, key as u64, 100);
+        }
+        repeats.expire(100);
+        assert_eq!([1, 2, 3].map(|key| repeats.find(key)), [None, Some(2), Some(3)]);
+    }
+
+    #[test]
+    fn what_was_not_stored_is_not_known() {
+        let mut repeats = Repeats::new(10, 100);
+        for key in 1..=3 {
+            repeats.add(key, key as u64, 100);
+        }
+        repeats.take_back(2);
+        assert_eq!([1, 2, 3].map(|key| repeats.find(key)), [Some(1), None, None]);
+    }
+}

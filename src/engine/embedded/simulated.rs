@@ -1,0 +1,223 @@
+//! A disk for tests: it loses power, and what was not flushed is then lost, torn or kept as chance has it; it fills up; and
+//! its bytes can be damaged.
+
+use std::{
+    collections::BTreeSet,
+    io::{Error, ErrorKind},
+    sync::{Arc, Weak},
+};
+
+use parking_lot::Mutex;
+use redb::StorageBackend;
+
+use super::disk::Disk;
+
+/// What a disk writes as a whole.
+const SECTOR_BYTES: usize = 512;
+/// What a disk gives to a file at a time; a file has holes where nothing was written.
+const BLOCK_BYTES: u64 = 4096;
+const RESERVE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// What was asked for since the last flush.
+#[derive(Debug)]
+enum Pending {
+    Len(u64),
+    Write(u64, Vec<u8>),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// As the process sees it.
+    seen: Vec<u8>,
+    /// As it is after a loss of power, but for what is pending.
+    safe: Vec<u8>,
+    pending: Vec<Pending>,
+    /// The blocks that were written.
+    blocks: BTreeSet<u64>,
+    /// How many bytes there are for blocks and reserve.
+    capacity: Option<u64>,
+    reserve: u64,
+    /// So many more operations, and the power is gone.
+    fuse: Option<u32>,
+    /// Who may use it: whoever opened it last.
+    owner: Weak<()>,
+}
+
+impl State {
+    fn used(&self) -> u64 {
+        self.blocks.len() as u64 * BLOCK_BYTES + self.reserve
+    }
+}
+
+/// A disk. Its clones are the same disk.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Simulated(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct Backend {
+    disk: Simulated,
+    owner: Arc<()>,
+}
+
+impl Simulated {
+    /// The power goes after so many operations.
+    pub(super) fn set_fuse(&self, operations: u32) {
+        self.0.lock().fuse = Some(operations);
+    }
+
+    /// How many bytes may be used in all.
+    pub(super) fn set_capacity(&self, capacity: Option<u64>) {
+        self.0.lock().capacity = capacity;
+    }
+
+    /// How many bytes are used.
+    pub(super) fn used(&self) -> u64 {
+        self.0.lock().used()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().seen.len()
+    }
+
+    /// The power is gone and comes back: whoever used the disk can no longer. Length changes are kept in order up to some
+    /// point; each sector that was not flushed is the old or the new one.
+    pub(super) fn lose_power(&self, random: &mut fastrand::Rng) {
+        let mut state = self.0.lock();
+        let pending = std::mem::take(&mut state.pending);
+        let keep_lengths = random.usize(..=pending.len());
+        // Sometimes everything arrived, sometimes nothing.
+        let likely = [0.0, 0.5, 0.9, 1.0][random.usize(..4)];
+        for (at, change) in pending.into_iter().enumerate() {
+            match change {
+                Pending::Len(len) if at < keep_lengths => state.safe.resize(len as usize, 0),
+                Pending::Len(_) => {}
+                Pending::Write(offset, data) => {
+                    for (sector, piece) in data.chunks(SECTOR_BYTES).enumerate() {
+                        if random.f64() < likely {
+                            put(&mut state.safe, offset as usize + sector * SECTOR_BYTES, piece);
+                        }
+                    }
+                }
+            }
+        }
+        state.seen = state.safe.clone();
+        state.fuse = None;
+        state.owner = Weak::new();
+    }
+
+    /// Changes one bit.
+    pub(super) fn flip(&self, byte: usize, bit: u32) {
+        let mut state = self.0.lock();
+        state.seen[byte] ^= 1 << bit;
+        state.safe = state.seen.clone();
+    }
+
+    /// Takes away the end.
+    pub(super) fn cut(&self, len: usize) {
+        let mut state = self.0.lock();
+        state.seen.truncate(len);
+        state.safe = state.seen.clone();
+    }
+
+    /// Another disk with the same bytes.
+    pub(super) fn copy(&self) -> Self {
+        let state = self.0.lock();
+        let copy = State { seen: state.seen.clone(), safe: state.seen.clone(), ..State::default() };
+        Self(Arc::new(Mutex::new(copy)))
+    }
+}
+
+fn put(bytes: &mut Vec<u8>, at: usize, data: &[u8]) {
+    if bytes.len() < at + data.len() {
+        bytes.resize(at + data.len(), 0);
+    }
+    bytes[at..at + data.len()].copy_from_slice(data);
+}
+
+impl Disk for Simulated {
+    fn open(&self) -> Result<Box<dyn StorageBackend>, Error> {
+        let owner = Arc::new(());
+        self.0.lock().owner = Arc::downgrade(&owner);
+        Ok(Box::new(Backend { disk: self.clone(), owner }))
+    }
+
+    fn reserve(&self) -> Result<(), Error> {
+        let mut state = self.0.lock();
+        if state.reserve == 0 && state.capacity.is_some_and(|capacity| state.used() + 2 * RESERVE_BYTES > capacity) {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        state.reserve = RESERVE_BYTES;
+        Ok(())
+    }
+
+    fn release(&self) {
+        self.0.lock().reserve = 0;
+    }
+
+    fn leave(&self) {}
+
+    fn folder(&self) -> String {
+        "a simulated disk".to_owned()
+    }
+}
+
+impl Backend {
+    fn with<T>(&self, act: impl FnOnce(&mut State) -> Result<T, Error>) -> Result<T, Error> {
+        let mut state = self.disk.0.lock();
+        let mine = state.owner.upgrade().is_some_and(|owner| Arc::ptr_eq(&owner, &self.owner));
+        if !mine {
+            return Err(Error::other("the disk is gone"));
+        }
+        if let Some(left) = &mut state.fuse {
+            let Some(less) = left.checked_sub(1) else { return Err(Error::other("the power is gone")) };
+            *left = less;
+        }
+        act(&mut state)
+    }
+}
+
+impl StorageBackend for Backend {
+    fn len(&self) -> Result<u64, Error> {
+        self.with(|state| Ok(state.seen.len() as u64))
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        self.with(|state| {
+            let start = offset as usize;
+            let found = state.seen.get(start..start + out.len()).ok_or(ErrorKind::UnexpectedEof)?;
+            out.copy_from_slice(found);
+            Ok(())
+        })
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), Error> {
+        self.with(|state| {
+            state.blocks.split_off(&len.div_ceil(BLOCK_BYTES));
+            state.seen.resize(len as usize, 0);
+            state.pending.push(Pending::Len(len));
+            Ok(())
+        })
+    }
+
+    fn sync_data(&self) -> Result<(), Error> {
+        self.with(|state| {
+            state.safe.clone_from(&state.seen);
+            state.pending.clear();
+            Ok(())
+        })
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), Error> {
+        self.with(|state| {
+            let blocks = offset / BLOCK_BYTES..(offset + data.len() as u64).div_ceil(BLOCK_BYTES);
+            let new = blocks.clone().filter(|block| !state.blocks.contains(block)).count() as u64;
+            if state.capacity.is_some_and(|capacity| state.used() + new * BLOCK_BYTES > capacity) {
+                return Err(ErrorKind::StorageFull.into());
+            }
+            state.blocks.extend(blocks);
+            put(&mut state.seen, offset as usize, data);
+            state.pending.push(Pending::Write(offset, data.to_vec()));
+            Ok(())
+        })
+    }
+}

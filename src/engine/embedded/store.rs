@@ -1,0 +1,232 @@
+//! The database under the streams: opening it, opening it again after the disk was full, and reading batches from it.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use redb::{
+    CommitError, Database, DatabaseError, ReadOnlyTable, ReadTransaction, ReadableDatabase, StorageError, TableError,
+    TransactionError, WriteTransaction,
+};
+
+use super::{
+    batch::{self, Damaged, Head},
+    disk::{Disk, Fault, Watched},
+    rows::{BATCHES, GROUP_STATES, GROUPS, META, PROGRESS, REPEATS, STREAMS},
+};
+use crate::engine::StoreError;
+
+/// Why the database did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Trouble {
+    /// It says so.
+    #[error(transparent)]
+    Database(#[from] redb::Error),
+    /// It gave back what nobody wrote.
+    #[error("{0}")]
+    Damaged(String),
+    /// It is closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+macro_rules! from_errors_of_the_database {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Trouble {
+            fn from(error: $error) -> Self {
+                Self::Database(error.into())
+            }
+        }
+    )*};
+}
+
+from_errors_of_the_database!(StorageError, TableError, TransactionError, CommitError, DatabaseError);
+
+impl Trouble {
+    /// A batch is not what was written.
+    pub(super) fn batch(stream: u64, first: u64) -> impl Fn(Damaged) -> Self {
+        move |Damaged| Self::Damaged(format!("record batch {first} of stream {stream} is not what was written"))
+    }
+
+    /// A row is not what was written.
+    pub(super) fn row(what: &'static str) -> impl Fn(Damaged) -> Self {
+        move |Damaged| Self::Damaged(format!("a row of {what} is not what was written"))
+    }
+
+    /// What it means to who asked.
+    pub(super) fn error(&self) -> StoreError {
+        match self {
+            Self::Damaged(what) | Self::Database(redb::Error::Corrupted(what)) => {
+                StoreError::Corrupt { what: format!("{what}. Restore the data directory from a copy") }
+            }
+            Self::Database(_) | Self::Closed => StoreError::Unavailable,
+        }
+    }
+}
+
+/// A reader whose database was closed under it asks so often for the new one.
+const READ_ATTEMPTS: u32 = 20;
+const READ_WAIT: Duration = Duration::from_millis(25);
+
+#[derive(Debug)]
+struct Open {
+    database: Arc<Database>,
+    fault: Arc<Mutex<Option<Fault>>>,
+}
+
+/// One database and the disk under it.
+#[derive(Debug)]
+pub(super) struct Store {
+    disk: Box<dyn Disk>,
+    cache_bytes: usize,
+    open: RwLock<Option<Open>>,
+}
+
+impl Store {
+    /// Opens the database, which repairs itself after a crash.
+    pub(super) fn open(disk: Box<dyn Disk>, cache_bytes: usize) -> Result<Self, Trouble> {
+        let store = Self { disk, cache_bytes, open: RwLock::new(None) };
+        store.reopen()?;
+        Ok(store)
+    }
+
+    /// Opens the database again, as what it was when it was last committed durably.
+    pub(super) fn reopen(&self) -> Result<(), Trouble> {
+        *self.open.write() = None;
+        let backend = self.disk.open().map_err(|error| Trouble::Database(redb::Error::Io(error)))?;
+        let (watched, fault) = Watched::new(backend);
+        let cache_bytes = self.cache_bytes;
+        let open = move || {
+            let mut builder = Database::builder();
+            builder.set_cache_size(cache_bytes);
+            builder.set_repair_callback(|session| {
+                let percent = (session.progress() * 100.0) as u32;
+                tracing::info!(percent, "the store was not closed: checking it");
+            });
+            let database = builder.create_with_backend(watched)?;
+            let transaction = database.begin_write()?;
+            make_tables(&transaction)?;
+            transaction.commit()?;
+            Ok(database)
+        };
+        let opened: Result<Database, Trouble> = open();
+        *self.open.write() = Some(Open { database: Arc::new(opened?), fault });
+        Ok(())
+    }
+
+    /// Closes the database.
+    pub(super) fn close(&self) {
+        *self.open.write() = None;
+    }
+
+    /// Closes the database for good.
+    pub(super) fn leave(&self) {
+        self.close();
+        self.disk.leave();
+    }
+
+    /// The disk under it.
+    pub(super) fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
+    /// What the disk refused first since it was opened.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        self.open.read().as_ref().and_then(|open| *open.fault.lock())
+    }
+
+    pub(super) fn write(&self) -> Result<WriteTransaction, Trouble> {
+        let database = self.database().ok_or(Trouble::Closed)?;
+        Ok(database.begin_write()?)
+    }
+
+    pub(super) fn read_transaction(&self) -> Result<ReadTransaction, Trouble> {
+        let database = self.database().ok_or(Trouble::Closed)?;
+        Ok(database.begin_read()?)
+    }
+
+    /// The batches as they were last committed.
+    pub(super) fn batches(&self) -> Result<Batches, Trouble> {
+        let database = self.database().ok_or(Trouble::Closed)?;
+        Ok(Batches(database.begin_read()?.open_table(BATCHES)?))
+    }
+
+    /// Reads, and once more from the database opened anew if it was closed meanwhile because the disk was full.
+    pub(super) fn read<T>(&self, read: impl Fn(&Batches) -> Result<T, Trouble>) -> Result<T, Trouble> {
+        let mut attempt = 0;
+        loop {
+            let result = self.batches().and_then(|batches| read(&batches));
+            let closed = matches!(
+                result,
+                Err(Trouble::Closed
+                    | Trouble::Database(redb::Error::PreviousIo | redb::Error::DatabaseClosed | redb::Error::Io(_)))
+            );
+            attempt += 1;
+            if !closed || attempt >= READ_ATTEMPTS {
+                return result;
+            }
+            std::thread::sleep(READ_WAIT);
+        }
+    }
+
+    pub(super) fn database(&self) -> Option<Arc<Database>> {
+        self.open.read().as_ref().map(|open| Arc::clone(&open.database))
+    }
+}
+
+fn make_tables(transaction: &WriteTransaction) -> Result<(), Trouble> {
+    transaction.open_table(META)?;
+    transaction.open_table(STREAMS)?;
+    transaction.open_table(PROGRESS)?;
+    transaction.open_table(BATCHES)?;
+    transaction.open_table(REPEATS)?;
+    transaction.open_table(GROUPS)?;
+    transaction.open_table(GROUP_STATES)?;
+    Ok(())
+}
+
+/// The record batches of all streams at one point in time.
+#[derive(Debug)]
+pub(super) struct Batches(ReadOnlyTable<(u64, u64), &'static [u8]>);
+
+/// A batch in memory of its own.
+#[derive(Debug, Clone)]
+pub(super) struct Loaded {
+    pub(super) head: Head,
+    pub(super) value: Bytes,
+}
+
+impl Batches {
+    /// The batch that covers `sequence`, if there is one.
+    pub(super) fn covering(&self, stream: u64, sequence: u64) -> Result<Option<Loaded>, Trouble> {
+        let Some(entry) = self.0.range((stream, 0)..=(stream, sequence))?.next_back() else { return Ok(None) };
+        let (key, value) = entry?;
+        let loaded = load(stream, key.value().1, value.value())?;
+        Ok(Some(loaded).filter(|loaded| loaded.head.last >= sequence))
+    }
+
+    /// The batches from the one that covers `sequence` on, or from the first behind it, until `each` says that it is
+    /// enough.
+    pub(super) fn from(
+        &self,
+        stream: u64,
+        sequence: u64,
+        mut each: impl FnMut(Loaded) -> Result<bool, Trouble>,
+    ) -> Result<(), Trouble> {
+        let before = self.0.range((stream, 0)..=(stream, sequence))?.next_back().transpose()?;
+        let start = before.map_or(sequence, |(key, _)| key.value().1);
+        for entry in self.0.range((stream, start)..=(stream, u64::MAX))? {
+            let (key, value) = entry?;
+            let loaded = load(stream, key.value().1, value.value())?;
+            if loaded.head.last >= sequence && !each(loaded)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn load(stream: u64, first: u64, value: &[u8]) -> Result<Loaded, Trouble> {
+    let head = batch::head(stream, first, value).map_err(Trouble::batch(stream, first))?;
+    Ok(Loaded { head, value: Bytes::copy_from_slice(value) })
+}

@@ -1,0 +1,586 @@
+//! The embedded engine: the contract, a model, losses of power, full disks and damage.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::{Embedded, simulated::Simulated};
+use crate::{
+    engine::{
+        Append, AppendError, Engine, Health, OpenError, Options, ReadError, StoreError,
+        conformance::{
+            EVERYTHING, Ground, append, append_all, event, event_with, filters, name, read_all, seal, sequences,
+            settings, suite,
+        },
+    },
+    model::{Durability, Event, Filter, Group, GroupSettings, StreamSettings},
+    tasks::Tasks,
+};
+
+/// Time passes quickly, and memory is short.
+fn options() -> Options {
+    Options { sweep_interval_ms: 5, sync_interval_ms: 2, store_cache_bytes: 1024 * 1024, ..Options::default() }
+}
+
+fn open(disk: &Simulated, options: &Options) -> Result<Arc<dyn Engine>, OpenError> {
+    let engine = Embedded::open_on(Box::new(disk.clone()), options, seal, &Tasks::default())?;
+    Ok(Arc::new(engine))
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+struct OnDisk {
+    disk: Simulated,
+    options: Options,
+}
+
+impl OnDisk {
+    fn new(options: Options) -> Self {
+        Self { disk: Simulated::default(), options }
+    }
+}
+
+impl Ground for OnDisk {
+    async fn engine(&self) -> Arc<dyn Engine> {
+        open(&self.disk, &self.options).expect("a new store")
+    }
+
+    async fn reopened(&self, engine: Arc<dyn Engine>) -> Arc<dyn Engine> {
+        engine.close().await.expect("closed");
+        open(&self.disk, &self.options).expect("the same store")
+    }
+}
+
+mod with_a_tail {
+    super::suite!(super::OnDisk::new(super::options()));
+}
+
+mod without_a_tail {
+    super::suite!(super::OnDisk::new(super::Options { tail_cache_bytes: 0, ..super::options() }));
+}
+
+/// A directory that goes with the test.
+struct Directory(std::path::PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        Self(std::env::temp_dir().join(format!("switchyard-{:x}", fastrand::u64(..))))
+    }
+
+    fn open(&self) -> Result<Embedded, OpenError> {
+        Embedded::open(&self.0, &options(), seal, &Tasks::default())
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_directory_is_for_one_process_and_keeps_what_it_is_given() {
+    let directory = Directory::new();
+    runtime().block_on(async {
+        let engine: Arc<dyn Engine> = Arc::new(directory.open().expect("a new store"));
+        assert!(matches!(directory.open(), Err(OpenError::InUse { .. })));
+        let stream = engine.create_stream(settings("s", &[">"])).await.expect("made");
+        append(&stream, "a", "kept").await;
+        engine.close().await.expect("closed");
+        assert_eq!(engine.close().await, Ok(()));
+        assert_eq!(engine.health(), Health::Unavailable);
+        assert!(stream.append(Append { events: vec![event("a", "")], precondition: None }).await.is_err());
+        let engine = directory.open().expect("the same store");
+        let stream = engine.stream("s").expect("the stream");
+        assert_eq!(read_all(&stream, 0, &[], EVERYTHING).await, Ok(vec![(1, "kept".to_owned())]));
+    });
+}
+
+#[test]
+fn a_file_that_is_no_store_is_told_so() {
+    let directory = Directory::new();
+    std::fs::create_dir_all(&directory.0).expect("made");
+    std::fs::write(directory.0.join("streams.redb"), [7; 10_000]).expect("written");
+    assert!(directory.open().is_err());
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// So many events of a topic, of so many bytes, with ids from a small set or none.
+    Append {
+        topic: usize,
+        count: usize,
+        bytes: usize,
+        ids: bool,
+    },
+    Purge {
+        part: prop::sample::Index,
+        filter: Option<usize>,
+    },
+    MaxEvents(Option<u64>),
+    PerTopic(Option<u64>),
+    Reopen,
+    Read {
+        from: prop::sample::Index,
+        filter: Option<usize>,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0..4_usize, 1..40_usize, prop_oneof![0..50_usize, 0..3_000_usize, Just(70_000)], any::<bool>())
+            .prop_map(|(topic, count, bytes, ids)| Step::Append { topic, count: if bytes > 9_999 { 2 } else { count }, bytes, ids }),
+        1 => (any::<prop::sample::Index>(), prop::option::of(0..4_usize))
+            .prop_map(|(part, filter)| Step::Purge { part, filter }),
+        1 => prop::option::of(1..60_u64).prop_map(Step::MaxEvents),
+        1 => prop::option::of(1..9_u64).prop_map(Step::PerTopic),
+        1 => Just(Step::Reopen),
+        3 => (any::<prop::sample::Index>(), prop::option::of(0..4_usize))
+            .prop_map(|(from, filter)| Step::Read { from, filter }),
+    ]
+}
+
+/// What a stream should hold.
+#[derive(Debug, Default)]
+struct Model {
+    /// Topic and text.
+    events: BTreeMap<u64, (usize, String)>,
+    ids: BTreeMap<String, u64>,
+    latest: u64,
+    floor: u64,
+    max_events: Option<u64>,
+    per_topic: Option<u64>,
+}
+
+impl Model {
+    fn limit(&mut self) {
+        for topic in 0..4 {
+            let of_topic: Vec<u64> = self.events.iter().filter(|(_, e)| e.0 == topic).map(|(n, _)| *n).collect();
+            let most = self.per_topic.map_or(usize::MAX, |most| most as usize);
+            for sequence in &of_topic[..of_topic.len().saturating_sub(most)] {
+                self.events.remove(sequence);
+            }
+        }
+        while self.max_events.is_some_and(|most| self.events.len() as u64 > most) {
+            if let Some((sequence, _)) = self.events.pop_first() {
+                self.floor = sequence + 1;
+            }
+        }
+        if self.events.is_empty() {
+            self.floor = self.latest + 1;
+        }
+    }
+
+    fn settings(&self) -> StreamSettings {
+        let (max_events, max_events_per_topic) = (self.max_events, self.per_topic);
+        StreamSettings { max_events, max_events_per_topic, ..settings("s", &["t.*"]) }
+    }
+}
+
+const TOPICS: [&str; 4] = ["t.a", "t.b", "t.c", "t.d"];
+
+/// Does one step with both, and compares what they say.
+async fn compare(step: Step, model: &mut Model, ground: &OnDisk, engine: &mut Arc<dyn Engine>, number: usize) {
+    let stream = engine.stream("s").expect("the stream");
+    match step {
+        Step::Append { topic, count, bytes, ids } => {
+            let mut events = Vec::new();
+            let mut expected = Vec::new();
+            for n in 0..count {
+                let text = format!("{number}.{n}.{}", "x".repeat(bytes));
+                let id = if ids { format!("{}", (number * 7 + n) % 50) } else { String::new() };
+                events.push(event_with(TOPICS[topic], &id, &text, 0));
+                let known = model.ids.get(&id).copied();
+                if known.is_none() {
+                    model.latest += 1;
+                    model.events.insert(model.latest, (topic, text));
+                    if ids {
+                        model.ids.insert(id, model.latest);
+                    }
+                }
+                expected.push((known.unwrap_or(model.latest), known.is_some()));
+            }
+            // What is pushed out by events of the same append is so at once.
+            model.limit();
+            let results = append_all(&stream, events, None).await.expect("stored");
+            let results: Vec<_> = results.iter().map(|result| (result.sequence, result.duplicate)).collect();
+            assert_eq!(results, expected);
+        }
+        Step::Purge { part, filter } => {
+            let up_to = part.index(model.latest as usize + 1) as u64;
+            let before = model.events.len();
+            model.events.retain(|sequence, (topic, _)| *sequence > up_to || filter.is_some_and(|only| only != *topic));
+            if filter.is_none() {
+                model.floor = model.floor.max(up_to + 1);
+            }
+            let purged = stream.purge(up_to, filter.map(|topic| filters(&[TOPICS[topic]]).remove(0))).await;
+            assert_eq!(purged, Ok((before - model.events.len()) as u64));
+        }
+        Step::MaxEvents(limit) => {
+            model.max_events = limit;
+            model.limit();
+            engine.update_stream(model.settings()).await.expect("updated");
+        }
+        Step::PerTopic(limit) => {
+            // What was pushed out and is still in the store may come back when the limit is raised.
+            model.per_topic = match (model.per_topic, limit) {
+                (Some(old), Some(new)) => Some(old.min(new)),
+                (old, new) => old.or(new),
+            };
+            model.limit();
+            engine.update_stream(model.settings()).await.expect("updated");
+        }
+        Step::Reopen => *engine = ground.reopened(Arc::clone(engine)).await,
+        Step::Read { from, filter } => {
+            let after = model.floor - 1 + from.index((model.latest + 2 - model.floor) as usize) as u64;
+            let patterns: Vec<&str> = filter.iter().map(|topic| TOPICS[*topic]).collect();
+            let expected: Vec<(u64, String)> = model
+                .events
+                .range(after + 1..)
+                .filter(|(_, (topic, _))| filter.is_none_or(|only| only == *topic))
+                .map(|(sequence, (_, text))| (*sequence, text.clone()))
+                .collect();
+            assert!(read_all(&stream, after, &patterns, EVERYTHING).await == Ok(expected), "other events");
+        }
+    }
+    let state = engine.stream("s").expect("the stream").state();
+    assert_eq!((state.latest, state.events), (model.latest, model.events.len() as u64));
+    if state.events > 0 {
+        assert!(state.earliest >= model.floor.min(state.earliest));
+        assert!(model.events.keys().next().is_none_or(|first| state.earliest <= *first));
+    }
+    model.floor = state.earliest;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_stream_is_what_the_model_is(steps in prop::collection::vec(step(), 1..40), tail: bool) {
+        let tail_cache_bytes = if tail { 300_000 } else { 0 };
+        runtime().block_on(async {
+            let ground = OnDisk::new(Options { tail_cache_bytes, ..options() });
+            let mut engine = ground.engine().await;
+            let mut model = Model { floor: 1, ..Model::default() };
+            engine.create_stream(model.settings()).await.expect("made");
+            for (number, step) in steps.into_iter().enumerate() {
+                compare(step, &mut model, &ground, &mut engine, number).await;
+            }
+        });
+    }
+}
+
+/// What a client knows after a loss of power.
+#[derive(Debug, Default)]
+struct Witness {
+    /// Text and id by sequence, of every event whose result was OK.
+    stored: BTreeMap<u64, (String, String)>,
+    /// The last sequence that a reader saw.
+    seen: u64,
+    /// The last state of the group that was saved for sure, and the one that may have been.
+    saved: u64,
+    tried: u64,
+    letters: u64,
+}
+
+fn keeps(durability: Durability) -> StreamSettings {
+    StreamSettings { durability, ..settings("s", &["s"]) }
+}
+
+/// Publishes, saves and reads until the disk fails or enough was done.
+async fn work(engine: &Arc<dyn Engine>, random: &mut fastrand::Rng, witness: &mut Witness, round: u32) {
+    let Some(stream) = engine.stream("s") else { return };
+    let group = Group::parse("g").expect("a group");
+    for step in 0..random.u32(1..20) {
+        let (mut receipts, mut texts) = (Vec::new(), Vec::new());
+        for batch in 0..random.u32(1..4) {
+            let some: Vec<_> = (0..random.u32(1..20))
+                .map(|n| (format!("{round}.{step}.{batch}.{n}"), "x".repeat(random.usize(0..2_000))))
+                .collect();
+            let events = some.iter().map(|(id, text)| event_with("s", id, text, 0)).collect();
+            receipts.push(stream.append(Append { events, precondition: None }).await);
+            texts.push(some);
+        }
+        if random.u32(..3) == 0 {
+            witness.tried += 1;
+            let letter = crate::engine::DeadLetter { stream: name("dead"), event: event("dead", "letter") };
+            let state = Bytes::from(witness.tried.to_string());
+            if stream.save_group(group.clone(), state, vec![letter]).await.is_err() {
+                return;
+            }
+            (witness.saved, witness.letters) = (witness.tried, witness.letters + 1);
+        }
+        for (receipt, some) in receipts.into_iter().zip(texts) {
+            let Ok(receipt) = receipt else { return };
+            let Ok(results) = receipt.await else { return };
+            for (result, (id, text)) in results.iter().zip(some) {
+                witness.stored.insert(result.sequence, (id, text));
+            }
+            witness.seen = witness.seen.max(*stream.visible().borrow());
+        }
+    }
+}
+
+/// What must be there after a loss of power.
+async fn check(engine: &Arc<dyn Engine>, witness: &mut Witness, all: &mut BTreeMap<u64, String>) {
+    let stream = engine.stream("s").expect("the stream");
+    let found = read_all(&stream, 0, &[], EVERYTHING).await.expect("readable");
+    let latest = stream.state().latest;
+    assert!(latest >= witness.seen, "{} was seen, and {latest} is the last", witness.seen);
+    assert!(found.iter().map(|(sequence, _)| *sequence).eq(1..=latest), "sequences are missing");
+    for (sequence, text) in &found {
+        if let Some((_, stored)) = witness.stored.get(sequence) {
+            assert!(stored == text, "{sequence} is another event");
+        }
+        let before = all.entry(*sequence).or_insert_with(|| text.clone());
+        assert!(before == text, "{sequence} changed");
+    }
+    assert!(witness.stored.keys().all(|sequence| *sequence <= latest), "a stored event is lost");
+    let known = witness.stored.iter().rev().take(5).map(|(n, (id, _))| (*n, event_with("s", id, "again", 0)));
+    let known: Vec<(u64, Arc<Event>)> = known.collect();
+    if !known.is_empty() {
+        let events = known.iter().map(|(_, event)| Arc::clone(event)).collect();
+        let results = append_all(&stream, events, None).await.expect("known");
+        let expected: Vec<_> = known.iter().map(|(sequence, _)| (*sequence, true)).collect();
+        assert_eq!(results.iter().map(|r| (r.sequence, r.duplicate)).collect::<Vec<_>>(), expected);
+    }
+    let groups = stream.groups().await.expect("readable");
+    let state = String::from_utf8(groups[0].state.to_vec()).expect("text");
+    let state: u64 = if state.is_empty() { 0 } else { state.parse().expect("a number") };
+    assert!((witness.saved..=witness.tried).contains(&state), "state {state} of {witness:?}");
+    let letters = sequences(&engine.stream("dead").expect("the stream"), 0).await.len() as u64;
+    assert_eq!(letters, state, "a state and its dead letters are one");
+    (witness.saved, witness.tried, witness.letters) = (state, state, letters);
+}
+
+fn lose_power_again_and_again(seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let disk = Simulated::default();
+    runtime().block_on(async {
+        let engine = open(&disk, &options()).expect("a new store");
+        let stream = engine.create_stream(keeps(Durability::Sync)).await.expect("made");
+        engine.create_stream(settings("dead", &["dead"])).await.expect("made");
+        stream.create_group(Group::parse("g").expect("a group"), GroupSettings::default()).await.expect("made");
+        drop((stream, engine));
+        disk.lose_power(&mut random);
+        let (mut witness, mut all) = (Witness::default(), BTreeMap::new());
+        for round in 0..4 {
+            // Also while it is opened: a loss of power during recovery.
+            if random.u32(..4) == 0 {
+                disk.set_fuse(random.u32(1..200));
+                drop(open(&disk, &options()));
+                disk.lose_power(&mut random);
+            }
+            let engine = open(&disk, &options()).expect("the store opens again");
+            check(&engine, &mut witness, &mut all).await;
+            disk.set_fuse(random.u32(1..600));
+            work(&engine, &mut random, &mut witness, round).await;
+            drop(engine);
+            disk.lose_power(&mut random);
+        }
+        let engine = open(&disk, &options()).expect("the store opens again");
+        check(&engine, &mut witness, &mut all).await;
+    });
+}
+
+#[test]
+fn no_loss_of_power_takes_what_was_stored_or_seen() {
+    for seed in 0..200 {
+        let failed = std::panic::catch_unwind(|| lose_power_again_and_again(seed)).is_err();
+        assert!(!failed, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_stream_that_may_have_lost_its_tail_has_a_new_epoch_and_no_holes() {
+    for (seed, durability) in [(1, Durability::Interval), (2, Durability::None), (3, Durability::Interval)] {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let disk = Simulated::default();
+        runtime().block_on(async {
+            let engine = open(&disk, &options()).expect("a new store");
+            let stream = engine.create_stream(keeps(durability)).await.expect("made");
+            for n in 0..100 {
+                append(&stream, "s", &format!("{n}")).await;
+            }
+            drop(engine);
+            disk.lose_power(&mut random);
+            let engine = open(&disk, &options()).expect("the store opens again");
+            let again = engine.stream("s").expect("the stream");
+            assert!(again.epoch() > stream.epoch());
+            let found = read_all(&again, 0, &[], EVERYTHING).await.expect("readable");
+            assert!(found.iter().enumerate().all(|(at, (n, text))| *n == at as u64 + 1 && *text == at.to_string()));
+            let epoch = again.epoch();
+            engine.close().await.expect("closed");
+            let engine = open(&disk, &options()).expect("the store opens again");
+            assert_eq!(engine.stream("s").expect("the stream").epoch(), epoch, "it was closed");
+        });
+    }
+}
+
+#[test]
+fn an_interval_is_flushed_without_being_asked() {
+    let disk = Simulated::default();
+    runtime().block_on(async {
+        let engine = open(&disk, &options()).expect("a new store");
+        let stream = engine.create_stream(keeps(Durability::Interval)).await.expect("made");
+        append(&stream, "s", "kept").await;
+        loop {
+            let copy = disk.copy();
+            let mut random = fastrand::Rng::with_seed(1);
+            copy.lose_power(&mut random);
+            let engine = open(&copy, &options()).expect("a copy");
+            if engine.stream("s").expect("the stream").state().latest == 1 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+}
+
+#[test]
+fn a_full_disk_refuses_events_goes_on_reading_and_heals() {
+    let disk = Simulated::default();
+    runtime().block_on(async {
+        let engine = open(&disk, &options()).expect("a new store");
+        let stream = engine.create_stream(keeps(Durability::Sync)).await.expect("made");
+        disk.set_capacity(Some(disk.used() + 8 * 1024 * 1024));
+        let text = "x".repeat(50_000);
+        let mut stored = 0;
+        let refused = loop {
+            let events = vec![event("s", &text), event_with("s", &format!("id {stored}"), &text, 0)];
+            match append_all(&stream, events, None).await {
+                Ok(results) => stored = results[1].sequence,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(refused, AppendError::Store(StoreError::Full));
+        assert!(stored > 10);
+        assert_eq!(engine.health(), Health::Full);
+        assert_eq!(append_all(&stream, vec![event("s", "")], None).await, Err(AppendError::Store(StoreError::Full)));
+        assert_eq!(sequences(&stream, 0).await, (1..=stored).collect::<Vec<_>>());
+        assert_eq!(*stream.visible().borrow(), stored);
+
+        disk.set_capacity(None);
+        while engine.health() != Health::Good {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // What was refused is no repetition now.
+        let events = vec![event_with("s", &format!("id {stored}"), "", 0)];
+        let results = append_all(&stream, events, None).await.expect("stored");
+        assert_eq!((results[0].sequence, results[0].duplicate), (stored + 1, false));
+        engine.close().await.expect("closed");
+        let engine = open(&disk, &options()).expect("the same store");
+        let stream = engine.stream("s").expect("the stream");
+        assert_eq!(sequences(&stream, 0).await, (1..=stored + 1).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_full_disk_takes_unflushed_events_only_with_a_new_epoch() {
+    let disk = Simulated::default();
+    runtime().block_on(async {
+        let options = Options { sync_interval_ms: 60_000, ..options() };
+        let engine = open(&disk, &options).expect("a new store");
+        let stream = engine.create_stream(keeps(Durability::Interval)).await.expect("made");
+        disk.set_capacity(Some(disk.used() + 1024 * 1024));
+        let text = "x".repeat(50_000);
+        while append_all(&stream, vec![event("s", &text)], None).await.is_ok() {}
+        disk.set_capacity(None);
+        while engine.health() != Health::Good {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let again = engine.stream("s").expect("the stream");
+        assert!(stream.visible().has_changed().is_err(), "the old handle is closed");
+        assert!(again.epoch() > stream.epoch());
+        let next = append(&again, "s", "").await;
+        assert_eq!(sequences(&again, 0).await, (1..=next).collect::<Vec<_>>());
+    });
+}
+
+/// Opens a damaged disk: either it says so, then or when it is read, or everything is there.
+async fn told_or_whole(disk: &Simulated, expected: &[(u64, String)]) -> bool {
+    let engine = match open(disk, &options()) {
+        Ok(engine) => engine,
+        Err(OpenError::InUse { .. }) => panic!("in use"),
+        Err(_) => return true,
+    };
+    let Some(stream) = engine.stream("s") else { panic!("the stream is gone without a word") };
+    let found = match read_all(&stream, 0, &[], EVERYTHING).await {
+        Ok(found) => found,
+        Err(ReadError::Store(StoreError::Corrupt { .. } | StoreError::Unavailable)) => return true,
+        Err(other) => panic!("{other}"),
+    };
+    assert!(found == expected, "{} of {} events, and no word", found.len(), expected.len());
+    false
+}
+
+#[test]
+fn damage_is_told_and_never_makes_a_stream_shorter() {
+    let disk = Simulated::default();
+    let mut random = fastrand::Rng::with_seed(7);
+    runtime().block_on(async {
+        let engine = open(&disk, &options()).expect("a new store");
+        let stream = engine.create_stream(keeps(Durability::Sync)).await.expect("made");
+        for _ in 0..100 {
+            append(&stream, "s", &"x".repeat(random.usize(..3_000))).await;
+        }
+        let expected = read_all(&stream, 0, &[], EVERYTHING).await.expect("readable");
+        engine.close().await.expect("closed");
+        assert!(!told_or_whole(&disk.copy(), &expected).await);
+        let mut told = 0;
+        for _ in 0..150 {
+            let copy = disk.copy();
+            copy.flip(random.usize(..copy.len()), random.u32(..8));
+            told += u32::from(told_or_whole(&copy, &expected).await);
+        }
+        for _ in 0..40 {
+            let copy = disk.copy();
+            copy.cut(random.usize(..copy.len()));
+            told += u32::from(told_or_whole(&copy, &expected).await);
+        }
+        assert!(told > 40, "{told} of 190 damages were noticed");
+    });
+}
+
+#[test]
+fn a_stream_has_no_more_topics_than_it_may() {
+    let ground = OnDisk::new(Options { max_topics: 3, ..options() });
+    runtime().block_on(async {
+        let engine = ground.engine().await;
+        let stream = engine.create_stream(settings("s", &[">"])).await.expect("made");
+        let some = |topics: &[&str]| topics.iter().map(|topic| event(topic, "")).collect::<Vec<_>>();
+        assert!(append_all(&stream, some(&["a", "b", "a", "a"]), None).await.is_ok());
+        let refused = Err(AppendError::TooManyTopics { limit: 3 });
+        assert_eq!(append_all(&stream, some(&["c", "a", "d"]), None).await, refused);
+        assert!(append_all(&stream, some(&["c", "a", "c"]), None).await.is_ok());
+        stream.purge(u64::MAX, filters(&["a"]).pop()).await.expect("purged");
+        assert!(append_all(&stream, some(&["d"]), None).await.is_ok());
+        let limit = 16 * 1024 * 1024;
+        let engine = OnDisk::new(Options { max_queued_bytes: limit, ..options() }).engine().await;
+        let stream = engine.create_stream(settings("s", &[">"])).await.expect("made");
+        let large = vec![event("a", &"x".repeat(1024 * 1024)); 17];
+        let refused = append_all(&stream, large, None).await;
+        assert!(matches!(refused, Err(AppendError::TooLarge { .. })), "{refused:?}");
+    });
+}
+
+#[test]
+fn events_found_here_and_there_do_not_hold_what_lies_between_them() {
+    runtime().block_on(async {
+        let engine = OnDisk::new(Options { tail_cache_bytes: 0, ..options() }).engine().await;
+        let stream = engine.create_stream(settings("s", &[">"])).await.expect("made");
+        let events = (0..500).map(|n| event(if n % 100 == 0 { "rare" } else { "a" }, &"x".repeat(100))).collect();
+        append_all(&stream, events, None).await.expect("stored");
+        let rare: Arc<[Filter]> = filters(&["rare"]).into();
+        let all = stream.read(0, &Arc::from([]), EVERYTHING).await.expect("readable");
+        let few = stream.read(0, &rare, EVERYTHING).await.expect("readable");
+        let apart = |one: &Event, two: &Event| two.encoded().as_ptr().addr().abs_diff(one.encoded().as_ptr().addr());
+        let shared = apart(&all.events[0], &all.events[100]);
+        assert_eq!(shared, apart(&all.events[100], &all.events[200]), "events share what was read together");
+        assert_eq!(few.events.iter().map(|event| event.sequence()).collect::<Vec<_>>(), [1, 101, 201, 301, 401]);
+        assert_ne!(apart(&few.events[0], &few.events[1]), shared, "few of many have memory of their own");
+    });
+}
