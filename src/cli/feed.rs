@@ -3,6 +3,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use anyhow::{Context, bail};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::Streaming;
@@ -23,10 +24,8 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A session with one subscription.
 #[derive(Debug)]
 pub(super) struct Feed {
-    /// `None` once the client has half-closed.
+    /// `None` for a client that has half-closed.
     commands: Option<mpsc::Sender<SessionRequest>>,
-    /// Whether commands will come after the first.
-    more: bool,
     /// Commands that the transport has not taken yet. The hub bounds them: each answers events it sent.
     waiting: VecDeque<SessionRequest>,
     frames: Streaming<SessionResponse>,
@@ -36,16 +35,17 @@ impl Feed {
     /// Connects and subscribes. Without `more` commands to come, half-closes at once: deliveries go on.
     pub(super) async fn open(target: &Target, spec: SubscriptionSpec, more: bool) -> anyhow::Result<Self> {
         let (commands, receiver) = mpsc::channel(COMMANDS_IN_FLIGHT);
+        let subscribe = Command::Subscribe(Subscribe { subscription_id: SUBSCRIPTION_ID, spec: Some(spec) });
+        commands.try_send(request(subscribe)).context("no room for a command")?;
+        let commands = more.then_some(commands);
         let response = target.hub().await?.session(ReceiverStream::new(receiver)).await;
         let frames = response.map_err(|status| explain(&status))?.into_inner();
-        let mut feed = Self { commands: Some(commands), more, waiting: VecDeque::new(), frames };
-        feed.put(Command::Subscribe(Subscribe { subscription_id: SUBSCRIPTION_ID, spec: Some(spec) }));
-        Ok(feed)
+        Ok(Self { commands, waiting: VecDeque::new(), frames })
     }
 
     /// Whether it was opened for more commands than the first.
     pub(super) fn takes_commands(&self) -> bool {
-        self.more
+        self.commands.is_some()
     }
 
     /// Acknowledges events, or says what else became of them.
@@ -78,9 +78,6 @@ impl Feed {
     /// The next frame; `None` at the end. A frame that tells of a failure is an error. Cancel-safe.
     pub(super) async fn next(&mut self) -> anyhow::Result<Option<Frame>> {
         loop {
-            if !self.more && self.waiting.is_empty() {
-                self.commands = None;
-            }
             tokio::select! {
                 biased;
                 permit = permit(self.commands.as_ref()), if !self.waiting.is_empty() => {
@@ -94,9 +91,8 @@ impl Feed {
                 frame = self.frames.next() => match frame {
                     None => return Ok(None),
                     Some(Err(status)) => return Err(explain(&status)),
-                    Some(Ok(SessionResponse { frame: None, .. })) => {
-                        anyhow::bail!("the hub sent a frame this program does not know")
-                    }
+                    // A frame of a newer hub.
+                    Some(Ok(SessionResponse { frame: None, .. })) => {}
                     Some(Ok(SessionResponse { frame: Some(frame), .. })) => return checked(frame).map(Some),
                 }
             }
@@ -117,16 +113,20 @@ impl Feed {
         };
         match timeout(LEAVE_TIMEOUT, ended).await {
             Ok(left) => left,
-            Err(_) => anyhow::bail!("the hub did not answer `unsubscribe` within {LEAVE_TIMEOUT:?}"),
+            Err(_) => bail!("the hub did not answer `unsubscribe` within {LEAVE_TIMEOUT:?}"),
         }
     }
 
     fn put(&mut self, command: Command) {
         // Without `commands` nobody is left to take it.
         if self.commands.is_some() {
-            self.waiting.push_back(SessionRequest { request_id: 1, command: Some(command) });
+            self.waiting.push_back(request(command));
         }
     }
+}
+
+fn request(command: Command) -> SessionRequest {
+    SessionRequest { request_id: 1, command: Some(command) }
 }
 
 /// Room for a command; `None` when the call is over.

@@ -344,3 +344,49 @@ pub(super) fn as_json(group: &Group) -> serde_json::Value {
     }
     object
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    fn put(arguments: &str) -> (Group, Vec<String>) {
+        let words = ["group"].into_iter().chain(arguments.split_whitespace());
+        let mut group = Group::default();
+        let paths = Line::try_parse_from(words).unwrap().settings.put(&mut group);
+        (group, paths)
+    }
+
+    #[test]
+    fn what_is_given_is_named_and_nothing_else() {
+        let (group, paths) = put("--ack-deadline 2m --backoff 1s,500ms --max-unacked 7");
+        assert_eq!(paths, ["ack_deadline", "backoff", "max_unacked"]);
+        assert_eq!(group.ack_deadline, Some(prost_types::Duration { seconds: 120, nanos: 0 }));
+        let backoff: Vec<String> = group.backoff.iter().map(show::wire_duration).collect();
+        assert_eq!(backoff, ["1s", "500ms"]);
+        assert_eq!((group.max_unacked, group.max_attempts), (7, None));
+        assert_eq!(put(""), (Group::default(), Vec::new()));
+    }
+
+    #[test]
+    fn no_limit_is_not_the_default() {
+        let (group, paths) = put("--max-attempts none --dead-letter-stream none");
+        assert_eq!(paths, ["max_attempts", "dead_letter_stream"]);
+        assert_eq!(group, Group { max_attempts: Some(0), ..Group::default() });
+    }
+
+    #[test]
+    fn lag_is_all_that_is_not_done() {
+        let state = crate::proto::v1::GroupState { pending: 300, unacked: 45, ..Default::default() };
+        let group = Group { name: "g".into(), state: Some(state), ..Group::default() };
+        assert_eq!(lag(&group), 345);
+        assert_eq!(table(&[], false), "GROUP  MEMBERS  CURSOR  LAG  PENDING  UNACKED  OLDEST\n");
+    }
+}

@@ -489,3 +489,40 @@ fn as_json(stream: &Stream, state: Option<StreamState>) -> serde_json::Value {
     }
     object
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    fn put(arguments: &str) -> (Stream, Vec<String>) {
+        let words = ["stream"].into_iter().chain(arguments.split_whitespace());
+        let mut stream = Stream::default();
+        let paths = Line::try_parse_from(words).unwrap().settings.put(&mut stream);
+        (stream, paths)
+    }
+
+    #[test]
+    fn what_is_given_is_named_and_nothing_else() {
+        let (stream, paths) = put("--max-age 7d --max-bytes 10MiB --durability none");
+        assert_eq!(paths, ["max_age", "max_bytes", "durability"]);
+        assert_eq!(stream.max_age, Some(prost_types::Duration { seconds: 604_800, nanos: 0 }));
+        assert_eq!((stream.max_bytes, stream.durability()), (10 << 20, Durability::None));
+        assert_eq!(put(""), (Stream::default(), Vec::new()));
+    }
+
+    #[test]
+    fn a_limit_is_lifted_by_none_and_repetitions_are_stored_after_0s() {
+        let (stream, paths) = put("--max-age none --max-events none --max-events-per-topic none --dedupe-window 0s");
+        assert_eq!(paths, ["max_age", "max_events", "max_events_per_topic", "dedupe_window"]);
+        let off = Some(prost_types::Duration::default());
+        assert_eq!(stream, Stream { dedupe_window: off, ..Stream::default() });
+    }
+}

@@ -258,3 +258,79 @@ impl Printer {
         self.resume_file.as_mut().map_or(Ok(()), |file| file.keep(token))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::proto::v1::StartPreset;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        subscribe: Subscribe,
+    }
+
+    fn parsed(arguments: &str) -> Result<Subscribe, clap::Error> {
+        let words = ["sub"].into_iter().chain(arguments.split_whitespace());
+        Line::try_parse_from(words).map(|line| line.subscribe)
+    }
+
+    fn spec(arguments: &str, token: Option<&str>) -> SubscriptionSpec {
+        parsed(arguments).unwrap().spec(token)
+    }
+
+    #[test]
+    fn a_live_subscription_says_nothing_of_streams() {
+        let spec = spec("a.> b --group g --max-events 3", None);
+        assert_eq!(spec.filters, ["a.>", "b"]);
+        assert_eq!((spec.stream.as_str(), spec.group.as_str(), spec.max_events), ("", "g", 3));
+        assert_eq!(spec.ack_mode(), AckMode::None);
+        assert_eq!(spec.start, None);
+    }
+
+    #[test]
+    fn a_token_that_was_kept_comes_before_the_first_start() {
+        let first = Position::Preset(StartPreset::Earliest.into());
+        assert_eq!(spec("--stream s --from earliest", None).start, Some(value::position(first)));
+        let kept = Position::ResumeToken("t".to_owned());
+        assert_eq!(spec("--stream s --from earliest", Some("t")).start, Some(value::position(kept)));
+    }
+
+    #[test]
+    fn a_member_acknowledges_unless_told_otherwise() {
+        assert_eq!(spec("--stream s --group g", None).ack_mode(), AckMode::Explicit);
+        assert_eq!(spec("--stream s --group g --ack-mode cumulative", None).ack_mode(), AckMode::Cumulative);
+        assert_eq!(spec("--stream s --group g --ack-mode none", None).ack_mode(), AckMode::None);
+        assert_eq!(spec("--stream s", None).ack_mode(), AckMode::None);
+    }
+
+    #[test]
+    fn a_member_counts_for_itself() {
+        let counted = spec("--stream s --group g -n 5", None);
+        assert_eq!((counted.max_events, counted.credit), (0, Some(Credit { events: 5, bytes: 0 })));
+        let counted = spec("--stream s -n 5", None);
+        assert_eq!((counted.max_events, counted.credit), (5, None));
+    }
+
+    #[test]
+    fn options_that_make_no_sense_together_are_refused() {
+        for arguments in [
+            "",
+            "a --from earliest",
+            "a --on-gap latest",
+            "a --ack-mode explicit --group g",
+            "--stream s --exec c",
+            "a --group g --exec c",
+            "--stream s --group g --exec c --json",
+            "--stream s --group g --exec c --ack-mode none",
+            "--stream s --group g --resume-file f",
+            "--stream s --group g --jobs 2",
+            "--stream s --group g --exec c --jobs 0",
+            "--stream s --overflow end",
+        ] {
+            assert!(parsed(arguments).is_err(), "{arguments}");
+        }
+    }
+}

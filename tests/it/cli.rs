@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use switchyard::cli::Arguments;
+
 use crate::harness::{Process, exit, program, root, signal};
 
 fn run(arguments: &[&str]) -> Output {
@@ -53,6 +55,46 @@ fn every_help_text_shows_an_example() {
         assert!(output.status.success());
         let help = text(&output.stdout);
         assert!(help.contains("Examples:") && help.contains(&format!("switchyard {command}")), "{help}");
+    }
+}
+
+/// The commands of the program in a text: from its name to a pipe, a comment or the end of the line.
+fn commands(text: &str) -> impl Iterator<Item = Vec<String>> {
+    text.lines().filter_map(|line| {
+        let command = &line[line.find("switchyard ").filter(|_| !line.contains("grpcurl"))?..];
+        let mut words = vec![String::new()];
+        let mut quoted = false;
+        for c in command.chars() {
+            match c {
+                '\'' => quoted = !quoted,
+                '|' | '#' if !quoted => break,
+                ' ' if !quoted => words.push(String::new()),
+                other => words.last_mut()?.push(other),
+            }
+        }
+        words.retain(|word| !word.is_empty());
+        Some(words)
+    })
+}
+
+#[test]
+fn every_command_that_is_shown_is_one_the_program_takes() {
+    fn helps(command: &clap::Command, texts: &mut String) {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        texts.extend(help.lines().filter(|line| line.starts_with("  ")).flat_map(|line| [line, "\n"]));
+        command.get_subcommands().for_each(|command| helps(command, texts));
+    }
+    let mut texts = String::new();
+    helps(&<Arguments as clap::CommandFactory>::command(), &mut texts);
+    for file in ["README.md", "docs/streams.md"] {
+        let text = std::fs::read_to_string(root().join(file)).expect("the file");
+        texts.extend(text.split("```sh\n").skip(1).filter_map(|block| block.split("```").next()));
+    }
+    let shown: Vec<_> = commands(&texts).collect();
+    assert!(shown.len() > 60, "only {} commands are found", shown.len());
+    for words in shown {
+        let parsed = <Arguments as clap::Parser>::try_parse_from(&words);
+        assert!(parsed.is_ok(), "{words:?}: {}", parsed.err().map(|error| error.to_string()).unwrap_or_default());
     }
 }
 
