@@ -72,7 +72,7 @@ fn filter(text: &str) -> Filter {
 
 fn wish(text: &str) -> Wish {
     let (filters, overflow) = (vec![filter(text)], Overflow::DropOldest);
-    Wish { filters, group: None, credit: None, overflow, max_events: None, max_batch: 10_000 }
+    Wish { stream: None, filters, group: None, credit: None, overflow, max_events: None, max_batch: 10_000 }
 }
 
 fn outbox() -> Arc<Outbox> {
@@ -179,7 +179,7 @@ fn take(bencher: Bencher, subscriptions: usize) {
 }
 
 fn hub() -> (Arc<Hub>, Routes) {
-    let hub = Arc::new(Hub::new("here", Options::default(), Arc::new(Metrics::default())));
+    let hub = Arc::new(Hub::new("here", Options::default(), Arc::new(Metrics::default()), None));
     let routes = grpc::routes(Arc::clone(&hub), Tasks::default(), Readiness::default().view()).expect("routes");
     (hub, routes)
 }

@@ -104,7 +104,7 @@ async fn open_engine(config: &Config, tasks: &Tasks) -> anyhow::Result<Option<Ar
     }
     let (folder, options, of_store) = (config.data_dir.clone(), config.engine.clone(), tasks.clone());
     let open = move || Embedded::open(&folder, &options, grpc::seal, &of_store);
-    let engine = tasks.blocking(open).await.context("the task that opens the store failed")??;
+    let engine = tasks.block(open).await.context("the task that opens the store failed")??;
     Ok(Some(Arc::new(engine)))
 }
 

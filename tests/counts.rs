@@ -120,7 +120,7 @@ impl http_body::Body for Sent {
 impl InProcess {
     fn start() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let hub = Arc::new(Hub::new("here", Options::default(), Arc::new(Metrics::default())));
+        let hub = Arc::new(Hub::new("here", Options::default(), Arc::new(Metrics::default()), None));
         let routes = grpc::routes(hub, Tasks::default(), Readiness::default().view()).expect("routes");
         Self { runtime, routes }
     }

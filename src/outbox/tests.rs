@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use smallvec::SmallVec;
 
 use super::{
-    frame::{Batch, Frame, GapReason, Item, SessionLimits},
+    frame::{Batch, Frame, Gap, GapReason, Item, SessionLimits},
     queues::{Offer, Queues, SubscriptionKey, Turn},
     subscriber::Route,
 };
@@ -43,7 +43,7 @@ fn number(event: &Event) -> u64 {
 
 fn wish(credit: Option<Grant>, overflow: Overflow) -> Wish {
     let filters = vec![Filter::parse(b">").expect("a filter")];
-    Wish { filters, group: None, credit, overflow, max_events: None, max_batch: 10_000 }
+    Wish { stream: None, filters, group: None, credit, overflow, max_events: None, max_batch: 10_000 }
 }
 
 fn route() -> Route {
@@ -65,7 +65,7 @@ fn take(queues: &mut Queues) -> (Turn, Vec<(i64, Vec<u64>)>, Vec<Frame>) {
     for item in batch.items {
         match item {
             Item::Reply(reply) => frames.push(reply.frame),
-            Item::Events { subscription_id, count } => {
+            Item::Events { subscription_id, count, .. } => {
                 let numbers: Vec<u64> = events.by_ref().take(count).map(|event| number(event)).collect();
                 assert_eq!(numbers.len(), count);
                 delivered.push((subscription_id, numbers));
@@ -132,7 +132,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn check_turn(queues: &mut Queues, models: &mut BTreeMap<i64, Model>, sizes: &HashMap<u64, usize>) -> Turn {
     let (turn, delivered, frames) = take(queues);
     for frame in frames {
-        if let Frame::Gap { subscription_id, count, reason } = frame {
+        if let Frame::Gap { subscription_id, gap: Gap { count, reason, .. } } = frame {
             let model = models.get_mut(&subscription_id).expect("a gap of an open subscription");
             assert_eq!((count, reason), (std::mem::take(&mut model.dropped), GapReason::Overflow));
         }
@@ -223,7 +223,7 @@ proptest! {
             while let (Turn::Some, delivered, frames) = take(&mut queues) {
                 got.extend(delivered.into_iter().flat_map(|(_, numbers)| numbers));
                 for frame in frames {
-                    if let Frame::Gap { count, .. } = frame {
+                    if let Frame::Gap { gap: Gap { count, .. }, .. } = frame {
                         told += count;
                     }
                 }
@@ -291,7 +291,7 @@ fn the_largest_queue_is_shed_first() {
     loop {
         let (turn, _, frames) = take(&mut queues);
         for frame in frames {
-            if let Frame::Gap { subscription_id, count, .. } = frame {
+            if let Frame::Gap { subscription_id, gap: Gap { count, .. } } = frame {
                 *lost.entry(subscription_id).or_default() += count;
             }
         }
@@ -312,7 +312,7 @@ fn a_gap_is_told_even_when_nothing_comes_after_it() {
     assert!(queues.has_work());
     let (turn, delivered, frames) = take(&mut queues);
     assert_eq!((turn, delivered), (Turn::Some, vec![]));
-    assert!(matches!(frames[..], [Frame::Gap { count: 1, .. }]));
+    assert!(matches!(frames[..], [Frame::Gap { gap: Gap { count: 1, .. }, .. }]));
     assert_eq!(take(&mut queues).0, Turn::Idle);
 }
 
@@ -350,7 +350,7 @@ fn what_ended_is_told_once_and_never_heard_of_again() {
         .iter()
         .map(|frame| match frame {
             Frame::Subscribed(_) => "subscribed".into(),
-            Frame::Gap { count, .. } => format!("gap {count}"),
+            Frame::Gap { gap: Gap { count, .. }, .. } => format!("gap {count}"),
             Frame::Ended { end, .. } => format!("ended {}", matches!(end, End::SlowConsumer { .. })),
             other => format!("{other:?}"),
         })
