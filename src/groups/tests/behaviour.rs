@@ -494,7 +494,7 @@ fn a_clock_that_goes_back_does_no_harm() {
 #[test]
 fn a_tick_ends_only_so_many_leases_and_says_that_there_are_more() {
     let settings = GroupSettings { max_unacked: 10_000, ..settings() };
-    let mut group = group_with(settings, &[0; 10_000]);
+    let mut group = group_with(settings, &vec![0; 10_000]);
     assert_eq!(take(&mut group, A, 0).len(), 10_000);
     group.tick(10_000);
     assert_eq!(group.due(), Some(10_000));

@@ -117,6 +117,11 @@ fn some_settings(which: u64) -> GroupSettings {
     }
 }
 
+/// One of `sequences`, or 1.
+fn pick(sequences: Vec<u64>, which: usize) -> u64 {
+    sequences.get(which % sequences.len().max(1)).copied().unwrap_or(1)
+}
+
 /// The machine and the model, side by side.
 struct Both {
     stream: Stream,
@@ -197,20 +202,16 @@ impl Both {
         self.naive = self.stored.1.restarted(settings, self.now);
     }
 
-    fn pick(&self, sequences: Vec<u64>, which: usize) -> u64 {
-        sequences.get(which % sequences.len().max(1)).copied().unwrap_or(1)
-    }
-
     fn member_step(&mut self, member: u64, step: &Step) {
         let (member, now) = (MemberId(member), self.now);
         match step {
             Step::Next { .. } => drop(self.next(member)),
             Step::Send { which, .. } => {
-                let sequence = self.pick(self.naive.leases_of(member, false), *which);
+                let sequence = pick(self.naive.leases_of(member, false), *which);
                 assert_eq!(self.group.sent(member, sequence, now), self.naive.sent(member, sequence, now));
             }
             Step::Unsend { which, .. } => {
-                let sequence = self.pick(self.naive.leases_of(member, false), *which);
+                let sequence = pick(self.naive.leases_of(member, false), *which);
                 let unsent = self.naive.leases_of(member, false).contains(&sequence);
                 assert_eq!(self.group.unsend(member, sequence), unsent);
                 if unsent {
@@ -234,10 +235,11 @@ impl Both {
                 self.naive.tick(now);
                 if self.naive.members.get(&member) == Some(&None) {
                     self.naive.unlease(self.naive.leases_of(member, false));
-                    match self.naive.leases_of(member, true).is_empty() {
-                        true => self.naive.members.remove(&member),
-                        false => self.naive.members.insert(member, Some(self.naive.clock + window)),
-                    };
+                    if self.naive.leases_of(member, true).is_empty() {
+                        self.naive.members.remove(&member);
+                    } else {
+                        self.naive.members.insert(member, Some(self.naive.clock + window));
+                    }
                 }
             }
             Step::Die { .. } => {
@@ -257,7 +259,7 @@ impl Both {
                 self.say(MemberId(*member), *sequence, outcome, *up_to);
             }
             Step::Answer { which, outcome } => {
-                let sequence = self.pick(self.naive.those(|sequence| self.naive.is_leased(sequence)), *which);
+                let sequence = pick(self.naive.those(|sequence| self.naive.is_leased(sequence)), *which);
                 let lease = self.naive.held.get(&sequence).and_then(|known| known.lease.clone());
                 self.say(lease.map_or(A, |lease| lease.member), sequence, outcome, false);
             }
