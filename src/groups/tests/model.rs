@@ -38,6 +38,7 @@ enum Step {
     Answer {
         which: usize,
         outcome: Outcome,
+        up_to: bool,
     },
     Join {
         member: u64,
@@ -91,7 +92,8 @@ fn a_step() -> impl Strategy<Value = Step> {
         1 => (member(), which()).prop_map(|(member, which)| Step::Unsend { member, which }),
         2 => (member(), sequence(), an_outcome(), any::<bool>())
             .prop_map(|(member, sequence, outcome, up_to)| Step::Say { member, sequence, outcome, up_to }),
-        8 => (which(), an_outcome()).prop_map(|(which, outcome)| Step::Answer { which, outcome }),
+        8 => (which(), an_outcome(), prop::bool::weighted(0.3))
+            .prop_map(|(which, outcome, up_to)| Step::Answer { which, outcome, up_to }),
         3 => member().prop_map(|member| Step::Join { member }),
         1 => member().prop_map(|member| Step::Leave { member }),
         1 => (member(), 0..60_u64).prop_map(|(member, window)| Step::Detach { member, window }),
@@ -258,10 +260,10 @@ impl Both {
             Step::Say { member, sequence, outcome, up_to } => {
                 self.say(MemberId(*member), *sequence, outcome, *up_to);
             }
-            Step::Answer { which, outcome } => {
+            Step::Answer { which, outcome, up_to } => {
                 let sequence = pick(self.naive.those(|sequence| self.naive.is_leased(sequence)), *which);
                 let lease = self.naive.held.get(&sequence).and_then(|known| known.lease.clone());
-                self.say(lease.map_or(A, |lease| lease.member), sequence, outcome, false);
+                self.say(lease.map_or(A, |lease| lease.member), sequence, outcome, *up_to);
             }
             Step::Pass { ms } => {
                 self.now += ms;
