@@ -94,7 +94,7 @@ mod tests {
                 for sequence in 0..100 {
                     prop_assert_eq!(done.contains(sequence), set.contains(&sequence), "{}", sequence);
                 }
-                let floor = (0..).find(|sequence| !set.contains(&(sequence + 1))).expect("an end");
+                let floor = (0..100).find(|sequence| !set.contains(&(sequence + 1))).expect("an end");
                 prop_assert_eq!(done.floor(), floor);
                 let ranges: Vec<_> = done.ranges().collect();
                 let apart = ranges.windows(2).all(|two| two[0].1 + 1 < two[1].0);

@@ -312,6 +312,14 @@ fn up_to_means_what_was_sent_before_not_what_is_lower() {
 }
 
 #[test]
+fn more_time_does_not_change_the_order_of_sending() {
+    let mut group = group(&[0; 5]);
+    take(&mut group, A, 0);
+    group.acknowledge(A, 2, &Outcome::Extend { delay: None }, 5);
+    assert_eq!(group.acknowledge_up_to(A, 4, &Outcome::Ack, 5), UpTo { answer: Answer::Applied, applied: 4 });
+}
+
+#[test]
 fn up_to_reaches_neither_what_others_have_nor_what_was_not_sent() {
     let mut group = group(&[0; 4]);
     group.join(B);
@@ -494,7 +502,7 @@ fn a_clock_that_goes_back_does_no_harm() {
 #[test]
 fn a_tick_ends_only_so_many_leases_and_says_that_there_are_more() {
     let settings = GroupSettings { max_unacked: 10_000, ..settings() };
-    let mut group = group_with(settings, &[0; 10_000]);
+    let mut group = group_with(settings, &vec![0; 10_000]);
     assert_eq!(take(&mut group, A, 0).len(), 10_000);
     group.tick(10_000);
     assert_eq!(group.due(), Some(10_000));

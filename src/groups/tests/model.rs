@@ -38,6 +38,7 @@ enum Step {
     Answer {
         which: usize,
         outcome: Outcome,
+        up_to: bool,
     },
     Join {
         member: u64,
@@ -91,7 +92,8 @@ fn a_step() -> impl Strategy<Value = Step> {
         1 => (member(), which()).prop_map(|(member, which)| Step::Unsend { member, which }),
         2 => (member(), sequence(), an_outcome(), any::<bool>())
             .prop_map(|(member, sequence, outcome, up_to)| Step::Say { member, sequence, outcome, up_to }),
-        8 => (which(), an_outcome()).prop_map(|(which, outcome)| Step::Answer { which, outcome }),
+        8 => (which(), an_outcome(), prop::bool::weighted(0.3))
+            .prop_map(|(which, outcome, up_to)| Step::Answer { which, outcome, up_to }),
         3 => member().prop_map(|member| Step::Join { member }),
         1 => member().prop_map(|member| Step::Leave { member }),
         1 => (member(), 0..60_u64).prop_map(|(member, window)| Step::Detach { member, window }),
@@ -115,6 +117,11 @@ fn some_settings(which: u64) -> GroupSettings {
         max_unacked: [4, 100, 1, 4][which as usize],
         dead_letter_stream: (which != 3).then(|| StreamName::parse("dead").expect("a name")),
     }
+}
+
+/// One of `sequences`, or 1.
+fn pick(sequences: Vec<u64>, which: usize) -> u64 {
+    sequences.get(which % sequences.len().max(1)).copied().unwrap_or(1)
 }
 
 /// The machine and the model, side by side.
@@ -197,20 +204,16 @@ impl Both {
         self.naive = self.stored.1.restarted(settings, self.now);
     }
 
-    fn pick(&self, sequences: Vec<u64>, which: usize) -> u64 {
-        sequences.get(which % sequences.len().max(1)).copied().unwrap_or(1)
-    }
-
     fn member_step(&mut self, member: u64, step: &Step) {
         let (member, now) = (MemberId(member), self.now);
         match step {
             Step::Next { .. } => drop(self.next(member)),
             Step::Send { which, .. } => {
-                let sequence = self.pick(self.naive.leases_of(member, false), *which);
+                let sequence = pick(self.naive.leases_of(member, false), *which);
                 assert_eq!(self.group.sent(member, sequence, now), self.naive.sent(member, sequence, now));
             }
             Step::Unsend { which, .. } => {
-                let sequence = self.pick(self.naive.leases_of(member, false), *which);
+                let sequence = pick(self.naive.leases_of(member, false), *which);
                 let unsent = self.naive.leases_of(member, false).contains(&sequence);
                 assert_eq!(self.group.unsend(member, sequence), unsent);
                 if unsent {
@@ -234,10 +237,11 @@ impl Both {
                 self.naive.tick(now);
                 if self.naive.members.get(&member) == Some(&None) {
                     self.naive.unlease(self.naive.leases_of(member, false));
-                    match self.naive.leases_of(member, true).is_empty() {
-                        true => self.naive.members.remove(&member),
-                        false => self.naive.members.insert(member, Some(self.naive.clock + window)),
-                    };
+                    if self.naive.leases_of(member, true).is_empty() {
+                        self.naive.members.remove(&member);
+                    } else {
+                        self.naive.members.insert(member, Some(self.naive.clock + window));
+                    }
                 }
             }
             Step::Die { .. } => {
@@ -256,10 +260,10 @@ impl Both {
             Step::Say { member, sequence, outcome, up_to } => {
                 self.say(MemberId(*member), *sequence, outcome, *up_to);
             }
-            Step::Answer { which, outcome } => {
-                let sequence = self.pick(self.naive.those(|sequence| self.naive.is_leased(sequence)), *which);
+            Step::Answer { which, outcome, up_to } => {
+                let sequence = pick(self.naive.those(|sequence| self.naive.is_leased(sequence)), *which);
                 let lease = self.naive.held.get(&sequence).and_then(|known| known.lease.clone());
-                self.say(lease.map_or(A, |lease| lease.member), sequence, outcome, false);
+                self.say(lease.map_or(A, |lease| lease.member), sequence, outcome, *up_to);
             }
             Step::Pass { ms } => {
                 self.now += ms;

@@ -64,8 +64,7 @@ fn a_dead_letter_is_buried_with_the_state_it_was_stored_with_and_never_without()
     let mut not_stored = restarted(&group, &[], 0, &keys);
     let letters: Vec<_> = not_stored.dead_letters().map(|letter| (letter.sequence, letter.attempts)).collect();
     assert_eq!((letters, take(&mut not_stored, A, 0)), (vec![(1, 1)], vec![3]));
-    let foreign = restarted(&group, &[2, 3, 99], 0, &keys);
-    assert_eq!(foreign.floor(), 0, "only what waits to be buried can be");
+    assert_eq!(group.encode(&[2, 3, 99]), group.encode(&[]), "only what waits to be buried can be");
 }
 
 #[test]
@@ -86,7 +85,7 @@ fn a_purge_or_a_read_that_passes_it_over_forgets_a_failure() {
 #[test]
 fn many_failures_with_long_reasons_make_no_large_state() {
     let settings = GroupSettings { max_unacked: 10_000, ..settings() };
-    let mut group = group_with(settings.clone(), &[0; 10_000]);
+    let mut group = group_with(settings.clone(), &vec![0; 10_000]);
     let reason: Box<str> = "r".repeat(1_000).into();
     for sequence in take(&mut group, A, 0) {
         group.acknowledge(A, sequence, &Outcome::Nack { delay: None, reason: reason.clone() }, 0);
