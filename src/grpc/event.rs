@@ -6,6 +6,7 @@
 
 use std::{num::NonZeroU64, ops::Range, sync::Arc};
 
+use bytes::Bytes;
 use prost::{
     Message,
     encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_varint, encoded_len_varint, skip_field},
@@ -182,6 +183,13 @@ pub fn again(event: &Event, attempt: u32, last_failure: &str) -> Event {
     let spans = put_entry(event.spans(), at, body, &stamped, &mut entry);
     // The spans were inside the old entry, so they are inside this one.
     Event::new(entry.into(), spans, event.sequence()).unwrap_or_else(|| event.detached())
+}
+
+/// The `ReceivedEvent` in the entry of an event.
+pub(super) fn received(event: &Event) -> Bytes {
+    let mut rest = event.encoded().get(1..).unwrap_or_default();
+    let len = decode_varint(&mut rest).unwrap_or_default() as usize;
+    Bytes::copy_from_slice(&rest[..len.min(rest.len())])
 }
 
 /// Where the publisher's event stands in the entry of an event, and its bytes.

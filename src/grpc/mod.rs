@@ -11,6 +11,7 @@ mod health;
 mod hub_service;
 mod session_body;
 mod status;
+mod stream_service;
 mod wire;
 
 use std::{convert::Infallible, sync::Arc};
@@ -23,7 +24,8 @@ use tower::ServiceExt;
 use crate::{model::Reason, readiness::ReadinessView, session::Hub, tasks::Tasks};
 use health::HealthService;
 use hub_service::HubService;
-use wire::health::health_server::HealthServer;
+use stream_service::StreamService;
+use wire::{health::health_server::HealthServer, v1::stream_service_server::StreamServiceServer};
 
 /// Requests of small services are no larger than this, in bytes.
 const SMALL_REQUEST_BYTES: usize = 64 * 1024;
@@ -42,6 +44,7 @@ pub fn routes(hub: Arc<Hub>, tasks: Tasks, readiness: ReadinessView) -> anyhow::
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     Ok(health_routes(readiness)
+        .add_service(StreamServiceServer::new(StreamService::new(Arc::clone(&hub))).max_decoding_message_size(SMALL_REQUEST_BYTES))
         .add_service(HubService::new(hub, tasks))
         .add_service(reflection().build_v1()?.max_decoding_message_size(SMALL_REQUEST_BYTES))
         .add_service(reflection().build_v1alpha()?.max_decoding_message_size(SMALL_REQUEST_BYTES))

@@ -10,6 +10,7 @@ mod hub;
 mod open;
 mod options;
 mod publish;
+mod rates;
 mod token;
 
 use std::{
@@ -25,7 +26,7 @@ use tokio_stream::{Stream, StreamExt};
 pub use command::{Command, Request};
 pub use hub::{FrameMemory, Hub, Kind};
 pub use options::Options;
-pub use publish::{Placed, place};
+pub use publish::{Placed, of_store, place};
 pub use token::TokenKey;
 
 pub use crate::{engine::Precondition, groups::Outcome};

@@ -151,7 +151,7 @@ fn of_append(error: &AppendError, origin: &Origin) -> StreamError {
 }
 
 /// What the store could not do, in the words of the hub.
-pub(super) fn of_store(error: &StoreError) -> StreamError {
+pub fn of_store(error: &StoreError) -> StreamError {
     match error {
         StoreError::Full => StreamError::Full,
         StoreError::Unavailable => StreamError::Unavailable,
