@@ -91,8 +91,7 @@ struct Found {
 impl Found {
     /// Where the fields stand when the event begins at `at`.
     fn spans(&self, at: usize) -> Spans {
-        let span =
-            |range: &Range<usize>| Span { start: range.start as u32, len: range.len() as u16 }.shifted(at as i64);
+        let span = |range: &Range<usize>| Span { start: range.start as u32, len: range.len() as u16 }.moved(0, at);
         Spans {
             topic: span(&self.topic),
             key: span(&self.key),
@@ -206,14 +205,14 @@ fn put_entry(spans: &Spans, at: usize, body: &[u8], stamped: &[u8], out: &mut Ve
     encode_varint(received_bytes as u64, out);
     out.push(KEY_EVENT);
     encode_varint(body.len() as u64, out);
-    let by = (out.len() - start) as i64 - at as i64;
+    let to = out.len() - start;
     out.extend_from_slice(body);
     out.extend_from_slice(stamped);
     Spans {
-        topic: spans.topic.shifted(by),
-        key: spans.key.shifted(by),
-        id: spans.id.shifted(by),
-        source: spans.source.shifted(by),
+        topic: spans.topic.moved(at, to),
+        key: spans.key.moved(at, to),
+        id: spans.id.moved(at, to),
+        source: spans.source.moved(at, to),
         ttl_ms: spans.ttl_ms,
     }
 }

@@ -200,7 +200,9 @@ impl Committer {
             }
             if let Err(trouble) = self.commit(storage, commit, now, &drafts, &states) {
                 let error = self.fail(storage, &trouble, &drafts);
-                answers.into_iter().for_each(|answer| answer.fail(&error));
+                for answer in answers {
+                    answer.fail(&error);
+                }
                 return;
             }
             if storage == Storage::File {

@@ -100,8 +100,8 @@ impl Store {
             let mut builder = Database::builder();
             builder.set_cache_size(cache_bytes);
             builder.set_repair_callback(|session| {
-                let percent = (session.progress() * 100.0) as u32;
-                tracing::info!(percent, "the store was not closed: checking it");
+                let part = session.progress();
+                tracing::info!(part, "the store was not closed: checking it");
             });
             let database = builder.create_with_backend(watched)?;
             let transaction = database.begin_write()?;
