@@ -31,7 +31,7 @@ const BATCH_ITEMS: usize = 1024;
 const KEEP_REPLIES: usize = 64;
 /// What a waiting event costs besides its bytes: its node, its shared header and the allocator's share. Budgets count
 /// it, so that a flood of tiny events cannot hold more memory than a budget says.
-const EVENT_OVERHEAD_BYTES: usize = 96;
+const EVENT_OVERHEAD_BYTES: usize = 144;
 /// After the last command this many subscriptions are looked at in one turn.
 const SWEEP_AT_ONCE: usize = 256;
 /// Queues below this size are never looked at when a budget is exceeded: there are too many of them.
