@@ -11,7 +11,7 @@ use prost::{
 };
 
 use super::{
-    status,
+    status, stream_service,
     wire::{
         PREFIX_BYTES, prefix,
         v1::{self as wire, session_response::Frame as Wire},
@@ -206,6 +206,7 @@ pub(super) fn published(results: &[Published]) -> wire::PublishResponse {
                 told.sequence = stored.sequence.cast_signed();
                 told.epoch = stored.origin.epoch;
                 told.duplicate = stored.duplicate;
+                told.durability = stream_service::of_durability(stored.durability).into();
             }
             told
         }

@@ -292,6 +292,7 @@ impl Process {
     pub fn start(flags: &[&str]) -> Self {
         let mut child = program()
             .args(["serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log-format", "json"])
+            .env("SWITCHYARD_DATA_DIR", "")
             .args(flags)
             .stderr(Stdio::piped())
             .spawn()

@@ -18,6 +18,8 @@ use crate::model::{Event, Filter, Topic};
 /// So many batches are written again in one commit.
 const SWEEP_AT_ONCE: usize = 32;
 
+/// What is taken out of the store: its topic, and where it was.
+type Gone = (Box<[u8]>, Record);
 type BatchTable<'t> = Table<'t, (u64, u64), &'static [u8]>;
 type RepeatTable<'t> = Table<'t, (u64, u64), (u64, u128)>;
 
@@ -235,7 +237,7 @@ impl Core {
         up_to: u64,
         filter: &Filter,
         now: u64,
-    ) -> Result<Vec<(Box<[u8]>, Record)>, Trouble> {
+    ) -> Result<Vec<Gone>, Trouble> {
         let (id, floor) = (self.shared.id, self.shared.bounds().floor);
         let mut all = Vec::new();
         let mut at = floor;
@@ -267,7 +269,7 @@ impl Core {
     }
 
     /// What [`Self::take_out`] gave back is gone. Tells how many of them were still kept.
-    pub(super) fn taken_out(&mut self, gone: &[(Box<[u8]>, Record)]) -> u64 {
+    pub(super) fn taken_out(&mut self, gone: &[Gone]) -> u64 {
         let mut topics = self.shared.topics.write();
         let (mut events, mut bytes) = (0, 0);
         for (topic, record) in gone {
