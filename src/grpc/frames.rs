@@ -48,7 +48,8 @@ pub(super) fn encode(batch: &mut Batch, tokens: &TokenKey, metrics: &Metrics) ->
                 let some = &events.as_slice()[..count];
                 events.nth(count - 1);
                 let token = position.map(|position| tokens.seal(&position));
-                let token_bytes = token.as_ref().map_or(0, |token| 1 + encoded_len_varint(token.len() as u64) + token.len());
+                let token_bytes =
+                    token.as_ref().map_or(0, |token| 1 + encoded_len_varint(token.len() as u64) + token.len());
                 let entries: usize = some.iter().map(|event| event.encoded().len()).sum();
                 put_events_header(&mut out, subscription_id, entries + token_bytes);
                 for event in some {
@@ -202,7 +203,7 @@ pub(super) fn published(results: &[Published]) -> wire::PublishResponse {
         Ok(accepted) => {
             let mut told = wire::PublishResult { matched: accepted.matched.cast_signed(), ..Default::default() };
             if let Some(stored) = &accepted.stored {
-                told.stream = stored.origin.stream.as_str().to_owned();
+                told.stream = stored.origin.stream.to_string();
                 told.sequence = stored.sequence.cast_signed();
                 told.epoch = stored.origin.epoch;
                 told.duplicate = stored.duplicate;

@@ -44,7 +44,10 @@ pub fn routes(hub: Arc<Hub>, tasks: Tasks, readiness: ReadinessView) -> anyhow::
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     Ok(health_routes(readiness)
-        .add_service(StreamServiceServer::new(StreamService::new(Arc::clone(&hub))).max_decoding_message_size(SMALL_REQUEST_BYTES))
+        .add_service(
+            StreamServiceServer::new(StreamService::new(Arc::clone(&hub)))
+                .max_decoding_message_size(SMALL_REQUEST_BYTES),
+        )
         .add_service(HubService::new(hub, tasks))
         .add_service(reflection().build_v1()?.max_decoding_message_size(SMALL_REQUEST_BYTES))
         .add_service(reflection().build_v1alpha()?.max_decoding_message_size(SMALL_REQUEST_BYTES))

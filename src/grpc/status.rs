@@ -54,7 +54,10 @@ impl Fault {
         let mut details = ErrorDetails::with_error_info(
             self.reason.name(),
             DOMAIN,
-            self.numbers.iter().map(|(name, number)| ((*name).to_owned(), number.to_string())).collect::<HashMap<_, _>>(),
+            self.numbers
+                .iter()
+                .map(|(name, number)| ((*name).to_owned(), number.to_string()))
+                .collect::<HashMap<_, _>>(),
         );
         if let Some(field) = &self.field {
             details.add_bad_request_violation(field, self.short_text());

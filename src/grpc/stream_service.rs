@@ -12,9 +12,7 @@ use super::{
 };
 use crate::{
     engine::{CreateError, DeleteError, Engine, EventStream, PurgeError, ReadError, UpdateError},
-    model::{
-        CommandError, Durability, Event, Filter, Storage, StreamError, StreamName, StreamSettings, Topic, limits,
-    },
+    model::{CommandError, Durability, Event, Filter, Storage, StreamError, StreamName, StreamSettings, Topic, limits},
     session::{Hub, of_store},
 };
 
@@ -76,8 +74,7 @@ impl StreamService {
         let mut after = all.iter().filter(|stream| stream.name().as_str() > asked.page_token.as_str());
         let page: Vec<_> = after.by_ref().take(size).collect();
         let more = after.next().is_some();
-        let next_page_token =
-            page.last().filter(|_| more).map_or_else(String::new, |stream| stream.name().to_string());
+        let next_page_token = page.last().filter(|_| more).map_or_else(String::new, |stream| stream.name().to_string());
         Ok(wire::ListStreamsResponse {
             streams: page.into_iter().map(|stream| self.shown(&**stream)).collect(),
             next_page_token,
@@ -114,9 +111,7 @@ impl StreamService {
         let stream = self.engine()?.update_stream(settings(&merged)?).await.map_err(|error| match error {
             UpdateError::NotFound { name } => StreamError::NotFound(name.to_string()),
             UpdateError::Setting(error) => StreamError::Setting(error),
-            UpdateError::Mismatch { field } => {
-                StreamError::Mismatch { field, problem: "cannot be changed".to_owned() }
-            }
+            UpdateError::Mismatch { field } => StreamError::Mismatch { field, problem: "cannot be changed".to_owned() },
             UpdateError::Overlap { with } => StreamError::Overlap { with },
             UpdateError::Store(error) => of_store(&error),
         })?;
@@ -142,9 +137,9 @@ impl StreamService {
         };
         let filter = match asked.filter.as_str() {
             "" => None,
-            text => Some(
-                Filter::parse(text.as_bytes()).map_err(|error| field("filter", format!("is invalid: {error}")))?,
-            ),
+            text => {
+                Some(Filter::parse(text.as_bytes()).map_err(|error| field("filter", format!("is invalid: {error}")))?)
+            }
         };
         let purged = stream.purge(up_to, filter).await.map_err(|error| match error {
             PurgeError::Closed => StreamError::NotFound(asked.name.clone()),
@@ -300,9 +295,11 @@ fn settings(asked: &wire::Stream) -> Result<StreamSettings, CommandError> {
     if asked.filters.is_empty() || asked.filters.len() > limits::MAX_STREAM_FILTERS {
         return Err(field("filters", format!("must be 1 to {}", limits::MAX_STREAM_FILTERS)));
     }
-    let filters = asked.filters.iter().enumerate().map(|(index, text)| {
-        Filter::parse(text.as_bytes()).map_err(|error| CommandError::Filter { index, error })
-    });
+    let filters = asked
+        .filters
+        .iter()
+        .enumerate()
+        .map(|(index, text)| Filter::parse(text.as_bytes()).map_err(|error| CommandError::Filter { index, error }));
     let settings = StreamSettings {
         name: stream_name("name", &asked.name)?,
         filters: filters.collect::<Result<_, _>>()?,

@@ -224,8 +224,7 @@ impl Subscriber {
             (gap, stored.take_progress().then(|| (stored.position(), stored.latest())))
         });
         let gap = gap.map(|gap| Frame::Gap { subscription_id: id, gap });
-        let progress = progress
-            .map(|(position, latest)| Frame::Progress { subscription_id: id, position, latest });
+        let progress = progress.map(|(position, latest)| Frame::Progress { subscription_id: id, position, latest });
         [gap, progress].into_iter().flatten().map(|frame| Reply { request_id: 0, frame })
     }
 
@@ -236,10 +235,7 @@ impl Subscriber {
         let conflated = (std::mem::take(&mut self.conflated), GapReason::Conflated);
         [dropped, conflated].into_iter().filter(|(count, _)| *count > 0).map(move |(count, reason)| Reply {
             request_id: 0,
-            frame: Frame::Gap {
-                subscription_id: id,
-                gap: Gap { count: count.into(), sequences: (0, 0), reason },
-            },
+            frame: Frame::Gap { subscription_id: id, gap: Gap { count: count.into(), sequences: (0, 0), reason } },
         })
     }
 }

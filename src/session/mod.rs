@@ -279,7 +279,10 @@ impl Session {
         if let Err(error) = opened {
             self.hub.metrics().command_refused();
             let subscription_id = if id == 0 { self.outbox.free_id() } else { id };
-            self.reply(request_id, Frame::Ended { subscription_id, end: End::Refused(Box::new(error)), position: None });
+            self.reply(
+                request_id,
+                Frame::Ended { subscription_id, end: End::Refused(Box::new(error)), position: None },
+            );
         }
         Ok(())
     }
@@ -452,10 +455,7 @@ pub fn split(events: Vec<Result<Arc<Event>, EventError>>) -> (Vec<Arc<Event>>, V
 }
 
 /// One result per event, in the order they came in.
-pub fn merge(
-    accepted: impl ExactSizeIterator<Item = Accepted>,
-    refused: Vec<(usize, EventError)>,
-) -> Vec<Published> {
+pub fn merge(accepted: impl ExactSizeIterator<Item = Accepted>, refused: Vec<(usize, EventError)>) -> Vec<Published> {
     let total = accepted.len() + refused.len();
     let mut accepted = accepted;
     let mut refused = refused.into_iter().peekable();

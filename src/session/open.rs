@@ -9,9 +9,7 @@ use super::{
 };
 use crate::{
     engine::{EventStream, ReadError},
-    model::{
-        CommandError, Filter, OnGap, Origin, Position, Start, StreamError, StreamState, StreamWish, Wish,
-    },
+    model::{CommandError, Filter, OnGap, Origin, Position, Start, StreamError, StreamState, StreamWish, Wish},
     outbox::{GapReason, Opened, ResumeOutcome},
 };
 

@@ -101,7 +101,9 @@ impl Placed {
             match appended {
                 Ok(appended) => {
                     let matched = self.route(hub, &places, &appended, scratch).await;
-                    for ((place, Appended { sequence, duplicate, .. }), matched) in places.iter().zip(appended).zip(matched) {
+                    for ((place, Appended { sequence, duplicate, .. }), matched) in
+                        places.iter().zip(appended).zip(matched)
+                    {
                         let stored = StoredAt { origin: Arc::clone(&origin), sequence, duplicate, durability };
                         self.results[*place] = Ok(Accepted { matched, stored: Some(stored) });
                     }
@@ -109,7 +111,9 @@ impl Placed {
                 Err(error) => {
                     hub.metrics().events_refused(places.len());
                     let error = EventError::from(of_append(&error, &origin));
-                    places.into_iter().for_each(|place| self.results[place] = Err(error.clone()));
+                    for place in places {
+                        self.results[place] = Err(error.clone());
+                    }
                 }
             }
         }
@@ -138,9 +142,7 @@ fn of_append(error: &AppendError, origin: &Origin) -> StreamError {
         AppendError::SequenceMismatch { actual } => StreamError::SequenceMismatch { actual: *actual },
         AppendError::MixedTopics => mismatch("on a topic needs events of one topic".to_owned()),
         AppendError::TooManyTopics { limit } => StreamError::TooMany { what: "topics in this stream", limit: *limit },
-        AppendError::TooLarge { .. } => {
-            StreamError::Mismatch { field: "events", problem: error.to_string() }
-        }
+        AppendError::TooLarge { .. } => StreamError::Mismatch { field: "events", problem: error.to_string() },
         AppendError::Store(error) => of_store(error),
     }
 }
