@@ -57,12 +57,15 @@ impl Queues {
 
     /// Subscriptions that have to be looked after since the last call.
     pub(in crate::outbox) fn take_appetite(&mut self) -> Appetite {
-        let appetite = std::mem::take(&mut self.appetite);
-        for key in &appetite.hungry {
-            if let Some(stored) = live(&mut self.subscribers, *key).and_then(|subscriber| subscriber.stored_mut()) {
+        let mut appetite = std::mem::take(&mut self.appetite);
+        appetite.hungry.retain(|key| {
+            let stored = live(&mut self.subscribers, *key).and_then(|subscriber| subscriber.stored_mut());
+            stored.is_some_and(|stored| {
                 stored.hungry = false;
-            }
-        }
+                // It may have begun to follow since it was hungry.
+                !stored.following
+            })
+        });
         appetite
     }
 
