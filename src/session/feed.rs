@@ -381,8 +381,7 @@ impl Feed {
         let last = next + some.len() == self.first.len();
         let through = if last { self.first_up_to } else { some.last().copied().unwrap_or(self.first_up_to) };
         let chunk = self.stream.get(some).await?;
-        // Not the latest: whatever it is, the stream is read on behind them.
-        Ok(Chunk { through, latest: through + 1, ..chunk })
+        Ok(Chunk { through, ..chunk })
     }
 }
 
