@@ -127,10 +127,13 @@ impl Stored {
         sequence > self.through
     }
 
-    /// Events up to `to` are lost, and it goes on behind them.
+    /// Events up to `to` are lost, and it goes on behind them. How many that are is not known of a stream that was made
+    /// anew.
     pub(super) fn lose(&mut self, to: u64, reason: GapReason) {
         let from = self.through + 1;
-        if to >= from {
+        if reason == GapReason::Epoch {
+            self.gap = Some(Gap { count: 0, sequences: (0, 0), reason });
+        } else if to >= from {
             self.gap = Some(Gap { count: to - from + 1, sequences: (from, to), reason });
             self.through = to;
         }
@@ -200,5 +203,7 @@ mod tests {
         assert_eq!(one.position().sequence, 40);
         one.lose(40, GapReason::Retention);
         assert_eq!(one.take_gap(), None, "nothing more is lost");
+        one.lose(40, GapReason::Epoch);
+        assert_eq!(one.take_gap().map(|gap| gap.count), Some(0), "another stream, of which nothing was sent");
     }
 }

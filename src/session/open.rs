@@ -141,5 +141,5 @@ fn anew(state: &StreamState, on_gap: OnGap) -> Result<Beginning, StreamError> {
         OnGap::Earliest => earliest - 1,
         OnGap::Latest => latest,
     };
-    Ok(Beginning { outcome: ResumeOutcome::Gap, ..Beginning::after(after) })
+    Ok(Beginning { outcome: ResumeOutcome::Gap, lost: Some((after, GapReason::Epoch)), ..Beginning::after(after) })
 }
