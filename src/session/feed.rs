@@ -45,6 +45,8 @@ pub(super) struct Feeds {
     hungry: VecDeque<SubscriptionKey>,
     /// To be read for once the hub has memory for them.
     starved: Vec<SubscriptionKey>,
+    /// When to look whether it has, while there are any.
+    starved_until: Instant,
     /// When those that follow are told how far they are, if nothing else tells them.
     progress_at: Instant,
     progress_interval: Duration,
@@ -109,6 +111,7 @@ impl Feeds {
             tails: Vec::new(),
             hungry: VecDeque::new(),
             starved: Vec::new(),
+            starved_until: Instant::now(),
             progress_at: Instant::now() + progress_interval,
             progress_interval,
         }
@@ -181,6 +184,9 @@ impl Feeds {
             return;
         };
         if room.bytes == 0 {
+            if self.starved.is_empty() {
+                self.starved_until = Instant::now() + STARVED_INTERVAL;
+            }
             self.starved.push(key);
         } else if room.events > 0 {
             match feed.read(room).await {
@@ -278,7 +284,8 @@ impl Feeds {
             }
             Poll::Pending
         });
-        let next = if self.starved.is_empty() { self.progress_at } else { Instant::now() + STARVED_INTERVAL };
+        // A point in time, not a time from now: a session that is always busy comes here again and again.
+        let next = if self.starved.is_empty() { self.progress_at } else { self.starved_until.min(self.progress_at) };
         tokio::select! {
             wake = changed => wake,
             () = tokio::time::sleep_until(next), if !self.known.is_empty() => Wake::Time,
@@ -291,8 +298,10 @@ impl Feeds {
             Wake::More(at) => self.advance(at).await,
             Wake::Gone(at) => self.abandon(at, &ReadError::Closed),
             Wake::Time => {
-                for key in std::mem::take(&mut self.starved) {
-                    self.wait_for_turn(key);
+                if self.starved_until <= Instant::now() {
+                    for key in std::mem::take(&mut self.starved) {
+                        self.wait_for_turn(key);
+                    }
                 }
                 self.tell_progress();
             }
