@@ -1,6 +1,7 @@
 //! The database under the streams: opening it, opening it again after the disk was full, and reading batches from it.
 
 use std::{
+    io::ErrorKind,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -64,6 +65,10 @@ impl Trouble {
         match self {
             Self::Damaged(what) | Self::Database(redb::Error::Corrupted(what)) => {
                 StoreError::Corrupt { what: format!("{what}. Restore the data directory from a copy") }
+            }
+            // The file ends before what must be in it.
+            Self::Database(redb::Error::Io(error)) if error.kind() == ErrorKind::UnexpectedEof => {
+                StoreError::Corrupt { what: "the file is cut off. Restore the data directory from a copy".to_owned() }
             }
             Self::Database(_) | Self::Closed => StoreError::Unavailable,
         }
