@@ -63,6 +63,11 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
+/// A time in which something else goes on, as part of what is tested; never a way to wait for it.
+pub async fn pause(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
 /// An event with a text.
 pub fn event(topic: &str, text: impl Into<String>) -> Event {
     Event { topic: topic.into(), payload: Some(Payload::Text(text.into())), ..Event::default() }
@@ -298,11 +303,11 @@ impl Process {
             .spawn()
             .expect("the program starts");
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
-        let mut line = String::new();
+        let mut told = String::new();
         let serving: serde_json::Value = loop {
-            line.clear();
-            assert!(log.read_line(&mut line).expect("a log") > 0, "the hub ended before it served");
-            let parsed: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            let before = told.len();
+            assert!(log.read_line(&mut told).expect("a log") > 0, "the hub ended before it served: {told}");
+            let parsed: serde_json::Value = serde_json::from_str(&told[before..]).unwrap_or_default();
             if parsed["message"] == "serving" {
                 break parsed;
             }

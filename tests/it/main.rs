@@ -6,7 +6,10 @@
     clippy::match_wild_err_arm,
     clippy::unnecessary_wraps,
     clippy::disallowed_methods,
-    clippy::format_collect
+    clippy::format_collect,
+    // Sequences are signed on the wire, counts are not; none comes near the end of its range.
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss
 )]
 
 mod abuse;
@@ -26,6 +29,11 @@ mod http2;
 mod isolation;
 mod limits;
 mod overflow;
+mod resume;
 mod session;
+mod store;
+mod stored;
+mod stream_feed;
+mod streams;
 mod tidy;
 mod witness;

@@ -1,0 +1,133 @@
+//! The data directory: one process at a time, all of it there after a restart, and refused when it is damaged.
+
+use std::{
+    io::{Read, Seek, SeekFrom, Write},
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use switchyard::proto::v1::StartPreset;
+
+use crate::{
+    harness::{Process, exit, program},
+    stored::{Folder, Reader, all, create, from, numbered, preset, resume, state, store, stream, text},
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Starts a hub that must not come up, and gives what it said.
+fn fails_to_start(folder: &Folder) -> Output {
+    let mut child = program()
+        .args(["serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--data-dir", folder.text()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    assert!(!exit(&mut child, PATIENCE).success());
+    child.wait_with_output().expect("its output")
+}
+
+fn last_line(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_data_directory_is_of_one_process() {
+    let folder = Folder::new();
+    let mut hub = Process::start(&["--data-dir", folder.text()]);
+    let refused = last_line(&fails_to_start(&folder));
+    assert!(refused.contains(folder.text()) && refused.contains("in use by another process"), "{refused}");
+    create(hub.address, stream("s", &["s.>"])).await;
+    assert_eq!(store(hub.address, numbered("s.x", 0..1)).await[0].sequence, 1, "the first one is not disturbed");
+    hub.signal("KILL");
+    hub.exit(PATIENCE);
+    let hub = Process::start(&["--data-dir", folder.text()]);
+    assert_eq!(all(hub.address, "s").await.len(), 1, "a dead process locks nobody out");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_is_there_after_a_stop() {
+    let folder = Folder::new();
+    let mut hub = Process::start(&["--data-dir", folder.text()]);
+    let epoch = create(hub.address, stream("s", &["s.>"])).await.state.expect("a state").epoch;
+    store(hub.address, numbered("s.x", 0..3000)).await;
+    let mut reader = Reader::open(hub.address, from("s", preset(StartPreset::Earliest))).await;
+    reader.until(1500).await;
+    let (token, reached) = (reader.token.clone(), reader.last());
+    drop(reader);
+    hub.signal("TERM");
+    assert!(hub.exit(PATIENCE).success());
+    let hub = Process::start(&["--data-dir", folder.text()]);
+    let state = state(hub.address, "s").await;
+    assert_eq!((state.epoch, state.latest_sequence, state.events), (epoch, 3000, 3000));
+    let events = all(hub.address, "s").await;
+    assert!(
+        events.iter().zip(1..).all(|(received, n)| received.sequence == n && text(received) == (n - 1).to_string())
+    );
+    let mut rest = Reader::open(hub.address, from("s", resume(&token))).await;
+    rest.until(3000).await;
+    assert_eq!(rest.sequences(), (reached + 1..=3000).collect::<Vec<_>>());
+}
+
+/// Where a piece of an event is in the file.
+fn find(bytes: &[u8], piece: &[u8]) -> u64 {
+    bytes.windows(piece.len()).position(|window| window == piece).expect("the event is in the file") as u64
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_store_is_refused_and_left_as_it_is() {
+    let folder = Folder::new();
+    let mut hub = Process::start(&["--data-dir", folder.text()]);
+    create(hub.address, stream("s", &["s.>"])).await;
+    for n in 0..50 {
+        store(hub.address, numbered("s.x", n * 100..(n + 1) * 100)).await;
+    }
+    store(hub.address, vec![crate::harness::event("s.x", "a text that is easily found")]).await;
+    store(hub.address, numbered("s.x", 0..100)).await;
+    hub.signal("TERM");
+    assert!(hub.exit(PATIENCE).success());
+
+    let path = folder.path().join("streams.redb");
+    let whole = std::fs::read(&path).expect("the store");
+    let at = find(&whole, b"easily found");
+    let mut file = std::fs::OpenOptions::new().read(true).write(true).open(&path).expect("the store");
+    let mut byte = [0];
+    file.seek(SeekFrom::Start(at)).and_then(|_| file.read(&mut byte)).expect("read");
+    file.seek(SeekFrom::Start(at)).and_then(|_| file.write(&[byte[0] ^ 1])).expect("written");
+    drop(file);
+    let refused = fails_to_start(&folder);
+    let told = last_line(&refused);
+    assert!(told.contains("is damaged") && told.contains(folder.text()), "{told}");
+    assert!(told.contains("Restore it from a copy"), "it says what to do: {told}");
+    assert!(!String::from_utf8_lossy(&refused.stderr).contains("panicked"), "{refused:?}");
+    assert_eq!(std::fs::metadata(&path).expect("the store").len(), whole.len() as u64, "never shortened");
+
+    // With the byte as it was everything is there again.
+    std::fs::write(&path, &whole).expect("written");
+    let hub = Process::start(&["--data-dir", folder.text()]);
+    assert_eq!(all(hub.address, "s").await.len(), 5101);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_was_cut_off_is_refused() {
+    let folder = Folder::new();
+    let mut hub = Process::start(&["--data-dir", folder.text()]);
+    create(hub.address, stream("s", &["s.>"])).await;
+    for n in 0..50 {
+        store(hub.address, numbered("s.x", n * 100..(n + 1) * 100)).await;
+    }
+    hub.signal("TERM");
+    assert!(hub.exit(PATIENCE).success());
+    let path = folder.path().join("streams.redb");
+    let whole = std::fs::read(&path).expect("the store");
+    for length in [whole.len() / 2, 10_000, 100] {
+        std::fs::write(&path, &whole[..length]).expect("written");
+        let refused = fails_to_start(&folder);
+        let told = last_line(&refused);
+        assert!(told.contains(folder.text()) && told.contains("damaged"), "{length}: {told}");
+    }
+    std::fs::write(&path, &whole).expect("written");
+    let hub = Process::start(&["--data-dir", folder.text()]);
+    assert_eq!(state(hub.address, "s").await.latest_sequence, 5000);
+}
