@@ -36,4 +36,5 @@ mod stored;
 mod stream_feed;
 mod streams;
 mod tidy;
+mod watch_bugs;
 mod witness;
