@@ -27,6 +27,10 @@ test: lint ## check and test everything, installing what it needs
 	cargo build --locked --features tools-tests --bins --examples
 	cargo test --locked --features tools-tests
 
+.PHONY: torture
+torture: ## kill the hub 500 times while it works: TORTURE_KILLS and TORTURE_SEED change that
+	TORTURE_KILLS=$${TORTURE_KILLS:-500} cargo test --locked --test it kill:: -- --nocapture
+
 .PHONY: lint
 lint: tools ## check formatting, lints, the protos and the manifests
 	cargo fmt --check

@@ -27,6 +27,7 @@ mod harness;
 mod health;
 mod http2;
 mod isolation;
+mod kill;
 mod limits;
 mod overflow;
 mod resume;
