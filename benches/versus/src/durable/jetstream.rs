@@ -7,7 +7,6 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     task::{Context as TaskContext, Poll},
-    time::Duration,
 };
 
 use anyhow::Context;
@@ -15,11 +14,11 @@ use async_nats::{
     Client, Subject, Subscriber,
     jetstream::{
         self,
-        consumer::{AckPolicy, DeliverPolicy, pull, push},
+        consumer::{DeliverPolicy, push},
         stream::{Config, StorageType},
     },
 };
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt;
 use switchyard::bench::{Check, Outgoing};
 use tokio::task::coop::unconstrained;
 
@@ -85,49 +84,23 @@ impl EventStore for JetStream {
     async fn replay(&self, replay: &mut Replay) -> anyhow::Result<()> {
         let client = self.connect().await?;
         let stream = jetstream::new(client.clone()).get_stream_no_info(STREAM).await?;
-        let way = std::env::var("REPLAY").unwrap_or_default();
-        if way == "push" {
-            let config = push::OrderedConfig {
-                deliver_subject: client.new_inbox(),
-                deliver_policy: DeliverPolicy::All,
-                ..push::OrderedConfig::default()
-            };
-            read(stream.create_consumer(config).await?.messages().await?, replay).await
-        } else if way == "ordered" {
-            let config = pull::OrderedConfig { deliver_policy: DeliverPolicy::All, ..pull::OrderedConfig::default() };
-            read(stream.create_consumer(config).await?.messages().await?, replay).await
-        } else {
-            let config = pull::Config {
-                deliver_policy: DeliverPolicy::All,
-                ack_policy: AckPolicy::None,
-                memory_storage: true,
-                ..pull::Config::default()
-            };
-            let batch = way.parse().unwrap_or(5000);
-            let reader = stream.create_consumer(config).await?;
-            let messages = reader.stream().max_messages_per_batch(batch).expires(Duration::from_secs(30));
-            read(messages.messages().await?, replay).await
-        }
+        // The fastest of what the client offers: pulling 5000 at a time reads two thirds as many, its ordered pull less.
+        let config = push::OrderedConfig {
+            deliver_subject: client.new_inbox(),
+            deliver_policy: DeliverPolicy::All,
+            ..push::OrderedConfig::default()
+        };
+        let mut messages = stream.create_consumer(config).await?.messages().await?;
+        // Tokio would stop at 128 messages, however many there are.
+        unconstrained(async {
+            while !replay.is_done() {
+                let message = messages.next().await.context("the NATS client gave up")??;
+                replay.check(&message.payload);
+            }
+            Ok(())
+        })
+        .await
     }
-}
-
-/// Takes messages until everything was shown.
-async fn read<E>(
-    mut messages: impl Stream<Item = Result<jetstream::Message, E>> + Unpin,
-    replay: &mut Replay,
-) -> anyhow::Result<()>
-where
-    E: std::error::Error + Send + Sync + 'static,
-{
-    // Tokio would stop at 128 messages, however many there are.
-    unconstrained(async {
-        while !replay.is_done() {
-            let message = messages.next().await.context("the NATS client gave up")??;
-            replay.check(&message.payload);
-        }
-        Ok(())
-    })
-    .await
 }
 
 impl Publisher for JetStreamPublisher {
