@@ -12,7 +12,7 @@ use prost::{
 };
 
 use crate::model::{
-    Event, EventError, NameError, Span, Spans, Stamp, Topic,
+    Event, EventError, GivenUp, NameError, Span, Spans, Stamp, Topic,
     limits::{MAX_EVENT_ATTRIBUTES, MAX_EVENT_FIELD_BYTES},
 };
 
@@ -30,6 +30,15 @@ const KEY_APPEND_TIME: u8 = (4 << 3) | 2;
 const KEY_LAST_FAILURE: u8 = (6 << 3) | 2;
 /// `ReceivedEvent.attempt`, a varint.
 const KEY_ATTEMPT: u8 = 5 << 3;
+/// `Event.attributes`, a pair.
+const KEY_ATTRIBUTE: u8 = (8 << 3) | 2;
+/// The name of a pair, length-delimited.
+const KEY_PAIR_NAME: u8 = (1 << 3) | 2;
+/// The value of a pair, length-delimited.
+const KEY_PAIR_VALUE: u8 = (2 << 3) | 2;
+/// What a dead letter says: the stream it comes from, its sequence there, the group, the attempts, and the reason.
+pub(super) const DEAD_LETTER_ATTRIBUTES: [&str; 5] =
+    ["deadletterstream", "deadlettersequence", "deadlettergroup", "deadletterattempts", "deadletterreason"];
 /// `Event.id`, length-delimited.
 const KEY_ID: u8 = (1 << 3) | 2;
 
@@ -182,6 +191,41 @@ pub fn again(event: &Event, attempt: u32, last_failure: &str) -> Event {
     let spans = put_entry(event.spans(), at, body, &stamped, &mut entry);
     // The spans were inside the old entry, so they are inside this one.
     Event::new(entry.into(), spans, event.sequence()).unwrap_or_else(|| event.detached())
+}
+
+/// An event that a group gave up, as it is published to a dead-letter stream: with attributes that say where it comes
+/// from. Whatever its own limits were, it is kept as long as that stream says.
+pub fn dead_letter(event: &Event, told: &GivenUp<'_>) -> Event {
+    let (at, body) = body(event);
+    let (sequence, attempts) = (told.sequence.to_string(), told.attempts.to_string());
+    let values = [told.stream, &sequence, told.group, &attempts, told.reason];
+    let mut letter = body.to_vec();
+    for (name, value) in DEAD_LETTER_ATTRIBUTES.iter().zip(values) {
+        // Of an attribute that is there twice the last one counts.
+        let len = 2 + varint_bytes(name.len()) + name.len() + varint_bytes(value.len()) + value.len();
+        letter.push(KEY_ATTRIBUTE);
+        encode_varint(len as u64, &mut letter);
+        for (key, text) in [(KEY_PAIR_NAME, *name), (KEY_PAIR_VALUE, value)] {
+            letter.push(key);
+            encode_varint(text.len() as u64, &mut letter);
+            letter.extend_from_slice(text.as_bytes());
+        }
+    }
+    let mut entry = Vec::with_capacity(letter.len() + 4 * 5);
+    let spans = put_entry(event.spans(), at, &letter, &[KEY_ATTEMPT, 1], &mut entry);
+    // The spans were inside the old entry, so they are inside this one.
+    Event::new(entry.into(), Spans { ttl_ms: None, ..spans }, 0).unwrap_or_else(|| event.detached())
+}
+
+/// The publisher's event, in the entry of an event.
+pub(super) fn published(event: &Event) -> &[u8] {
+    body(event).1
+}
+
+/// What an `events` frame has for an event, without the key and the length before it.
+pub(super) fn received(event: &Event) -> &[u8] {
+    let mut rest = event.encoded().get(1..).unwrap_or_default();
+    take(&mut rest).unwrap_or_default()
 }
 
 /// Where the publisher's event stands in the entry of an event, and its bytes.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     model::{End, Grant, Reason, limits},
-    outbox::{Batch, Frame, GapReason, Item, Published, Reply, ResumeOutcome, Subscribed, Welcome},
+    outbox::{Acked, Batch, Frame, GapReason, Item, Published, Reply, ResumeOutcome, Subscribed, Welcome},
     session::TokenKey,
     telemetry::Metrics,
 };
@@ -48,7 +48,8 @@ pub(super) fn encode(batch: &mut Batch, tokens: &TokenKey, metrics: &Metrics) ->
                 let some = &events.as_slice()[..count];
                 events.nth(count - 1);
                 let token = position.map(|position| tokens.seal(&position));
-                let token_bytes = token.as_ref().map_or(0, |token| 1 + encoded_len_varint(token.len() as u64) + token.len());
+                let token_bytes =
+                    token.as_ref().map_or(0, |token| 1 + encoded_len_varint(token.len() as u64) + token.len());
                 let entries: usize = some.iter().map(|event| event.encoded().len()).sum();
                 put_events_header(&mut out, subscription_id, entries + token_bytes);
                 for event in some {
@@ -127,6 +128,10 @@ fn frame(frame: Frame, tokens: &TokenKey) -> Wire {
             caught_up: position.sequence >= latest,
             lag: latest.saturating_sub(position.sequence).cast_signed(),
         }),
+        Frame::Acknowledged { subscription_id, results } => Wire::Acknowledged(wire::Acknowledged {
+            subscription_id,
+            results: results.iter().map(acknowledged).collect(),
+        }),
         Frame::Published(results) => Wire::Published(published(&results)),
         Frame::Error { place, error } => Wire::Error(status::of_command(&error, place).message()),
         Frame::Draining { deadline, reconnect_delay } => Wire::Draining(wire::Draining {
@@ -178,6 +183,7 @@ fn subscribed(subscribed: Subscribed) -> wire::Subscribed {
             ResumeOutcome::Gap => wire::ResumeOutcome::Gap,
         }
         .into();
+        told.ack_deadline = opened.ack_deadline.and_then(duration);
     }
     told
 }
@@ -194,6 +200,11 @@ fn ended(subscription_id: i64, end: &End, token: Option<String>) -> wire::Ended 
             delay: fault.retry_after.and_then(duration),
         }),
     }
+}
+
+fn acknowledged((sequence, result): &Acked) -> wire::AckResult {
+    let status = result.as_ref().err().map(|error| status::of_ack(error).message());
+    wire::AckResult { sequence: sequence.cast_signed(), status }
 }
 
 /// The result of every event of a publish.

@@ -15,18 +15,26 @@ mod wire;
 
 use std::{convert::Infallible, sync::Arc};
 
-pub use event::{again, seal};
+pub use event::seal;
 use http::{Request, Response, StatusCode, Version};
 use tonic::{body::Body, service::Routes};
 use tower::ServiceExt;
 
-use crate::{model::Reason, readiness::ReadinessView, session::Hub, tasks::Tasks};
+use crate::{
+    model::{Forms, Reason},
+    readiness::ReadinessView,
+    session::Hub,
+    tasks::Tasks,
+};
 use health::HealthService;
 use hub_service::HubService;
 use wire::health::health_server::HealthServer;
 
 /// Requests of small services are no larger than this, in bytes.
 const SMALL_REQUEST_BYTES: usize = 64 * 1024;
+
+/// How events look that groups deliver again or give up.
+pub const FORMS: Forms = Forms { again: event::again, dead_letter: event::dead_letter };
 
 /// The name of the gRPC code that a reason comes with, as docs/errors.md has it.
 pub fn code_name(reason: Reason) -> &'static str {

@@ -9,7 +9,7 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt, pb};
 
-use crate::model::{CommandError, End, EventError, Reason, SettingError, StreamError};
+use crate::model::{AckError, CommandError, End, EventError, Reason, SettingError, StreamError};
 
 /// The domain of every reason.
 const DOMAIN: &str = "switchyard";
@@ -54,7 +54,10 @@ impl Fault {
         let mut details = ErrorDetails::with_error_info(
             self.reason.name(),
             DOMAIN,
-            self.numbers.iter().map(|(name, number)| ((*name).to_owned(), number.to_string())).collect::<HashMap<_, _>>(),
+            self.numbers
+                .iter()
+                .map(|(name, number)| ((*name).to_owned(), number.to_string()))
+                .collect::<HashMap<_, _>>(),
         );
         if let Some(field) = &self.field {
             details.add_bad_request_violation(field, self.short_text());
@@ -173,6 +176,14 @@ pub(super) fn of_event(error: &EventError, index: usize) -> Fault {
         field => format!("events[{index}].{field}"),
     };
     Fault::new(reason, error.to_string()).at(field)
+}
+
+/// Why an acknowledgement does not count.
+pub(super) fn of_ack(error: &AckError) -> Fault {
+    match error {
+        AckError::Late | AckError::NotDelivered => Fault::new(Reason::LeaseExpired, error.to_string()),
+        AckError::Stream(error) => of_stream(error),
+    }
 }
 
 /// How a subscription or a session ended.

@@ -9,7 +9,7 @@ use super::{
     credit::Credit,
     frame::{Frame, Gap, GapReason, Reply},
     pool::{NodeId, Pool, Queue},
-    stored::Stored,
+    stored::{Member, Room, Stored},
 };
 use crate::model::{Event, Overflow, Position, Wish, limits};
 
@@ -60,6 +60,8 @@ enum Extra {
     Topics(HashTable<NodeId>),
     /// For one from a stream.
     Stored(Stored),
+    /// For a member of a group on a stream.
+    Member(Member),
 }
 
 impl Subscriber {
@@ -104,7 +106,7 @@ impl Subscriber {
     }
 
     pub(super) fn ends_when_full(&self) -> bool {
-        self.overflow == Overflow::End && self.stored().is_none()
+        self.overflow == Overflow::End && self.stored().is_none() && self.member().is_none()
     }
 
     pub(super) fn conflates(&self) -> bool {
@@ -124,6 +126,40 @@ impl Subscriber {
         if let Some(Extra::Stored(stored)) = self.extra.as_deref_mut() { Some(stored) } else { None }
     }
 
+    /// Makes it a member of a group on a stream.
+    pub(super) fn enlist(&mut self, member: Member) {
+        self.extra = Some(Box::new(Extra::Member(member)));
+    }
+
+    pub(super) fn member(&self) -> Option<&Member> {
+        if let Some(Extra::Member(member)) = self.extra.as_deref() { Some(member) } else { None }
+    }
+
+    pub(super) fn member_mut(&mut self) -> Option<&mut Member> {
+        if let Some(Extra::Member(member)) = self.extra.as_deref_mut() { Some(member) } else { None }
+    }
+
+    /// The tokens of the filters of one that the router does not know.
+    pub(super) fn unrouted_tokens(&self) -> Option<u32> {
+        self.stored().map(|stored| stored.tokens).or(self.member().map(|member| member.tokens))
+    }
+
+    /// How much may be put into its queue, if others than the router fill it.
+    pub(super) fn room(&self) -> Option<Room> {
+        let (events, bytes) = (self.queue.len(), self.queue.bytes());
+        let of_member = self.member().map(|_| Member::room(events, bytes));
+        self.stored().map(|stored| stored.room(events, bytes)).or(of_member)
+    }
+
+    /// Says whether who fills it knows that it is hungry.
+    pub(super) fn set_hungry(&mut self, hungry: bool) {
+        match self.extra.as_deref_mut() {
+            Some(Extra::Stored(stored)) => stored.hungry = hungry,
+            Some(Extra::Member(member)) => member.hungry = hungry,
+            _ => {}
+        }
+    }
+
     /// How far it came in its stream.
     pub(super) fn position(&self) -> Option<Position> {
         self.stored().map(Stored::position)
@@ -132,9 +168,12 @@ impl Subscriber {
     /// True when a subscription from a stream is to be filled and its session does not know it yet.
     pub(super) fn grows_hungry(&self) -> bool {
         let (events, bytes) = (self.queue.len(), self.queue.bytes());
-        self.open
-            && self.credit.covers_more_than(events, bytes)
-            && self.stored().is_some_and(|s| !s.hungry && !s.following && s.is_low(events, bytes))
+        let low = match self.extra.as_deref() {
+            Some(Extra::Stored(stored)) => !stored.hungry && !stored.following && stored.is_low(events, bytes),
+            Some(Extra::Member(member)) => !member.hungry && Member::is_low(events, bytes),
+            _ => false,
+        };
+        self.open && low && self.credit.covers_more_than(events, bytes)
     }
 
     /// True when one more event of `bytes` would not fit.
@@ -224,8 +263,7 @@ impl Subscriber {
             (gap, stored.take_progress().then(|| (stored.position(), stored.latest())))
         });
         let gap = gap.map(|gap| Frame::Gap { subscription_id: id, gap });
-        let progress = progress
-            .map(|(position, latest)| Frame::Progress { subscription_id: id, position, latest });
+        let progress = progress.map(|(position, latest)| Frame::Progress { subscription_id: id, position, latest });
         [gap, progress].into_iter().flatten().map(|frame| Reply { request_id: 0, frame })
     }
 
@@ -236,10 +274,7 @@ impl Subscriber {
         let conflated = (std::mem::take(&mut self.conflated), GapReason::Conflated);
         [dropped, conflated].into_iter().filter(|(count, _)| *count > 0).map(move |(count, reason)| Reply {
             request_id: 0,
-            frame: Frame::Gap {
-                subscription_id: id,
-                gap: Gap { count: count.into(), sequences: (0, 0), reason },
-            },
+            frame: Frame::Gap { subscription_id: id, gap: Gap { count: count.into(), sequences: (0, 0), reason } },
         })
     }
 }

@@ -143,9 +143,7 @@ fn of_append(error: &AppendError, origin: &Origin) -> StreamError {
         AppendError::SequenceMismatch { actual } => StreamError::SequenceMismatch { actual: *actual },
         AppendError::MixedTopics => mismatch("on a topic needs events of one topic".to_owned()),
         AppendError::TooManyTopics { limit } => StreamError::TooMany { what: "topics in this stream", limit: *limit },
-        AppendError::TooLarge { .. } => {
-            StreamError::Mismatch { field: "events", problem: error.to_string() }
-        }
+        AppendError::TooLarge { .. } => StreamError::Mismatch { field: "events", problem: error.to_string() },
         AppendError::Store(error) => of_store(error),
     }
 }

@@ -86,12 +86,14 @@ impl Queues {
             }
         });
         let count = batch.events.len() - first;
+        if count > 0 && self.subscribers[slot as usize].member().is_some() {
+            self.note_sent(key, &batch.events[first..]);
+        }
         let subscriber = &mut self.subscribers[slot as usize];
         if count > 0 {
-            let position = subscriber.stored().map(|stored| Position {
-                sequence: batch.events[first + count - 1].sequence(),
-                ..stored.position()
-            });
+            let position = subscriber
+                .stored()
+                .map(|stored| Position { sequence: batch.events[first + count - 1].sequence(), ..stored.position() });
             batch.items.push(Item::Events { subscription_id: subscriber.id, count, position });
         }
         batch.items.extend(subscriber.take_news().map(Item::Reply));
