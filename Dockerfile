@@ -26,7 +26,7 @@ RUN mkdir -p src benches/versus/src \
 COPY build.rs ./
 COPY proto/ proto/
 COPY src/ src/
-RUN cargo build --release --locked --bin switchyard
+RUN cargo build --release --locked --bin switchyard && mkdir /var/lib/switchyard
 
 # No shell, no package manager, not root. The "cc" flavour and not "static", because unwinding needs libgcc.
 FROM gcr.io/distroless/cc-debian12:nonroot
@@ -40,6 +40,10 @@ LABEL org.opencontainers.image.title="switchyard" \
       org.opencontainers.image.revision="${REVISION}"
 
 COPY --from=build /src/target/release/switchyard /usr/local/bin/switchyard
+
+# Streams are kept in data/ below. Mount a volume here to keep them longer than the container.
+COPY --from=build --chown=65532:65532 /var/lib/switchyard /var/lib/switchyard
+WORKDIR /var/lib/switchyard
 
 # By number, because Kubernetes can only tell from a number that runAsNonRoot holds.
 USER 65532:65532

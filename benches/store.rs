@@ -75,9 +75,7 @@ impl Bed {
         let base = std::env::var_os("SWITCHYARD_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
         let path = base.join(format!("switchyard-bench-{:x}", fastrand::u64(..)));
         let runtime = Runtime::new().expect("a runtime");
-        let _inside = runtime.enter();
         let engine = Embedded::open(&path, options, grpc::seal, &Tasks::default()).expect("a new store");
-        drop(_inside);
         Self { runtime, engine: Arc::new(engine), path }
     }
 
@@ -206,7 +204,6 @@ fn open_after_a_crash(bencher: Bencher<'_, '_>) {
             copy
         })
         .bench_local_refs(|path| {
-            let _inside = bed.runtime.enter();
             Embedded::open(path, &Options::default(), grpc::seal, &Tasks::default()).expect("whole")
         });
 }

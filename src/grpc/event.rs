@@ -6,6 +6,7 @@
 
 use std::{num::NonZeroU64, ops::Range, sync::Arc};
 
+use bytes::Bytes;
 use prost::{
     Message,
     encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_varint, encoded_len_varint, skip_field},
@@ -100,8 +101,7 @@ struct Found {
 impl Found {
     /// Where the fields stand when the event begins at `at`.
     fn spans(&self, at: usize) -> Spans {
-        let span =
-            |range: &Range<usize>| Span { start: range.start as u32, len: range.len() as u16 }.shifted(at as i64);
+        let span = |range: &Range<usize>| Span { start: range.start as u32, len: range.len() as u16 }.moved(0, at);
         Spans {
             topic: span(&self.topic),
             key: span(&self.key),
@@ -150,17 +150,20 @@ pub(super) fn accept(raw: &[u8], max_bytes: usize, ids: &mut EventIds) -> Result
 /// [`crate::model::Seal`].
 pub fn seal(event: &Event, stamp: &Stamp<'_>, out: &mut Vec<u8>) -> Spans {
     let (at, body) = body(event);
-    let mut stamped = Vec::with_capacity(3 * 10 + stamp.stream.len());
-    stamped.push(KEY_STREAM);
-    encode_varint(stamp.stream.len() as u64, &mut stamped);
-    stamped.extend_from_slice(stamp.stream.as_bytes());
-    stamped.push(KEY_SEQUENCE);
-    encode_varint(stamp.sequence, &mut stamped);
-    let time = prost_types::Timestamp::from(stamp.time);
-    stamped.extend_from_slice(&[KEY_APPEND_TIME, time.encoded_len() as u8]);
-    time.encode_raw(&mut stamped);
-    stamped.extend_from_slice(&[KEY_ATTEMPT, 1]);
-    put_entry(event.spans(), at, body, &stamped, out)
+    let (name, time) = (stamp.stream.as_bytes(), prost_types::Timestamp::from(stamp.time));
+    let time_bytes = time.encoded_len();
+    let name_bytes = 1 + varint_bytes(name.len()) + name.len();
+    let stamped_bytes = name_bytes + 1 + encoded_len_varint(stamp.sequence) + 2 + time_bytes + 2;
+    let spans = put_event(event.spans(), at, body, stamped_bytes, out);
+    out.push(KEY_STREAM);
+    encode_varint(name.len() as u64, out);
+    out.extend_from_slice(name);
+    out.push(KEY_SEQUENCE);
+    encode_varint(stamp.sequence, out);
+    out.extend_from_slice(&[KEY_APPEND_TIME, time_bytes as u8]);
+    time.encode_raw(out);
+    out.extend_from_slice(&[KEY_ATTEMPT, 1]);
+    spans
 }
 
 /// A stored event as it is delivered once more.
@@ -188,7 +191,8 @@ pub fn again(event: &Event, attempt: u32, last_failure: &str) -> Event {
         stamped.extend_from_slice(last_failure.as_bytes());
     }
     let mut entry = Vec::with_capacity(body.len() + stamped.len() + 4 * 5);
-    let spans = put_entry(event.spans(), at, body, &stamped, &mut entry);
+    let spans = put_event(event.spans(), at, body, stamped.len(), &mut entry);
+    entry.extend_from_slice(&stamped);
     // The spans were inside the old entry, so they are inside this one.
     Event::new(entry.into(), spans, event.sequence()).unwrap_or_else(|| event.detached())
 }
@@ -212,7 +216,8 @@ pub fn dead_letter(event: &Event, told: &GivenUp<'_>) -> Event {
         }
     }
     let mut entry = Vec::with_capacity(letter.len() + 4 * 5);
-    let spans = put_entry(event.spans(), at, &letter, &[KEY_ATTEMPT, 1], &mut entry);
+    let spans = put_event(event.spans(), at, &letter, 2, &mut entry);
+    entry.extend_from_slice(&[KEY_ATTEMPT, 1]);
     // The spans were inside the old entry, so they are inside this one.
     Event::new(entry.into(), Spans { ttl_ms: None, ..spans }, 0).unwrap_or_else(|| event.detached())
 }
@@ -222,17 +227,32 @@ pub(super) fn published(event: &Event) -> &[u8] {
     body(event).1
 }
 
-/// What an `events` frame has for an event, without the key and the length before it.
-pub(super) fn received(event: &Event) -> &[u8] {
+/// The `ReceivedEvent` in the entry of an event.
+pub(super) fn received(event: &Event) -> Bytes {
     let mut rest = event.encoded().get(1..).unwrap_or_default();
-    take(&mut rest).unwrap_or_default()
+    let len = decode_varint(&mut rest).unwrap_or_default() as usize;
+    Bytes::copy_from_slice(&rest[..len.min(rest.len())])
+}
+
+/// When an event was stored.
+pub(super) fn append_time(event: &Event) -> Option<prost_types::Timestamp> {
+    let (at, body) = body(event);
+    let mut rest = &event.encoded()[at + body.len()..];
+    while !rest.is_empty() {
+        let (tag, wire_type) = decode_key(&mut rest).ok()?;
+        if tag == 4 && wire_type == WireType::LengthDelimited {
+            return prost_types::Timestamp::decode(take(&mut rest)?).ok();
+        }
+        skip_field(wire_type, tag, &mut rest, DecodeContext::default()).ok()?;
+    }
+    None
 }
 
 /// Where the publisher's event stands in the entry of an event, and its bytes.
 fn body(event: &Event) -> (usize, &[u8]) {
     let entry = event.encoded();
     let mut rest = entry;
-    // `accept` and `put_entry` make no other head: two keys of one byte, each with a length.
+    // `accept` and `put_event` make no other head: two keys of one byte, each with a length.
     let mut len = 0;
     for _ in 0..2 {
         rest = rest.get(1..).unwrap_or_default();
@@ -241,23 +261,23 @@ fn body(event: &Event) -> (usize, &[u8]) {
     (entry.len() - rest.len(), &rest[..len.min(rest.len())])
 }
 
-/// Puts an entry at the end of `out`: `body`, which stood at `at` where `spans` tell of, and the fields in `stamped`.
-fn put_entry(spans: &Spans, at: usize, body: &[u8], stamped: &[u8], out: &mut Vec<u8>) -> Spans {
+/// Puts an entry at the end of `out` up to its event, which is `body` and stood at `at` where `spans` tell of; fields of
+/// `stamped_bytes` are to follow.
+fn put_event(spans: &Spans, at: usize, body: &[u8], stamped_bytes: usize, out: &mut Vec<u8>) -> Spans {
     let start = out.len();
-    let received_bytes = 1 + varint_bytes(body.len()) + body.len() + stamped.len();
+    let received_bytes = 1 + varint_bytes(body.len()) + body.len() + stamped_bytes;
     out.reserve(1 + varint_bytes(received_bytes) + received_bytes);
     out.push(KEY_ENTRY);
     encode_varint(received_bytes as u64, out);
     out.push(KEY_EVENT);
     encode_varint(body.len() as u64, out);
-    let by = (out.len() - start) as i64 - at as i64;
+    let to = out.len() - start;
     out.extend_from_slice(body);
-    out.extend_from_slice(stamped);
     Spans {
-        topic: spans.topic.shifted(by),
-        key: spans.key.shifted(by),
-        id: spans.id.shifted(by),
-        source: spans.source.shifted(by),
+        topic: spans.topic.moved(at, to),
+        key: spans.key.moved(at, to),
+        id: spans.id.moved(at, to),
+        source: spans.source.moved(at, to),
         ttl_ms: spans.ttl_ms,
     }
 }

@@ -11,7 +11,7 @@ use prost::{
 };
 
 use super::{
-    status,
+    status, stream_service,
     wire::{
         PREFIX_BYTES, prefix,
         v1::{self as wire, session_response::Frame as Wire},
@@ -213,10 +213,11 @@ pub(super) fn published(results: &[Published]) -> wire::PublishResponse {
         Ok(accepted) => {
             let mut told = wire::PublishResult { matched: accepted.matched.cast_signed(), ..Default::default() };
             if let Some(stored) = &accepted.stored {
-                told.stream = stored.origin.stream.as_str().to_owned();
+                told.stream = stored.origin.stream.to_string();
                 told.sequence = stored.sequence.cast_signed();
                 told.epoch = stored.origin.epoch;
                 told.duplicate = stored.duplicate;
+                told.durability = stream_service::of_durability(stored.durability).into();
             }
             told
         }

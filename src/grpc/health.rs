@@ -15,7 +15,7 @@ use super::{
 use crate::readiness::{Phase, ReadinessView};
 
 /// Every name there is a status for; empty is the server as a whole.
-const SERVICES: [&str; 4] = ["", "liveness", "readiness", "switchyard.v1.HubService"];
+const SERVICES: [&str; 5] = ["", "liveness", "readiness", "switchyard.v1.HubService", "switchyard.v1.StreamService"];
 
 /// Answers health checks from the phase of the process.
 #[derive(Debug, Clone)]

@@ -7,10 +7,12 @@ mod command;
 mod event;
 mod framer;
 mod frames;
+mod group_service;
 mod health;
 mod hub_service;
 mod session_body;
 mod status;
+mod stream_service;
 mod wire;
 
 use std::{convert::Infallible, sync::Arc};
@@ -26,15 +28,23 @@ use crate::{
     session::Hub,
     tasks::Tasks,
 };
+use group_service::GroupService;
 use health::HealthService;
 use hub_service::HubService;
-use wire::health::health_server::HealthServer;
+use stream_service::StreamService;
+use wire::{
+    health::health_server::HealthServer,
+    v1::{group_service_server::GroupServiceServer, stream_service_server::StreamServiceServer},
+};
 
 /// Requests of small services are no larger than this, in bytes.
 const SMALL_REQUEST_BYTES: usize = 64 * 1024;
 
 /// How events look that groups deliver again or give up.
 pub const FORMS: Forms = Forms { again: event::again, dead_letter: event::dead_letter };
+
+/// Requests about groups may name ten thousand dead letters, of ten bytes at most each.
+const GROUP_REQUEST_BYTES: usize = 256 * 1024;
 
 /// The name of the gRPC code that a reason comes with, as docs/errors.md has it.
 pub fn code_name(reason: Reason) -> &'static str {
@@ -50,6 +60,13 @@ pub fn routes(hub: Arc<Hub>, tasks: Tasks, readiness: ReadinessView) -> anyhow::
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     Ok(health_routes(readiness)
+        .add_service(
+            StreamServiceServer::new(StreamService::new(Arc::clone(&hub)))
+                .max_decoding_message_size(SMALL_REQUEST_BYTES),
+        )
+        .add_service(
+            GroupServiceServer::new(GroupService::new(Arc::clone(&hub))).max_decoding_message_size(GROUP_REQUEST_BYTES),
+        )
         .add_service(HubService::new(hub, tasks))
         .add_service(reflection().build_v1()?.max_decoding_message_size(SMALL_REQUEST_BYTES))
         .add_service(reflection().build_v1alpha()?.max_decoding_message_size(SMALL_REQUEST_BYTES))

@@ -129,6 +129,7 @@ pub(super) fn of_stream(error: &StreamError) -> Fault {
     match error {
         StreamError::None | StreamError::Mismatch { .. } => fault(Reason::ConfigMismatch),
         StreamError::NotFound(_) => fault(Reason::StreamNotFound),
+        StreamError::EventNotFound { .. } => fault(Reason::EventNotFound),
         StreamError::Exists(_) => fault(Reason::StreamExists),
         StreamError::GroupNotFound { .. } => fault(Reason::GroupNotFound),
         StreamError::GroupExists { .. } => fault(Reason::GroupExists),

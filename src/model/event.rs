@@ -16,10 +16,13 @@ pub struct Span {
 }
 
 impl Span {
-    /// The same bytes after `by` bytes were put in front of them, or taken away when it is negative.
+    /// The same field of something that stood at `from`, which it does not begin before, and now stands at `to`.
     #[must_use]
-    pub fn shifted(self, by: i64) -> Self {
-        if self.len == 0 { Self::default() } else { Self { start: (i64::from(self.start) + by) as u32, ..self } }
+    pub fn moved(self, from: usize, to: usize) -> Self {
+        if self.len == 0 {
+            return Self::default();
+        }
+        Self { start: (self.start as usize + to).saturating_sub(from) as u32, ..self }
     }
 
     fn of(self, bytes: &[u8]) -> Option<&[u8]> {

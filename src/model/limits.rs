@@ -19,6 +19,8 @@ pub const MAX_PUBLISH_EVENTS: i32 = 10_000;
 /// The largest frame from a client, in bytes.
 pub const MAX_FRAME_BYTES: usize = 4 * 1024 * 1024;
 
+/// How long a stream knows repetitions unless it is told otherwise.
+pub const USUAL_DEDUPE_WINDOW: Duration = Duration::from_secs(120);
 /// The longest name of a stream, in bytes.
 pub const MAX_STREAM_NAME_BYTES: usize = 64;
 /// The most filters of one stream.

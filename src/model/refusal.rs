@@ -101,6 +101,14 @@ pub enum StreamError {
     /// There is no such stream, or it was deleted.
     #[error("there is no stream {0}")]
     NotFound(String),
+    /// The stream does not have such an event, or has it no more.
+    #[error("stream {stream} has no event {which}")]
+    EventNotFound {
+        /// Which stream.
+        stream: StreamName,
+        /// Which event, in words.
+        which: String,
+    },
     /// There is one of that name.
     #[error("stream {0} exists")]
     Exists(StreamName),

@@ -9,6 +9,7 @@ use super::{
     Event, Filter, Spans, Topic,
     limits::{
         MAX_BACKOFF_STEPS, MAX_DEDUPE_WINDOW, MAX_GROUP_TIME, MAX_STREAM_FILTERS, MAX_STREAM_NAME_BYTES, MAX_UNACKED,
+        USUAL_DEDUPE_WINDOW,
     },
 };
 
@@ -104,7 +105,7 @@ impl StreamSettings {
             max_events: None,
             max_bytes: None,
             max_events_per_topic: None,
-            dedupe_window: Duration::from_secs(120),
+            dedupe_window: USUAL_DEDUPE_WINDOW,
             durability: Durability::Sync,
         }
     }

@@ -204,7 +204,6 @@ impl Filter {
         let mut rest = topic.tokens();
         for token in self.0.as_bytes().split(|byte| *byte == b'.') {
             match (token, rest.next()) {
-                (_, None) => return false,
                 (b">", Some(_)) => return true,
                 (b"*", Some(_)) => {}
                 (literal, Some(token)) if literal == token => {}
@@ -219,9 +218,8 @@ impl Filter {
         let (mut ours, mut theirs) = (self.tokens(), other.tokens());
         loop {
             match (ours.next(), theirs.next()) {
-                (None, None) => return true,
+                (None, None) | (Some(Token::Tail), Some(_)) | (Some(_), Some(Token::Tail)) => return true,
                 (None, Some(_)) | (Some(_), None) => return false,
-                (Some(Token::Tail), Some(_)) | (Some(_), Some(Token::Tail)) => return true,
                 (Some(Token::Literal(one)), Some(Token::Literal(two))) if one != two => return false,
                 _ => {}
             }

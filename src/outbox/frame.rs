@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::model::{AckError, CommandError, End, Event, EventError, Grant, Origin, Position};
+use crate::model::{AckError, CommandError, Durability, End, Event, EventError, Grant, Origin, Position};
 
 /// A frame that is not events, and the request it answers (0 for none).
 #[derive(Debug)]
@@ -168,6 +168,8 @@ pub struct StoredAt {
     pub sequence: u64,
     /// It was stored before.
     pub duplicate: bool,
+    /// What that it is stored promises.
+    pub durability: Durability,
 }
 
 /// Events that a subscription will not get.

@@ -22,7 +22,7 @@ use crate::model::{CommandError, End, Event, Grant, Wish};
 
 /// What a waiting event costs besides its bytes: its node, its shared header and the allocator's share. Budgets count
 /// it, so that a flood of tiny events cannot hold more memory than a budget says.
-const EVENT_OVERHEAD_BYTES: usize = 96;
+const EVENT_OVERHEAD_BYTES: usize = 144;
 /// Queues below this size are never looked at when a budget is exceeded: there are too many of them.
 const SMALL_QUEUE_BYTES: usize = 4096;
 

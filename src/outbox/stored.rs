@@ -58,6 +58,8 @@ impl Member {
 
 /// The part of a subscription that only one from a stream has.
 #[derive(Debug)]
+// Each is true or not by itself: none follows from the others.
+#[allow(clippy::struct_excessive_bools)]
 pub(super) struct Stored {
     origin: Arc<Origin>,
     /// Everything up to here was sent or passed over.

@@ -200,7 +200,7 @@ proptest! {
         for (id, model) in &models {
             prop_assert!(model.waiting.is_empty() || !model.may_send(), "subscription {} is starved", id);
         }
-        let left: usize = models.values().flat_map(|model| &model.waiting).map(|w| w.1 + 96).sum();
+        let left: usize = models.values().flat_map(|model| &model.waiting).map(|w| w.1 + 144).sum();
         prop_assert_eq!(queues.waiting_bytes(), left);
     }
 

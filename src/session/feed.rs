@@ -39,7 +39,7 @@ const STARVED_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Feeds {
     outbox: Arc<Outbox>,
-    feeds: HashMap<SubscriptionKey, Feed>,
+    known: HashMap<SubscriptionKey, Feed>,
     tails: Vec<Tail>,
     /// To be read for next, in turn.
     hungry: VecDeque<SubscriptionKey>,
@@ -103,7 +103,7 @@ impl Feeds {
     pub(super) fn new(outbox: Arc<Outbox>, progress_interval: Duration) -> Self {
         Self {
             outbox,
-            feeds: HashMap::new(),
+            known: HashMap::new(),
             tails: Vec::new(),
             hungry: VecDeque::new(),
             starved: Vec::new(),
@@ -114,13 +114,13 @@ impl Feeds {
 
     /// Begins to read for a subscription that is open.
     pub(super) fn add(&mut self, key: SubscriptionKey, feed: Feed) {
-        self.feeds.insert(key, feed);
+        self.known.insert(key, feed);
         self.hungry.push_back(key);
     }
 
     /// True for a subscription that reads a stream.
     pub(super) fn has(&self, key: SubscriptionKey) -> bool {
-        self.feeds.contains_key(&key)
+        self.known.contains_key(&key)
     }
 
     /// Changes what a subscription gets of all that was not read for it yet.
@@ -131,7 +131,7 @@ impl Feeds {
             self.leave(key);
             self.outbox.set_following(key, false);
         }
-        if let Some(feed) = self.feeds.get_mut(&key) {
+        if let Some(feed) = self.known.get_mut(&key) {
             feed.filters = filters;
             self.hungry.push_back(key);
         }
@@ -141,7 +141,7 @@ impl Feeds {
     pub(super) fn note(&mut self, hungry: Vec<SubscriptionKey>, gone: Vec<SubscriptionKey>) {
         for key in gone {
             self.leave(key);
-            self.feeds.remove(&key);
+            self.known.remove(&key);
         }
         for key in hungry {
             // One that was following gave up what waited for it.
@@ -151,7 +151,7 @@ impl Feeds {
     }
 
     fn tail_of(&self, key: SubscriptionKey) -> Option<&Tail> {
-        let feed = self.feeds.get(&key).filter(|feed| feed.following)?;
+        let feed = self.known.get(&key).filter(|feed| feed.following)?;
         self.tails.iter().find(|tail| Arc::ptr_eq(&tail.stream, &feed.stream))
     }
 
@@ -163,9 +163,9 @@ impl Feeds {
     /// Reads once, for the subscription whose turn it is.
     pub(super) async fn step(&mut self) {
         let Some(key) = self.hungry.pop_front() else { return };
-        let Some(feed) = self.feeds.get(&key).filter(|feed| !feed.following) else { return };
+        let Some(feed) = self.known.get(&key).filter(|feed| !feed.following) else { return };
         let Some(room) = self.outbox.room(key) else {
-            self.feeds.remove(&key);
+            self.known.remove(&key);
             return;
         };
         if room.bytes == 0 {
@@ -181,10 +181,10 @@ impl Feeds {
     /// Puts what was read for a subscription into its queue.
     fn take(&mut self, key: SubscriptionKey, chunk: &Chunk) {
         if !self.outbox.fill(key, &chunk.events, chunk.through, chunk.latest) {
-            self.feeds.remove(&key);
+            self.known.remove(&key);
             return;
         }
-        let Some(feed) = self.feeds.get_mut(&key) else { return };
+        let Some(feed) = self.known.get_mut(&key) else { return };
         if chunk.through >= feed.first_up_to {
             feed.first = Vec::new();
         }
@@ -197,7 +197,7 @@ impl Feeds {
 
     /// Lets a subscription follow that was read for up to `through`, all that its stream had.
     fn join(&mut self, key: SubscriptionKey, through: u64) {
-        let Some(feed) = self.feeds.get_mut(&key) else { return };
+        let Some(feed) = self.known.get_mut(&key) else { return };
         let at = self.tails.iter().position(|tail| Arc::ptr_eq(&tail.stream, &feed.stream)).unwrap_or_else(|| {
             self.tails.push(Tail::new(&feed.stream, through));
             self.tails.len() - 1
@@ -215,7 +215,7 @@ impl Feeds {
 
     /// Lets a subscription follow no longer; it is read for on its own from where it is.
     fn leave(&mut self, key: SubscriptionKey) {
-        let Some(feed) = self.feeds.get_mut(&key).filter(|feed| feed.following) else { return };
+        let Some(feed) = self.known.get_mut(&key).filter(|feed| feed.following) else { return };
         feed.following = false;
         let nodes = std::mem::take(&mut feed.nodes);
         let Some(at) = self.tails.iter().position(|tail| Arc::ptr_eq(&tail.stream, &feed.stream)) else { return };
@@ -229,7 +229,7 @@ impl Feeds {
 
     /// What to do about a subscription that could not be read for.
     fn failed(&mut self, key: SubscriptionKey, after: u64, error: &ReadError) {
-        let Some(feed) = self.feeds.get_mut(&key) else { return };
+        let Some(feed) = self.known.get_mut(&key) else { return };
         let stream = feed.stream.name().clone();
         let end = match *error {
             ReadError::Lost { earliest, latest } => {
@@ -253,7 +253,7 @@ impl Feeds {
             ReadError::Store(ref error) => of_store(error),
         };
         self.leave(key);
-        self.feeds.remove(&key);
+        self.known.remove(&key);
         self.outbox.close_key(key, End::Stream(end));
     }
 
@@ -273,7 +273,7 @@ impl Feeds {
         let next = if self.starved.is_empty() { self.progress_at } else { Instant::now() + STARVED_INTERVAL };
         tokio::select! {
             wake = changed => wake,
-            () = tokio::time::sleep_until(next), if !self.feeds.is_empty() => Wake::Time,
+            () = tokio::time::sleep_until(next), if !self.known.is_empty() => Wake::Time,
         }
     }
 
@@ -312,7 +312,7 @@ impl Feeds {
     fn abandon(&mut self, at: usize, error: &ReadError) {
         let stream = Arc::clone(&self.tails[at].stream);
         let followers: Vec<SubscriptionKey> = self
-            .feeds
+            .known
             .iter()
             .filter(|(_, feed)| feed.following && Arc::ptr_eq(&feed.stream, &stream))
             .map(|(key, _)| *key)
@@ -341,7 +341,7 @@ impl Feeds {
                 (Arc::clone(&tail.stream), tail.after)
             })
             .collect();
-        for (key, feed) in self.feeds.iter().filter(|(_, feed)| feed.following) {
+        for (key, feed) in self.known.iter().filter(|(_, feed)| feed.following) {
             if let Some((_, after)) = news.iter().find(|(stream, _)| Arc::ptr_eq(stream, &feed.stream)) {
                 self.outbox.tell_progress(*key, *after, *after);
             }

@@ -12,9 +12,12 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use super::{Groups, Options, Session, Streams, TokenKey};
+use super::{
+    Groups, Options, Session, Streams, TokenKey,
+    rates::{self, Rates},
+};
 use crate::{
-    engine::Engine,
+    engine::{Engine, EventStream},
     model::{CommandError, End, Event},
     outbox::{Budget, Frame, Outbox, Reply, Welcome},
     router::{Router, Scratch},
@@ -78,6 +81,8 @@ pub struct Hub {
     /// Distinguishes the sessions of this process from those of every other.
     prefix: u64,
     draining: AtomicBool,
+    start: Instant,
+    rates: Mutex<Rates>,
 }
 
 /// What kind of call a session serves.
@@ -110,6 +115,8 @@ impl Hub {
             next_session: AtomicU64::new(1),
             prefix: fastrand::u64(..),
             draining: AtomicBool::new(false),
+            start: Instant::now(),
+            rates: Mutex::default(),
         }
     }
 
@@ -230,12 +237,29 @@ impl Hub {
         self.sessions.lock().values().cloned().collect()
     }
 
+    /// How many events a stream stores in a second, over the last minute.
+    pub fn events_per_second(&self, stream: &dyn EventStream) -> f64 {
+        let latest = *stream.visible().borrow();
+        self.rates.lock().of(self.start.elapsed(), stream.name(), stream.epoch(), latest)
+    }
+
+    fn look_at_rates(&self) {
+        let streams = self.engine.as_ref().map(|engine| engine.streams()).unwrap_or_default();
+        let seen = streams.iter().map(|stream| (stream.name().clone(), stream.epoch(), *stream.visible().borrow()));
+        self.rates.lock().look(self.start.elapsed(), seen);
+    }
+
     /// Lets time pass for every session, for ever.
     pub async fn keep_time(&self) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut look_at = Instant::now();
         loop {
             let now = ticks.tick().await;
+            if now >= look_at {
+                look_at = now + rates::LOOK_INTERVAL;
+                self.look_at_rates();
+            }
             let wall = SystemTime::now();
             for some in self.outboxes().chunks(TICK_AT_ONCE) {
                 for outbox in some {

@@ -12,6 +12,7 @@ mod membership;
 mod open;
 mod options;
 mod publish;
+mod rates;
 mod token;
 
 use std::{
@@ -28,7 +29,7 @@ pub use command::{Command, Request};
 pub use group::{Groups, Standing, Streams};
 pub use hub::{FrameMemory, Hub, Kind};
 pub use options::Options;
-pub use publish::{Placed, place};
+pub use publish::{Placed, of_store, place};
 pub use token::TokenKey;
 
 pub use crate::{engine::Precondition, groups::Outcome};

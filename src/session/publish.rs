@@ -9,7 +9,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use super::Hub;
 use crate::{
     engine::{Append, AppendError, Appended, EventStream, Precondition, Receipt, StoreError},
-    model::{CommandError, Event, EventError, Origin, StreamError},
+    model::{CommandError, Durability, Event, EventError, Origin, StreamError},
     outbox::{Accepted, Published, StoredAt},
     router::Scratch,
 };
@@ -27,6 +27,7 @@ pub struct Placed {
 #[derive(Debug)]
 struct Part {
     origin: Arc<Origin>,
+    durability: Durability,
     /// Which of the publish.
     places: Vec<usize>,
     receipt: Result<Receipt, AppendError>,
@@ -83,7 +84,7 @@ pub async fn place(
         let events = places.iter().filter_map(|place| events[*place].clone()).collect();
         let receipt = stream.append(Append { events, precondition }).await;
         let origin = Arc::new(Origin { stream: stream.name().clone(), epoch: stream.epoch() });
-        parts.push(Part { origin, places, receipt });
+        parts.push(Part { origin, durability: stream.settings().durability, places, receipt });
     }
     Ok(Placed { events, results, parts })
 }
@@ -91,44 +92,42 @@ pub async fn place(
 impl Placed {
     /// Waits until the events are stored, hands them to live subscriptions, and tells what became of each.
     pub async fn store(mut self, hub: &Hub, scratch: &mut Scratch) -> Vec<Published> {
-        for Part { origin, places, receipt } in std::mem::take(&mut self.parts) {
+        for part in std::mem::take(&mut self.parts) {
+            let Part { origin, durability, places, receipt } = part;
             let appended = match receipt {
                 Ok(receipt) => receipt.await,
                 Err(error) => Err(error),
             };
             match appended {
-                Ok(appended) => self.route(hub, &origin, &places, &appended, scratch).await,
+                Ok(appended) => {
+                    let matched = self.route(hub, &places, &appended, scratch).await;
+                    for ((place, Appended { sequence, duplicate, .. }), matched) in
+                        places.iter().zip(appended).zip(matched)
+                    {
+                        let stored = StoredAt { origin: Arc::clone(&origin), sequence, duplicate, durability };
+                        self.results[*place] = Ok(Accepted { matched, stored: Some(stored) });
+                    }
+                }
                 Err(error) => {
                     hub.metrics().events_refused(places.len());
                     let error = EventError::from(of_append(&error, &origin));
-                    places.into_iter().for_each(|place| self.results[place] = Err(error.clone()));
+                    for place in places {
+                        self.results[place] = Err(error.clone());
+                    }
                 }
             }
         }
         self.results
     }
 
-    /// Hands stored events to live subscriptions, except those that were stored before.
-    async fn route(
-        &mut self,
-        hub: &Hub,
-        origin: &Arc<Origin>,
-        places: &[usize],
-        appended: &[Appended],
-        scratch: &mut Scratch,
-    ) {
-        let new = || places.iter().zip(appended).filter(|(_, appended)| !appended.duplicate);
-        let events: Vec<Arc<Event>> = new().filter_map(|(place, _)| self.events[*place].clone()).collect();
+    /// Hands stored events to live subscriptions, except those that were stored before, and tells to how many each went.
+    async fn route(&self, hub: &Hub, places: &[usize], appended: &[Appended], scratch: &mut Scratch) -> Vec<u64> {
+        let of_place = |place: &usize| self.events[*place].clone();
+        let new = places.iter().zip(appended).filter(|(_, appended)| !appended.duplicate);
+        let events: Vec<Arc<Event>> = new.filter_map(|(place, _)| of_place(place)).collect();
         hub.publish_with(&events, scratch).await;
-        for ((place, _), matched) in new().zip(&scratch.matched) {
-            self.results[*place] = Ok(Accepted { matched: *matched, stored: None });
-        }
-        for (place, Appended { sequence, duplicate, .. }) in places.iter().zip(appended) {
-            if let Ok(accepted) = &mut self.results[*place] {
-                let stored = StoredAt { origin: Arc::clone(origin), sequence: *sequence, duplicate: *duplicate };
-                accepted.stored = Some(stored);
-            }
-        }
+        let mut matched = scratch.matched.iter().copied();
+        appended.iter().map(|one| if one.duplicate { 0 } else { matched.next().unwrap_or_default() }).collect()
     }
 }
 
@@ -149,7 +148,7 @@ fn of_append(error: &AppendError, origin: &Origin) -> StreamError {
 }
 
 /// What the store could not do, in the words of the hub.
-pub(super) fn of_store(error: &StoreError) -> StreamError {
+pub fn of_store(error: &StoreError) -> StreamError {
     match error {
         StoreError::Full => StreamError::Full,
         StoreError::Unavailable => StreamError::Unavailable,

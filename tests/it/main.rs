@@ -27,5 +27,6 @@ mod isolation;
 mod limits;
 mod overflow;
 mod session;
+mod stream_groups;
 mod tidy;
 mod witness;

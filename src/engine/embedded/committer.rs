@@ -106,7 +106,6 @@ impl Committer {
         // Nobody waits for ever: what is left is dropped with the inbox.
         self.link.inbox.close();
         self.link.set_health(Health::Unavailable);
-        self.cores.values().for_each(Core::retire);
         self.link.file.leave();
         self.link.memory.leave();
     }
@@ -200,7 +199,9 @@ impl Committer {
             }
             if let Err(trouble) = self.commit(storage, commit, now, &drafts, &states) {
                 let error = self.fail(storage, &trouble, &drafts);
-                answers.into_iter().for_each(|answer| answer.fail(&error));
+                for answer in answers {
+                    answer.fail(&error);
+                }
                 return;
             }
             if storage == Storage::File {
@@ -247,11 +248,8 @@ impl Committer {
         let mut transaction = link.store(storage).write()?;
         transaction.set_durability(commit).map_err(|error| Trouble::Database(error.into()))?;
         let mut swept = Vec::new();
-        {
-            let mut table = transaction.open_table(GROUP_STATES)?;
-            for (stream, group, state) in states.iter().filter(|(stream, ..)| stream.storage == storage) {
-                table.insert((stream.id, group.as_str()), &**state)?;
-            }
+        for (stream, group, state) in states.iter().filter(|(stream, ..)| stream.storage == storage) {
+            transaction.open_table(GROUP_STATES)?.insert((stream.id, group.as_str()), &**state)?;
         }
         self.write_streams(&transaction, storage, now, drafts, &mut swept)?;
         transaction.commit()?;
@@ -279,11 +277,16 @@ impl Committer {
                 progress.insert(id, &*core.progress(Some(draft)).to_row())?;
             }
         }
+        let mut busy =
+            self.cores.values_mut().filter(|core| core.shared.storage == storage && core.has_chores()).peekable();
+        if busy.peek().is_none() {
+            return Ok(());
+        }
         let mut repeats = transaction.open_table(REPEATS)?;
-        for (id, core) in self.cores.iter_mut().filter(|(_, core)| core.shared.storage == storage && core.has_chores())
-        {
-            swept.push((*id, core.do_chores(&mut batches, &mut repeats, now)?));
-            progress.insert(id, &*core.progress(drafts.get(id)).to_row())?;
+        for core in busy {
+            let id = core.shared.id;
+            swept.push((id, core.do_chores(&mut batches, &mut repeats, now)?));
+            progress.insert(id, &*core.progress(drafts.get(&id)).to_row())?;
         }
         Ok(())
     }

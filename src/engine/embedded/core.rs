@@ -145,7 +145,7 @@ impl Core {
     ) -> Result<Vec<Appended>, AppendError> {
         let known = |event: &Event| event.dedupe_key().is_some_and(|key| self.repeats.find(key).is_some());
         if let Some(precondition) = precondition
-            && !(!self.repeats.is_off() && events.iter().all(|event| known(event)))
+            && (self.repeats.is_off() || !events.iter().all(|event| known(event)))
         {
             self.check(draft, events, precondition)?;
         }

@@ -1,6 +1,12 @@
 //! The database under the streams: opening it, opening it again after the disk was full, and reading batches from it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -80,12 +86,14 @@ pub(super) struct Store {
     disk: Box<dyn Disk>,
     cache_bytes: usize,
     open: RwLock<Option<Open>>,
+    /// It will not be opened again.
+    left: AtomicBool,
 }
 
 impl Store {
     /// Opens the database, which repairs itself after a crash.
     pub(super) fn open(disk: Box<dyn Disk>, cache_bytes: usize) -> Result<Self, Trouble> {
-        let store = Self { disk, cache_bytes, open: RwLock::new(None) };
+        let store = Self { disk, cache_bytes, open: RwLock::new(None), left: AtomicBool::new(false) };
         store.reopen()?;
         Ok(store)
     }
@@ -100,8 +108,8 @@ impl Store {
             let mut builder = Database::builder();
             builder.set_cache_size(cache_bytes);
             builder.set_repair_callback(|session| {
-                let percent = (session.progress() * 100.0) as u32;
-                tracing::info!(percent, "the store was not closed: checking it");
+                let part = session.progress();
+                tracing::info!(part, "the store was not closed: checking it");
             });
             let database = builder.create_with_backend(watched)?;
             let transaction = database.begin_write()?;
@@ -121,6 +129,7 @@ impl Store {
 
     /// Closes the database for good.
     pub(super) fn leave(&self) {
+        self.left.store(true, Relaxed);
         self.close();
         self.disk.leave();
     }
@@ -162,7 +171,7 @@ impl Store {
                     | Trouble::Database(redb::Error::PreviousIo | redb::Error::DatabaseClosed | redb::Error::Io(_)))
             );
             attempt += 1;
-            if !closed || attempt >= READ_ATTEMPTS {
+            if !closed || attempt >= READ_ATTEMPTS || self.left.load(Relaxed) {
                 return result;
             }
             std::thread::sleep(READ_WAIT);

@@ -184,7 +184,9 @@ impl Queues {
             return false;
         }
         self.with_queue(key.slot, |subscriber, pool, hasher| {
-            events.iter().for_each(|event| subscriber.push(event, pool, hasher));
+            for event in events {
+                subscriber.push(event, pool, hasher);
+            }
             let waits = !subscriber.queue.is_empty();
             if let Some(stored) = subscriber.stored_mut() {
                 stored.passed(through, latest, waits);

@@ -266,8 +266,8 @@ impl Driver {
         self.key.clone()
     }
 
-    async fn load(&self) -> Result<Option<Active>, StreamError> {
-        let (stream, _, group) = &self.key;
+    async fn load(&mut self) -> Result<Option<Active>, StreamError> {
+        let (stream, _, group) = &self.key.clone();
         let groups = self.stream.groups().await.map_err(|error| of_group(&error, stream, Some(group)))?;
         let Some(stored) = groups.into_iter().find(|stored| stored.group == *group) else { return Ok(None) };
         let now = self.clock.now();

@@ -1,0 +1,368 @@
+//! `switchyard.v1.StreamService`: managing streams.
+//!
+//! Requests become settings of the model, the engine does the work, and its errors become statuses in `status`.
+
+use std::{sync::Arc, time::Duration};
+
+use tonic::{Request, Response, Status};
+
+use super::{
+    status,
+    wire::v1::{self as wire, get_event_request::Which, stream_service_server},
+};
+use crate::{
+    engine::{CreateError, DeleteError, Engine, EventStream, PurgeError, ReadError, UpdateError},
+    model::{CommandError, Durability, Event, Filter, Storage, StreamError, StreamName, StreamSettings, Topic, limits},
+    session::{Hub, of_store},
+};
+
+/// The most streams or groups in one page, and how many there are unless a page is asked to be of another size.
+pub(super) const MAX_PAGE: i32 = 1000;
+const USUAL_PAGE: i32 = 100;
+
+/// Serves the calls of `StreamService`.
+#[derive(Debug)]
+pub(super) struct StreamService {
+    hub: Arc<Hub>,
+}
+
+impl StreamService {
+    pub(super) fn new(hub: Arc<Hub>) -> Self {
+        Self { hub }
+    }
+
+    fn engine(&self) -> Result<&Arc<dyn Engine>, StreamError> {
+        self.hub.engine().ok_or(StreamError::None)
+    }
+
+    fn stream(&self, field: &'static str, name: &str) -> Result<Arc<dyn EventStream>, CommandError> {
+        let name = stream_name(field, name)?;
+        find(&**self.engine()?, &name)
+    }
+
+    fn shown(&self, stream: &dyn EventStream) -> wire::Stream {
+        let state = stream.state();
+        let mut shown = of_settings(&state.settings);
+        shown.state = Some(wire::StreamState {
+            epoch: state.epoch,
+            earliest_sequence: state.earliest.cast_signed(),
+            latest_sequence: state.latest.cast_signed(),
+            events: state.events.cast_signed(),
+            bytes: state.bytes.cast_signed(),
+            create_time: Some(state.created.into()),
+            events_per_second: self.hub.events_per_second(stream),
+        });
+        shown
+    }
+
+    async fn create(&self, asked: Option<wire::Stream>) -> Result<wire::Stream, Refusal> {
+        let settings = settings(asked.as_ref().ok_or_else(|| field("stream", "is missing"))?)?;
+        let stream = self.engine()?.create_stream(settings).await.map_err(|error| match error {
+            CreateError::Setting(error) => StreamError::Setting(error),
+            CreateError::Exists { name } => StreamError::Exists(name),
+            CreateError::Overlap { with } => StreamError::Overlap { with },
+            CreateError::TooMany { limit } => StreamError::TooMany { what: "streams", limit },
+            CreateError::Store(error) => of_store(&error),
+        })?;
+        tracing::info!(stream = %stream.name(), epoch = stream.epoch(), "stream created");
+        Ok(self.shown(&*stream))
+    }
+
+    fn list(&self, asked: &wire::ListStreamsRequest) -> Result<wire::ListStreamsResponse, Refusal> {
+        let size = page_size(asked.page_size)?;
+        let all = self.engine()?.streams();
+        let mut after = all.iter().filter(|stream| stream.name().as_str() > asked.page_token.as_str());
+        let page: Vec<_> = after.by_ref().take(size).collect();
+        let more = after.next().is_some();
+        let next_page_token = page.last().filter(|_| more).map_or_else(String::new, |stream| stream.name().to_string());
+        Ok(wire::ListStreamsResponse {
+            streams: page.into_iter().map(|stream| self.shown(&**stream)).collect(),
+            next_page_token,
+        })
+    }
+
+    async fn update(&self, asked: wire::UpdateStreamRequest) -> Result<wire::Stream, Refusal> {
+        let wanted = asked.stream.ok_or_else(|| field("stream", "is missing"))?;
+        let paths = asked.update_mask.map(|mask| mask.paths).unwrap_or_default();
+        if paths.is_empty() {
+            return Err(field("update_mask", "is empty").into());
+        }
+        let stream = self.stream("stream.name", &wanted.name).map_err(|error| Refusal::at("stream.", error))?;
+        let mut merged = of_settings(&stream.settings());
+        for path in &paths {
+            match path.as_str() {
+                "filters" => merged.filters.clone_from(&wanted.filters),
+                "max_age" => merged.max_age = wanted.max_age,
+                "max_events" => merged.max_events = wanted.max_events,
+                "max_bytes" => merged.max_bytes = wanted.max_bytes,
+                "max_events_per_topic" => merged.max_events_per_topic = wanted.max_events_per_topic,
+                "dedupe_window" => merged.dedupe_window = wanted.dedupe_window,
+                "durability" => merged.durability = wanted.durability,
+                "name" | "storage" => {
+                    let problem = format!("names {path}, which cannot be changed");
+                    return Err(StreamError::Mismatch { field: "update_mask", problem }.into());
+                }
+                unknown => {
+                    let problem = format!("names {unknown:?}, which is no setting of a stream");
+                    return Err(StreamError::Mismatch { field: "update_mask", problem }.into());
+                }
+            }
+        }
+        let stream = self.engine()?.update_stream(settings(&merged)?).await.map_err(|error| match error {
+            UpdateError::NotFound { name } => StreamError::NotFound(name.to_string()),
+            UpdateError::Setting(error) => StreamError::Setting(error),
+            UpdateError::Mismatch { field } => StreamError::Mismatch { field, problem: "cannot be changed".to_owned() },
+            UpdateError::Overlap { with } => StreamError::Overlap { with },
+            UpdateError::Store(error) => of_store(&error),
+        })?;
+        tracing::info!(stream = %stream.name(), changed = paths.join(","), "stream updated");
+        Ok(self.shown(&*stream))
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), Refusal> {
+        let name = stream_name("name", name)?;
+        self.engine()?.delete_stream(&name).await.map_err(|error| match error {
+            DeleteError::NotFound { name } => StreamError::NotFound(name.to_string()),
+            DeleteError::Store(error) => of_store(&error),
+        })?;
+        tracing::info!(stream = %name, "stream deleted");
+        Ok(())
+    }
+
+    async fn purge(&self, asked: &wire::PurgeStreamRequest) -> Result<i64, Refusal> {
+        let stream = self.stream("name", &asked.name)?;
+        let up_to = match asked.up_to_sequence {
+            0 => u64::MAX,
+            sequence => u64::try_from(sequence).map_err(|_| field("up_to_sequence", "is negative"))?,
+        };
+        let filter = match asked.filter.as_str() {
+            "" => None,
+            text => {
+                Some(Filter::parse(text.as_bytes()).map_err(|error| field("filter", format!("is invalid: {error}")))?)
+            }
+        };
+        let purged = stream.purge(up_to, filter).await.map_err(|error| match error {
+            PurgeError::Closed => StreamError::NotFound(asked.name.clone()),
+            PurgeError::Store(error) => of_store(&error),
+        })?;
+        tracing::info!(stream = %stream.name(), events = purged, "stream purged");
+        Ok(purged.cast_signed())
+    }
+
+    async fn event(&self, asked: &wire::GetEventRequest) -> Result<Arc<Event>, Refusal> {
+        let stream = self.stream("stream", &asked.stream)?;
+        let missing = |which: String| StreamError::EventNotFound { stream: stream.name().clone(), which };
+        let (sequence, which) = match &asked.which {
+            None => return Err(field("which", "is missing").into()),
+            Some(Which::Sequence(sequence)) => {
+                let sequence = u64::try_from(*sequence).ok().filter(|sequence| *sequence > 0);
+                let sequence = sequence.ok_or_else(|| field("sequence", "must be positive"))?;
+                (sequence, format!("with sequence {sequence}"))
+            }
+            Some(Which::LastOfTopic(topic)) => {
+                let checked = Topic::parse(topic.as_bytes())
+                    .map_err(|error| field("last_of_topic", format!("is no topic: {error}")))?;
+                let which = format!("of topic {topic}");
+                (stream.last_of(checked).ok_or_else(|| missing(which.clone()))?, which)
+            }
+        };
+        let found = stream.get(vec![sequence]).await.map_err(|error| match error {
+            ReadError::Closed => StreamError::NotFound(asked.stream.clone()),
+            ReadError::Lost { .. } => missing(which.clone()),
+            ReadError::Store(error) => of_store(&error),
+        })?;
+        Ok(found.events.into_iter().next().ok_or_else(|| missing(which))?)
+    }
+}
+
+/// Why a call was refused, and what stands before the field that is to blame.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    place: &'static str,
+    error: CommandError,
+}
+
+impl Refusal {
+    pub(super) fn at(place: &'static str, error: CommandError) -> Self {
+        Self { place, error }
+    }
+}
+
+impl<E: Into<CommandError>> From<E> for Refusal {
+    fn from(error: E) -> Self {
+        Self { place: "", error: error.into() }
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        status::of_command(&refusal.error, refusal.place).status()
+    }
+}
+
+#[tonic::async_trait]
+impl stream_service_server::StreamService for StreamService {
+    async fn create_stream(
+        &self,
+        request: Request<wire::CreateStreamRequest>,
+    ) -> Result<Response<wire::CreateStreamResponse>, Status> {
+        let stream = self.create(request.into_inner().stream).await.map_err(|refusal| refusal.below("stream."))?;
+        Ok(Response::new(wire::CreateStreamResponse { stream: Some(stream) }))
+    }
+
+    async fn get_stream(
+        &self,
+        request: Request<wire::GetStreamRequest>,
+    ) -> Result<Response<wire::GetStreamResponse>, Status> {
+        let stream = self.stream("name", &request.get_ref().name).map_err(Refusal::from)?;
+        Ok(Response::new(wire::GetStreamResponse { stream: Some(self.shown(&*stream)) }))
+    }
+
+    async fn list_streams(
+        &self,
+        request: Request<wire::ListStreamsRequest>,
+    ) -> Result<Response<wire::ListStreamsResponse>, Status> {
+        Ok(Response::new(self.list(request.get_ref())?))
+    }
+
+    async fn update_stream(
+        &self,
+        request: Request<wire::UpdateStreamRequest>,
+    ) -> Result<Response<wire::UpdateStreamResponse>, Status> {
+        let stream = self.update(request.into_inner()).await?;
+        Ok(Response::new(wire::UpdateStreamResponse { stream: Some(stream) }))
+    }
+
+    async fn delete_stream(
+        &self,
+        request: Request<wire::DeleteStreamRequest>,
+    ) -> Result<Response<wire::DeleteStreamResponse>, Status> {
+        self.delete(&request.get_ref().name).await?;
+        Ok(Response::new(wire::DeleteStreamResponse {}))
+    }
+
+    async fn purge_stream(
+        &self,
+        request: Request<wire::PurgeStreamRequest>,
+    ) -> Result<Response<wire::PurgeStreamResponse>, Status> {
+        let purged_events = self.purge(request.get_ref()).await?;
+        Ok(Response::new(wire::PurgeStreamResponse { purged_events }))
+    }
+
+    async fn get_event(
+        &self,
+        request: Request<wire::GetEventRequest>,
+    ) -> Result<Response<wire::GetEventResponse>, Status> {
+        let event = self.event(request.get_ref()).await?;
+        Ok(Response::new(wire::GetEventResponse { event: super::event::received(&event) }))
+    }
+}
+
+/// The stream of that name.
+pub(super) fn find(engine: &dyn Engine, name: &StreamName) -> Result<Arc<dyn EventStream>, CommandError> {
+    Ok(engine.stream(name.as_str()).ok_or_else(|| StreamError::NotFound(name.to_string()))?)
+}
+
+/// A name that was given in a field.
+pub(super) fn stream_name(place: &'static str, name: &str) -> Result<StreamName, CommandError> {
+    StreamName::parse(name).map_err(|error| field(place, format!("is not the name of a stream: {error}")))
+}
+
+/// How many a page has.
+pub(super) fn page_size(asked: i32) -> Result<usize, CommandError> {
+    match asked {
+        0 => Ok(USUAL_PAGE as usize),
+        1..=MAX_PAGE => Ok(asked.unsigned_abs() as usize),
+        _ => Err(field("page_size", format!("must be 0 to {MAX_PAGE}"))),
+    }
+}
+
+pub(super) fn field(field: &'static str, problem: impl Into<String>) -> CommandError {
+    CommandError::Field { field, problem: problem.into() }
+}
+
+/// A duration that was given in a field.
+pub(super) fn duration(place: &'static str, asked: prost_types::Duration) -> Result<Duration, CommandError> {
+    Duration::try_from(asked).map_err(|_| field(place, "is negative, or is no duration"))
+}
+
+/// Checks settings; fields are named below the stream.
+fn settings(asked: &wire::Stream) -> Result<StreamSettings, CommandError> {
+    let count = |place: &'static str, value: i64| match value {
+        0 => Ok(None),
+        value => u64::try_from(value).map(Some).map_err(|_| field(place, "is negative")),
+    };
+    if asked.filters.is_empty() || asked.filters.len() > limits::MAX_STREAM_FILTERS {
+        return Err(field("filters", format!("must be 1 to {}", limits::MAX_STREAM_FILTERS)));
+    }
+    let filters = asked
+        .filters
+        .iter()
+        .enumerate()
+        .map(|(index, text)| Filter::parse(text.as_bytes()).map_err(|error| CommandError::Filter { index, error }));
+    let settings = StreamSettings {
+        name: stream_name("name", &asked.name)?,
+        filters: filters.collect::<Result<_, _>>()?,
+        storage: match wire::Storage::try_from(asked.storage) {
+            Ok(wire::Storage::Unspecified | wire::Storage::File) => Storage::File,
+            Ok(wire::Storage::Memory) => Storage::Memory,
+            Err(_) => return Err(field("storage", "is unknown")),
+        },
+        max_age: asked.max_age.map(|age| duration("max_age", age)).transpose()?,
+        max_events: count("max_events", asked.max_events)?,
+        max_bytes: count("max_bytes", asked.max_bytes)?,
+        max_events_per_topic: count("max_events_per_topic", asked.max_events_per_topic)?,
+        dedupe_window: match asked.dedupe_window {
+            None => limits::USUAL_DEDUPE_WINDOW,
+            Some(window) => duration("dedupe_window", window)?,
+        },
+        durability: match wire::Durability::try_from(asked.durability) {
+            Ok(wire::Durability::Unspecified | wire::Durability::Sync) => Durability::Sync,
+            Ok(wire::Durability::Interval) => Durability::Interval,
+            Ok(wire::Durability::None) => Durability::None,
+            Err(_) => return Err(field("durability", "is unknown")),
+        },
+    };
+    settings.check().map_err(StreamError::Setting)?;
+    Ok(settings)
+}
+
+/// Settings as they are told.
+fn of_settings(settings: &StreamSettings) -> wire::Stream {
+    let count = |limit: Option<u64>| limit.map_or(0, u64::cast_signed);
+    wire::Stream {
+        name: settings.name.to_string(),
+        filters: settings.filters.iter().map(|filter| filter.as_str().to_owned()).collect(),
+        storage: match settings.storage {
+            Storage::File => wire::Storage::File,
+            Storage::Memory => wire::Storage::Memory,
+        }
+        .into(),
+        max_age: settings.max_age.and_then(|age| age.try_into().ok()),
+        max_events: count(settings.max_events),
+        max_bytes: count(settings.max_bytes),
+        max_events_per_topic: count(settings.max_events_per_topic),
+        dedupe_window: settings.dedupe_window.try_into().ok(),
+        durability: of_durability(settings.durability).into(),
+        state: None,
+    }
+}
+
+/// Durability as it is told.
+pub(super) fn of_durability(durability: Durability) -> wire::Durability {
+    match durability {
+        Durability::Sync => wire::Durability::Sync,
+        Durability::Interval => wire::Durability::Interval,
+        Durability::None => wire::Durability::None,
+    }
+}
+
+impl Refusal {
+    /// The same, of a message in a field.
+    fn below(self, place: &'static str) -> Self {
+        match &self.error {
+            CommandError::Field { field: "stream", .. } | CommandError::Stream(StreamError::None) => self,
+            _ => Self { place, ..self },
+        }
+    }
+}
