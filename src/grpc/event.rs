@@ -167,7 +167,7 @@ pub fn seal(event: &Event, stamp: &Stamp<'_>, out: &mut Vec<u8>) -> Spans {
 }
 
 /// A stored event as it is delivered once more.
-pub fn again(event: &Event, attempt: u32, last_failure: &str) -> Event {
+pub(super) fn again(event: &Event, attempt: u32, last_failure: &str) -> Event {
     let (at, body) = body(event);
     let mut rest = &event.encoded()[at + body.len()..];
     let mut stamped = Vec::with_capacity(rest.len() + 10 + last_failure.len());
@@ -199,7 +199,7 @@ pub fn again(event: &Event, attempt: u32, last_failure: &str) -> Event {
 
 /// An event that a group gave up, as it is published to a dead-letter stream: with attributes that say where it comes
 /// from. Whatever its own limits were, it is kept as long as that stream says.
-pub fn dead_letter(event: &Event, told: &GivenUp<'_>) -> Event {
+pub(super) fn dead_letter(event: &Event, told: &GivenUp<'_>) -> Event {
     let (at, body) = body(event);
     let (sequence, attempts) = (told.sequence.to_string(), told.attempts.to_string());
     let values = [told.stream, &sequence, told.group, &attempts, told.reason];

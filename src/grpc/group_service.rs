@@ -173,16 +173,17 @@ impl GroupService {
     ) -> Result<wire::RedriveDeadLettersResponse, Refusal> {
         let letters = self.letters(&asked.stream, &asked.group).await?;
         let chosen = sequences(&asked.sequences)?;
-        let (mut redriven, mut lost, mut after) = (0, 0, 0);
+        let told = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let (mut redriven, mut lost, mut after) = (0_i64, 0_i64, 0);
         loop {
             let (some, next) = letters.some(&chosen, after, ORIGINS_AT_ONCE).await?;
             let found = letters.origins(&some).await?;
-            lost += some.len() - found.len();
+            lost += told(some.len() - found.len());
             let (buried, events): (Vec<u64>, Vec<Arc<Event>>) = found.into_iter().unzip();
             let wanted = events.len();
             let taken = self.groups()?.reopen(&letters.of, &letters.group, events).await?;
             letters.remove(buried[..taken].to_vec()).await?;
-            redriven += taken;
+            redriven += told(taken);
             match next {
                 // With more at once than the group can hold, the rest stays for another call.
                 Some(next) if taken == wanted => after = next,
@@ -190,7 +191,7 @@ impl GroupService {
             }
         }
         tracing::info!(stream = %letters.of.name(), group = letters.group.as_str(), redriven, lost, "redriven");
-        Ok(wire::RedriveDeadLettersResponse { redriven: redriven as i64, lost: lost as i64 })
+        Ok(wire::RedriveDeadLettersResponse { redriven, lost })
     }
 
     async fn purge(&self, asked: wire::PurgeDeadLettersRequest) -> Result<i64, Refusal> {

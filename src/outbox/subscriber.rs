@@ -135,10 +135,6 @@ impl Subscriber {
         if let Some(Extra::Member(member)) = self.extra.as_deref() { Some(member) } else { None }
     }
 
-    pub(super) fn member_mut(&mut self) -> Option<&mut Member> {
-        if let Some(Extra::Member(member)) = self.extra.as_deref_mut() { Some(member) } else { None }
-    }
-
     /// The tokens of the filters of one that the router does not know.
     pub(super) fn unrouted_tokens(&self) -> Option<u32> {
         self.stored().map(|stored| stored.tokens).or(self.member().map(|member| member.tokens))

@@ -144,7 +144,9 @@ impl Session {
         for (key, sequences) in dropped {
             news.entry(key).or_default().1.extend(sequences);
         }
-        hungry_members.iter().for_each(|key| _ = news.entry(*key).or_default());
+        for key in &hungry_members {
+            news.entry(*key).or_default();
+        }
         for (key, (sent, dropped)) in news {
             let Some(Membership { handle, member, .. }) = members.get(&key) else { continue };
             let (member, hungry) = (*member, hungry_members.contains(&key));

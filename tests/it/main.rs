@@ -30,3 +30,4 @@ mod session;
 mod stream_groups;
 mod tidy;
 mod witness;
+mod workplace;

@@ -164,7 +164,9 @@ impl Active {
         let again = self.deal(&mut turns, now);
         let Some(fetched) = self.fetch(again).await else {
             for Turn { member, deliveries, .. } in turns {
-                deliveries.iter().for_each(|delivery| _ = self.state.unsend(member, delivery.sequence));
+                for delivery in deliveries {
+                    self.state.unsend(member, delivery.sequence);
+                }
                 self.seats.put_first(member);
             }
             return false;
@@ -242,9 +244,10 @@ impl Active {
             }
             return;
         }
-        match turn.deliveries.is_empty() {
-            true => self.seats.put_first(turn.member),
-            false => self.seats.hungry(turn.member),
+        if turn.deliveries.is_empty() {
+            self.seats.put_first(turn.member);
+        } else {
+            self.seats.hungry(turn.member);
         }
     }
 }

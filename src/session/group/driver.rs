@@ -217,7 +217,7 @@ impl Driver {
             Command::Settle(done) => {
                 if let Some(active) = &mut self.active {
                     // Whoever asked may be gone.
-                    active.when_stored(move |_| drop(done.send(())));
+                    active.when_stored(move |_| done.send(()).unwrap_or_default());
                 }
             }
             Command::Create { settings, start, answer } => {

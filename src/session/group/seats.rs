@@ -34,7 +34,7 @@ pub(super) struct Seat {
 /// All members.
 #[derive(Debug, Default)]
 pub(super) struct Seats {
-    seats: HashMap<MemberId, Seat>,
+    taken: HashMap<MemberId, Seat>,
     /// Those that may have room, in turn.
     rotation: VecDeque<MemberId>,
     /// Those for whom the hub has no memory, and when to look again.
@@ -48,15 +48,15 @@ pub(super) struct Seats {
 
 impl Seats {
     pub(super) fn is_empty(&self) -> bool {
-        self.seats.is_empty()
+        self.taken.is_empty()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.seats.len()
+        self.taken.len()
     }
 
     pub(super) fn get(&self, member: MemberId) -> Option<&Seat> {
-        self.seats.get(&member)
+        self.taken.get(&member)
     }
 
     pub(super) fn filters(&self) -> Option<&Arc<[Filter]>> {
@@ -65,7 +65,7 @@ impl Seats {
 
     /// A member may have room.
     pub(super) fn hungry(&mut self, member: MemberId) {
-        if let Some(seat) = self.seats.get_mut(&member).filter(|seat| !seat.in_rotation) {
+        if let Some(seat) = self.taken.get_mut(&member).filter(|seat| !seat.in_rotation) {
             seat.in_rotation = true;
             self.rotation.push_back(member);
         }
@@ -74,7 +74,7 @@ impl Seats {
     /// Whose turn it is; it is not in the rotation any more.
     pub(super) fn next(&mut self) -> Option<MemberId> {
         while let Some(member) = self.rotation.pop_front() {
-            if let Some(seat) = self.seats.get_mut(&member) {
+            if let Some(seat) = self.taken.get_mut(&member) {
                 seat.in_rotation = false;
                 return Some(member);
             }
@@ -84,7 +84,7 @@ impl Seats {
 
     /// A member that was [`Self::next`] and got nothing is next again.
     pub(super) fn put_first(&mut self, member: MemberId) {
-        if let Some(seat) = self.seats.get_mut(&member).filter(|seat| !seat.in_rotation) {
+        if let Some(seat) = self.taken.get_mut(&member).filter(|seat| !seat.in_rotation) {
             seat.in_rotation = true;
             self.rotation.push_front(member);
         }
@@ -114,19 +114,19 @@ impl Seats {
 
     /// A member has no transport any more. True when it may come back with another.
     pub(super) fn vacate(&mut self, member: MemberId) -> bool {
-        self.seats.remove(&member).is_some_and(|seat| seat.identity.is_some())
+        self.taken.remove(&member).is_some_and(|seat| seat.identity.is_some())
     }
 
     /// Members that may come back.
     pub(super) fn absent(&self) -> Vec<MemberId> {
-        self.known.values().copied().filter(|member| !self.seats.contains_key(member)).collect()
+        self.known.values().copied().filter(|member| !self.taken.contains_key(member)).collect()
     }
 
     /// Everything that waits for members is to be forgotten: it is handed out anew.
     pub(super) fn recall(&mut self) {
-        let all: Vec<MemberId> = self.seats.keys().copied().collect();
+        let all: Vec<MemberId> = self.taken.keys().copied().collect();
         for member in all {
-            if let Some(seat) = self.seats.get(&member) {
+            if let Some(seat) = self.taken.get(&member) {
                 seat.outbox.recall(seat.key);
             }
             self.hungry(member);
@@ -135,7 +135,7 @@ impl Seats {
 
     /// Ends the subscriptions of all members.
     pub(super) fn close(&mut self, error: &StreamError) {
-        for (_, seat) in self.seats.drain() {
+        for (_, seat) in self.taken.drain() {
             seat.outbox.close_key(seat.key, End::Stream(error.clone()));
         }
     }
@@ -166,7 +166,7 @@ impl Active {
         // Two with one name at a time are two: the name is that of the first.
         let known = identity.as_ref().and_then(|identity| self.seats.known.get(identity)).copied();
         let (member, identity) = match known {
-            Some(member) if self.state.has_member(member) && self.seats.seats.contains_key(&member) => (number(), None),
+            Some(member) if self.state.has_member(member) && self.seats.taken.contains_key(&member) => (number(), None),
             Some(member) if self.state.has_member(member) => (member, identity),
             _ => (number(), identity),
         };
@@ -177,7 +177,7 @@ impl Active {
             tracing::debug!(group = self.key.2.as_str(), stream = %self.key.0, "a member came back");
         }
         let seat = Seat { outbox, key, subscription_id, acknowledges, identity, in_rotation: false };
-        self.seats.seats.insert(member, seat);
+        self.seats.taken.insert(member, seat);
         self.seats.hungry(member);
         Ok(member)
     }
