@@ -63,6 +63,8 @@ pub(super) struct Feed {
     /// Where its filters are in the trie of its tail, while it follows.
     nodes: SmallVec<[NodeId; 2]>,
     following: bool,
+    /// It stands among those that are to be read for.
+    waiting: bool,
 }
 
 /// The end of one stream, for all that follow it.
@@ -114,8 +116,8 @@ impl Feeds {
 
     /// Begins to read for a subscription that is open.
     pub(super) fn add(&mut self, key: SubscriptionKey, feed: Feed) {
+        // The outbox says when it is to be read for.
         self.known.insert(key, feed);
-        self.hungry.push_back(key);
     }
 
     /// True for a subscription that reads a stream.
@@ -133,7 +135,6 @@ impl Feeds {
         }
         if let Some(feed) = self.known.get_mut(&key) {
             feed.filters = filters;
-            self.hungry.push_back(key);
         }
     }
 
@@ -146,6 +147,13 @@ impl Feeds {
         for key in hungry {
             // One that was following gave up what waited for it.
             self.leave(key);
+            self.wait_for_turn(key);
+        }
+    }
+
+    fn wait_for_turn(&mut self, key: SubscriptionKey) {
+        if let Some(feed) = self.known.get_mut(&key).filter(|feed| !feed.waiting) {
+            feed.waiting = true;
             self.hungry.push_back(key);
         }
     }
@@ -163,7 +171,11 @@ impl Feeds {
     /// Reads once, for the subscription whose turn it is.
     pub(super) async fn step(&mut self) {
         let Some(key) = self.hungry.pop_front() else { return };
-        let Some(feed) = self.known.get(&key).filter(|feed| !feed.following) else { return };
+        let Some(feed) = self.known.get_mut(&key) else { return };
+        feed.waiting = false;
+        if feed.following {
+            return;
+        }
         let Some(room) = self.outbox.room(key) else {
             self.known.remove(&key);
             return;
@@ -190,8 +202,6 @@ impl Feeds {
         }
         if chunk.through >= chunk.latest {
             self.join(key, chunk.through);
-        } else {
-            self.hungry.push_back(key);
         }
     }
 
@@ -204,8 +214,7 @@ impl Feeds {
         });
         let tail = &mut self.tails[at];
         if through < tail.after {
-            // The others are further already.
-            self.hungry.push_back(key);
+            // The others are further already: it is read for once more.
             return;
         }
         feed.nodes = tail.insert(&feed.filters, key);
@@ -242,7 +251,6 @@ impl Feeds {
                     Some(to) => {
                         feed.first = Vec::new();
                         self.outbox.lose(key, to, GapReason::Retention);
-                        self.hungry.push_back(key);
                         return;
                     }
                     None => StreamError::Lost { stream, after, earliest, latest },
@@ -283,7 +291,9 @@ impl Feeds {
             Wake::More(at) => self.advance(at).await,
             Wake::Gone(at) => self.abandon(at, &ReadError::Closed),
             Wake::Time => {
-                self.hungry.extend(self.starved.drain(..));
+                for key in std::mem::take(&mut self.starved) {
+                    self.wait_for_turn(key);
+                }
                 self.tell_progress();
             }
         }
@@ -304,7 +314,6 @@ impl Feeds {
         let behind = self.outbox.follow(matches.iter().map(|(event, key)| (*key, &chunk.events[*event])));
         for key in behind {
             self.leave(key);
-            self.hungry.push_back(key);
         }
     }
 
@@ -358,7 +367,7 @@ impl Feed {
         first: Vec<u64>,
         first_up_to: u64,
     ) -> Self {
-        Self { stream, filters, on_gap, first, first_up_to, nodes: SmallVec::new(), following: false }
+        Self { stream, filters, on_gap, first, first_up_to, nodes: SmallVec::new(), following: false, waiting: false }
     }
 
     /// The next events for a queue with that room.

@@ -70,6 +70,8 @@ pub struct Session {
     placing: Option<Placing>,
     /// Publishes that wait to be stored, in order.
     storing: VecDeque<Storing>,
+    /// Whose turn it is when there are both commands and subscriptions to be read for.
+    commands_first: bool,
 }
 
 /// What a session turns to next.
@@ -113,6 +115,7 @@ impl Session {
             client_name: None,
             placing: None,
             storing: VecDeque::new(),
+            commands_first: true,
         }
     }
 
@@ -176,7 +179,7 @@ impl Session {
         self.outbox.until_over().await;
     }
 
-    /// What to turn to next: first what cannot wait, commands last.
+    /// What to turn to next: first what cannot wait, then commands and reading by turns.
     async fn next(
         &mut self,
         requests: &mut (impl Stream<Item = Result<Request, CommandError>> + Unpin),
@@ -184,14 +187,17 @@ impl Session {
     ) -> Next {
         let takes_commands = open && self.placing.is_none() && self.storing.len() < MOST_STORING;
         let room = self.outbox.has_room();
-        let Self { outbox, feeds, placing, storing, .. } = self;
+        self.commands_first = !self.commands_first;
+        let Self { outbox, feeds, placing, storing, commands_first, .. } = self;
         let has_steps = feeds.as_ref().is_some_and(|feeds| feeds.has_work());
+        let step_first = has_steps && !*commands_first;
         tokio::select! {
             biased;
             call = outbox.until_call(takes_commands && !room) => Next::Call(call),
             placed = first(placing.as_mut()) => Next::Placed(placed),
             stored = first(storing.front_mut()) => Next::Stored(stored),
             wake = sleep(feeds.as_deref_mut()) => Next::Wake(wake),
+            () = std::future::ready(()), if step_first => Next::Step,
             request = requests.next(), if takes_commands && room => Next::Request(request),
             () = std::future::ready(()), if has_steps => Next::Step,
         }

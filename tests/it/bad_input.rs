@@ -34,7 +34,7 @@ fn add_credit(subscription_id: i64, events: i64, bytes: i64) -> Wire {
 }
 
 fn acknowledge(subscription_id: i64) -> Wire {
-    Wire::Acknowledge(Acknowledge { subscription_id, ..Acknowledge::default() })
+    Wire::Acknowledge(Acknowledge { subscription_id, sequences: vec![1], ..Acknowledge::default() })
 }
 
 async fn check_errors(cases: impl IntoIterator<Item = (Wire, (Code, &str), &str)>) {
@@ -147,14 +147,57 @@ async fn what_this_hub_does_not_have_is_told() {
         (acknowledge(AUTOMATIC), MISMATCH, "acknowledge.subscription_id"),
         (Wire::Authenticate(Authenticate { token: "secret".into() }), MISMATCH, "authenticate"),
         (Wire::Publish(condition(Some(Condition::LastSequence(0)))), MISMATCH, "publish.precondition"),
-        (Wire::Publish(condition(Some(Condition::LastTopicSequence(-1)))), MISMATCH, "publish.precondition"),
-        (Wire::Publish(condition(None)), MISMATCH, "publish.precondition"),
+        (Wire::Publish(condition(Some(Condition::LastTopicSequence(0)))), MISMATCH, "publish.precondition"),
     ])
     .await;
     let mut bench = Bench::new().await;
-    let status = bench.client.publish(condition(None)).await.expect_err("refused");
+    let status = bench.client.publish(condition(Some(Condition::LastSequence(0)))).await.expect_err("refused");
     check_status("precondition", &status_of(&status), (MISMATCH.0, MISMATCH.1, "precondition"));
     bench.goes_on().await;
+}
+
+#[tokio::test]
+async fn a_precondition_out_of_its_range_is_refused() {
+    let condition = |condition| PublishRequest {
+        events: vec![event("bench", "never")],
+        precondition: Some(PublishPrecondition { condition }),
+    };
+    check_errors([
+        (
+            Wire::Publish(condition(Some(Condition::LastTopicSequence(-1)))),
+            MALFORMED,
+            "publish.precondition.last_topic_sequence",
+        ),
+        (Wire::Publish(condition(Some(Condition::LastSequence(-1)))), MALFORMED, "publish.precondition.last_sequence"),
+        (Wire::Publish(condition(None)), MALFORMED, "publish.precondition"),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn an_acknowledgement_out_of_its_range_is_refused() {
+    let with = |change: fn(&mut Acknowledge)| {
+        let mut acknowledge = Acknowledge { subscription_id: AUTOMATIC, sequences: vec![1], ..Default::default() };
+        change(&mut acknowledge);
+        Wire::Acknowledge(acknowledge)
+    };
+    check_errors([
+        (with(|ack| ack.sequences = vec![]), MALFORMED, "acknowledge.sequences"),
+        (with(|ack| ack.up_to = 1), MALFORMED, "acknowledge.sequences"),
+        (with(|ack| ack.sequences = vec![0]), MALFORMED, "acknowledge.sequences"),
+        (with(|ack| ack.sequences = vec![1; 10_001]), MALFORMED, "acknowledge.sequences"),
+        (with(|ack| ack.sequences = vec![1; 10_000]), MISMATCH, "acknowledge.subscription_id"),
+        (with(|ack| ack.outcome = 99), MALFORMED, "acknowledge.outcome"),
+        (with(|ack| ack.reason = "x".repeat(1025)), MALFORMED, "acknowledge.reason"),
+        (with(|ack| ack.reason = "x".repeat(1024)), MISMATCH, "acknowledge.subscription_id"),
+        (
+            with(|ack| ack.delay = Some(prost_types::Duration { seconds: 86_401, nanos: 0 })),
+            MALFORMED,
+            "acknowledge.delay",
+        ),
+        (with(|ack| ack.delay = Some(prost_types::Duration { seconds: -1, nanos: 0 })), MALFORMED, "acknowledge.delay"),
+    ])
+    .await;
 }
 
 #[tokio::test]

@@ -126,12 +126,13 @@ impl Queues {
 
     /// Subscriptions that have to be looked after since the last call.
     pub(in crate::outbox) fn take_appetite(&mut self) -> Appetite {
-        let appetite = std::mem::take(&mut self.appetite);
-        for key in &appetite.hungry {
-            if let Some(subscriber) = live(&mut self.subscribers, *key) {
-                subscriber.set_hungry(false);
-            }
-        }
+        let mut appetite = std::mem::take(&mut self.appetite);
+        appetite.hungry.retain(|key| {
+            let Some(subscriber) = live(&mut self.subscribers, *key) else { return false };
+            subscriber.set_hungry(false);
+            // It may have begun to follow since it was hungry.
+            subscriber.stored().is_none_or(|stored| !stored.following)
+        });
         appetite
     }
 
