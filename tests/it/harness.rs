@@ -374,7 +374,7 @@ impl Folder {
 
     /// A hub that keeps its streams here.
     pub async fn hub(&self) -> Server {
-        hub_with(|config| config.data_dir = self.0.clone()).await
+        hub_with(|config| config.data_dir.clone_from(&self.0)).await
     }
 }
 

@@ -64,6 +64,13 @@ impl Ready {
         self.bytes = 0;
     }
 
+    /// The time is over for which nothing is read.
+    pub(super) fn look_again(&mut self, now: u64) {
+        if now >= self.retry_at {
+            self.retry_at = 0;
+        }
+    }
+
     pub(super) fn due(&self) -> Option<u64> {
         (self.retry_at > 0).then_some(self.retry_at)
     }
@@ -119,12 +126,8 @@ impl Active {
     }
 
     /// True until it is time to read again after a failure.
-    fn is_waiting(&mut self, now: u64) -> bool {
-        let waits = now < self.ready.retry_at;
-        if !waits {
-            self.ready.retry_at = 0;
-        }
-        waits
+    fn is_waiting(&self, now: u64) -> bool {
+        now < self.ready.retry_at
     }
 
     fn failed_to_read(&mut self, error: &ReadError) {

@@ -331,6 +331,7 @@ impl Active {
         let now = self.clock.now();
         self.state.tick(now);
         self.seats.look_again(now);
+        self.ready.look_again(now);
         self.forget_absent();
         self.start_save().await;
         let read = self.read_ahead().await;

@@ -129,6 +129,10 @@ impl Active {
     /// Begins to store what is to be stored, if it is time.
     pub(super) async fn start_save(&mut self) {
         let now = self.clock.now();
+        let letters_may = now >= self.saves.letters_at;
+        if letters_may {
+            self.saves.letters_at = 0;
+        }
         if self.saves.under_way.is_some() || self.over.is_some() {
             return;
         }
@@ -136,9 +140,10 @@ impl Active {
         if now < self.saves.retry_at {
             return;
         }
-        let letters = if now < self.saves.letters_at { Vec::new() } else { self.letters().await };
+        let letters = if letters_may { self.letters().await } else { Vec::new() };
         let revision = self.state.revision();
         if revision == self.saves.stored && letters.is_empty() {
+            (self.saves.lazy_at, self.saves.failed) = (None, false);
             return;
         }
         let urgent = !self.saves.waiting.is_empty() || !letters.is_empty() || self.seats.is_empty();
@@ -146,7 +151,6 @@ impl Active {
             return;
         }
         self.saves.lazy_at = None;
-        self.saves.letters_at = 0;
         let (buried, letters): (Vec<u64>, Vec<DeadLetter>) = letters.into_iter().unzip();
         let bytes = self.state.encode(&buried);
         let (stream, group) = (Arc::clone(&self.stream), self.key.2.clone());
