@@ -12,7 +12,7 @@ use crate::{
     net::{self, Acceptor, Connections},
     ops::Ops,
     readiness::{Phase, Readiness},
-    session::Hub,
+    session::{Hub, Streams},
     tasks::{OnPanic, Tasks},
     telemetry::Metrics,
 };
@@ -69,7 +69,8 @@ pub async fn start(config: Config) -> anyhow::Result<Server> {
     let tasks = Tasks::default();
     let readiness = Readiness::default();
     let engine = open_engine(&config, &tasks).await?;
-    let hub = Arc::new(Hub::new(&node, config.sessions.clone(), Arc::clone(&metrics), engine.clone()));
+    let streams = engine.clone().map(|engine| Streams { engine, tasks: tasks.clone(), forms: grpc::FORMS });
+    let hub = Arc::new(Hub::new(&node, config.sessions.clone(), Arc::clone(&metrics), streams));
 
     let (clients, operators) = (Port::new(&metrics), Port::new(&Arc::new(Metrics::default())));
     let (address, listener) = net::listen(config.listen, &config.connections)

@@ -146,6 +146,10 @@ pub trait EventStream: Debug + Send + Sync {
     /// Durable when it resolves. Sequences go on where they were.
     fn purge(&self, up_to: u64, filter: Option<Filter>) -> Boxed<'_, Result<u64, PurgeError>>;
 
+    /// Deletes the events of these sequences, and tells how many there were. At most [`MAX_SEQUENCES`] are looked at.
+    /// Durable when it resolves.
+    fn remove(&self, sequences: Vec<u64>) -> Boxed<'_, Result<u64, PurgeError>>;
+
     /// Every group with its settings and the last state saved, empty when none was; ordered by name.
     fn groups(&self) -> Boxed<'_, Result<Vec<StoredGroup>, GroupStoreError>>;
 

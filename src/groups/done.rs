@@ -57,6 +57,27 @@ impl Done {
         }
     }
 
+    /// Takes one out.
+    pub(super) fn remove(&mut self, sequence: u64) {
+        if sequence <= self.floor {
+            let last = std::mem::replace(&mut self.floor, sequence - 1);
+            if sequence < last {
+                self.above.insert(sequence + 1, last);
+            }
+        } else if let Some((first, last)) = self.above.range(..=sequence).next_back()
+            && *last >= sequence
+        {
+            let (first, last) = (*first, *last);
+            self.above.remove(&first);
+            if first < sequence {
+                self.above.insert(first, sequence - 1);
+            }
+            if sequence < last {
+                self.above.insert(sequence + 1, last);
+            }
+        }
+    }
+
     /// First and last of each range above the floor, ascending.
     pub(super) fn ranges(&self) -> impl ExactSizeIterator<Item = (u64, u64)> {
         self.above.iter().map(|(first, last)| (*first, *last))
@@ -85,12 +106,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_holds_what_a_set_holds(inserts in prop::collection::vec((1..80_u64, 0..8_u64), 0..60)) {
+        fn it_holds_what_a_set_holds(changes in prop::collection::vec((1..80_u64, 0..8_u64, any::<bool>()), 0..60)) {
             let mut done = Done::up_to(5);
             let mut set: BTreeSet<u64> = (0..=5).collect();
-            for (first, more) in inserts {
-                done.insert(first, first + more);
-                set.extend(first..=first + more);
+            for (first, more, insert) in changes {
+                if insert {
+                    done.insert(first, first + more);
+                    set.extend(first..=first + more);
+                } else {
+                    done.remove(first);
+                    set.remove(&first);
+                }
                 for sequence in 0..100 {
                     prop_assert_eq!(done.contains(sequence), set.contains(&sequence), "{}", sequence);
                 }

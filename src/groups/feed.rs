@@ -78,6 +78,28 @@ impl GroupState {
         Ok(())
     }
 
+    /// Makes an event that is done one to be delivered again, beginning with attempt 1. False when too many wait to be
+    /// delivered. One that is not done already is left as it is.
+    pub fn reopen(&mut self, sequence: u64, key: Option<u64>) -> bool {
+        if sequence == 0 || !self.done.contains(sequence) {
+            return true;
+        }
+        if self.held.len() - self.unacked() >= LOOK_AHEAD {
+            return false;
+        }
+        self.revision += 1;
+        self.done.remove(sequence);
+        if sequence <= self.read_to {
+            self.hold(sequence, key);
+        }
+        true
+    }
+
+    /// True while an event is neither done nor still to be read.
+    pub fn holds(&self, sequence: u64) -> bool {
+        self.held.contains_key(&sequence)
+    }
+
     /// An event that is held is not in the stream any more, as was found when it was to be sent. False when it is done
     /// already, or behind another of its key, which will be looked at first.
     pub fn gone(&mut self, sequence: u64) -> bool {

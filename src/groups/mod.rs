@@ -210,11 +210,20 @@ impl GroupState {
         let old = std::mem::replace(self, fresh);
         self.members = old.members;
         self.windows = old.windows;
-        for member in self.members.values_mut() {
-            member.forget_leases();
-        }
+        self.members.values_mut().for_each(Member::forget_leases);
         self.revision = old.revision + 1;
         (self.expired, self.dropped) = (old.expired, old.dropped);
+    }
+
+    /// Forgets what was offered and is not done: the feed begins anew behind the floor. What failed is known still. For a
+    /// group without members.
+    pub fn rewind(&mut self) {
+        let fresh =
+            Self::starting(self.settings.clone(), self.done.clone(), std::mem::take(&mut self.failures), self.clock);
+        let old = std::mem::replace(self, fresh);
+        (self.members, self.windows) = (old.members, old.windows);
+        self.members.values_mut().for_each(Member::forget_leases);
+        (self.revision, self.expired, self.dropped) = (old.revision, old.expired, old.dropped);
     }
 
     /// Everything up to `through` is gone from the stream: done, whoever has it. Tells how many events that were held

@@ -233,8 +233,8 @@ fn stream_wish(spec: &wire::SubscriptionSpec) -> Result<Option<StreamWish>, Comm
     if ack_mode != AckMode::None && spec.group.is_empty() {
         return needs("ack_mode", "a group on a stream");
     }
-    if !spec.group.is_empty() && spec.start.as_ref().is_some_and(|start| start.position.is_some()) {
-        return Err(field("start", "cannot be given with a group, which has its own cursor: see SeekGroup"));
+    if !spec.group.is_empty() && matches!(start, Start::LastPerTopic | Start::Token(_)) {
+        return needs("start", "a subscription without a group: a group keeps its own place");
     }
     let name = StreamName::parse(&spec.stream).map_err(|error| field("stream", error.to_string()))?;
     Ok(Some(StreamWish { name, start, on_gap, ack_mode }))

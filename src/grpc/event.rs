@@ -13,7 +13,7 @@ use prost::{
 };
 
 use crate::model::{
-    Event, EventError, NameError, Span, Spans, Stamp, Topic,
+    Event, EventError, GivenUp, NameError, Span, Spans, Stamp, Topic,
     limits::{MAX_EVENT_ATTRIBUTES, MAX_EVENT_FIELD_BYTES},
 };
 
@@ -31,6 +31,15 @@ const KEY_APPEND_TIME: u8 = (4 << 3) | 2;
 const KEY_LAST_FAILURE: u8 = (6 << 3) | 2;
 /// `ReceivedEvent.attempt`, a varint.
 const KEY_ATTEMPT: u8 = 5 << 3;
+/// `Event.attributes`, a pair.
+const KEY_ATTRIBUTE: u8 = (8 << 3) | 2;
+/// The name of a pair, length-delimited.
+const KEY_PAIR_NAME: u8 = (1 << 3) | 2;
+/// The value of a pair, length-delimited.
+const KEY_PAIR_VALUE: u8 = (2 << 3) | 2;
+/// What a dead letter says: the stream it comes from, its sequence there, the group, the attempts, and the reason.
+pub(super) const DEAD_LETTER_ATTRIBUTES: [&str; 5] =
+    ["deadletterstream", "deadlettersequence", "deadlettergroup", "deadletterattempts", "deadletterreason"];
 /// `Event.id`, length-delimited.
 const KEY_ID: u8 = (1 << 3) | 2;
 
@@ -158,7 +167,7 @@ pub fn seal(event: &Event, stamp: &Stamp<'_>, out: &mut Vec<u8>) -> Spans {
 }
 
 /// A stored event as it is delivered once more.
-pub fn again(event: &Event, attempt: u32, last_failure: &str) -> Event {
+pub(super) fn again(event: &Event, attempt: u32, last_failure: &str) -> Event {
     let (at, body) = body(event);
     let mut rest = &event.encoded()[at + body.len()..];
     let mut stamped = Vec::with_capacity(rest.len() + 10 + last_failure.len());
@@ -188,11 +197,55 @@ pub fn again(event: &Event, attempt: u32, last_failure: &str) -> Event {
     Event::new(entry.into(), spans, event.sequence()).unwrap_or_else(|| event.detached())
 }
 
+/// An event that a group gave up, as it is published to a dead-letter stream: with attributes that say where it comes
+/// from. Whatever its own limits were, it is kept as long as that stream says.
+pub(super) fn dead_letter(event: &Event, told: &GivenUp<'_>) -> Event {
+    let (at, body) = body(event);
+    let (sequence, attempts) = (told.sequence.to_string(), told.attempts.to_string());
+    let values = [told.stream, &sequence, told.group, &attempts, told.reason];
+    let mut letter = body.to_vec();
+    for (name, value) in DEAD_LETTER_ATTRIBUTES.iter().zip(values) {
+        // Of an attribute that is there twice the last one counts.
+        let len = 2 + varint_bytes(name.len()) + name.len() + varint_bytes(value.len()) + value.len();
+        letter.push(KEY_ATTRIBUTE);
+        encode_varint(len as u64, &mut letter);
+        for (key, text) in [(KEY_PAIR_NAME, *name), (KEY_PAIR_VALUE, value)] {
+            letter.push(key);
+            encode_varint(text.len() as u64, &mut letter);
+            letter.extend_from_slice(text.as_bytes());
+        }
+    }
+    let mut entry = Vec::with_capacity(letter.len() + 4 * 5);
+    let spans = put_event(event.spans(), at, &letter, 2, &mut entry);
+    entry.extend_from_slice(&[KEY_ATTEMPT, 1]);
+    // The spans were inside the old entry, so they are inside this one.
+    Event::new(entry.into(), Spans { ttl_ms: None, ..spans }, 0).unwrap_or_else(|| event.detached())
+}
+
+/// The publisher's event, in the entry of an event.
+pub(super) fn published(event: &Event) -> &[u8] {
+    body(event).1
+}
+
 /// The `ReceivedEvent` in the entry of an event.
 pub(super) fn received(event: &Event) -> Bytes {
     let mut rest = event.encoded().get(1..).unwrap_or_default();
     let len = decode_varint(&mut rest).unwrap_or_default() as usize;
     Bytes::copy_from_slice(&rest[..len.min(rest.len())])
+}
+
+/// When an event was stored.
+pub(super) fn append_time(event: &Event) -> Option<prost_types::Timestamp> {
+    let (at, body) = body(event);
+    let mut rest = &event.encoded()[at + body.len()..];
+    while !rest.is_empty() {
+        let (tag, wire_type) = decode_key(&mut rest).ok()?;
+        if tag == 4 && wire_type == WireType::LengthDelimited {
+            return prost_types::Timestamp::decode(take(&mut rest)?).ok();
+        }
+        skip_field(wire_type, tag, &mut rest, DecodeContext::default()).ok()?;
+    }
+    None
 }
 
 /// Where the publisher's event stands in the entry of an event, and its bytes.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     model::{End, Grant, Reason, limits},
-    outbox::{Batch, Frame, GapReason, Item, Published, Reply, ResumeOutcome, Subscribed, Welcome},
+    outbox::{Acked, Batch, Frame, GapReason, Item, Published, Reply, ResumeOutcome, Subscribed, Welcome},
     session::TokenKey,
     telemetry::Metrics,
 };
@@ -128,6 +128,10 @@ fn frame(frame: Frame, tokens: &TokenKey) -> Wire {
             caught_up: position.sequence >= latest,
             lag: latest.saturating_sub(position.sequence).cast_signed(),
         }),
+        Frame::Acknowledged { subscription_id, results } => Wire::Acknowledged(wire::Acknowledged {
+            subscription_id,
+            results: results.iter().map(acknowledged).collect(),
+        }),
         Frame::Published(results) => Wire::Published(published(&results)),
         Frame::Error { place, error } => Wire::Error(status::of_command(&error, place).message()),
         Frame::Draining { deadline, reconnect_delay } => Wire::Draining(wire::Draining {
@@ -179,6 +183,7 @@ fn subscribed(subscribed: Subscribed) -> wire::Subscribed {
             ResumeOutcome::Gap => wire::ResumeOutcome::Gap,
         }
         .into();
+        told.ack_deadline = opened.ack_deadline.and_then(duration);
     }
     told
 }
@@ -195,6 +200,11 @@ fn ended(subscription_id: i64, end: &End, token: Option<String>) -> wire::Ended 
             delay: fault.retry_after.and_then(duration),
         }),
     }
+}
+
+fn acknowledged((sequence, result): &Acked) -> wire::AckResult {
+    let status = result.as_ref().err().map(|error| status::of_ack(error).message());
+    wire::AckResult { sequence: sequence.cast_signed(), status }
 }
 
 /// The result of every event of a publish.

@@ -7,6 +7,7 @@ mod command;
 mod event;
 mod framer;
 mod frames;
+mod group_service;
 mod health;
 mod hub_service;
 mod session_body;
@@ -16,19 +17,34 @@ mod wire;
 
 use std::{convert::Infallible, sync::Arc};
 
-pub use event::{again, seal};
+pub use event::seal;
 use http::{Request, Response, StatusCode, Version};
 use tonic::{body::Body, service::Routes};
 use tower::ServiceExt;
 
-use crate::{model::Reason, readiness::ReadinessView, session::Hub, tasks::Tasks};
+use crate::{
+    model::{Forms, Reason},
+    readiness::ReadinessView,
+    session::Hub,
+    tasks::Tasks,
+};
+use group_service::GroupService;
 use health::HealthService;
 use hub_service::HubService;
 use stream_service::StreamService;
-use wire::{health::health_server::HealthServer, v1::stream_service_server::StreamServiceServer};
+use wire::{
+    health::health_server::HealthServer,
+    v1::{group_service_server::GroupServiceServer, stream_service_server::StreamServiceServer},
+};
 
 /// Requests of small services are no larger than this, in bytes.
 const SMALL_REQUEST_BYTES: usize = 64 * 1024;
+
+/// How events look that groups deliver again or give up.
+pub const FORMS: Forms = Forms { again: event::again, dead_letter: event::dead_letter };
+
+/// Requests about groups may name ten thousand dead letters, of ten bytes at most each.
+const GROUP_REQUEST_BYTES: usize = 256 * 1024;
 
 /// The name of the gRPC code that a reason comes with, as docs/errors.md has it.
 pub fn code_name(reason: Reason) -> &'static str {
@@ -47,6 +63,9 @@ pub fn routes(hub: Arc<Hub>, tasks: Tasks, readiness: ReadinessView) -> anyhow::
         .add_service(
             StreamServiceServer::new(StreamService::new(Arc::clone(&hub)))
                 .max_decoding_message_size(SMALL_REQUEST_BYTES),
+        )
+        .add_service(
+            GroupServiceServer::new(GroupService::new(Arc::clone(&hub))).max_decoding_message_size(GROUP_REQUEST_BYTES),
         )
         .add_service(HubService::new(hub, tasks))
         .add_service(reflection().build_v1()?.max_decoding_message_size(SMALL_REQUEST_BYTES))

@@ -9,7 +9,7 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt, pb};
 
-use crate::model::{CommandError, End, EventError, Reason, SettingError, StreamError};
+use crate::model::{AckError, CommandError, End, EventError, Reason, SettingError, StreamError};
 
 /// The domain of every reason.
 const DOMAIN: &str = "switchyard";
@@ -177,6 +177,14 @@ pub(super) fn of_event(error: &EventError, index: usize) -> Fault {
         field => format!("events[{index}].{field}"),
     };
     Fault::new(reason, error.to_string()).at(field)
+}
+
+/// Why an acknowledgement does not count.
+pub(super) fn of_ack(error: &AckError) -> Fault {
+    match error {
+        AckError::Late | AckError::NotDelivered => Fault::new(Reason::LeaseExpired, error.to_string()),
+        AckError::Stream(error) => of_stream(error),
+    }
 }
 
 /// How a subscription or a session ended.

@@ -13,10 +13,10 @@ mod topic;
 
 pub use event::{Event, Span, Spans};
 pub use reason::Reason;
-pub use refusal::{CommandError, End, EventError, StreamError};
+pub use refusal::{AckError, CommandError, End, EventError, StreamError};
 pub use stream::{
-    Durability, GroupSettings, Seal, SettingError, Stamp, Storage, StreamName, StreamNameError, StreamSettings,
-    StreamState,
+    Durability, Forms, GivenUp, GroupSettings, Seal, SettingError, Stamp, Storage, StreamName, StreamNameError,
+    StreamSettings, StreamState,
 };
 pub use subscription::{
     AckMode, Grant, Group, GroupError, OnGap, Origin, Overflow, Position, Start, StreamWish, Wish, filter_tokens,

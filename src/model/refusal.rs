@@ -198,6 +198,20 @@ pub enum StreamError {
     Corrupt(String),
 }
 
+/// Why an acknowledgement of one event does not count.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AckError {
+    /// The lease is over.
+    #[error("it came too late: the group delivers the event again, or has given it up")]
+    Late,
+    /// The event is not with that member, and never was as far as the hub remembers.
+    #[error("the event was not delivered to this member, or only before the group was moved or the hub was restarted")]
+    NotDelivered,
+    /// It could not be stored.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+}
+
 /// Why an event was refused. Other events of the same publish are not affected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {

@@ -166,6 +166,30 @@ pub struct Stamp<'a> {
 /// begins. The encoding is the wire's; this is how the wire hands it to who stores.
 pub type Seal = fn(event: &Event, stamp: &Stamp<'_>, out: &mut Vec<u8>) -> Spans;
 
+/// What is told of an event that a group gave up, in its dead letter.
+#[derive(Debug, Clone, Copy)]
+pub struct GivenUp<'a> {
+    /// The stream of the group.
+    pub stream: &'a str,
+    /// The event's sequence in it.
+    pub sequence: u64,
+    /// The group.
+    pub group: &'a str,
+    /// How many attempts failed.
+    pub attempts: u32,
+    /// Why the last one did.
+    pub reason: &'a str,
+}
+
+/// Other forms of a stored event. The encoding is the wire's; this is how the wire hands it to who drives groups.
+#[derive(Debug, Clone, Copy)]
+pub struct Forms {
+    /// As it is delivered once more: the number of the attempt, and why the one before failed.
+    pub again: fn(&Event, u32, &str) -> Event,
+    /// As it is published to a dead-letter stream.
+    pub dead_letter: fn(&Event, &GivenUp<'_>) -> Event,
+}
+
 /// How a group on a stream is set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupSettings {

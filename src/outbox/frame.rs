@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::model::{CommandError, Durability, End, Event, EventError, Grant, Origin, Position};
+use crate::model::{AckError, CommandError, Durability, End, Event, EventError, Grant, Origin, Position};
 
 /// A frame that is not events, and the request it answers (0 for none).
 #[derive(Debug)]
@@ -50,6 +50,13 @@ pub enum Frame {
     },
     /// The result of every event of a publish.
     Published(Vec<Published>),
+    /// What became of acknowledgements.
+    Acknowledged {
+        /// Of which subscription.
+        subscription_id: i64,
+        /// One result per sequence.
+        results: Vec<Acked>,
+    },
     /// A command failed.
     Error {
         /// What stands before the fields of the command, such as `update.`.
@@ -122,6 +129,8 @@ pub struct Opened {
     pub latest: u64,
     /// What came of a resume.
     pub outcome: ResumeOutcome,
+    /// How long a member of a group may take to acknowledge; `None` for one that does not.
+    pub ack_deadline: Option<Duration>,
 }
 
 /// What came of a resume.
@@ -134,6 +143,9 @@ pub enum ResumeOutcome {
     /// Some events are lost.
     Gap,
 }
+
+/// A sequence, and what became of its acknowledgement.
+pub type Acked = (u64, Result<(), AckError>);
 
 /// What became of one event of a publish.
 pub type Published = Result<Accepted, EventError>;
@@ -227,6 +239,10 @@ impl Frame {
             Self::Published(results) => results
                 .iter()
                 .map(|result| if result.is_ok() { size_of::<Published>() } else { ENCODED_REFUSAL_BYTES })
+                .sum(),
+            Self::Acknowledged { results, .. } => results
+                .iter()
+                .map(|(_, result)| if result.is_ok() { size_of::<Acked>() } else { ENCODED_REFUSAL_BYTES })
                 .sum(),
             Self::Error { .. } | Self::Ended { .. } => 128,
             Self::Pong(nonce) => nonce.len(),

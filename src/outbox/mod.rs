@@ -30,8 +30,8 @@ use tokio::{sync::Notify, time::Instant};
 
 pub use budget::Budget;
 pub use frame::{
-    Accepted, Batch, Frame, Gap, GapReason, Item, Opened, Published, Reply, ResumeOutcome, SessionLimits, StoredAt,
-    Subscribed, Welcome,
+    Accepted, Acked, Batch, Frame, Gap, GapReason, Item, Opened, Published, Reply, ResumeOutcome, SessionLimits,
+    StoredAt, Subscribed, Welcome,
 };
 pub use queues::{Appetite, Closed, SubscriptionKey};
 pub use stored::Room;
@@ -287,6 +287,37 @@ impl Outbox {
     /// gone.
     pub fn open_stored(&self, key: SubscriptionKey, opened: Opened, tokens: u32, request_id: i64) -> bool {
         self.with(|state| state.queues.open_stored(key, opened, tokens, request_id))
+    }
+
+    /// Opens a reserved subscription as a member of a group on a stream, with filters of so many tokens, and tells the
+    /// client; false when it is gone.
+    pub fn open_member(&self, key: SubscriptionKey, opened: Opened, tokens: u32, request_id: i64) -> bool {
+        self.with(|state| state.queues.open_member(key, opened, tokens, request_id))
+    }
+
+    /// Puts events into the queue of a member of a group on a stream; false when it is gone.
+    pub fn hand(&self, key: SubscriptionKey, events: &[Arc<Event>]) -> bool {
+        self.with(|state| state.queues.put(key, events, 0, 0))
+    }
+
+    /// Forgets what waits for a member of a group on a stream.
+    pub fn recall(&self, key: SubscriptionKey) {
+        self.with(|state| state.queues.recall(key));
+    }
+
+    /// Tells what became of acknowledgements of the subscription with that key and id.
+    pub fn acknowledged(&self, key: SubscriptionKey, id: i64, request_id: i64, results: Vec<Acked>) {
+        self.with(|state| state.queues.acknowledged(key, id, request_id, results));
+    }
+
+    /// Which subscriptions want to be looked after, for who cannot wait for [`Self::until_call`].
+    pub fn take_appetite(&self) -> Appetite {
+        self.with(|state| state.queues.take_appetite())
+    }
+
+    /// True when the session ends because the hub shuts down.
+    pub fn is_draining(&self) -> bool {
+        self.state.lock().queues.is_draining()
     }
 
     /// How much may be put into the queue of a subscription from a stream; `None` when it is gone.

@@ -51,12 +51,16 @@ pub struct Appetite {
     pub hungry: Vec<SubscriptionKey>,
     /// They are over.
     pub gone: Vec<SubscriptionKey>,
+    /// Of members of groups: the sequences that the writer took, in order.
+    pub sent: Vec<(SubscriptionKey, Vec<u64>)>,
+    /// Of members of groups: the sequences that will not be sent after all, for want of memory.
+    pub dropped: Vec<(SubscriptionKey, Vec<u64>)>,
 }
 
 impl Appetite {
     /// True when there are none.
     pub fn is_empty(&self) -> bool {
-        self.hungry.is_empty() && self.gone.is_empty()
+        self.hungry.is_empty() && self.gone.is_empty() && self.sent.is_empty() && self.dropped.is_empty()
     }
 }
 
@@ -161,6 +165,10 @@ impl Queues {
         self.ending.is_some()
     }
 
+    pub(super) fn is_draining(&self) -> bool {
+        matches!(self.ending, Some(End::Draining { .. }))
+    }
+
     /// True when [`Self::fill`] would find something other than [`Turn::Idle`].
     pub(super) fn has_work(&self) -> bool {
         !self.replies.is_empty()
@@ -217,7 +225,7 @@ impl Queues {
         let slot = self.slot_of(id).ok_or(CommandError::SubscriptionNotFound { id })?;
         let subscriber = &self.subscribers[slot as usize];
         let routed = subscriber.route.as_ref().map(|route| route.tokens.get());
-        let old = routed.or(subscriber.stored().map(|stored| stored.tokens)).unwrap_or_default() as usize;
+        let old = routed.or(subscriber.unrouted_tokens()).unwrap_or_default() as usize;
         self.check_tokens(tokens.saturating_sub(old))
     }
 
@@ -356,6 +364,10 @@ impl Queues {
                 self.rewind(slot);
                 continue;
             }
+            if subscriber.member().is_some() {
+                self.give_back(slot);
+                continue;
+            }
             let target = subscriber.queue.bytes() / 2;
             self.with_queue(slot, |subscriber, pool, hasher| {
                 while subscriber.queue.bytes() > target {
@@ -390,13 +402,14 @@ impl Queues {
         self.stale = 0;
         self.large.clear();
         for (_, subscriber) in &mut self.subscribers {
-            match subscriber.stored_mut() {
-                // What is not sent is read again, by who resumes.
-                Some(stored) => {
-                    stored.rewind();
-                    subscriber.clear(&mut self.pool);
-                }
-                None => subscriber.drop_all(0, &mut self.pool),
+            // What is not sent is read again, by who resumes or by the group.
+            if let Some(stored) = subscriber.stored_mut() {
+                stored.rewind();
+                subscriber.clear(&mut self.pool);
+            } else if subscriber.member().is_some() {
+                subscriber.clear(&mut self.pool);
+            } else {
+                subscriber.drop_all(0, &mut self.pool);
             }
         }
         self.waiting_bytes = 0;
@@ -448,8 +461,8 @@ impl Queues {
             self.filter_tokens -= route.tokens.get() as usize;
             self.closed.push(Closed { key, route });
         }
-        if let Some(stored) = subscriber.stored() {
-            self.filter_tokens -= stored.tokens as usize;
+        if let Some(tokens) = subscriber.unrouted_tokens() {
+            self.filter_tokens -= tokens as usize;
             self.appetite.gone.push(key);
         }
         if subscriber.ready {
@@ -485,10 +498,8 @@ impl Queues {
 
     fn make_ready(&mut self, slot: u32) {
         let Some(subscriber) = self.subscribers.get_mut(slot as usize) else { return };
-        if subscriber.grows_hungry()
-            && let Some(stored) = subscriber.stored_mut()
-        {
-            stored.hungry = true;
+        if subscriber.grows_hungry() {
+            subscriber.set_hungry(true);
             self.appetite.hungry.push(SubscriptionKey { slot, generation: subscriber.generation });
         }
         if !subscriber.ready && subscriber.sendable() {

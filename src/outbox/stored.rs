@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::frame::{Gap, GapReason};
-use crate::model::{Origin, Position};
+use crate::model::{Origin, Position, limits};
 
 /// At most this many events wait for one subscription from a stream,
 const MOST_EVENTS: usize = 1024;
@@ -15,15 +15,45 @@ const MOST_BYTES: usize = 1024 * 1024;
 /// and it is filled again once no more than a half of either waits.
 const LOW_PART: usize = 2;
 
+/// At most this many events wait for one member of a group: what waits for it is kept from the others.
+const MOST_MEMBER_EVENTS: usize = limits::AUTOMATIC_CREDIT_EVENTS as usize;
+/// As much, in bytes.
+const MOST_MEMBER_BYTES: usize = limits::AUTOMATIC_CREDIT_BYTES as usize;
+
 /// How much more may be put into a queue, and behind what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Room {
-    /// Everything up to this sequence was sent, waits, or was passed over.
+    /// Everything up to this sequence was sent, waits, or was passed over. 0 for a member of a group.
     pub after: u64,
     /// How many events.
     pub events: usize,
     /// How many bytes.
     pub bytes: usize,
+}
+
+/// The part of a subscription that only a member of a group on a stream has. Its group keeps its place.
+#[derive(Debug)]
+pub(super) struct Member {
+    /// Its group may hand it more, and has been told or need not be.
+    pub(super) hungry: bool,
+    /// The tokens of its filters.
+    pub(super) tokens: u32,
+}
+
+impl Member {
+    /// How much may be put into its queue, in which so much waits.
+    pub(super) fn room(events: usize, bytes: usize) -> Room {
+        Room {
+            after: 0,
+            events: MOST_MEMBER_EVENTS.saturating_sub(events),
+            bytes: MOST_MEMBER_BYTES.saturating_sub(bytes),
+        }
+    }
+
+    /// True when it is time to fill its queue, in which so much waits.
+    pub(super) fn is_low(events: usize, bytes: usize) -> bool {
+        events <= MOST_MEMBER_EVENTS / LOW_PART && bytes <= MOST_MEMBER_BYTES / LOW_PART
+    }
 }
 
 /// The part of a subscription that only one from a stream has.

@@ -9,7 +9,7 @@ use super::{
     credit::Credit,
     frame::{Frame, Gap, GapReason, Reply},
     pool::{NodeId, Pool, Queue},
-    stored::Stored,
+    stored::{Member, Room, Stored},
 };
 use crate::model::{Event, Overflow, Position, Wish, limits};
 
@@ -60,6 +60,8 @@ enum Extra {
     Topics(HashTable<NodeId>),
     /// For one from a stream.
     Stored(Stored),
+    /// For a member of a group on a stream.
+    Member(Member),
 }
 
 impl Subscriber {
@@ -104,7 +106,7 @@ impl Subscriber {
     }
 
     pub(super) fn ends_when_full(&self) -> bool {
-        self.overflow == Overflow::End && self.stored().is_none()
+        self.overflow == Overflow::End && self.stored().is_none() && self.member().is_none()
     }
 
     pub(super) fn conflates(&self) -> bool {
@@ -124,6 +126,36 @@ impl Subscriber {
         if let Some(Extra::Stored(stored)) = self.extra.as_deref_mut() { Some(stored) } else { None }
     }
 
+    /// Makes it a member of a group on a stream.
+    pub(super) fn enlist(&mut self, member: Member) {
+        self.extra = Some(Box::new(Extra::Member(member)));
+    }
+
+    pub(super) fn member(&self) -> Option<&Member> {
+        if let Some(Extra::Member(member)) = self.extra.as_deref() { Some(member) } else { None }
+    }
+
+    /// The tokens of the filters of one that the router does not know.
+    pub(super) fn unrouted_tokens(&self) -> Option<u32> {
+        self.stored().map(|stored| stored.tokens).or(self.member().map(|member| member.tokens))
+    }
+
+    /// How much may be put into its queue, if others than the router fill it.
+    pub(super) fn room(&self) -> Option<Room> {
+        let (events, bytes) = (self.queue.len(), self.queue.bytes());
+        let of_member = self.member().map(|_| Member::room(events, bytes));
+        self.stored().map(|stored| stored.room(events, bytes)).or(of_member)
+    }
+
+    /// Says whether who fills it knows that it is hungry.
+    pub(super) fn set_hungry(&mut self, hungry: bool) {
+        match self.extra.as_deref_mut() {
+            Some(Extra::Stored(stored)) => stored.hungry = hungry,
+            Some(Extra::Member(member)) => member.hungry = hungry,
+            _ => {}
+        }
+    }
+
     /// How far it came in its stream.
     pub(super) fn position(&self) -> Option<Position> {
         self.stored().map(Stored::position)
@@ -132,9 +164,12 @@ impl Subscriber {
     /// True when a subscription from a stream is to be filled and its session does not know it yet.
     pub(super) fn grows_hungry(&self) -> bool {
         let (events, bytes) = (self.queue.len(), self.queue.bytes());
-        self.open
-            && self.credit.covers_more_than(events, bytes)
-            && self.stored().is_some_and(|s| !s.hungry && !s.following && s.is_low(events, bytes))
+        let low = match self.extra.as_deref() {
+            Some(Extra::Stored(stored)) => !stored.hungry && !stored.following && stored.is_low(events, bytes),
+            Some(Extra::Member(member)) => !member.hungry && Member::is_low(events, bytes),
+            _ => false,
+        };
+        self.open && low && self.credit.covers_more_than(events, bytes)
     }
 
     /// True when one more event of `bytes` would not fit.

@@ -21,7 +21,7 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     engine::{Chunk, EventStream, ReadError, ReadLimits},
     model::{End, Event, Filter, OnGap, StreamError, Topic},
-    outbox::{Appetite, GapReason, Outbox, Room, SubscriptionKey},
+    outbox::{GapReason, Outbox, Room, SubscriptionKey},
     router::{Descent, NodeId, Trie},
 };
 
@@ -142,12 +142,12 @@ impl Feeds {
     }
 
     /// Notes which subscriptions want to be read for, and forgets those that are over.
-    pub(super) fn note(&mut self, appetite: Appetite) {
-        for key in appetite.gone {
+    pub(super) fn note(&mut self, hungry: Vec<SubscriptionKey>, gone: Vec<SubscriptionKey>) {
+        for key in gone {
             self.leave(key);
             self.known.remove(&key);
         }
-        for key in appetite.hungry {
+        for key in hungry {
             // One that was following gave up what waited for it.
             self.leave(key);
             self.wait_for_turn(key);

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    Options, Session, TokenKey,
+    Groups, Options, Session, Streams, TokenKey,
     rates::{self, Rates},
 };
 use crate::{
@@ -67,6 +67,8 @@ pub struct Hub {
     options: Options,
     /// `None` on a hub without streams.
     engine: Option<Arc<dyn Engine>>,
+    /// As many as there are engines.
+    groups: Option<Arc<Groups>>,
     tokens: TokenKey,
     router: Router,
     budget: Arc<Budget>,
@@ -94,11 +96,13 @@ pub enum Kind {
 
 impl Hub {
     /// A hub without sessions.
-    pub fn new(node: &str, options: Options, metrics: Arc<Metrics>, engine: Option<Arc<dyn Engine>>) -> Self {
+    pub fn new(node: &str, options: Options, metrics: Arc<Metrics>, streams: Option<Streams>) -> Self {
+        let engine = streams.as_ref().map(|streams| Arc::clone(&streams.engine));
         // Without streams there is nothing to resume, and no token that anybody could hand back.
         let secret = engine.as_ref().map_or([0; 32], |engine| engine.token_key());
         Self {
             engine,
+            groups: streams.map(|streams| Arc::new(Groups::new(streams))),
             tokens: TokenKey::new(secret),
             node: node.into(),
             router: Router::new(options.hub_filter_tokens),
@@ -129,6 +133,11 @@ impl Hub {
     /// Where streams are kept, if this hub keeps any.
     pub fn engine(&self) -> Option<&Arc<dyn Engine>> {
         self.engine.as_ref()
+    }
+
+    /// The groups on streams, if this hub keeps any.
+    pub fn groups(&self) -> Option<&Arc<Groups>> {
+        self.groups.as_ref()
     }
 
     /// What resume tokens are sealed with.
@@ -262,7 +271,8 @@ impl Hub {
     }
 
     /// Tells every session that the hub is shutting down and ends each after a part of `spread` of its own, so that
-    /// their clients do not all come to the other hubs at once. Returns when every session is gone.
+    /// their clients do not all come to the other hubs at once. Returns when every session is gone, and what
+    /// groups on streams have done is stored.
     pub async fn drain(&self, spread: Duration) {
         {
             let _sessions = self.sessions.lock();
@@ -284,6 +294,9 @@ impl Hub {
             outbox.end(End::Draining { reconnect_delay });
         }
         self.until_empty().await;
+        if let Some(groups) = &self.groups {
+            groups.close().await;
+        }
     }
 
     async fn until_empty(&self) {

@@ -6,7 +6,9 @@
 
 mod command;
 mod feed;
+mod group;
 mod hub;
+mod membership;
 mod open;
 mod options;
 mod publish;
@@ -24,6 +26,7 @@ use std::{
 use tokio_stream::{Stream, StreamExt};
 
 pub use command::{Command, Request};
+pub use group::{Groups, Standing, Streams};
 pub use hub::{FrameMemory, Hub, Kind};
 pub use options::Options;
 pub use publish::{Placed, of_store, place};
@@ -31,11 +34,12 @@ pub use token::TokenKey;
 
 pub use crate::{engine::Precondition, groups::Outcome};
 use crate::{
-    model::{CommandError, End, Event, EventError, Filter, Wish, filter_tokens},
+    model::{AckMode, CommandError, End, Event, EventError, Filter, Wish, filter_tokens},
     outbox::{Accepted, Call, Closed, Frame, Outbox, Published, Reply},
     router::{OutboxId, Scratch},
 };
 use feed::Feeds;
+use membership::Memberships;
 use publish::{Placing, Storing};
 
 /// A client may ask to hear from an idle hub at least this often,
@@ -58,6 +62,10 @@ pub struct Session {
     first: bool,
     /// Made with the first subscription that reads a stream.
     feeds: Option<Box<Feeds>>,
+    /// Made with the first member of a group on a stream.
+    memberships: Option<Box<Memberships>>,
+    /// The name the client gave itself.
+    client_name: Option<Arc<str>>,
     /// A publish whose events have no places yet.
     placing: Option<Placing>,
     /// Publishes that wait to be stored, in order.
@@ -101,6 +109,8 @@ impl Session {
             scratch: Scratch::default(),
             first: true,
             feeds: None,
+            memberships: None,
+            client_name: None,
             placing: None,
             storing: VecDeque::new(),
         }
@@ -118,6 +128,9 @@ impl Session {
 
     /// Opens the subscription of a `Subscribe` call, or says why not.
     pub async fn subscribe_once(&mut self, wish: &Wish) -> Result<(), CommandError> {
+        if wish.stream.as_ref().is_some_and(|from| from.ack_mode != AckMode::None) {
+            return Err(CommandError::Unsupported { field: "ack_mode", needs: "a session: here nothing can be said" });
+        }
         self.open(0, 1, wish).await
     }
 
@@ -129,11 +142,7 @@ impl Session {
             match next {
                 Next::Call(Call::Ending) => break,
                 Next::Call(Call::Room) => {}
-                Next::Call(Call::Appetite(appetite)) => {
-                    if let Some(feeds) = &mut self.feeds {
-                        feeds.note(appetite);
-                    }
-                }
+                Next::Call(Call::Appetite(appetite)) => self.note(appetite).await,
                 Next::Placed((request_id, placed)) => self.placed(request_id, placed),
                 Next::Stored((request_id, results)) => {
                     self.storing.pop_front();
@@ -161,6 +170,7 @@ impl Session {
             tokio::task::consume_budget().await;
         }
         drop(requests);
+        self.leave_groups().await;
         self.finish_publishes().await;
         self.clean_up().await;
         self.outbox.until_over().await;
@@ -229,17 +239,15 @@ impl Session {
             Command::Subscribe { subscription_id, wish } => self.subscribe(request_id, subscription_id, wish).await,
             Command::Update { subscription_id, filters } => self.update(request_id, subscription_id, &filters),
             Command::Unsubscribe { subscription_id } => {
+                let (key, _) = self.outbox.find(subscription_id)?;
+                self.settle(key).await;
                 let closed = self.outbox.close(subscription_id, request_id, End::Unsubscribed)?;
                 self.forget(&closed);
                 Ok(())
             }
             Command::Credit { subscription_id, grant } => self.outbox.grant(subscription_id, grant),
-            Command::Acknowledge { subscription_id, .. } => {
-                self.outbox.find(subscription_id)?;
-                Err(CommandError::Unsupported {
-                    field: "subscription_id",
-                    needs: "a subscription with acknowledgements, and this one has none",
-                })
+            Command::Acknowledge { subscription_id, sequences, up_to, outcome } => {
+                self.acknowledge(request_id, subscription_id, (sequences, up_to), outcome).await
             }
             Command::Publish { events, precondition } => self.publish(request_id, events, precondition).await,
             Command::Ping { nonce } => {
@@ -249,7 +257,7 @@ impl Session {
         }
     }
 
-    fn hello(&self, first: bool, name: &str, heartbeat: Option<Duration>) -> Result<(), CommandError> {
+    fn hello(&mut self, first: bool, name: &str, heartbeat: Option<Duration>) -> Result<(), CommandError> {
         if !first {
             return Err(CommandError::Field { field: "", problem: "must be the first command".into() });
         }
@@ -257,6 +265,7 @@ impl Session {
             self.outbox.set_heartbeat_interval(interval.clamp(SHORTEST_HEARTBEAT, LONGEST_HEARTBEAT));
         }
         tracing::info!(session = %self.id, client = name, "hello");
+        self.client_name = Some(name).filter(|name| !name.is_empty()).map(Arc::from);
         Ok(())
     }
 
@@ -309,6 +318,10 @@ impl Session {
 
     fn update(&mut self, request_id: i64, id: i64, filters: &[Filter]) -> Result<(), CommandError> {
         let (key, group) = self.outbox.find(id)?;
+        if self.is_member(key) {
+            let needs = "a subscription that is no member of a group on a stream: all members have the same filters";
+            return Err(CommandError::Unsupported { field: "subscription_id", needs });
+        }
         self.outbox.check_update(id, filter_tokens(filters))?;
         if let Some(feeds) = self.feeds.as_mut().filter(|feeds| feeds.has(key)) {
             feeds.set_filters(key, filters.into());

@@ -44,6 +44,9 @@ impl Session {
         let engine = self.hub.engine().ok_or(StreamError::None)?;
         let name = from.name.as_str();
         let stream = engine.stream(name).ok_or_else(|| StreamError::NotFound(name.to_owned()))?;
+        if let Some(group) = &wish.group {
+            return self.open_member(request_id, id, wish, (&stream, from, group)).await;
+        }
         let state = stream.state();
         let filters: Arc<[Filter]> = wish.filters.as_slice().into();
         let beginning = beginning(self.hub.tokens(), &stream, &state, &filters, from).await?;
@@ -54,6 +57,7 @@ impl Session {
             earliest: state.earliest,
             latest: state.latest,
             outcome: beginning.outcome,
+            ack_deadline: None,
         };
         // The limit on tokens is below 2^32.
         if !self.outbox.open_stored(key, opened, wish.filter_tokens() as u32, request_id) {

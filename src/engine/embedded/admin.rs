@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::{
     committer::Committer,
     core::Core,
+    keep::Selection,
     repeats::Repeats,
     rows::{
         BATCHES, Definition, GROUP_STATES, GROUPS, GroupDefinition, META, PROGRESS, Progress, REPEATS, STREAMS,
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::{
     engine::{CreateError, DeleteError, GroupStoreError, Options, PurgeError, StoreError, StoredGroup, UpdateError},
-    model::{Durability, Filter, Group, GroupSettings, Storage, StreamName, StreamSettings},
+    model::{Durability, Group, GroupSettings, Storage, StreamName, StreamSettings},
 };
 
 /// The row of the last number that a stream got.
@@ -188,16 +189,17 @@ impl Committer {
         Ok(())
     }
 
-    pub(super) fn purge(&mut self, id: u64, up_to: u64, filter: Option<Filter>) -> Result<u64, PurgeError> {
+    /// Ends everything up to a sequence, or what is selected.
+    pub(super) fn purge(&mut self, id: u64, what: &Result<Selection, u64>) -> Result<u64, PurgeError> {
         let now = micros(SystemTime::now());
         let Some(mut core) = self.cores.remove(&id) else { return Err(PurgeError::Closed) };
         let storage = core.shared.storage;
-        let purged = match &filter {
-            None => core.trim(now, up_to).map_err(|trouble| trouble.error()),
-            Some(filter) => {
+        let purged = match what {
+            Err(up_to) => core.trim(now, *up_to).map_err(|trouble| trouble.error()),
+            Ok(selection) => {
                 let taken = self.transact_in(storage, |transaction| {
                     let mut batches = transaction.open_table(BATCHES)?;
-                    let gone = core.take_out(&mut batches, up_to, filter, now)?;
+                    let gone = core.take_out(&mut batches, selection, now)?;
                     // What is deleted and the keys that stay behind are one commit.
                     let chores = core.do_chores(&mut batches, &mut transaction.open_table(REPEATS)?, now)?;
                     transaction.open_table(PROGRESS)?.insert(id, &*core.progress(None).to_row())?;

@@ -3,7 +3,7 @@
 //! Limits are kept event by event in memory, where readers see them at once. What lies in the store follows with the
 //! next commit, a whole batch at a time.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use redb::{ReadableTable, Table};
@@ -45,6 +45,34 @@ impl Front {
         self.records.clear();
         self.value = Bytes::new();
         self.through = floor - 1;
+    }
+}
+
+/// What is taken out of a stream, wherever in it that is.
+#[derive(Debug)]
+pub(super) enum Selection {
+    /// What matches the filter, up to a sequence.
+    Matching { up_to: u64, filter: Filter },
+    /// The events of these sequences.
+    Sequences(BTreeSet<u64>),
+}
+
+impl Selection {
+    /// The first sequence it may mean, from `at` on.
+    fn next(&self, at: u64) -> Option<u64> {
+        match self {
+            Self::Matching { up_to, .. } => (at <= *up_to).then_some(at),
+            Self::Sequences(sequences) => sequences.range(at..).next().copied(),
+        }
+    }
+
+    fn takes(&self, sequence: u64, topic: &[u8]) -> bool {
+        match self {
+            Self::Matching { up_to, filter } => {
+                sequence <= *up_to && Topic::parse(topic).is_ok_and(|topic| filter.matches(topic))
+            }
+            Self::Sequences(sequences) => sequences.contains(&sequence),
+        }
     }
 }
 
@@ -229,32 +257,30 @@ impl Core {
         self.floor_moved = false;
     }
 
-    /// Takes everything up to a sequence that matches a filter out of the store. Gives back what goes, to be counted once it
+    /// Takes a selection out of the store. Gives back what goes, to be counted once it
     /// is committed.
     pub(super) fn take_out(
         &mut self,
         batches: &mut BatchTable<'_>,
-        up_to: u64,
-        filter: &Filter,
+        selection: &Selection,
         now: u64,
     ) -> Result<Vec<Gone>, Trouble> {
         let (id, floor) = (self.shared.id, self.shared.bounds().floor);
         let mut all = Vec::new();
         let mut at = floor;
-        while at <= up_to.min(self.next - 1) {
+        while let Some(wanted) = selection.next(at).filter(|wanted| *wanted < self.next) {
+            at = wanted;
             let Some(Loaded { head, value }) = covering(batches, id, at)? else {
                 return Err(Trouble::Damaged(format!("stream {id} has no record batch for sequence {at}")));
             };
             at = head.last + 1;
             let mut gone = Vec::new();
             let (_, out) = batch::without(id, &head, &value, |record| {
-                let topic = record.topic(&value);
-                let matches = (floor..=up_to).contains(&record.sequence)
-                    && Topic::parse(topic).is_ok_and(|topic| filter.matches(topic));
-                if matches {
+                let taken = record.sequence >= floor && selection.takes(record.sequence, record.topic(&value));
+                if taken {
                     gone.push(*record);
                 }
-                !matches
+                !taken
             })
             .map_err(Trouble::batch(id, head.first))?;
             if !gone.is_empty() {

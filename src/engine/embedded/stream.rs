@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use super::{
     committer::Committer,
     inbox::{AppendWork, Closed, Inbox, SaveWork, Work},
+    keep::Selection,
     read,
     store::Store,
     tail::Tail,
@@ -184,6 +185,15 @@ impl Shared {
         Ok(receipt)
     }
 
+    /// Has the committer delete everything up to a sequence, or what is selected.
+    async fn purged(self: Arc<Self>, what: Result<Selection, u64>) -> Result<u64, PurgeError> {
+        let link = Arc::clone(&self.link);
+        let purge = move |committer: &mut Committer| {
+            if self.is_closed() { Err(PurgeError::Closed) } else { committer.purge(self.id, &what) }
+        };
+        link.act(purge).await?
+    }
+
     async fn save(
         self: Arc<Self>,
         group: Group,
@@ -284,14 +294,13 @@ impl EventStream for Handle {
     }
 
     fn purge(&self, up_to: u64, filter: Option<Filter>) -> Boxed<'_, Result<u64, PurgeError>> {
-        let id = self.0.id;
-        Box::pin(async move {
-            let stream = Arc::clone(&self.0);
-            let purge = move |committer: &mut Committer| {
-                if stream.is_closed() { Err(PurgeError::Closed) } else { committer.purge(id, up_to, filter) }
-            };
-            self.0.link.act(purge).await?
-        })
+        let what = filter.map(|filter| Selection::Matching { up_to, filter }).ok_or(up_to);
+        Box::pin(Arc::clone(&self.0).purged(what))
+    }
+
+    fn remove(&self, sequences: Vec<u64>) -> Boxed<'_, Result<u64, PurgeError>> {
+        let some = Selection::Sequences(sequences.into_iter().take(MAX_SEQUENCES).collect());
+        Box::pin(Arc::clone(&self.0).purged(Ok(some)))
     }
 
     fn groups(&self) -> Boxed<'_, Result<Vec<StoredGroup>, GroupStoreError>> {

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::{
     super::{
-        frame::{Frame, GapReason, Opened, Reply, ResumeOutcome, Subscribed},
-        stored::{Room, Stored},
+        frame::{Acked, Frame, GapReason, Opened, Reply, ResumeOutcome, Subscribed},
+        stored::{Member, Room, Stored},
     },
     Appetite, Queues, SubscriptionKey, live,
 };
-use crate::model::Event;
+use crate::model::{CommandError, Event};
 
 impl Queues {
     /// Opens a reserved subscription from a stream and says so; false when it is gone.
@@ -35,6 +35,74 @@ impl Queues {
         true
     }
 
+    /// Opens a reserved subscription as a member of a group on a stream and says so; false when it is gone.
+    pub(in crate::outbox) fn open_member(
+        &mut self,
+        key: SubscriptionKey,
+        opened: Opened,
+        tokens: u32,
+        request_id: i64,
+    ) -> bool {
+        let Some(subscriber) = live(&mut self.subscribers, key).filter(|_| self.ending.is_none()) else { return false };
+        subscriber.enlist(Member { hungry: false, tokens });
+        subscriber.open = true;
+        let subscribed = Subscribed {
+            subscription_id: subscriber.id,
+            opened: Some(Box::new(opened)),
+            credit: subscriber.credit.held(),
+            automatic_credit: subscriber.credit.is_automatic(),
+        };
+        self.filter_tokens += tokens as usize;
+        self.reply(Reply { request_id, frame: Frame::Subscribed(subscribed) });
+        self.make_ready(key.slot);
+        true
+    }
+
+    /// Tells what became of acknowledgements; of a subscription that is gone, that it is.
+    pub(in crate::outbox) fn acknowledged(
+        &mut self,
+        key: SubscriptionKey,
+        id: i64,
+        request_id: i64,
+        results: Vec<Acked>,
+    ) {
+        let frame = if live(&mut self.subscribers, key).is_some() && self.ending.is_none() {
+            Frame::Acknowledged { subscription_id: id, results }
+        } else if request_id != 0 {
+            let error = Box::new(CommandError::SubscriptionNotFound { id });
+            Frame::Error { place: "acknowledge.", error }
+        } else {
+            return;
+        };
+        self.reply(Reply { request_id, frame });
+    }
+
+    /// Forgets what waits for a member of a group: it was handed out by mistake, or is to be handed out anew.
+    pub(in crate::outbox) fn recall(&mut self, key: SubscriptionKey) {
+        if live(&mut self.subscribers, key).is_some() {
+            self.with_queue(key.slot, |subscriber, pool, _| subscriber.clear(pool));
+            self.make_ready(key.slot);
+        }
+    }
+
+    /// Gives up what waits for a member of a group, for its group to hand out again.
+    pub(super) fn give_back(&mut self, slot: u32) {
+        let mut dropped = Vec::new();
+        self.with_queue(slot, |subscriber, pool, hasher| {
+            while let Some(event) = subscriber.pop(pool, hasher) {
+                dropped.push(event.sequence());
+            }
+        });
+        let generation = self.subscribers[slot as usize].generation;
+        self.appetite.dropped.push((SubscriptionKey { slot, generation }, dropped));
+        self.make_ready(slot);
+    }
+
+    /// Notes what the writer took for a member of a group.
+    pub(super) fn note_sent(&mut self, key: SubscriptionKey, events: &[Arc<Event>]) {
+        self.appetite.sent.push((key, events.iter().map(|event| event.sequence()).collect()));
+    }
+
     /// Says that a subscription has other filters; false when it is gone.
     pub(in crate::outbox) fn refiltered(&mut self, key: SubscriptionKey, tokens: u32, request_id: i64) -> bool {
         let Some(subscriber) = live(&mut self.subscribers, key) else { return false };
@@ -43,7 +111,8 @@ impl Queues {
         let old = std::mem::replace(&mut stored.tokens, tokens);
         let (position, latest) = (stored.position(), stored.latest());
         let earliest = position.sequence + 1;
-        let opened = Opened { position, earliest, latest, outcome: ResumeOutcome::Fresh };
+        let outcome = ResumeOutcome::Fresh;
+        let opened = Opened { position, earliest, latest, outcome, ack_deadline: None };
         let subscribed = Subscribed {
             subscription_id,
             opened: Some(Box::new(opened)),
@@ -59,12 +128,10 @@ impl Queues {
     pub(in crate::outbox) fn take_appetite(&mut self) -> Appetite {
         let mut appetite = std::mem::take(&mut self.appetite);
         appetite.hungry.retain(|key| {
-            let stored = live(&mut self.subscribers, *key).and_then(|subscriber| subscriber.stored_mut());
-            stored.is_some_and(|stored| {
-                stored.hungry = false;
-                // It may have begun to follow since it was hungry.
-                !stored.following
-            })
+            let Some(subscriber) = live(&mut self.subscribers, *key) else { return false };
+            subscriber.set_hungry(false);
+            // It may have begun to follow since it was hungry.
+            subscriber.stored().is_none_or(|stored| !stored.following)
         });
         appetite
     }
@@ -77,7 +144,7 @@ impl Queues {
     pub(in crate::outbox) fn room(&mut self, key: SubscriptionKey, free_bytes: usize) -> Option<Room> {
         let subscriber = live(&mut self.subscribers, key)?;
         let (events, bytes) = (subscriber.queue.len(), subscriber.queue.bytes());
-        let room = subscriber.stored()?.room(events, bytes);
+        let room = subscriber.room()?;
         let credit = subscriber.credit.covers(events, bytes);
         let left = usize::try_from(subscriber.events_left).unwrap_or(usize::MAX).saturating_sub(events);
         let bytes = room.bytes.min(free_bytes);

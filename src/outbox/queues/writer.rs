@@ -86,6 +86,9 @@ impl Queues {
             }
         });
         let count = batch.events.len() - first;
+        if count > 0 && self.subscribers[slot as usize].member().is_some() {
+            self.note_sent(key, &batch.events[first..]);
+        }
         let subscriber = &mut self.subscribers[slot as usize];
         if count > 0 {
             let position = subscriber

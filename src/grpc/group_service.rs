@@ -1,0 +1,520 @@
+//! `switchyard.v1.GroupService`: managing groups on streams, and what they gave up.
+//!
+//! Requests become values of the model, the groups of the session room do the work, and errors become statuses in
+//! `status`. Dead letters are events of an ordinary stream; what makes them those of a group stands in their
+//! attributes, which only this room can read.
+
+use std::{sync::Arc, time::Duration};
+
+use prost::Message;
+use tonic::{Request, Response, Status};
+
+use super::{
+    command,
+    event::{self, DEAD_LETTER_ATTRIBUTES},
+    stream_service::{Refusal, duration, field, page_size, stream_name},
+    wire::v1::{self as wire, group_service_server},
+};
+use crate::{
+    engine::{EventStream, MAX_SEQUENCES, PurgeError, ReadError, ReadLimits},
+    model::{CommandError, Event, Group, GroupSettings, Start, StreamError, limits},
+    session::{Groups, Hub, Standing, of_store},
+};
+
+/// A page of dead letters ends once it has this many bytes.
+const PAGE_BYTES: usize = 1024 * 1024;
+/// So much of a dead-letter stream is read at once,
+const READ_AT_ONCE: ReadLimits = ReadLimits { events: MAX_SEQUENCES, bytes: PAGE_BYTES };
+/// and so much at most for one page, which may then be empty and not the last.
+const READS_PER_PAGE: usize = 16;
+/// So many origins of dead letters are looked for at once; each may be large.
+const ORIGINS_AT_ONCE: usize = 64;
+
+/// Serves the calls of `GroupService`.
+#[derive(Debug)]
+pub(super) struct GroupService {
+    hub: Arc<Hub>,
+}
+
+type Stream = Arc<dyn EventStream>;
+
+/// A dead letter of a group.
+struct Letter {
+    event: Arc<Event>,
+    origin: u64,
+    attempts: u32,
+    reason: String,
+}
+
+/// The dead letters of a group: where they are, and whose.
+struct Letters {
+    stream: Stream,
+    group: Group,
+    of: Stream,
+}
+
+impl GroupService {
+    pub(super) fn new(hub: Arc<Hub>) -> Self {
+        Self { hub }
+    }
+
+    fn groups(&self) -> Result<&Arc<Groups>, StreamError> {
+        self.hub.groups().ok_or(StreamError::None)
+    }
+
+    fn stream(&self, name: &str) -> Result<Stream, CommandError> {
+        let name = stream_name("stream", name)?;
+        Ok(self.groups()?.stream(name.as_str())?)
+    }
+
+    async fn create(&self, asked: wire::CreateGroupRequest) -> Result<wire::Group, Refusal> {
+        let wanted = asked.group.ok_or_else(|| field("group", "is missing"))?;
+        let below = |error: CommandError| Refusal::at("group.", error);
+        let stream = self.stream(&wanted.stream).map_err(below)?;
+        let group = group_name("name", &wanted.name).map_err(below)?;
+        let mut settings = GroupSettings::default();
+        for path in SETTINGS {
+            set(&mut settings, path, &wanted).map_err(below)?;
+        }
+        let start = command::start(asked.start.as_ref())?;
+        let made = self.groups()?.create(&stream, &group, settings, start).await.map_err(below_group)?;
+        tracing::info!(stream = %stream.name(), group = group.as_str(), "group created");
+        Ok(shown(&made))
+    }
+
+    async fn list(&self, asked: wire::ListGroupsRequest) -> Result<wire::ListGroupsResponse, Refusal> {
+        let size = page_size(asked.page_size)?;
+        let groups = self.groups()?;
+        let streams = if asked.stream.is_empty() {
+            self.hub.engine().ok_or(StreamError::None)?.streams()
+        } else {
+            vec![self.stream(&asked.stream)?]
+        };
+        // Neither name has a dot.
+        let (after_stream, after_group) = asked.page_token.split_once('.').unwrap_or_default();
+        let mut page: Vec<wire::Group> = Vec::new();
+        for stream in streams.iter().filter(|stream| stream.name().as_str() >= after_stream) {
+            let after = if stream.name().as_str() == after_stream { after_group } else { "" };
+            match groups.list(stream, after, size + 1 - page.len()).await {
+                Ok(some) => page.extend(some.iter().map(shown)),
+                // Deleted since.
+                Err(StreamError::NotFound(_)) if asked.stream.is_empty() => {}
+                Err(error) => return Err(error.into()),
+            }
+            if page.len() > size {
+                break;
+            }
+        }
+        let more = page.len() > size;
+        page.truncate(size);
+        let last = page.last().filter(|_| more);
+        let next_page_token = last.map_or_else(String::new, |group| format!("{}.{}", group.stream, group.name));
+        Ok(wire::ListGroupsResponse { groups: page, next_page_token })
+    }
+
+    async fn update(&self, asked: wire::UpdateGroupRequest) -> Result<wire::Group, Refusal> {
+        let wanted = asked.group.ok_or_else(|| field("group", "is missing"))?;
+        let paths = asked.update_mask.map(|mask| mask.paths).unwrap_or_default();
+        let below = |error: CommandError| Refusal::at("group.", error);
+        let stream = self.stream(&wanted.stream).map_err(below)?;
+        let group = group_name("name", &wanted.name).map_err(below)?;
+        if paths.is_empty() {
+            return Err(field("update_mask", "is empty").into());
+        }
+        for path in &paths {
+            if !SETTINGS.contains(&path.as_str()) {
+                let problem = format!("names {path:?}, which is no setting of a group that can be changed");
+                return Err(StreamError::Mismatch { field: "update_mask", problem }.into());
+            }
+            set(&mut GroupSettings::default(), path, &wanted).map_err(below)?;
+        }
+        let changed = paths.join(",");
+        let change = move |settings: &mut GroupSettings| {
+            for path in &paths {
+                // What is wrong with it would have been said above.
+                set(settings, path, &wanted).ok();
+            }
+        };
+        let updated = self.groups()?.update(&stream, &group, change).await.map_err(below_group)?;
+        tracing::info!(stream = %stream.name(), group = group.as_str(), changed, "group updated");
+        Ok(shown(&updated))
+    }
+
+    async fn seek(&self, asked: wire::SeekGroupRequest) -> Result<wire::Group, Refusal> {
+        let stream = self.stream(&asked.stream)?;
+        let group = group_name("name", &asked.name)?;
+        let Some(wire::StartPosition { position: Some(_) }) = &asked.position else {
+            return Err(field("position", "is missing").into());
+        };
+        let to: Start = command::start(asked.position.as_ref()).map_err(|error| match error {
+            CommandError::Field { problem, .. } => field("position", problem),
+            error => error,
+        })?;
+        let moved = self.groups()?.seek(&stream, &group, to).await?;
+        tracing::info!(stream = %stream.name(), group = group.as_str(), cursor = moved.cursor, "group moved");
+        Ok(shown(&moved))
+    }
+
+    /// The dead letters of a group.
+    async fn letters(&self, stream: &str, group: &str) -> Result<Letters, Refusal> {
+        let stream = self.stream(stream)?;
+        let group = group_name("group", group)?;
+        let standing = self.groups()?.standing(&stream, &group).await?;
+        let Some(name) = standing.settings.dead_letter_stream else {
+            let problem = "has no dead-letter stream".to_owned();
+            return Err(StreamError::Mismatch { field: "group", problem }.into());
+        };
+        Ok(Letters { stream: self.groups()?.stream(name.as_str())?, group, of: stream })
+    }
+
+    async fn redrive(
+        &self,
+        asked: wire::RedriveDeadLettersRequest,
+    ) -> Result<wire::RedriveDeadLettersResponse, Refusal> {
+        let letters = self.letters(&asked.stream, &asked.group).await?;
+        let chosen = sequences(&asked.sequences)?;
+        let told = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let (mut redriven, mut lost, mut after) = (0_i64, 0_i64, 0);
+        loop {
+            let (some, next) = letters.some(&chosen, after, ORIGINS_AT_ONCE).await?;
+            let found = letters.origins(&some).await?;
+            lost += told(some.len() - found.len());
+            let (buried, events): (Vec<u64>, Vec<Arc<Event>>) = found.into_iter().unzip();
+            let wanted = events.len();
+            let taken = self.groups()?.reopen(&letters.of, &letters.group, events).await?;
+            letters.remove(buried[..taken].to_vec()).await?;
+            redriven += told(taken);
+            match next {
+                // With more at once than the group can hold, the rest stays for another call.
+                Some(next) if taken == wanted => after = next,
+                _ => break,
+            }
+        }
+        tracing::info!(stream = %letters.of.name(), group = letters.group.as_str(), redriven, lost, "redriven");
+        Ok(wire::RedriveDeadLettersResponse { redriven, lost })
+    }
+
+    async fn purge(&self, asked: wire::PurgeDeadLettersRequest) -> Result<i64, Refusal> {
+        let letters = self.letters(&asked.stream, &asked.group).await?;
+        let chosen = sequences(&asked.sequences)?;
+        let (mut purged, mut after) = (0, 0);
+        loop {
+            let (some, next) = letters.some(&chosen, after, MAX_SEQUENCES).await?;
+            purged += letters.remove(some.iter().map(|letter| letter.event.sequence()).collect()).await?;
+            match next {
+                Some(next) => after = next,
+                None => break,
+            }
+        }
+        tracing::info!(stream = %letters.of.name(), group = letters.group.as_str(), purged, "dead letters purged");
+        Ok(purged.cast_signed())
+    }
+
+    async fn list_letters(
+        &self,
+        asked: wire::ListDeadLettersRequest,
+    ) -> Result<wire::ListDeadLettersResponse, Refusal> {
+        let size = page_size(asked.page_size)?;
+        let after = match asked.page_token.as_str() {
+            "" => 0,
+            token => token.parse().map_err(|_| field("page_token", "is not one of this call"))?,
+        };
+        let letters = self.letters(&asked.stream, &asked.group).await?;
+        let (some, next) = letters.page(after, size).await?;
+        Ok(wire::ListDeadLettersResponse {
+            dead_letters: some.iter().map(Letter::shown).collect(),
+            next_page_token: next.map_or_else(String::new, |next| next.to_string()),
+        })
+    }
+}
+
+impl Letters {
+    /// What is a dead letter of this group.
+    fn judge(&self, event: Arc<Event>) -> Option<Letter> {
+        let told = wire::Event::decode(event::published(&event)).ok()?;
+        let value = |name: &str| told.attributes.get(name).map(String::as_str);
+        let [stream, sequence, group, attempts, reason] = DEAD_LETTER_ATTRIBUTES.map(value);
+        if stream != Some(self.of.name().as_str()) || group != Some(self.group.as_str()) {
+            return None;
+        }
+        let (origin, attempts) = (sequence?.parse().ok()?, attempts?.parse().ok()?);
+        Some(Letter { event, origin, attempts, reason: reason.unwrap_or_default().to_owned() })
+    }
+
+    /// Up to `most` dead letters after a sequence, and where to go on if there may be more.
+    async fn page(&self, after: u64, most: usize) -> Result<(Vec<Letter>, Option<u64>), StreamError> {
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        let mut after = after.max(self.stream.state().earliest - 1);
+        for _ in 0..READS_PER_PAGE {
+            let chunk = match self.stream.read(after, &Arc::default(), READ_AT_ONCE).await {
+                Ok(chunk) => chunk,
+                Err(ReadError::Lost { earliest, .. }) => {
+                    after = earliest - 1;
+                    continue;
+                }
+                Err(error) => return Err(self.of_read(&error)),
+            };
+            for event in chunk.events {
+                let (sequence, size) = (event.sequence(), event.encoded().len());
+                let Some(letter) = self.judge(event) else { continue };
+                if found.len() == most || (bytes + size > PAGE_BYTES && !found.is_empty()) {
+                    return Ok((found, Some(sequence - 1)));
+                }
+                bytes += size;
+                found.push(letter);
+            }
+            after = chunk.through;
+            if chunk.through >= chunk.latest {
+                return Ok((found, None));
+            }
+        }
+        Ok((found, Some(after)))
+    }
+
+    /// Some of the chosen dead letters after a sequence, or of all if none are chosen, and where to go on if there may be
+    /// more.
+    async fn some(&self, chosen: &[u64], after: u64, most: usize) -> Result<(Vec<Letter>, Option<u64>), StreamError> {
+        if chosen.is_empty() {
+            return self.page(after, most).await;
+        }
+        let begin = chosen.partition_point(|sequence| *sequence <= after);
+        let some: Vec<u64> = chosen[begin..].iter().copied().take(most.min(ORIGINS_AT_ONCE)).collect();
+        let next = some.last().copied().filter(|_| begin + some.len() < chosen.len());
+        let chunk = self.stream.get(some).await.map_err(|error| self.of_read(&error))?;
+        Ok((chunk.events.into_iter().filter_map(|event| self.judge(event)).collect(), next))
+    }
+
+    /// The events that dead letters are of, each with the sequence of its dead letter, without those that the stream of
+    /// the group does not keep.
+    async fn origins(&self, letters: &[Letter]) -> Result<Vec<(u64, Arc<Event>)>, StreamError> {
+        if letters.is_empty() {
+            return Ok(Vec::new());
+        }
+        let origins = letters.iter().map(|letter| letter.origin).collect();
+        let kept = match self.of.get(origins).await {
+            Ok(chunk) => chunk.events,
+            Err(ReadError::Lost { .. }) => Vec::new(),
+            Err(ReadError::Closed) => return Err(StreamError::NotFound(self.of.name().to_string())),
+            Err(ReadError::Store(error)) => return Err(of_store(&error)),
+        };
+        let origin_of = |letter: &Letter| {
+            let event = kept.iter().find(|event| event.sequence() == letter.origin)?;
+            // A stream that was made again has others under the same sequences.
+            let same = event::published(&letter.event).starts_with(event::published(event));
+            same.then(|| (letter.event.sequence(), Arc::clone(event)))
+        };
+        Ok(letters.iter().filter_map(origin_of).collect())
+    }
+
+    async fn remove(&self, sequences: Vec<u64>) -> Result<u64, StreamError> {
+        if sequences.is_empty() {
+            return Ok(0);
+        }
+        self.stream.remove(sequences).await.map_err(|error| match error {
+            PurgeError::Closed => StreamError::NotFound(self.stream.name().to_string()),
+            PurgeError::Store(error) => of_store(&error),
+        })
+    }
+
+    fn of_read(&self, error: &ReadError) -> StreamError {
+        match error {
+            ReadError::Store(error) => of_store(error),
+            ReadError::Closed | ReadError::Lost { .. } => StreamError::NotFound(self.stream.name().to_string()),
+        }
+    }
+}
+
+impl Letter {
+    fn shown(&self) -> wire::DeadLetter {
+        wire::DeadLetter {
+            sequence: self.event.sequence().cast_signed(),
+            origin_sequence: self.origin.cast_signed(),
+            attempts: i32::try_from(self.attempts).unwrap_or(i32::MAX),
+            reason: self.reason.clone(),
+            time: event::append_time(&self.event),
+            event: event::received(&self.event),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl group_service_server::GroupService for GroupService {
+    async fn create_group(
+        &self,
+        request: Request<wire::CreateGroupRequest>,
+    ) -> Result<Response<wire::CreateGroupResponse>, Status> {
+        let group = self.create(request.into_inner()).await?;
+        Ok(Response::new(wire::CreateGroupResponse { group: Some(group) }))
+    }
+
+    async fn get_group(
+        &self,
+        request: Request<wire::GetGroupRequest>,
+    ) -> Result<Response<wire::GetGroupResponse>, Status> {
+        let asked = request.into_inner();
+        let get = async || -> Result<Standing, Refusal> {
+            let stream = self.stream(&asked.stream)?;
+            let group = group_name("name", &asked.name)?;
+            Ok(self.groups()?.standing(&stream, &group).await?)
+        };
+        Ok(Response::new(wire::GetGroupResponse { group: Some(shown(&get().await?)) }))
+    }
+
+    async fn list_groups(
+        &self,
+        request: Request<wire::ListGroupsRequest>,
+    ) -> Result<Response<wire::ListGroupsResponse>, Status> {
+        Ok(Response::new(self.list(request.into_inner()).await?))
+    }
+
+    async fn update_group(
+        &self,
+        request: Request<wire::UpdateGroupRequest>,
+    ) -> Result<Response<wire::UpdateGroupResponse>, Status> {
+        let group = self.update(request.into_inner()).await?;
+        Ok(Response::new(wire::UpdateGroupResponse { group: Some(group) }))
+    }
+
+    async fn delete_group(
+        &self,
+        request: Request<wire::DeleteGroupRequest>,
+    ) -> Result<Response<wire::DeleteGroupResponse>, Status> {
+        let asked = request.into_inner();
+        let delete = async || -> Result<(), Refusal> {
+            let stream = self.stream(&asked.stream)?;
+            let group = group_name("name", &asked.name)?;
+            self.groups()?.delete(&stream, &group).await?;
+            tracing::info!(stream = %stream.name(), group = group.as_str(), "group deleted");
+            Ok(())
+        };
+        delete().await?;
+        Ok(Response::new(wire::DeleteGroupResponse {}))
+    }
+
+    async fn seek_group(
+        &self,
+        request: Request<wire::SeekGroupRequest>,
+    ) -> Result<Response<wire::SeekGroupResponse>, Status> {
+        let group = self.seek(request.into_inner()).await?;
+        Ok(Response::new(wire::SeekGroupResponse { group: Some(group) }))
+    }
+
+    async fn list_dead_letters(
+        &self,
+        request: Request<wire::ListDeadLettersRequest>,
+    ) -> Result<Response<wire::ListDeadLettersResponse>, Status> {
+        Ok(Response::new(self.list_letters(request.into_inner()).await?))
+    }
+
+    async fn redrive_dead_letters(
+        &self,
+        request: Request<wire::RedriveDeadLettersRequest>,
+    ) -> Result<Response<wire::RedriveDeadLettersResponse>, Status> {
+        Ok(Response::new(self.redrive(request.into_inner()).await?))
+    }
+
+    async fn purge_dead_letters(
+        &self,
+        request: Request<wire::PurgeDeadLettersRequest>,
+    ) -> Result<Response<wire::PurgeDeadLettersResponse>, Status> {
+        let purged = self.purge(request.into_inner()).await?;
+        Ok(Response::new(wire::PurgeDeadLettersResponse { purged }))
+    }
+}
+
+fn group_name(place: &'static str, name: &str) -> Result<Group, CommandError> {
+    Group::parse(name).map_err(|error| field(place, error.to_string()))
+}
+
+/// A refusal of a request whose group is in a field: what is wrong with its settings stands below that.
+fn below_group(error: StreamError) -> Refusal {
+    match error {
+        StreamError::Mismatch { field: "start", .. } => error.into(),
+        StreamError::Setting(_) | StreamError::Mismatch { .. } => Refusal::at("group.", error.into()),
+        error => error.into(),
+    }
+}
+
+/// Sequences of dead letters, ascending.
+fn sequences(asked: &[i64]) -> Result<Vec<u64>, CommandError> {
+    if asked.len() > limits::MAX_ACKNOWLEDGED {
+        let most = limits::MAX_ACKNOWLEDGED;
+        return Err(field("sequences", format!("has {} sequences and may have {most}", asked.len())));
+    }
+    let positive = |sequence: &i64| u64::try_from(*sequence).ok().filter(|sequence| *sequence > 0);
+    let mut sequences: Vec<u64> = asked
+        .iter()
+        .map(|sequence| positive(sequence).ok_or_else(|| field("sequences", "must be positive")))
+        .collect::<Result<_, _>>()?;
+    sequences.sort_unstable();
+    sequences.dedup();
+    Ok(sequences)
+}
+
+/// The settings of a group, as update masks name them.
+const SETTINGS: [&str; 5] = ["ack_deadline", "max_attempts", "backoff", "max_unacked", "dead_letter_stream"];
+
+/// Takes one setting as it was asked for; without a value its default.
+fn set(settings: &mut GroupSettings, path: &str, asked: &wire::Group) -> Result<(), CommandError> {
+    let default = GroupSettings::default();
+    match path {
+        "ack_deadline" => {
+            settings.ack_deadline = match asked.ack_deadline {
+                None => default.ack_deadline,
+                Some(deadline) => duration("ack_deadline", deadline)?,
+            };
+            let least = Duration::from_millis(limits::MIN_ACK_DEADLINE_MS);
+            if !(least..=limits::MAX_GROUP_TIME).contains(&settings.ack_deadline) {
+                return Err(field("ack_deadline", "must be 100 ms to 1 day"));
+            }
+        }
+        "max_attempts" => {
+            settings.max_attempts = match asked.max_attempts {
+                None => default.max_attempts,
+                Some(most) => u32::try_from(most).map_err(|_| field("max_attempts", "is negative"))?,
+            }
+        }
+        "backoff" => {
+            let steps = asked.backoff.iter().map(|step| duration("backoff", *step));
+            let steps: Vec<Duration> = steps.collect::<Result<_, _>>()?;
+            settings.backoff = if steps.is_empty() { default.backoff } else { steps };
+        }
+        "max_unacked" => {
+            settings.max_unacked = match asked.max_unacked {
+                0 => default.max_unacked,
+                most => u32::try_from(most).map_err(|_| field("max_unacked", "is negative"))?,
+            }
+        }
+        _ => {
+            settings.dead_letter_stream = match asked.dead_letter_stream.as_str() {
+                "" => None,
+                name => Some(stream_name("dead_letter_stream", name)?),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A group as it is told.
+fn shown(standing: &Standing) -> wire::Group {
+    let told = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let settings = &standing.settings;
+    wire::Group {
+        stream: standing.stream.to_string(),
+        name: standing.group.as_str().to_owned(),
+        ack_deadline: settings.ack_deadline.try_into().ok(),
+        max_attempts: Some(i32::try_from(settings.max_attempts).unwrap_or(i32::MAX)),
+        backoff: settings.backoff.iter().filter_map(|step| (*step).try_into().ok()).collect(),
+        max_unacked: i32::try_from(settings.max_unacked).unwrap_or(i32::MAX),
+        dead_letter_stream: settings.dead_letter_stream.as_ref().map(ToString::to_string).unwrap_or_default(),
+        state: Some(wire::GroupState {
+            members: i32::try_from(standing.members).unwrap_or(i32::MAX),
+            cursor: told(standing.cursor),
+            pending: told(standing.pending),
+            unacked: told(standing.unacked),
+            oldest_unacked_time: standing.oldest.as_ref().and_then(|event| event::append_time(event)),
+            expired: told(standing.expired),
+            dropped: told(standing.dropped),
+        }),
+    }
+}

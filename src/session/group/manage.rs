@@ -1,0 +1,200 @@
+//! Making, changing, moving and deleting a group, and telling how it stands.
+
+use std::sync::Arc;
+
+use super::{
+    Tally,
+    command::Answer,
+    driver::{Active, Driver, not_found},
+    no_dead_letter_stream, of_group,
+};
+use crate::{
+    engine::{EventStream, ReadError, ReadLimits, StoredGroup},
+    groups::GroupState,
+    model::{Event, Group, GroupSettings, Start, StreamError, StreamName},
+    session::publish::of_store,
+};
+
+/// How a group stands.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// Its stream.
+    pub stream: StreamName,
+    /// Its name.
+    pub group: Group,
+    /// How it is set up.
+    pub settings: GroupSettings,
+    /// How many subscriptions are members.
+    pub members: usize,
+    /// Everything up to here is done.
+    pub cursor: u64,
+    /// Events that were not delivered to anybody yet.
+    pub pending: u64,
+    /// Events that were, and are not done.
+    pub unacked: u64,
+    /// The first event that is not done.
+    pub oldest: Option<Arc<Event>>,
+    /// How many leases ran out since the hub started.
+    pub expired: u64,
+    /// How many events were dropped since then.
+    pub dropped: u64,
+}
+
+impl Driver {
+    /// Makes the group, to begin at `start`.
+    pub(super) async fn create(&mut self, settings: GroupSettings, start: &Start) -> Result<(), StreamError> {
+        let name = self.stream.name().clone();
+        self.check(&settings)?;
+        let (_, _, group) = self.active_key();
+        let first = sequence_at(&self.stream, start, "start").await?;
+        let refused = |error| of_group(&error, &name, Some(&group));
+        self.stream.create_group(group.clone(), settings.clone()).await.map_err(refused)?;
+        let state = GroupState::new(settings, first - 1);
+        let saved = self.stream.save_group(group.clone(), state.encode(&[]).into(), Vec::new()).await;
+        if let Err(error) = saved {
+            // Where it begins is not known to the store: better no group than one that begins elsewhere.
+            self.stream.delete_group(group.clone()).await.ok();
+            return Err(refused(error));
+        }
+        self.active = Some(self.active_with(state));
+        Ok(())
+    }
+
+    pub(super) async fn update(
+        &mut self,
+        change: Box<dyn FnOnce(&mut GroupSettings) + Send>,
+    ) -> Result<(), StreamError> {
+        let mut settings = self.active().await?.state.settings().clone();
+        change(&mut settings);
+        self.check(&settings)?;
+        let (name, _, group) = self.active_key();
+        let updated = self.stream.update_group(group.clone(), settings.clone()).await;
+        updated.map_err(|error| of_group(&error, &name, Some(&group)))?;
+        self.active().await?.state.set_settings(settings);
+        Ok(())
+    }
+
+    pub(super) async fn delete(&mut self) -> Result<(), StreamError> {
+        let active = self.active().await?;
+        let key = active.key.clone();
+        let (name, _, group) = &key;
+        let deleted = self.stream.delete_group(group.clone()).await;
+        deleted.map_err(|error| of_group(&error, name, Some(group)))?;
+        self.active().await?.over = Some(not_found(&key));
+        Ok(())
+    }
+
+    fn check(&self, settings: &GroupSettings) -> Result<(), StreamError> {
+        settings.check()?;
+        let Some(letters) = &settings.dead_letter_stream else { return Ok(()) };
+        if letters == self.stream.name() {
+            let problem = "must be another stream than that of the group".to_owned();
+            return Err(StreamError::Mismatch { field: "dead_letter_stream", problem });
+        }
+        match self.groups.stream(letters.as_str()) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(no_dead_letter_stream(letters)),
+        }
+    }
+}
+
+impl Active {
+    pub(super) async fn seek(&mut self, to: &Start, answer: Answer<()>) {
+        match sequence_at(&self.stream, to, "position").await {
+            Ok(sequence) => {
+                self.state.seek(sequence);
+                self.ready.clear();
+                self.seats.recall();
+                self.when_stored(move |stored| _ = answer.send(stored));
+            }
+            Err(error) => _ = answer.send(Err(error)),
+        }
+    }
+
+    pub(super) fn reopen(&mut self, events: &[Arc<Event>], answer: Answer<usize>) {
+        let reopened =
+            events.iter().take_while(|event| self.state.reopen(event.sequence(), self.ready.key_of(event))).count();
+        self.when_stored(move |stored| _ = answer.send(stored.map(|()| reopened)));
+    }
+
+    pub(super) async fn standing(&mut self, base: Tally) -> Result<Standing, StreamError> {
+        let members = self.seats.len();
+        let (name, _, group) = &self.key;
+        standing(&self.stream, name, group, &self.state, members, base).await
+    }
+}
+
+/// How a group stands that no task knows.
+pub(super) async fn standing_of_idle(
+    stream: &Arc<dyn EventStream>,
+    stored: StoredGroup,
+    tally: Tally,
+) -> Result<Standing, StreamError> {
+    let state = if stored.state.is_empty() {
+        GroupState::new(stored.settings, stream.state().earliest - 1)
+    } else {
+        GroupState::restore(stored.settings, &stored.state, 0).map_err(|error| {
+            let group = stored.group.as_str();
+            StreamError::Corrupt(format!("group {group} of stream {}: {error}", stream.name()))
+        })?
+    };
+    standing(stream, stream.name(), &stored.group, &state, 0, tally).await
+}
+
+async fn standing(
+    stream: &Arc<dyn EventStream>,
+    name: &StreamName,
+    group: &Group,
+    state: &GroupState,
+    members: usize,
+    base: Tally,
+) -> Result<Standing, StreamError> {
+    let kept = stream.state();
+    let counts = state.counts();
+    let floor = state.floor().max(kept.earliest - 1);
+    let done: u64 =
+        state.done_above().map(|(first, last)| (last.min(kept.latest) + 1).saturating_sub(first.max(floor + 1))).sum();
+    let open = kept.latest.saturating_sub(floor).saturating_sub(done);
+    let unacked = counts.unacked as u64;
+    let oldest = match stream.read(floor, &Arc::default(), ReadLimits { events: 1, bytes: 1 }).await {
+        Ok(chunk) => chunk.events.into_iter().next(),
+        Err(ReadError::Closed) => return Err(StreamError::NotFound(name.to_string())),
+        // Gone between the two looks.
+        Err(ReadError::Lost { .. }) => None,
+        Err(ReadError::Store(error)) => return Err(of_store(&error)),
+    };
+    Ok(Standing {
+        stream: name.clone(),
+        group: group.clone(),
+        settings: state.settings().clone(),
+        members,
+        cursor: state.floor(),
+        pending: open.saturating_sub(unacked),
+        unacked,
+        oldest,
+        expired: base.expired + counts.expired,
+        dropped: base.dropped + counts.dropped,
+    })
+}
+
+/// The first sequence that a group gets which begins there.
+async fn sequence_at(stream: &Arc<dyn EventStream>, start: &Start, field: &'static str) -> Result<u64, StreamError> {
+    let kept = stream.state();
+    let refuse = |problem: String| Err(StreamError::Mismatch { field, problem });
+    match start {
+        Start::New => Ok(kept.latest + 1),
+        Start::Earliest => Ok(kept.earliest),
+        Start::After(sequence) if *sequence > kept.latest => {
+            refuse(format!("is behind the end of the stream, which is {}", kept.latest))
+        }
+        Start::After(sequence) => Ok(sequence + 1),
+        Start::At(time) => match stream.first_at(*time).await {
+            Ok(sequence) => Ok(sequence.max(kept.earliest)),
+            Err(ReadError::Closed) => Err(StreamError::NotFound(stream.name().to_string())),
+            Err(ReadError::Lost { earliest, .. }) => Ok(earliest),
+            Err(ReadError::Store(error)) => Err(of_store(&error)),
+        },
+        Start::LastPerTopic => refuse("of a group cannot be the last event of every topic".to_owned()),
+        Start::Token(_) => refuse("of a group cannot be a resume token".to_owned()),
+    }
+}

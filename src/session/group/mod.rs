@@ -1,0 +1,350 @@
+//! Groups on streams at work: one task for each group that somebody uses.
+//!
+//! The task owns the group's [`crate::groups::GroupState`] and does what that asks for: it reads the stream ahead, hands
+//! events to members that have room, and stores what is done before it says so. Sessions and those who manage groups
+//! speak to it through a [`Handle`]; a task ends when there is no handle, no member that may come back, and nothing to
+//! store. It never waits for a session, so that a session may wait for it.
+
+mod command;
+mod deliver;
+mod driver;
+mod manage;
+mod save;
+mod seats;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+pub(super) use command::{Command, Departure, Identity, Newcomer};
+pub use manage::Standing;
+
+use crate::{
+    engine::{Engine, EventStream, GroupStoreError},
+    groups::MemberId,
+    model::{Event, Forms, Group, GroupSettings, Start, StreamError, StreamName},
+    tasks::{OnPanic, Tasks},
+};
+use driver::Driver;
+
+use super::publish::of_store;
+
+/// So many commands wait for one group; who has more waits with them.
+const MOST_COMMANDS: usize = 256;
+/// Of so many groups that nobody uses is remembered how many leases ended and how many events were dropped.
+const MOST_TALLIES: usize = 10_000;
+
+/// What is needed for streams besides what a hub has anyway.
+#[derive(Debug, Clone)]
+pub struct Streams {
+    /// Where they are kept.
+    pub engine: Arc<dyn Engine>,
+    /// What spawns the tasks of groups.
+    pub tasks: Tasks,
+    /// How events look that groups deliver again or give up.
+    pub forms: Forms,
+}
+
+/// A group, in one life of its stream.
+type Key = (StreamName, i64, Group);
+
+/// All groups on streams that are in use.
+#[derive(Debug)]
+pub struct Groups {
+    streams: Streams,
+    used: Mutex<Used>,
+    /// Wakes who waits for the last task to end.
+    ended: Notify,
+    next_member: AtomicU64,
+    closing: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    doors: HashMap<Key, Entry>,
+    tallies: HashMap<Key, Tally>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    door: Arc<Door>,
+    handles: usize,
+}
+
+/// What was counted for a group since the start of the hub.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Tally {
+    expired: u64,
+    dropped: u64,
+}
+
+/// The way to the task of one group.
+#[derive(Debug)]
+struct Door {
+    commands: mpsc::Sender<Command>,
+    /// Members that are gone. Beside the commands, so that one can go without waiting; looked at only when all commands
+    /// that came before are done.
+    departures: Mutex<Vec<(MemberId, Departure)>>,
+    /// Wakes the task.
+    wake: Notify,
+}
+
+/// Keeps the task of a group running, and reaches it.
+#[derive(Debug)]
+pub(super) struct Handle {
+    groups: Arc<Groups>,
+    key: Key,
+    door: Arc<Door>,
+}
+
+impl Groups {
+    /// None in use yet.
+    pub fn new(streams: Streams) -> Self {
+        Self {
+            streams,
+            used: Mutex::default(),
+            ended: Notify::new(),
+            next_member: AtomicU64::new(1),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    /// Reaches a group, whether or not it exists.
+    pub(super) fn handle(self: &Arc<Self>, stream: &Arc<dyn EventStream>, group: &Group) -> Handle {
+        let key = (stream.name().clone(), stream.epoch(), group.clone());
+        let mut used = self.used.lock();
+        let tally = used.tallies.get(&key).copied().unwrap_or_default();
+        let entry = used.doors.entry(key.clone()).or_insert_with(|| {
+            let (sender, commands) = mpsc::channel(MOST_COMMANDS);
+            let door = Arc::new(Door { commands: sender, departures: Mutex::default(), wake: Notify::new() });
+            let driver = Driver::new(Arc::clone(self), key.clone(), Arc::clone(stream), Arc::clone(&door), commands);
+            self.streams.tasks.spawn("group", OnPanic::Log, driver.run(tally));
+            Entry { door, handles: 0 }
+        });
+        entry.handles += 1;
+        Handle { groups: Arc::clone(self), key, door: Arc::clone(&entry.door) }
+    }
+
+    /// A number for a member that no other has.
+    pub(super) fn next_member(&self) -> MemberId {
+        MemberId(self.next_member.fetch_add(1, Relaxed))
+    }
+
+    /// Has every group give back what members have that may still come back, and store all; returns when none is in use.
+    pub(super) async fn close(&self) {
+        self.closing.store(true, Relaxed);
+        loop {
+            let ended = self.ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            {
+                let used = self.used.lock();
+                if used.doors.is_empty() {
+                    return;
+                }
+                used.doors.values().for_each(|entry| entry.door.wake.notify_one());
+            }
+            ended.await;
+        }
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Relaxed)
+    }
+
+    /// The task of a group has nothing left to do: true when it may end, which it then must.
+    fn retire(&self, key: &Key, commands: &mpsc::Receiver<Command>, tally: Tally) -> bool {
+        let mut used = self.used.lock();
+        // Without a handle nobody can send anything.
+        let idle = used
+            .doors
+            .get(key)
+            .is_none_or(|entry| entry.handles == 0 && commands.is_empty() && entry.door.departures.lock().is_empty());
+        if idle {
+            used.doors.remove(key);
+            if tally == Tally::default() {
+                used.tallies.remove(key);
+            } else if used.tallies.len() < MOST_TALLIES || used.tallies.contains_key(key) {
+                used.tallies.insert(key.clone(), tally);
+            }
+            self.ended.notify_waiters();
+        }
+        idle
+    }
+
+    /// A task ended for whatever reason: it is not found any more.
+    fn forget(&self, key: &Key, door: &Arc<Door>) {
+        let mut used = self.used.lock();
+        if used.doors.get(key).is_some_and(|entry| Arc::ptr_eq(&entry.door, door)) {
+            used.doors.remove(key);
+        }
+        self.ended.notify_waiters();
+    }
+
+    fn tally(&self, key: &Key) -> Tally {
+        self.used.lock().tallies.get(key).copied().unwrap_or_default()
+    }
+
+    fn is_used(&self, key: &Key) -> bool {
+        self.used.lock().doors.contains_key(key)
+    }
+
+    /// The stream of that name.
+    pub fn stream(&self, name: &str) -> Result<Arc<dyn EventStream>, StreamError> {
+        self.streams.engine.stream(name).ok_or_else(|| StreamError::NotFound(name.to_owned()))
+    }
+
+    /// Makes a group that begins at `start`.
+    pub async fn create(
+        self: &Arc<Self>,
+        stream: &Arc<dyn EventStream>,
+        group: &Group,
+        settings: GroupSettings,
+        start: Start,
+    ) -> Result<Standing, StreamError> {
+        let handle = self.handle(stream, group);
+        handle.ask(|answer| Command::Create { settings, start, answer }).await?;
+        handle.ask(Command::Standing).await
+    }
+
+    /// How a group stands.
+    pub async fn standing(
+        self: &Arc<Self>,
+        stream: &Arc<dyn EventStream>,
+        group: &Group,
+    ) -> Result<Standing, StreamError> {
+        self.handle(stream, group).ask(Command::Standing).await
+    }
+
+    /// How all groups of a stream stand that come after `after` by name, at most `most`.
+    pub async fn list(
+        self: &Arc<Self>,
+        stream: &Arc<dyn EventStream>,
+        after: &str,
+        most: usize,
+    ) -> Result<Vec<Standing>, StreamError> {
+        let stored = stream.groups().await.map_err(|error| of_group(&error, stream.name(), None))?;
+        let mut all = Vec::new();
+        for one in stored.into_iter().filter(|one| one.group.as_str() > after).take(most) {
+            let key = (stream.name().clone(), stream.epoch(), one.group.clone());
+            let standing = if self.is_used(&key) {
+                self.standing(stream, &one.group).await
+            } else {
+                manage::standing_of_idle(stream, one, self.tally(&key)).await
+            };
+            match standing {
+                Ok(standing) => all.push(standing),
+                // Deleted since.
+                Err(StreamError::GroupNotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Changes settings of a group.
+    pub async fn update(
+        self: &Arc<Self>,
+        stream: &Arc<dyn EventStream>,
+        group: &Group,
+        change: impl FnOnce(&mut GroupSettings) + Send + 'static,
+    ) -> Result<Standing, StreamError> {
+        let handle = self.handle(stream, group);
+        handle.ask(|answer| Command::Update { change: Box::new(change), answer }).await?;
+        handle.ask(Command::Standing).await
+    }
+
+    /// Moves the cursor of a group.
+    pub async fn seek(
+        self: &Arc<Self>,
+        stream: &Arc<dyn EventStream>,
+        group: &Group,
+        to: Start,
+    ) -> Result<Standing, StreamError> {
+        let handle = self.handle(stream, group);
+        handle.ask(|answer| Command::Seek { to, answer }).await?;
+        handle.ask(Command::Standing).await
+    }
+
+    /// Deletes a group.
+    pub async fn delete(self: &Arc<Self>, stream: &Arc<dyn EventStream>, group: &Group) -> Result<(), StreamError> {
+        self.handle(stream, group).ask(Command::Delete).await
+    }
+
+    /// Has events of the stream delivered to the group again, beginning with attempt 1. Tells of how many, from the first,
+    /// that is stored; of the others there are too many at once.
+    pub async fn reopen(
+        self: &Arc<Self>,
+        stream: &Arc<dyn EventStream>,
+        group: &Group,
+        events: Vec<Arc<Event>>,
+    ) -> Result<usize, StreamError> {
+        self.handle(stream, group).ask(|answer| Command::Reopen { events, answer }).await
+    }
+}
+
+impl Handle {
+    /// Sends a command; waits for room.
+    pub(super) async fn send(&self, command: Command) {
+        // The task is gone only if it failed; then the answer does not come either.
+        let _ = self.door.commands.send(command).await;
+    }
+
+    /// Sends a command and waits for its answer.
+    pub(super) async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, StreamError>>) -> Command,
+    ) -> Result<T, StreamError> {
+        let (answer, told) = oneshot::channel();
+        self.send(command(answer)).await;
+        told.await.unwrap_or(Err(StreamError::Unavailable))
+    }
+
+    /// A member is gone; what it sent before is looked at first.
+    pub(super) fn depart(&self, member: MemberId, how: Departure) {
+        self.door.departures.lock().push((member, how));
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let mut used = self.groups.used.lock();
+        if let Some(entry) = used.doors.get_mut(&self.key).filter(|entry| Arc::ptr_eq(&entry.door, &self.door)) {
+            entry.handles -= 1;
+        }
+        drop(used);
+        self.door.wake.notify_one();
+    }
+}
+
+/// What the store says of a group, in the words of the hub.
+fn of_group(error: &GroupStoreError, stream: &StreamName, group: Option<&Group>) -> StreamError {
+    let named = || (stream.clone(), group.map_or_else(String::new, |group| group.as_str().to_owned()));
+    match error {
+        GroupStoreError::Closed => StreamError::NotFound(stream.to_string()),
+        GroupStoreError::Exists => {
+            let (stream, group) = named();
+            StreamError::GroupExists { stream, group }
+        }
+        GroupStoreError::NotFound => {
+            let (stream, group) = named();
+            StreamError::GroupNotFound { stream, group }
+        }
+        GroupStoreError::Setting(error) => StreamError::Setting(error.clone()),
+        GroupStoreError::DeadLetterStream { name } => no_dead_letter_stream(name),
+        GroupStoreError::TooMany { limit } => StreamError::TooMany { what: "groups on this stream", limit: *limit },
+        GroupStoreError::TooLarge { .. } => StreamError::Unavailable,
+        GroupStoreError::Store(error) => of_store(error),
+    }
+}
+
+fn no_dead_letter_stream(name: &StreamName) -> StreamError {
+    StreamError::Mismatch { field: "dead_letter_stream", problem: format!("is {name}, and there is no such stream") }
+}

@@ -1,0 +1,214 @@
+//! The members of a group as its task sees them: where each takes its events, and whose turn it is.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use super::{
+    command::{Identity, Newcomer},
+    driver::Active,
+};
+use crate::{
+    groups::{GroupState, Joined, MemberId},
+    model::{AckMode, End, Filter, Origin, Position, StreamError, filter_tokens},
+    outbox::{Opened, Outbox, ResumeOutcome, SubscriptionKey},
+};
+
+/// How long until it is looked again whether there is memory for those that wait for it.
+const STARVED_INTERVAL_MS: u64 = 100;
+
+/// One member that has a transport.
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) key: SubscriptionKey,
+    pub(super) subscription_id: i64,
+    /// Otherwise what was sent is done.
+    pub(super) acknowledges: bool,
+    identity: Option<Identity>,
+    /// It stands in the rotation.
+    in_rotation: bool,
+}
+
+/// All members.
+#[derive(Debug, Default)]
+pub(super) struct Seats {
+    taken: HashMap<MemberId, Seat>,
+    /// Those that may have room, in turn.
+    rotation: VecDeque<MemberId>,
+    /// Those for whom the hub has no memory, and when to look again.
+    starved: Vec<MemberId>,
+    starved_until: u64,
+    /// Members that can be told when they come back, with or without a transport.
+    known: HashMap<Identity, MemberId>,
+    /// What all members want of the stream, sorted; none: everything. That of the last ones when there is none.
+    filters: Option<Arc<[Filter]>>,
+}
+
+impl Seats {
+    pub(super) fn is_empty(&self) -> bool {
+        self.taken.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.taken.len()
+    }
+
+    pub(super) fn get(&self, member: MemberId) -> Option<&Seat> {
+        self.taken.get(&member)
+    }
+
+    pub(super) fn filters(&self) -> Option<&Arc<[Filter]>> {
+        self.filters.as_ref()
+    }
+
+    /// A member may have room.
+    pub(super) fn hungry(&mut self, member: MemberId) {
+        if let Some(seat) = self.taken.get_mut(&member).filter(|seat| !seat.in_rotation) {
+            seat.in_rotation = true;
+            self.rotation.push_back(member);
+        }
+    }
+
+    /// Whose turn it is; it is not in the rotation any more.
+    pub(super) fn next(&mut self) -> Option<MemberId> {
+        while let Some(member) = self.rotation.pop_front() {
+            if let Some(seat) = self.taken.get_mut(&member) {
+                seat.in_rotation = false;
+                return Some(member);
+            }
+        }
+        None
+    }
+
+    /// A member that was [`Self::next`] and got nothing is next again.
+    pub(super) fn put_first(&mut self, member: MemberId) {
+        if let Some(seat) = self.taken.get_mut(&member).filter(|seat| !seat.in_rotation) {
+            seat.in_rotation = true;
+            self.rotation.push_front(member);
+        }
+    }
+
+    pub(super) fn has_turns(&self) -> bool {
+        !self.rotation.is_empty()
+    }
+
+    /// The hub has no memory for what a member would get.
+    pub(super) fn starve(&mut self, member: MemberId, now: u64) {
+        self.starved.push(member);
+        self.starved_until = now + STARVED_INTERVAL_MS;
+    }
+
+    pub(super) fn look_again(&mut self, now: u64) {
+        if now >= self.starved_until {
+            for member in std::mem::take(&mut self.starved) {
+                self.hungry(member);
+            }
+        }
+    }
+
+    pub(super) fn due(&self) -> Option<u64> {
+        (!self.starved.is_empty()).then_some(self.starved_until)
+    }
+
+    /// A member has no transport any more. True when it may come back with another.
+    pub(super) fn vacate(&mut self, member: MemberId) -> bool {
+        self.taken.remove(&member).is_some_and(|seat| seat.identity.is_some())
+    }
+
+    /// Members that may come back.
+    pub(super) fn absent(&self) -> Vec<MemberId> {
+        self.known.values().copied().filter(|member| !self.taken.contains_key(member)).collect()
+    }
+
+    /// Everything that waits for members is to be forgotten: it is handed out anew.
+    pub(super) fn recall(&mut self) {
+        let all: Vec<MemberId> = self.taken.keys().copied().collect();
+        for member in all {
+            if let Some(seat) = self.taken.get(&member) {
+                seat.outbox.recall(seat.key);
+            }
+            self.hungry(member);
+        }
+    }
+
+    /// Ends the subscriptions of all members.
+    pub(super) fn close(&mut self, error: &StreamError) {
+        for (_, seat) in self.taken.drain() {
+            seat.outbox.close_key(seat.key, End::Stream(error.clone()));
+        }
+    }
+}
+
+impl Active {
+    /// Takes in a member, or refuses it, and tells it that it is subscribed.
+    pub(super) fn seat(
+        &mut self,
+        newcomer: Newcomer,
+        number: impl FnOnce() -> MemberId,
+    ) -> Result<MemberId, StreamError> {
+        self.agree_on(&newcomer.filters)?;
+        let acknowledges = newcomer.ack_mode != AckMode::None;
+        let kept = self.stream.state();
+        let origin = Arc::new(Origin { stream: self.key.0.clone(), epoch: self.key.1 });
+        let first = self.state.floor().max(kept.earliest.saturating_sub(1));
+        let opened = Opened {
+            position: Position { origin, sequence: first },
+            earliest: kept.earliest,
+            latest: kept.latest,
+            outcome: ResumeOutcome::Fresh,
+            ack_deadline: acknowledges.then(|| self.state.settings().ack_deadline),
+        };
+        let Newcomer { outbox, key, subscription_id, request_id, identity, filters, .. } = newcomer;
+        // The limit on tokens is below 2^32.
+        outbox.open_member(key, opened, filter_tokens(&filters) as u32, request_id);
+        // Two with one name at a time are two: the name is that of the first.
+        let known = identity.as_ref().and_then(|identity| self.seats.known.get(identity)).copied();
+        let (member, identity) = match known {
+            Some(member) if self.state.has_member(member) && self.seats.taken.contains_key(&member) => (number(), None),
+            Some(member) if self.state.has_member(member) => (member, identity),
+            _ => (number(), identity),
+        };
+        if let Some(identity) = &identity {
+            self.seats.known.insert(identity.clone(), member);
+        }
+        if self.state.join(member) == Joined::Reattached {
+            tracing::debug!(group = self.key.2.as_str(), stream = %self.key.0, "a member came back");
+        }
+        let seat = Seat { outbox, key, subscription_id, acknowledges, identity, in_rotation: false };
+        self.seats.taken.insert(member, seat);
+        self.seats.hungry(member);
+        Ok(member)
+    }
+
+    /// All members have the same filters: an event that is nothing for one of them would be done for all.
+    fn agree_on(&mut self, filters: &Arc<[Filter]>) -> Result<(), StreamError> {
+        let mut sorted = filters.to_vec();
+        sorted.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        sorted.dedup();
+        match &self.seats.filters {
+            Some(theirs) if **theirs == *sorted => return Ok(()),
+            Some(_) if self.state.counts().members > 0 => {
+                let problem = "differ from those of the other members of the group".to_owned();
+                return Err(StreamError::Mismatch { field: "filters", problem });
+            }
+            Some(_) => self.read_again(),
+            None => {}
+        }
+        self.seats.filters = Some(sorted.into());
+        Ok(())
+    }
+
+    /// What was read ahead was read with other filters. Nobody has any of it.
+    fn read_again(&mut self) {
+        self.ready.clear();
+        self.state.rewind();
+    }
+
+    /// Forgets the names of members that did not come back.
+    pub(super) fn forget_absent(&mut self) {
+        let state: &GroupState = &self.state;
+        self.seats.known.retain(|_, member| state.has_member(*member));
+    }
+}

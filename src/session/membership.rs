@@ -1,0 +1,181 @@
+//! The subscriptions of one session that are members of groups on streams: what their groups are told of them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use tokio::sync::oneshot;
+
+use super::{
+    Session,
+    group::{Command, Departure, Handle, Identity, Newcomer},
+};
+use crate::{
+    engine::EventStream,
+    groups::{MemberId, Outcome},
+    model::{AckMode, CommandError, Group, StreamError, StreamWish, Wish},
+    outbox::{Appetite, SubscriptionKey},
+};
+
+/// All of one session.
+pub(super) type Memberships = HashMap<SubscriptionKey, Membership>;
+
+/// One member. Its group hears when it is dropped.
+#[derive(Debug)]
+pub(super) struct Membership {
+    handle: Handle,
+    member: MemberId,
+    ack_mode: AckMode,
+    how: Departure,
+}
+
+impl Membership {
+    fn leave(mut self) {
+        self.how = Departure::Left;
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.handle.depart(self.member, self.how);
+    }
+}
+
+impl Session {
+    /// Opens a subscription that is a member of a group; the group answers with `subscribed`.
+    pub(super) async fn open_member(
+        &mut self,
+        request_id: i64,
+        id: i64,
+        wish: &Wish,
+        (stream, from, group): (&Arc<dyn EventStream>, &StreamWish, &Group),
+    ) -> Result<(), CommandError> {
+        let groups = self.hub.groups().ok_or(StreamError::None)?;
+        let (key, id) = self.outbox.reserve(id, wish)?;
+        let handle = groups.handle(stream, group);
+        let identity: Option<Identity> = self.client_name.as_ref().map(|name| (Arc::clone(name), id));
+        let newcomer = Box::new(Newcomer {
+            outbox: Arc::clone(&self.outbox),
+            key,
+            subscription_id: id,
+            request_id,
+            identity,
+            filters: wish.filters.as_slice().into(),
+            start: from.start.clone(),
+            ack_mode: from.ack_mode,
+        });
+        match handle.ask(|answer| Command::Join { newcomer, answer }).await {
+            Ok(member) => {
+                let membership = Membership { handle, member, ack_mode: from.ack_mode, how: Departure::Lost };
+                self.memberships.get_or_insert_default().insert(key, membership);
+                Ok(())
+            }
+            Err(error) => {
+                self.outbox.release(key);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// True for a member of a group on a stream.
+    pub(super) fn is_member(&self, key: SubscriptionKey) -> bool {
+        self.memberships.as_ref().is_some_and(|members| members.contains_key(&key))
+    }
+
+    /// Tells a group what became of events; it answers once that is stored.
+    pub(super) async fn acknowledge(
+        &mut self,
+        request_id: i64,
+        id: i64,
+        (sequences, up_to): (Vec<u64>, Option<u64>),
+        outcome: Outcome,
+    ) -> Result<(), CommandError> {
+        let (key, _) = self.outbox.find(id)?;
+        // What was sent before this came must be known before it.
+        let appetite = self.outbox.take_appetite();
+        self.note(appetite).await;
+        let members = self.memberships.as_deref();
+        match members.and_then(|members| members.get(&key)).filter(|member| member.ack_mode != AckMode::None) {
+            // It ended while its client wrote this.
+            None if self.outbox.find(id).is_err() => Err(CommandError::SubscriptionNotFound { id }),
+            None => Err(CommandError::Unsupported {
+                field: "subscription_id",
+                needs: "a subscription with acknowledgements, and this one has none",
+            }),
+            Some(member) if up_to.is_some() && member.ack_mode != AckMode::Cumulative => {
+                Err(CommandError::Unsupported { field: "up_to", needs: "a subscription with ACK_MODE_CUMULATIVE" })
+            }
+            Some(Membership { handle, member, .. }) => {
+                let member = *member;
+                handle.send(Command::Acknowledge { member, request_id, sequences, up_to, outcome }).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until every acknowledgement of a member is answered: nothing may bear its id once it has ended.
+    pub(super) async fn settle(&mut self, key: SubscriptionKey) {
+        if let Some(membership) = self.memberships.as_ref().and_then(|members| members.get(&key)) {
+            let (done, settled) = oneshot::channel();
+            membership.handle.send(Command::Settle(done)).await;
+            // Without an answer the group is no more, and nothing comes either.
+            settled.await.ok();
+        }
+    }
+
+    /// Has subscriptions from streams looked after: by their groups, or by the feeds of this session.
+    pub(super) async fn note(&mut self, appetite: Appetite) {
+        let Appetite { hungry, gone, sent, dropped } = appetite;
+        let Some(members) = &mut self.memberships else {
+            if let Some(feeds) = &mut self.feeds {
+                feeds.note(hungry, gone);
+            }
+            return;
+        };
+        let (hungry_members, hungry): (HashSet<_>, Vec<_>) = {
+            let (of_groups, others): (Vec<_>, Vec<_>) = hungry.into_iter().partition(|key| members.contains_key(key));
+            (of_groups.into_iter().collect(), others)
+        };
+        let mut news: HashMap<SubscriptionKey, (Vec<u64>, Vec<u64>)> = HashMap::new();
+        for (key, sequences) in sent {
+            news.entry(key).or_default().0.extend(sequences);
+        }
+        for (key, sequences) in dropped {
+            news.entry(key).or_default().1.extend(sequences);
+        }
+        for key in &hungry_members {
+            news.entry(*key).or_default();
+        }
+        for (key, (sent, dropped)) in news {
+            let Some(Membership { handle, member, .. }) = members.get(&key) else { continue };
+            let (member, hungry) = (*member, hungry_members.contains(&key));
+            handle.send(Command::Handed { member, sent, dropped, hungry }).await;
+        }
+        let mut others = Vec::new();
+        for key in gone {
+            match members.remove(&key) {
+                Some(membership) => membership.leave(),
+                None => others.push(key),
+            }
+        }
+        if let Some(feeds) = &mut self.feeds {
+            feeds.note(hungry, others);
+        }
+    }
+
+    /// The session is over, and its members go.
+    pub(super) async fn leave_groups(&mut self) {
+        if self.memberships.is_none() {
+            return;
+        }
+        let appetite = self.outbox.take_appetite();
+        self.note(appetite).await;
+        let in_order = self.outbox.is_draining();
+        for (_, membership) in self.memberships.take().into_iter().flat_map(|members| *members) {
+            if in_order {
+                membership.leave();
+            }
+        }
+    }
+}
