@@ -124,13 +124,13 @@ pub(crate) async fn measure(ground: &Ground, store: Store, measure: Duration) ->
         Store::Hub => {
             let path = folder.0.display().to_string();
             let arguments = ["--data-dir", &path, "--set", "drain.spread_ms=0"];
-            run(ground, Contender::Hub, &arguments, HubStore::at, Length::Events(EVENTS)).await
+            Box::pin(run(ground, Contender::Hub, &arguments, HubStore::at, Length::Events(EVENTS))).await
         }
         Store::JetStream | Store::JetStreamAlways => {
             let always = store == Store::JetStreamAlways;
             let path = jetstream::configure(&folder.0, always)?.display().to_string();
             let length = if always { Length::Time(measure) } else { Length::Events(EVENTS) };
-            run(ground, Contender::Nats, &["--config", &path], JetStream::at, length).await
+            Box::pin(run(ground, Contender::Nats, &["--config", &path], JetStream::at, length)).await
         }
     };
     drop(folder);
