@@ -15,5 +15,5 @@ pub mod workload;
 pub use command::Bench;
 pub use hub::HubSide;
 pub use load::{Latency, Outcome, Pace, Plan, run};
-pub use record::Faults;
+pub use record::{Expectation, Faults, HEADER_BYTES, Record};
 pub use side::{Check, Outgoing, Publish, Receive, Side};

@@ -5,7 +5,7 @@
 //! big-endian. Pure: time is an argument.
 
 /// No payload is smaller.
-pub(super) const HEADER_BYTES: usize = 16;
+pub const HEADER_BYTES: usize = 16;
 /// The unit of times in a header, in nanoseconds.
 pub(super) const TICK_NS: u64 = 100;
 /// Topics and sequences have 24 bits; a sequence begins again after that.
@@ -13,15 +13,15 @@ const MASK: u32 = (1 << 24) - 1;
 
 /// What an event of a load says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Record {
+pub struct Record {
     /// Who sent it.
-    pub(super) publisher: u16,
+    pub publisher: u16,
     /// To which topic of the plan.
-    pub(super) topic: u32,
+    pub topic: u32,
     /// Which one of that publisher on that topic, modulo 2^24.
-    pub(super) sequence: u32,
+    pub sequence: u32,
     /// When it was to be sent, in [`TICK_NS`] since the start, modulo 2^32.
-    pub(super) intended: u32,
+    pub intended: u32,
 }
 
 /// What is wrong with what was received.
@@ -37,7 +37,7 @@ pub struct Faults {
 
 impl Record {
     /// Writes the header over the first bytes of a payload, whose length is at least [`HEADER_BYTES`].
-    pub(super) fn write(self, payload: &mut [u8]) {
+    pub fn write(self, payload: &mut [u8]) {
         let name =
             u64::from(self.publisher) << 48 | u64::from(self.topic & MASK) << 24 | u64::from(self.sequence & MASK);
         payload[..8].copy_from_slice(&name.to_be_bytes());
@@ -74,21 +74,21 @@ fn checksum(payload: &[u8]) -> u32 {
 
 /// What one subscriber must get next from each publisher on each topic.
 #[derive(Debug)]
-pub(super) struct Expectation {
+pub struct Expectation {
     topics: usize,
     next: Vec<u32>,
     /// What was wrong so far.
-    pub(super) faults: Faults,
+    pub faults: Faults,
 }
 
 impl Expectation {
     /// Expects the first event of each of `publishers` on each of `topics`.
-    pub(super) fn new(publishers: usize, topics: usize) -> Self {
+    pub fn new(publishers: usize, topics: usize) -> Self {
         Self { topics, next: vec![0; publishers * topics], faults: Faults::default() }
     }
 
     /// Checks one payload. `None` when it is none of the plan's.
-    pub(super) fn check(&mut self, payload: &[u8]) -> Option<Record> {
+    pub fn check(&mut self, payload: &[u8]) -> Option<Record> {
         let Some(record) = Record::read(payload) else {
             self.faults.damaged += 1;
             return None;

@@ -8,11 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 /// A server that does not listen after this time has failed.
 const START_PATIENCE: Duration = Duration::from_secs(10);
-/// How often to look whether it listens.
+/// One that was told to end and has not after this time has failed, too.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+/// How often to look whether it listens, or is gone.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// Linux counts processor time in these for every program, whatever the kernel itself uses.
 const CLOCK_TICK: Duration = Duration::from_millis(10);
@@ -96,6 +98,18 @@ impl Server {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
         let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS")?;
         Ok(kibibytes * 1024)
+    }
+
+    /// Ends it as an operator would, so that it can put away what it holds, and waits until it is gone.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        let id = self.process.0.id().to_string();
+        ensure!(Command::new("kill").args(["-TERM", &id]).status()?.success(), "cannot end process {id}");
+        let begin = Instant::now();
+        while self.process.0.try_wait()?.is_none() {
+            ensure!(begin.elapsed() < STOP_PATIENCE, "process {id} does not end");
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+        Ok(())
     }
 
     /// The processor time it has used.

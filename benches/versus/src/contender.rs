@@ -18,6 +18,9 @@ use crate::{
     relay::RelaySide,
 };
 
+/// The arguments of a hub that stores nothing.
+pub(crate) const WITHOUT_STREAMS: [&str; 2] = ["--data-dir", ""];
+
 /// A system under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contender {
@@ -50,6 +53,8 @@ pub(crate) struct Ground {
     pub(crate) server_core: Option<usize>,
     /// Where the servers' output goes.
     pub(crate) logs: PathBuf,
+    /// Where they store events. Empty, or not there at all, between two runs.
+    pub(crate) data: PathBuf,
 }
 
 /// What came of a load, and what it took.
@@ -76,7 +81,7 @@ pub(crate) struct Cost {
 impl Ground {
     /// Starts a server. It ends when what is returned is dropped.
     pub(crate) async fn start(&self, contender: Contender) -> anyhow::Result<Server> {
-        self.start_with(contender, &[]).await
+        self.start_with(contender, if contender == Contender::Hub { &WITHOUT_STREAMS } else { &[] }).await
     }
 
     /// Starts a server with more arguments.
@@ -86,17 +91,7 @@ impl Ground {
         let (program, arguments, says): (_, &[&str], _) = match contender {
             Contender::Hub => (
                 &self.hub_program,
-                &[
-                    "serve",
-                    "--listen",
-                    "127.0.0.1:0",
-                    "--ops-listen",
-                    "127.0.0.1:0",
-                    "--log-format",
-                    "json",
-                    "--data-dir",
-                    "",
-                ],
+                &["serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log-format", "json"],
                 "\"address\":\"",
             ),
             Contender::Nats => {
@@ -141,7 +136,7 @@ pub(crate) async fn load<S: Side>(side: &S, server: &Server, plan: &Plan) -> any
 }
 
 /// What was used before a load.
-struct Meter {
+pub(crate) struct Meter {
     begin: Instant,
     server: Duration,
     own: Duration,
@@ -149,7 +144,7 @@ struct Meter {
 }
 
 impl Meter {
-    fn start(server: &Server) -> anyhow::Result<Self> {
+    pub(crate) fn start(server: &Server) -> anyhow::Result<Self> {
         Ok(Self {
             begin: Instant::now(),
             server: server.processor_time()?,
@@ -158,7 +153,7 @@ impl Meter {
         })
     }
 
-    fn read(&self, server: &Server, deliveries: u64) -> anyhow::Result<Cost> {
+    pub(crate) fn read(&self, server: &Server, deliveries: u64) -> anyhow::Result<Cost> {
         let passed = self.begin.elapsed();
         let percent = |time: Duration| time.as_secs_f64() * 100.0 / passed.as_secs_f64();
         let served = server.processor_time()?.saturating_sub(self.server);

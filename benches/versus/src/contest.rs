@@ -10,6 +10,7 @@ use switchyard::bench::{
 
 use crate::{
     contender::{Contender, Cost, Ground},
+    durable::{self, Figure, Store},
     idle,
     report::{Report, Series, figure},
     stalled, subscriptions,
@@ -58,6 +59,7 @@ impl Contest {
         self.subscriptions().await;
         self.idle().await;
         self.stalled().await;
+        self.durable().await;
         self.subscribers().await;
     }
 
@@ -236,6 +238,24 @@ impl Contest {
                 let [without, with] = rates;
                 if without > 0.0 && with > 0.0 {
                     self.report.add(name, Some(USUAL_PAYLOAD_BYTES), "ratio", contender, with / without, None);
+                }
+            }
+        }
+    }
+
+    async fn durable(&mut self) {
+        if !durable::ROWS.into_iter().any(|name| self.wants(name)) {
+            return;
+        }
+        for repetition in 1..=self.repetitions {
+            for store in Store::ALL {
+                let what = format!("durable, {}, run {repetition}", store.name());
+                let result = durable::measure(&self.ground, store, self.times.measure).await;
+                let Some(found) = self.passed(&what, result) else { continue };
+                for Figure { name, unit, value, cost } in found {
+                    let cost_told = cost.map_or_else(String::new, |cost| format!(", {}", cost_text(cost)));
+                    self.tell(&format!("{what}: {name} {} {unit}{cost_told}", figure(value)));
+                    self.report.add(name, Some(durable::PAYLOAD_BYTES), unit, store.contender(), value, cost);
                 }
             }
         }

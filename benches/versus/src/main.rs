@@ -1,12 +1,13 @@
 //! `switchyard-versus`: the hub, NATS and bare tonic on one machine, side by side, every event checked.
 //!
 //! The rooms: `contest` says what is run, `contender` on what; `child` holds the servers, `nats` and `relay` are the
-//! sides beside the library's own; `subscriptions`, `idle` and `stalled` are the runs that are no plain loads; `report`,
-//! `plot` and `machine` say what was found. What a load is and how it is checked is in the library's `bench`.
+//! sides beside the library's own; `subscriptions`, `idle`, `stalled` and `durable` are the runs that are no plain
+//! loads; `report`, `plot` and `machine` say what was found. What a load is and how it is checked is in the library's `bench`.
 
 mod child;
 mod contender;
 mod contest;
+mod durable;
 mod idle;
 mod machine;
 mod nats;
@@ -116,6 +117,7 @@ fn compare(arguments: &Arguments) -> anyhow::Result<()> {
             nats_program: arguments.nats_server.clone(),
             server_core: pinned.then_some(SERVER_CORE),
             logs: arguments.out.join("logs"),
+            data: arguments.out.join("data"),
         },
         times: Times { warm_up: Duration::from_secs_f64(warm_up_seconds), measure: Duration::from_secs_f64(seconds) },
         repetitions: if arguments.quick { 1 } else { arguments.repetitions.max(1) },

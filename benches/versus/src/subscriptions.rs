@@ -13,7 +13,7 @@ use tonic::{Streaming, transport::Endpoint};
 
 use crate::{
     child::Server,
-    contender::{Contender, Ground, hub},
+    contender::{Contender, Ground, WITHOUT_STREAMS, hub},
 };
 
 /// So many subscriptions at each step.
@@ -57,7 +57,7 @@ struct Client {
 
 /// Goes through all steps on a fresh hub.
 pub(crate) async fn measure(ground: &Ground, time: Duration) -> anyhow::Result<Vec<Step>> {
-    let server = ground.start_with(Contender::Hub, &["--set", MOST]).await?;
+    let server = ground.start_with(Contender::Hub, &[&WITHOUT_STREAMS[..], &["--set", MOST]].concat()).await?;
     let mut client = Client::connect(&server).await?;
     // The buffers of a busy session are no part of what subscriptions cost.
     client.subscribe(1).await?;
