@@ -68,10 +68,6 @@ pub async fn start(config: Config) -> anyhow::Result<Server> {
     let metrics = Arc::new(Metrics::default());
     let tasks = Tasks::default();
     let readiness = Readiness::default();
-    let engine = open_engine(&config, &tasks).await?;
-    let streams = engine.clone().map(|engine| Streams { engine, tasks: tasks.clone(), forms: grpc::FORMS });
-    let hub = Arc::new(Hub::new(&node, config.sessions.clone(), Arc::clone(&metrics), streams));
-
     let (clients, operators) = (Port::new(&metrics), Port::new(&Arc::new(Metrics::default())));
     let (address, listener) = net::listen(config.listen, &config.connections)
         .await
@@ -79,6 +75,11 @@ pub async fn start(config: Config) -> anyhow::Result<Server> {
     let (ops_address, ops_listener) = net::listen(config.ops_listen, &config.connections)
         .await
         .with_context(|| format!("cannot listen on {} for operators", config.ops_listen))?;
+
+    // Only now: a hub that cannot listen leaves its store alone. Until it is open, clients wait to be accepted.
+    let engine = open_engine(&config, &tasks).await?;
+    let streams = engine.clone().map(|engine| Streams { engine, tasks: tasks.clone(), forms: grpc::FORMS });
+    let hub = Arc::new(Hub::new(&node, config.sessions.clone(), Arc::clone(&metrics), streams));
 
     let time = Arc::clone(&hub);
     tasks.spawn("time", OnPanic::Stop, async move { time.keep_time().await });
