@@ -15,7 +15,14 @@ use super::{
 use crate::readiness::{Phase, ReadinessView};
 
 /// Every name there is a status for; empty is the server as a whole.
-const SERVICES: [&str; 5] = ["", "liveness", "readiness", "switchyard.v1.HubService", "switchyard.v1.StreamService"];
+const SERVICES: [&str; 6] = [
+    "",
+    "liveness",
+    "readiness",
+    "switchyard.v1.HubService",
+    "switchyard.v1.StreamService",
+    "switchyard.v1.GroupService",
+];
 
 /// Answers health checks from the phase of the process.
 #[derive(Debug, Clone)]

@@ -9,7 +9,14 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use crate::harness::{http_get, hub, hub_with, soon};
 
-const SERVICES: [&str; 4] = ["", "liveness", "readiness", "switchyard.v1.HubService"];
+const SERVICES: [&str; 6] = [
+    "",
+    "liveness",
+    "readiness",
+    "switchyard.v1.HubService",
+    "switchyard.v1.StreamService",
+    "switchyard.v1.GroupService",
+];
 
 async fn health(address: std::net::SocketAddr) -> HealthClient<Channel> {
     let channel = Channel::from_shared(format!("http://{address}")).expect("a URL").connect().await;
