@@ -14,7 +14,7 @@ mod values;
 
 use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc, time::SystemTime};
 
-pub use embedded::Embedded;
+pub use embedded::{Embedded, Simulated};
 pub use error::{
     AppendError, CreateError, DeleteError, GroupStoreError, OpenError, PurgeError, ReadError, StoreError, UpdateError,
 };
@@ -24,7 +24,7 @@ pub use values::{
     Append, Appended, Chunk, DeadLetter, Health, MAX_SEQUENCES, Precondition, ReadLimits, Receipt, StoredGroup,
 };
 
-use crate::model::{Filter, Group, GroupSettings, StreamName, StreamSettings, StreamState, Topic};
+use crate::model::{Filter, Group, GroupSettings, Origin, StreamName, StreamSettings, StreamState, Topic};
 
 /// A future that can be sent, as object-safe traits need it.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -65,6 +65,9 @@ pub trait Engine: Debug + Send + Sync {
     /// Secret bytes, made once and kept with the streams: what binds resume tokens to this store.
     fn token_key(&self) -> [u8; 32];
 
+    /// How much room the store takes on the disk, in bytes.
+    fn store_bytes(&self) -> u64;
+
     /// Whether publishes to streams can succeed.
     fn health(&self) -> Health;
 
@@ -94,6 +97,11 @@ pub trait EventStream: Debug + Send + Sync {
 
     /// Its epoch, for as long as this handle is good.
     fn epoch(&self) -> i64;
+
+    /// What its positions are places in.
+    fn origin(&self) -> Origin {
+        Origin { stream: self.name().clone(), epoch: self.epoch() }
+    }
 
     /// How it is set up.
     fn settings(&self) -> Arc<StreamSettings>;

@@ -188,6 +188,8 @@ pub struct Forms {
     pub again: fn(&Event, u32, &str) -> Event,
     /// As it is published to a dead-letter stream.
     pub dead_letter: fn(&Event, &GivenUp<'_>) -> Event,
+    /// When it was appended to its stream; `None` for one that is not from a stream.
+    pub append_time: fn(&Event) -> Option<SystemTime>,
 }
 
 /// How a group on a stream is set up.

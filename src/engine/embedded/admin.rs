@@ -1,6 +1,7 @@
 //! What is rare: making, changing and deleting streams and groups, and purges. Each is a transaction of its own.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, atomic::AtomicBool},
     time::SystemTime,
 };
@@ -106,7 +107,7 @@ impl Committer {
             transaction.commit()?;
             Ok(result)
         };
-        run().map_err(|trouble| self.fail(storage, &trouble, &hashbrown::HashMap::new()))
+        run().map_err(|trouble| self.fail(storage, &trouble, &BTreeMap::new()))
     }
 
     fn overlap(&self, settings: &StreamSettings) -> Option<StreamName> {
@@ -205,9 +206,12 @@ impl Committer {
                     transaction.open_table(PROGRESS)?.insert(id, &*core.progress(None).to_row())?;
                     Ok((gone, chores))
                 });
-                taken.map(|(gone, chores)| {
+                taken.and_then(|(gone, chores)| {
                     core.chores_done(chores);
-                    core.taken_out(&gone)
+                    let purged = core.taken_out(&gone);
+                    // When nothing is left, the floor moves with the answer, not at some time after it.
+                    core.trim(now, 0).map_err(|trouble| trouble.error())?;
+                    Ok(purged)
                 })
             }
         };

@@ -1,14 +1,14 @@
-//! The one thread that writes.
+//! The one thread that writes, or, where there is but one thread for everything, the one task.
 //!
 //! Each round takes all that waits, drafts it, writes and commits it once, and then, in this order, counts it, ends
 //! what limits end, shows it to readers and answers. Everything rare is an act that has the committer for itself.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Instant, SystemTime},
 };
 
-use hashbrown::HashMap;
 use redb::{Durability as Commit, WriteTransaction};
 
 use super::{
@@ -25,6 +25,7 @@ use super::{
 use crate::{
     engine::{AppendError, Appended, GroupStoreError, Health, Options, StoreError},
     model::{Durability, Group, Seal, Storage},
+    telemetry::Metrics,
 };
 
 /// What streams of durability NONE have written is flushed when it is so much: until then it cannot make room for
@@ -39,7 +40,9 @@ pub(super) struct Committer {
     pub(super) directory: Arc<Directory>,
     pub(super) options: Options,
     pub(super) seal: Seal,
-    pub(super) cores: HashMap<u64, Core>,
+    /// In order, as everything that is gone through here: what happens is then the same every time.
+    pub(super) cores: BTreeMap<u64, Core>,
+    metrics: Arc<Metrics>,
     pub(super) budget: Budget,
     /// What every write to the disk is answered with, as long as there is something.
     pub(super) broken: Option<StoreError>,
@@ -66,7 +69,7 @@ enum Answer {
 #[derive(Default)]
 struct Round {
     now: u64,
-    drafts: HashMap<u64, Draft>,
+    drafts: BTreeMap<u64, Draft>,
     states: Vec<(Arc<Shared>, Group, Vec<u8>)>,
     answers: Vec<Answer>,
     /// Something has to be on the disk before it is answered.
@@ -81,28 +84,62 @@ impl Committer {
         directory: Arc<Directory>,
         options: Options,
         seal: Seal,
-        cores: HashMap<u64, Core>,
+        cores: BTreeMap<u64, Core>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let budget = Budget::new(options.tail_cache_bytes);
         let (unsynced, swept_at) = (Unsynced::default(), Instant::now());
-        Self { link, directory, options, seal, cores, budget, broken: None, unsynced, swept_at, closing: false }
+        Self {
+            link,
+            directory,
+            options,
+            seal,
+            cores,
+            metrics,
+            budget,
+            broken: None,
+            unsynced,
+            swept_at,
+            closing: false,
+        }
     }
 
     /// Works until the inbox is closed and empty.
     pub(super) fn run(mut self) {
         while let Some(works) = self.link.inbox.take(self.deadline()) {
-            self.work(works);
-            if self.swept_at.elapsed() >= self.options.sweep_interval() {
-                self.swept_at = Instant::now();
-                self.pass_time();
-            }
-            if self.unsynced.due.is_some_and(|due| due <= Instant::now()) || self.unsynced.bytes > MOST_UNSYNCED_BYTES {
-                self.flush();
-            }
-            if self.closing {
+            if !self.round(works) {
                 break;
             }
         }
+        self.leave();
+    }
+
+    /// The same as a task, which waits for the disk by itself.
+    pub(super) async fn run_as_task(mut self) {
+        let link = Arc::clone(&self.link);
+        while let Some(works) = link.inbox.taken(self.deadline()).await {
+            tokio::time::sleep(link.file.disk().delay()).await;
+            if !self.round(works) {
+                break;
+            }
+        }
+        self.leave();
+    }
+
+    /// One round, and what time brings; false when it was the last.
+    fn round(&mut self, works: Vec<Work>) -> bool {
+        self.work(works);
+        if self.swept_at.elapsed() >= self.options.sweep_interval() {
+            self.swept_at = Instant::now();
+            self.pass_time();
+        }
+        if self.unsynced.due.is_some_and(|due| due <= Instant::now()) || self.unsynced.bytes > MOST_UNSYNCED_BYTES {
+            self.flush();
+        }
+        !self.closing
+    }
+
+    fn leave(&self) {
         // Nobody waits for ever: what is left is dropped with the inbox.
         self.link.inbox.close();
         self.link.set_health(Health::Unavailable);
@@ -187,7 +224,7 @@ impl Committer {
 
     /// Writes what a round planned, and what limits want to have deleted.
     fn finish(&mut self, round: Round) {
-        let Round { now, drafts, states, answers, sync, soon } = round;
+        let Round { now, mut drafts, states, answers, sync, soon } = round;
         let bytes: usize = drafts.values().map(Draft::bytes).sum();
         // The disk first: what is in memory alone is gone anyway when the process ends between the two.
         for storage in [Storage::File, Storage::Memory] {
@@ -197,7 +234,7 @@ impl Committer {
             if !concerned {
                 continue;
             }
-            if let Err(trouble) = self.commit(storage, commit, now, &drafts, &states) {
+            if let Err(trouble) = self.commit(storage, commit, now, &mut drafts, &states) {
                 let error = self.fail(storage, &trouble, &drafts);
                 for answer in answers {
                     answer.fail(&error);
@@ -217,7 +254,8 @@ impl Committer {
                 core.publish();
             }
         }
-        answers.into_iter().for_each(Answer::succeed);
+        // A session waits for the first of its publishes: with the last answered first, it wakes once for all of them.
+        answers.into_iter().rev().for_each(Answer::succeed);
     }
 
     fn committed(&mut self, commit: Commit, bytes: usize, soon: bool) {
@@ -241,9 +279,10 @@ impl Committer {
         storage: Storage,
         commit: Commit,
         now: u64,
-        drafts: &HashMap<u64, Draft>,
+        drafts: &mut BTreeMap<u64, Draft>,
         states: &[(Arc<Shared>, Group, Vec<u8>)],
     ) -> Result<(), Trouble> {
+        let begun = Instant::now();
         let link = Arc::clone(&self.link);
         let mut transaction = link.store(storage).write()?;
         transaction.set_durability(commit).map_err(|error| Trouble::Database(error.into()))?;
@@ -253,6 +292,9 @@ impl Committer {
         }
         self.write_streams(&transaction, storage, now, drafts, &mut swept)?;
         transaction.commit()?;
+        if storage == Storage::File {
+            self.metrics.committed(begun.elapsed());
+        }
         for (id, swept) in swept {
             if let Some(core) = self.cores.get_mut(&id) {
                 core.chores_done(swept);
@@ -266,12 +308,12 @@ impl Committer {
         transaction: &WriteTransaction,
         storage: Storage,
         now: u64,
-        drafts: &HashMap<u64, Draft>,
+        drafts: &mut BTreeMap<u64, Draft>,
         swept: &mut Vec<(u64, Vec<Swept>)>,
     ) -> Result<(), Trouble> {
         let mut batches = transaction.open_table(BATCHES)?;
         let mut progress = transaction.open_table(PROGRESS)?;
-        for (id, draft) in drafts.iter().filter(|(_, draft)| !draft.is_empty()) {
+        for (id, draft) in drafts.iter_mut().filter(|(_, draft)| !draft.is_empty()) {
             if let Some(core) = self.cores.get(id).filter(|core| core.shared.storage == storage) {
                 core.write(draft, &mut batches)?;
                 progress.insert(id, &*core.progress(Some(draft)).to_row())?;
@@ -296,8 +338,8 @@ impl Committer {
         if let (Some(error), Storage::File) = (&self.broken, storage) {
             return Err(error.clone());
         }
-        let (now, none) = (micros(SystemTime::now()), HashMap::new());
-        match self.commit(storage, Commit::Immediate, now, &none, &[]) {
+        let (now, mut none) = (micros(SystemTime::now()), BTreeMap::new());
+        match self.commit(storage, Commit::Immediate, now, &mut none, &[]) {
             Ok(()) => {
                 if storage == Storage::File {
                     self.unsynced = Unsynced::default();
@@ -336,12 +378,12 @@ impl Committer {
         if self.broken.is_none()
             && let Err(trouble) = self.forget_repeats(now)
         {
-            self.fail(Storage::File, &trouble, &HashMap::new());
+            self.fail(Storage::File, &trouble, &BTreeMap::new());
         }
     }
 
     /// Nothing of this round is in the store. What it means to those who wait is given back.
-    pub(super) fn fail(&mut self, storage: Storage, trouble: &Trouble, drafts: &HashMap<u64, Draft>) -> StoreError {
+    pub(super) fn fail(&mut self, storage: Storage, trouble: &Trouble, drafts: &BTreeMap<u64, Draft>) -> StoreError {
         for (id, draft) in drafts {
             if let Some(core) = self.cores.get_mut(id) {
                 core.take_back(draft);
@@ -403,7 +445,7 @@ impl Committer {
         }
         self.settle(Storage::File)?;
         let done = set_clean(&self.link.file, true);
-        done.map_err(|trouble| self.fail(Storage::File, &trouble, &HashMap::new()))?;
+        done.map_err(|trouble| self.fail(Storage::File, &trouble, &BTreeMap::new()))?;
         // Whoever is told may open it at once.
         self.link.set_health(Health::Unavailable);
         self.link.file.leave();

@@ -8,7 +8,6 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use bytes::Bytes;
 use hashbrown::HashMap;
 use redb::Table;
 use tokio::sync::watch;
@@ -93,7 +92,10 @@ struct DraftPiece {
     continues: bool,
     first: u64,
     base_time: u64,
+    /// Sequence and time of what is in front of it.
+    before: (u64, u64),
     last: (u64, u64),
+    /// Room for a head, and the records: what is written, unless it continues.
     buffer: Vec<u8>,
     records: Vec<Record>,
 }
@@ -207,20 +209,24 @@ impl Core {
         let open_bytes = self.open.as_ref().map_or(OPEN_BATCH_BYTES, |open| HEAD_BYTES + open.records.len());
         let fits = match draft.pieces.last() {
             None => open_bytes + need <= OPEN_BATCH_BYTES,
-            Some(piece) if piece.continues => open_bytes + piece.buffer.len() + need <= OPEN_BATCH_BYTES,
-            Some(piece) => HEAD_BYTES + piece.buffer.len() + need <= BATCH_BYTES,
+            Some(piece) if piece.continues => open_bytes + piece.buffer.len() - HEAD_BYTES + need <= OPEN_BATCH_BYTES,
+            Some(piece) => piece.buffer.len() + need <= BATCH_BYTES,
         };
         if !fits || draft.pieces.is_empty() {
             let open = self.open.as_ref().filter(|_| fits && draft.pieces.is_empty());
             // After a full piece there is likely another one.
-            let capacity = if draft.pieces.is_empty() { need } else { BATCH_BYTES.max(need) };
+            let bytes = if draft.pieces.is_empty() { HEAD_BYTES + need } else { BATCH_BYTES.max(HEAD_BYTES + need) };
+            let mut buffer = Vec::with_capacity(bytes);
+            buffer.resize(HEAD_BYTES, 0);
+            let before = open.map_or((sequence - 1, time), |open| (open.head.last, open.head.last_time));
             draft.pieces.push(DraftPiece {
                 continues: open.is_some(),
                 first: open.map_or(sequence, |open| open.head.first),
                 base_time: open.map_or(time, |open| open.head.base_time),
-                last: open.map_or((sequence - 1, time), |open| (open.head.last, open.head.last_time)),
-                buffer: Vec::with_capacity(capacity),
-                records: Vec::new(),
+                before,
+                last: before,
+                buffer,
+                records: Vec::with_capacity(bytes / need),
             });
         }
         if let Some(piece) = draft.pieces.last_mut() {
@@ -236,16 +242,24 @@ impl Core {
         sequence
     }
 
-    /// Writes a draft.
-    pub(super) fn write(&self, draft: &Draft, batches: &mut Table<'_, (u64, u64), &[u8]>) -> Result<(), Trouble> {
-        for piece in &draft.pieces {
-            let old: &[u8] = self.open.as_ref().filter(|_| piece.continues).map_or(&[], |open| &open.records);
-            let mut value =
-                batches.insert_reserve((self.shared.id, piece.first), HEAD_BYTES + old.len() + piece.buffer.len())?;
-            let value = value.as_mut();
-            value[HEAD_BYTES..HEAD_BYTES + old.len()].copy_from_slice(old);
-            value[HEAD_BYTES + old.len()..].copy_from_slice(&piece.buffer);
-            batch::finish(value, self.shared.id, &self.head_of(piece));
+    /// Writes a draft, whose heads are filled in.
+    pub(super) fn write(&self, draft: &mut Draft, batches: &mut Table<'_, (u64, u64), &[u8]>) -> Result<(), Trouble> {
+        for piece in &mut draft.pieces {
+            let (key, head) = ((self.shared.id, piece.first), self.head_of(piece));
+            match self.open.as_ref().filter(|_| piece.continues) {
+                Some(open) => {
+                    let mut value = Vec::with_capacity(open.records.len() + piece.buffer.len());
+                    value.resize(HEAD_BYTES, 0);
+                    value.extend_from_slice(&open.records);
+                    value.extend_from_slice(piece.records());
+                    batch::finish(&mut value, self.shared.id, &head);
+                    batches.insert(key, &*value)?;
+                }
+                None => {
+                    batch::finish(&mut piece.buffer, self.shared.id, &head);
+                    batches.insert(key, &*piece.buffer)?;
+                }
+            }
         }
         Ok(())
     }
@@ -266,19 +280,22 @@ impl Core {
         (self.next, self.time) = (draft.next, draft.time);
         for piece in draft.pieces {
             let head = self.head_of(&piece);
+            // Nothing is ever added to one that is as large: its records need not be kept for that.
+            let is_full = !piece.continues && piece.buffer.len() >= OPEN_BATCH_BYTES;
             if !piece.continues {
                 self.close_batch();
                 self.open = Some(OpenBatch { head, records: Vec::new() });
             }
-            if let Some(open) = &mut self.open {
+            if let Some(open) = self.open.as_mut().filter(|_| !is_full) {
                 open.head = head;
-                open.records.extend_from_slice(&piece.buffer);
+                open.records.extend_from_slice(piece.records());
             }
             self.count(&piece);
             if !budget.is_off() {
                 self.remember(piece, budget);
             }
-            if self.open.as_ref().is_some_and(|open| HEAD_BYTES + open.records.len() >= OPEN_BATCH_BYTES) {
+            let bytes = self.open.as_ref().map(|open| HEAD_BYTES + open.records.len());
+            if is_full || bytes.is_some_and(|bytes| bytes >= OPEN_BATCH_BYTES) {
                 self.close_batch();
             }
         }
@@ -337,15 +354,9 @@ impl Core {
         if piece.buffer.capacity() > piece.buffer.len() / 4 * 5 {
             piece.buffer.shrink_to_fit();
         }
-        let bytes = Bytes::from(piece.buffer);
-        let (Some(first), Some(last)) = (piece.records.first(), piece.records.last()) else { return };
-        let events: Result<Box<[Arc<Event>]>, _> =
-            piece.records.iter().map(|record| record.event(&bytes).map(Arc::new)).collect();
-        let Ok(events) = events else { return };
-        let mortal = piece.records.iter().any(|record| record.spans.ttl_ms.is_some());
-        let expires = piece.records.iter().filter(|_| mortal).map(Record::expires).collect();
-        let (first, last) = (first.sequence, last.sequence);
-        budget.push(&self.shared.tail, Piece { first, last, events, expires, bytes: bytes.len() });
+        let first = piece.before.0 + 1;
+        let kept = Piece::new(first, piece.last.0, piece.before.1, piece.buffer.into());
+        budget.push(&self.shared.tail, kept);
     }
 
     /// Readers see all there is.
@@ -372,6 +383,13 @@ impl Core {
     }
 }
 
+impl DraftPiece {
+    /// What goes into the batch behind its head, or behind what it has.
+    fn records(&self) -> &[u8] {
+        &self.buffer[HEAD_BYTES..]
+    }
+}
+
 impl Draft {
     /// True when there is nothing to write.
     pub(super) fn is_empty(&self) -> bool {
@@ -380,7 +398,7 @@ impl Draft {
 
     /// How many bytes are to be written.
     pub(super) fn bytes(&self) -> usize {
-        self.pieces.iter().map(|piece| piece.buffer.len()).sum()
+        self.pieces.iter().map(|piece| piece.records().len()).sum()
     }
 
     /// The last sequence of a topic in this draft.

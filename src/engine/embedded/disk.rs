@@ -9,6 +9,7 @@ use std::{
     io::{Error, ErrorKind, Write},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -36,8 +37,16 @@ pub(super) trait Disk: Debug + Send + Sync {
     /// Others may have it.
     fn leave(&self);
 
+    /// How much room the store takes, in bytes.
+    fn bytes(&self) -> u64;
+
     /// Where it is, for a person.
     fn folder(&self) -> String;
+
+    /// How long the next write takes where time is simulated; otherwise it takes the time it takes.
+    fn delay(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// A data directory, locked for as long as this lives.
@@ -106,6 +115,10 @@ impl Disk for Folder {
         *self.lock.lock() = None;
     }
 
+    fn bytes(&self) -> u64 {
+        std::fs::metadata(self.path.join(STORE_FILE)).map_or(0, |file| file.len())
+    }
+
     fn folder(&self) -> String {
         self.path.display().to_string()
     }
@@ -127,6 +140,10 @@ impl Disk for Memory {
     fn release(&self) {}
 
     fn leave(&self) {}
+
+    fn bytes(&self) -> u64 {
+        0
+    }
 
     fn folder(&self) -> String {
         "memory".to_owned()

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{committer::Committer, stream::Shared};
 use crate::{
@@ -70,7 +70,10 @@ struct Queue {
 /// Where work waits.
 pub(super) struct Inbox {
     queue: Mutex<Queue>,
+    /// Wakes the committer where it is a thread,
     some: Condvar,
+    /// and where it is a task.
+    task: Option<Notify>,
     room: Arc<Semaphore>,
     limit: usize,
 }
@@ -86,9 +89,11 @@ impl std::fmt::Debug for Inbox {
 pub(super) struct Closed;
 
 impl Inbox {
-    pub(super) fn new(limit: usize) -> Self {
+    /// Empty. `for_task` says that the committer is a task, not a thread.
+    pub(super) fn new(limit: usize, for_task: bool) -> Self {
         let room = Arc::new(Semaphore::new(limit / UNIT_BYTES));
-        Self { queue: Mutex::default(), some: Condvar::new(), room, limit }
+        let task = for_task.then(Notify::new);
+        Self { queue: Mutex::default(), some: Condvar::new(), task, room, limit }
     }
 
     /// What events cost while they wait.
@@ -118,9 +123,16 @@ impl Inbox {
         let was_empty = queue.works.len() == 1;
         drop(queue);
         if was_empty {
-            self.some.notify_one();
+            self.wake();
         }
         Ok(())
+    }
+
+    fn wake(&self) {
+        match &self.task {
+            None => _ = self.some.notify_one(),
+            Some(task) => task.notify_one(),
+        }
     }
 
     /// Takes what is done together, and waits for it until `deadline`: one act, or as many others as make a round.
@@ -132,6 +144,26 @@ impl Inbox {
                 break;
             }
         }
+        Self::round(&mut queue)
+    }
+
+    /// The same for a task.
+    pub(super) async fn taken(&self, deadline: Instant) -> Option<Vec<Work>> {
+        if let Some(task) = &self.task
+            && self.is_empty()
+        {
+            // Late or not, there may be something.
+            tokio::time::timeout_at(deadline.into(), task.notified()).await.ok();
+        }
+        Self::round(&mut self.queue.lock())
+    }
+
+    fn is_empty(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.works.is_empty() && !queue.closed
+    }
+
+    fn round(queue: &mut Queue) -> Option<Vec<Work>> {
         if queue.works.is_empty() {
             return (!queue.closed).then(Vec::new);
         }
@@ -160,6 +192,6 @@ impl Inbox {
     pub(super) fn close(&self) {
         self.queue.lock().closed = true;
         self.room.close();
-        self.some.notify_one();
+        self.wake();
     }
 }

@@ -16,7 +16,6 @@ mod read;
 mod recover;
 mod repeats;
 mod rows;
-#[cfg(test)]
 mod simulated;
 mod store;
 mod stream;
@@ -26,6 +25,7 @@ mod tests;
 mod topics;
 
 use std::{
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{
@@ -37,6 +37,7 @@ use std::{
 use crossbeam_utils::sync::ShardedLock;
 use hashbrown::HashMap;
 
+pub use self::simulated::Simulated;
 use self::{
     committer::{Committer, set_clean},
     disk::{Disk, Folder, Memory},
@@ -52,6 +53,7 @@ use super::{
 use crate::{
     model::{Seal, StreamName, StreamSettings, Topic},
     tasks::{OnPanic, Tasks},
+    telemetry::Metrics,
 };
 
 /// How much of the database in memory may be cached beside itself.
@@ -133,12 +135,36 @@ impl Directory {
 
 impl Embedded {
     /// Opens the store in a directory, which is made if there is none. Reads all of it: call it where waiting is allowed.
-    pub fn open(path: &Path, options: &Options, seal: Seal, tasks: &Tasks) -> Result<Self, OpenError> {
+    /// Commits are timed in `metrics`.
+    pub fn open(
+        path: &Path,
+        options: &Options,
+        seal: Seal,
+        tasks: &Tasks,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, OpenError> {
         let folder = Folder::lock(path)?;
-        Self::open_on(Box::new(folder), options, seal, tasks)
+        Self::open_on(Box::new(folder), options, seal, tasks, metrics)
     }
 
-    fn open_on(disk: Box<dyn Disk>, options: &Options, seal: Seal, tasks: &Tasks) -> Result<Self, OpenError> {
+    /// Opens the store on a simulated disk.
+    pub fn open_simulated(
+        disk: &Simulated,
+        options: &Options,
+        seal: Seal,
+        tasks: &Tasks,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, OpenError> {
+        Self::open_on(Box::new(disk.clone()), options, seal, tasks, metrics)
+    }
+
+    fn open_on(
+        disk: Box<dyn Disk>,
+        options: &Options,
+        seal: Seal,
+        tasks: &Tasks,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, OpenError> {
         let folder = disk.folder();
         let io = |problem: String| OpenError::Io { folder: folder.clone(), problem };
         disk.reserve().map_err(|error| io(error.to_string()))?;
@@ -151,15 +177,20 @@ impl Embedded {
                 _ => io(trouble.to_string()),
             })?
             .map_err(|OtherFormat(found)| OpenError::Format { folder: folder.clone(), found, known: FORMAT })?;
-        let committer = Committer::new(Arc::clone(&link), Arc::clone(&directory), options.clone(), seal, cores);
-        let run = move || committer.run();
-        tasks.thread("committer", OnPanic::Stop, run).map_err(|error| io(error.to_string()))?;
+        let (shared, counted) = (Arc::clone(&link), Arc::clone(metrics));
+        let committer = Committer::new(shared, Arc::clone(&directory), options.clone(), seal, cores, counted);
+        if tasks.has_one_thread() {
+            tasks.spawn("committer", OnPanic::Stop, committer.run_as_task());
+        } else {
+            let run = move || committer.run();
+            tasks.thread("committer", OnPanic::Stop, run).map_err(|error| io(error.to_string()))?;
+        }
         Ok(Self { link, directory, token_key })
     }
 
     fn read(disk: Box<dyn Disk>, options: &Options, tasks: &Tasks) -> Result<Result<Opened, OtherFormat>, Trouble> {
-        let file = Store::open(disk, options.store_cache_bytes)?;
-        let memory = Store::open(Box::new(Memory), MEMORY_CACHE_BYTES)?;
+        let file = Store::open(disk, options.store_cache_bytes, tasks.has_one_thread())?;
+        let memory = Store::open(Box::new(Memory), MEMORY_CACHE_BYTES, tasks.has_one_thread())?;
         let mut new_key = [0; 32];
         let no_secret = |error| Trouble::Database(redb::Error::Io(std::io::Error::other(error)));
         getrandom::fill(&mut new_key).map_err(no_secret)?;
@@ -167,18 +198,20 @@ impl Embedded {
             Ok(key) => key,
             Err(other) => return Ok(Err(other)),
         };
-        let inbox = Inbox::new(options.max_queued_bytes);
+        let inbox = Inbox::new(options.max_queued_bytes, tasks.has_one_thread());
         let link = Arc::new(Link::new(inbox, file, memory, tasks.clone(), options.readers));
         let closed = recover::was_closed(&link.file)?;
         let cores = recover::streams(&link, options, closed)?;
         set_clean(&link.file, false)?;
         let directory = Arc::new(Directory::default());
-        cores.values().for_each(|core| directory.put(&core.shared));
+        for core in cores.values() {
+            directory.put(&core.shared);
+        }
         Ok(Ok((link, directory, token_key, cores)))
     }
 }
 
-type Opened = (Arc<Link>, Arc<Directory>, [u8; 32], HashMap<u64, core::Core>);
+type Opened = (Arc<Link>, Arc<Directory>, [u8; 32], BTreeMap<u64, core::Core>);
 
 fn handle(stream: Arc<Shared>) -> Arc<dyn EventStream> {
     Arc::new(Handle(stream))
@@ -212,6 +245,10 @@ impl Engine for Embedded {
 
     fn token_key(&self) -> [u8; 32] {
         self.token_key
+    }
+
+    fn store_bytes(&self) -> u64 {
+        self.link.file.bytes()
     }
 
     fn health(&self) -> Health {

@@ -7,7 +7,6 @@ use super::{
     batch::Records,
     store::{Loaded, Trouble},
     stream::{Bounds, Shared, micros},
-    tail::Piece,
 };
 use crate::{
     engine::{Chunk, ReadError, ReadLimits, StoreError},
@@ -87,28 +86,29 @@ pub(super) fn from_tail(
     let mut finder = Finder::new(after, bounds.latest, filters, limits);
     let mut now = None;
     for piece in &pieces {
+        let (events, expires) = piece.events()?;
         finder.begin_piece();
         let skip = (after + 1).saturating_sub(piece.first) as usize;
-        for (at, event) in piece.events.iter().enumerate().skip(skip) {
+        for (at, event) in events.iter().enumerate().skip(skip) {
             let sequence = event.sequence();
             if finder.is_full() || sequence > bounds.latest {
-                finder.end_piece(piece.bytes);
+                finder.end_piece(piece.bytes());
                 return Some(finder.chunk);
             }
             finder.chunk.through = sequence;
             let kept = topics.as_ref().is_none_or(|topics| topics.keeps(event.topic().as_bytes(), sequence));
-            if kept && finder.wants(event) && !has_expired(piece, at, &mut now) {
+            if kept && finder.wants(event) && !has_expired(expires, at, &mut now) {
                 finder.add(Arc::clone(event));
             }
         }
-        finder.end_piece(piece.bytes);
+        finder.end_piece(piece.bytes());
     }
     Some(finder.chunk)
 }
 
 /// Looks at the clock only when something expires at all.
-fn has_expired(piece: &Piece, at: usize, now: &mut Option<u64>) -> bool {
-    let expires = piece.expires.get(at).copied().unwrap_or(u64::MAX);
+fn has_expired(expires: &[u64], at: usize, now: &mut Option<u64>) -> bool {
+    let expires = expires.get(at).copied().unwrap_or(u64::MAX);
     expires != u64::MAX && expires <= *now.get_or_insert_with(|| micros(SystemTime::now()))
 }
 

@@ -1,11 +1,11 @@
 //! Opening a store: every batch is read and checked once, and what is kept in memory is counted from them.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Instant, SystemTime},
 };
 
-use hashbrown::HashMap;
 use redb::ReadableTable;
 
 use super::{
@@ -67,13 +67,13 @@ pub(super) fn was_closed(store: &Store) -> Result<bool, Trouble> {
 }
 
 /// Every stream of the store. `closed` tells that it was closed the last time.
-pub(super) fn streams(link: &Arc<Link>, options: &Options, closed: bool) -> Result<HashMap<u64, Core>, Trouble> {
+pub(super) fn streams(link: &Arc<Link>, options: &Options, closed: bool) -> Result<BTreeMap<u64, Core>, Trouble> {
     let mut ids = Vec::new();
     for entry in link.file.read_transaction()?.open_table(STREAMS)?.iter()? {
         ids.push(entry?.0.value());
     }
     let start = Instant::now();
-    let mut cores = HashMap::new();
+    let mut cores = BTreeMap::new();
     for (at, id) in ids.iter().enumerate() {
         let settings = definition(&link.file, *id)?.settings().map_err(Trouble::row("streams"))?;
         let lost = may_lose(&settings) && (settings.storage == Storage::Memory || !closed);

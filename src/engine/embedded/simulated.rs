@@ -1,10 +1,14 @@
-//! A disk for tests: it loses power, and what was not flushed is then lost, torn or kept as chance has it; it fills up; and
-//! its bytes can be damaged.
+//! A disk for tests and simulations: it loses power, and what was not flushed is then lost, torn or kept as chance has it;
+//! it fills up; and its bytes can be damaged.
+//!
+//! It is part of the library, and not of its tests alone, so that a simulation can put it under a whole hub
+//! (docs/adr/0010-simulation.md). Nothing that an operator can set leads here.
 
 use std::{
     collections::BTreeSet,
     io::{Error, ErrorKind},
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -41,6 +45,8 @@ struct State {
     fuse: Option<u32>,
     /// Who may use it: whoever opened it last.
     owner: Weak<()>,
+    /// How long writes take at most, and what decides how long each takes.
+    slow: Option<(Duration, fastrand::Rng)>,
 }
 
 impl State {
@@ -51,7 +57,7 @@ impl State {
 
 /// A disk. Its clones are the same disk.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Simulated(Arc<Mutex<State>>);
+pub struct Simulated(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct Backend {
@@ -61,27 +67,34 @@ struct Backend {
 
 impl Simulated {
     /// The power goes after so many operations.
-    pub(super) fn set_fuse(&self, operations: u32) {
+    pub fn set_fuse(&self, operations: u32) {
         self.0.lock().fuse = Some(operations);
     }
 
     /// How many bytes may be used in all.
-    pub(super) fn set_capacity(&self, capacity: Option<u64>) {
+    pub fn set_capacity(&self, capacity: Option<u64>) {
         self.0.lock().capacity = capacity;
     }
 
+    /// Writes take up to so long, where time is simulated.
+    pub fn set_delay(&self, most: Duration, random: fastrand::Rng) {
+        self.0.lock().slow = Some((most, random));
+    }
+
     /// How many bytes are used.
-    pub(super) fn used(&self) -> u64 {
+    pub fn used(&self) -> u64 {
         self.0.lock().used()
     }
 
-    pub(super) fn len(&self) -> usize {
+    #[allow(clippy::len_without_is_empty)]
+    /// How long the file is, in bytes.
+    pub fn len(&self) -> usize {
         self.0.lock().seen.len()
     }
 
     /// The power is gone and comes back: whoever used the disk can no longer. Length changes are kept in order up to some
     /// point; each sector that was not flushed is the old or the new one.
-    pub(super) fn lose_power(&self, random: &mut fastrand::Rng) {
+    pub fn lose_power(&self, random: &mut fastrand::Rng) {
         let mut state = self.0.lock();
         let pending = std::mem::take(&mut state.pending);
         let keep_lengths = random.usize(..=pending.len());
@@ -100,27 +113,31 @@ impl Simulated {
                 }
             }
         }
-        state.seen = state.safe.clone();
+        let safe = state.safe.clone();
+        state.seen = safe;
         state.fuse = None;
         state.owner = Weak::new();
     }
 
     /// Changes one bit.
-    pub(super) fn flip(&self, byte: usize, bit: u32) {
+    pub fn flip(&self, byte: usize, bit: u32) {
         let mut state = self.0.lock();
         state.seen[byte] ^= 1 << bit;
-        state.safe = state.seen.clone();
+        let seen = state.seen.clone();
+        state.safe = seen;
     }
 
     /// Takes away the end.
-    pub(super) fn cut(&self, len: usize) {
+    pub fn cut(&self, len: usize) {
         let mut state = self.0.lock();
         state.seen.truncate(len);
-        state.safe = state.seen.clone();
+        let seen = state.seen.clone();
+        state.safe = seen;
     }
 
     /// Another disk with the same bytes.
-    pub(super) fn copy(&self) -> Self {
+    #[must_use]
+    pub fn copy(&self) -> Self {
         let state = self.0.lock();
         let copy = State { seen: state.seen.clone(), safe: state.seen.clone(), ..State::default() };
         Self(Arc::new(Mutex::new(copy)))
@@ -156,8 +173,19 @@ impl Disk for Simulated {
 
     fn leave(&self) {}
 
+    fn bytes(&self) -> u64 {
+        0
+    }
+
     fn folder(&self) -> String {
         "a simulated disk".to_owned()
+    }
+
+    fn delay(&self) -> Duration {
+        match &mut self.0.lock().slow {
+            Some((most, random)) => most.mul_f64(random.f64()),
+            None => Duration::ZERO,
+        }
     }
 }
 
@@ -201,8 +229,13 @@ impl StorageBackend for Backend {
 
     fn sync_data(&self) -> Result<(), Error> {
         self.with(|state| {
-            state.safe.clone_from(&state.seen);
-            state.pending.clear();
+            let State { safe, pending, .. } = state;
+            for change in pending.drain(..) {
+                match change {
+                    Pending::Len(len) => safe.resize(len as usize, 0),
+                    Pending::Write(offset, data) => put(safe, offset as usize, &data),
+                }
+            }
             Ok(())
         })
     }

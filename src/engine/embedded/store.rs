@@ -90,15 +90,18 @@ struct Open {
 pub(super) struct Store {
     disk: Box<dyn Disk>,
     cache_bytes: usize,
+    read_attempts: u32,
     open: RwLock<Option<Open>>,
     /// It will not be opened again.
     left: AtomicBool,
 }
 
 impl Store {
-    /// Opens the database, which repairs itself after a crash.
-    pub(super) fn open(disk: Box<dyn Disk>, cache_bytes: usize) -> Result<Self, Trouble> {
-        let store = Self { disk, cache_bytes, open: RwLock::new(None), left: AtomicBool::new(false) };
+    /// Opens the database, which repairs itself after a crash. With `alone` there is no other thread that might open it
+    /// again while a reader waits.
+    pub(super) fn open(disk: Box<dyn Disk>, cache_bytes: usize, alone: bool) -> Result<Self, Trouble> {
+        let read_attempts = if alone { 1 } else { READ_ATTEMPTS };
+        let store = Self { disk, cache_bytes, read_attempts, open: RwLock::new(None), left: AtomicBool::new(false) };
         store.reopen()?;
         Ok(store)
     }
@@ -125,6 +128,11 @@ impl Store {
         let opened: Result<Database, Trouble> = open();
         *self.open.write() = Some(Open { database: Arc::new(opened?), fault });
         Ok(())
+    }
+
+    /// How much room it takes on its disk, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.disk.bytes()
     }
 
     /// Closes the database.
@@ -176,7 +184,7 @@ impl Store {
                     | Trouble::Database(redb::Error::PreviousIo | redb::Error::DatabaseClosed | redb::Error::Io(_)))
             );
             attempt += 1;
-            if !closed || attempt >= READ_ATTEMPTS || self.left.load(Relaxed) {
+            if !closed || attempt >= self.read_attempts || self.left.load(Relaxed) {
                 return result;
             }
             std::thread::sleep(READ_WAIT);

@@ -1,15 +1,18 @@
 //! The latest events of a stream in memory, so that readers near the head never touch the store.
 //!
-//! Events come in pieces, as they were written; a piece is one allocation that all its events share. How much there may
-//! be is counted for all streams together (see [`Budget`]), and the oldest piece of any stream goes first.
+//! Events come in pieces, as they were written; a piece is one allocation that all its events share. Events are made of it
+//! by the first who reads them: most pieces go unread. How much there may be is counted for all streams together (see
+//! [`Budget`]), and the oldest piece of any stream goes first.
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::batch::{Damaged, Head, Record, Records};
 use crate::model::Event;
 
 /// What an event costs in memory besides its bytes.
@@ -21,11 +24,61 @@ pub(super) struct Piece {
     /// The sequences it covers, all of which it has.
     pub(super) first: u64,
     pub(super) last: u64,
-    pub(super) events: Box<[Arc<Event>]>,
+    /// The records, behind a head that need not be filled in.
+    value: Bytes,
+    /// What the first record counts from.
+    base_time: u64,
+    read: OnceLock<Read>,
+}
+
+/// What is in a piece.
+#[derive(Debug)]
+struct Read {
+    events: Box<[Arc<Event>]>,
     /// When each is past its ttl; empty when none has one.
-    pub(super) expires: Box<[u64]>,
+    expires: Box<[u64]>,
+}
+
+impl Piece {
+    /// Of the records behind the head in `value`, for each sequence from `first` to `last`.
+    pub(super) fn new(first: u64, last: u64, base_time: u64, value: Bytes) -> Self {
+        Self { first, last, value, base_time, read: OnceLock::new() }
+    }
+
+    /// Its events, and when each is past its ttl, unless none has one. `None` when it is not what was written, which
+    /// cannot be: it never left this memory.
+    pub(super) fn events(&self) -> Option<(&[Arc<Event>], &[u64])> {
+        let read = match self.read.get() {
+            Some(read) => read,
+            None => {
+                let read = self.read().ok()?;
+                self.read.get_or_init(|| read)
+            }
+        };
+        Some((&read.events, &read.expires))
+    }
+
+    fn read(&self) -> Result<Read, Damaged> {
+        let count = self.count() as u32;
+        let head =
+            Head { first: self.first, last: self.last, base_time: self.base_time, last_time: self.base_time, count };
+        let records: Vec<Record> = Records::new(&head, &self.value).collect::<Result<_, _>>()?;
+        let mortal = records.iter().any(|record| record.spans.ttl_ms.is_some());
+        Ok(Read {
+            events: records.iter().map(|record| record.event(&self.value).map(Arc::new)).collect::<Result<_, _>>()?,
+            expires: records.iter().filter(|_| mortal).map(Record::expires).collect(),
+        })
+    }
+
+    fn count(&self) -> usize {
+        // A batch has fewer bytes than that.
+        (self.last + 1 - self.first) as usize
+    }
+
     /// The size of the memory that the events share.
-    pub(super) bytes: usize,
+    pub(super) fn bytes(&self) -> usize {
+        self.value.len()
+    }
 }
 
 /// The pieces of one stream, oldest first and without gaps between them.
@@ -46,7 +99,7 @@ impl Tail {
         }
         for piece in pieces.range(at..).take(most_pieces) {
             found.push(Arc::clone(piece));
-            bytes += piece.bytes;
+            bytes += piece.bytes();
             if bytes >= most_bytes {
                 break;
             }
@@ -85,7 +138,7 @@ impl Budget {
 
     /// Adds a piece, and drops the oldest of all for it.
     pub(super) fn push(&mut self, tail: &Arc<Tail>, piece: Piece) {
-        let cost = piece.bytes + piece.events.len() * EVENT_OVERHEAD_BYTES;
+        let cost = piece.bytes() + piece.count() * EVENT_OVERHEAD_BYTES;
         tail.pieces.lock().push_back(Arc::new(piece));
         self.held += cost;
         self.order.push_back((Arc::downgrade(tail), cost));
@@ -105,7 +158,9 @@ mod tests {
     use super::*;
 
     fn piece(first: u64, last: u64) -> Piece {
-        Piece { first, last, events: Box::new([]), expires: Box::new([]), bytes: 100 }
+        // However many events it has, it costs 1000 bytes.
+        let bytes = 1000 - (last + 1 - first) as usize * EVENT_OVERHEAD_BYTES;
+        Piece::new(first, last, 0, vec![0; bytes].into())
     }
 
     fn firsts(tail: &Tail, sequence: u64, bytes: usize) -> Vec<u64> {
@@ -114,7 +169,7 @@ mod tests {
 
     #[test]
     fn the_oldest_piece_of_any_stream_goes_first() {
-        let mut budget = Budget::new(250);
+        let mut budget = Budget::new(2500);
         let (one, two) = (Arc::new(Tail::default()), Arc::new(Tail::default()));
         budget.push(&one, piece(1, 3));
         budget.push(&two, piece(1, 2));

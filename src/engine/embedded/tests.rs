@@ -24,7 +24,7 @@ fn options() -> Options {
 }
 
 fn open(disk: &Simulated, options: &Options) -> Result<Arc<dyn Engine>, OpenError> {
-    let engine = Embedded::open_on(Box::new(disk.clone()), options, seal, &Tasks::default())?;
+    let engine = Embedded::open_on(Box::new(disk.clone()), options, seal, &Tasks::default(), &Arc::default())?;
     Ok(Arc::new(engine))
 }
 
@@ -71,7 +71,7 @@ impl Directory {
     }
 
     fn open(&self) -> Result<Embedded, OpenError> {
-        Embedded::open(&self.0, &options(), seal, &Tasks::default())
+        Embedded::open(&self.0, &options(), seal, &Tasks::default(), &Arc::default())
     }
 }
 

@@ -1,0 +1,167 @@
+//! What is looked up whenever metrics are read, rather than counted as it happens: how many sessions there are, how long
+//! streams are, how far groups are behind.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+/// How sessions, streams and groups stand.
+#[derive(Debug, Clone, Default)]
+pub struct Gauges {
+    /// How many sessions are open.
+    pub sessions: usize,
+    /// How many subscriptions they have.
+    pub subscriptions: usize,
+    /// Of how many events wait for credit.
+    pub credit_blocked: usize,
+    /// How many read a stream and do not have all that it has.
+    pub behind: usize,
+    /// What waits in their queues, in bytes.
+    pub queue_bytes: usize,
+    /// Streams and groups.
+    pub streams: StreamsGauges,
+}
+
+/// How streams and groups stand.
+#[derive(Debug, Clone, Default)]
+pub struct StreamsGauges {
+    /// How many streams there are.
+    pub streams: usize,
+    /// How much room the store takes on the disk, in bytes.
+    pub store_bytes: u64,
+    /// Whether it can be written to.
+    pub store_writable: bool,
+    /// Each stream, up to a limit.
+    pub each_stream: Vec<StreamGauges>,
+    /// Each group, up to a limit.
+    pub each_group: Vec<GroupGauges>,
+}
+
+/// How one stream stands.
+#[derive(Debug, Clone)]
+pub struct StreamGauges {
+    /// Its name.
+    pub stream: String,
+    /// How many events it keeps.
+    pub events: u64,
+    /// How large they are, in bytes.
+    pub bytes: u64,
+    /// The sequence of the last one.
+    pub latest: u64,
+}
+
+/// How one group stands.
+#[derive(Debug, Clone)]
+pub struct GroupGauges {
+    /// Its stream.
+    pub stream: String,
+    /// Its name.
+    pub group: String,
+    /// How many members it has.
+    pub members: usize,
+    /// How many events are not done.
+    pub lag: u64,
+    /// How many of them are with members.
+    pub unacked: u64,
+    /// How long ago the oldest of them was appended, in seconds; 0 when there is none.
+    pub oldest_seconds: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StreamLabel {
+    stream: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GroupLabel {
+    stream: String,
+    group: String,
+}
+
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// The metrics that [`Gauges`] are shown as.
+#[derive(Debug, Default)]
+pub(super) struct LookedAt {
+    open_sessions: Gauge,
+    open_subscriptions: Gauge,
+    credit_blocked: Gauge,
+    behind: Gauge,
+    queue_bytes: Gauge,
+    streams: Gauge,
+    store_bytes: Gauge,
+    store_writable: Gauge,
+    stream_events: Family<StreamLabel, Gauge>,
+    stream_bytes: Family<StreamLabel, Gauge>,
+    stream_last_sequence: Family<StreamLabel, Gauge>,
+    group_members: Family<GroupLabel, Gauge>,
+    group_lag: Family<GroupLabel, Gauge>,
+    group_unacked: Family<GroupLabel, Gauge>,
+    group_oldest: Family<GroupLabel, Seconds>,
+}
+
+impl LookedAt {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        let all = Self::default();
+        let mut gauge = |name: &str, help: &str, gauge: &Gauge| registry.register(name, help, gauge.clone());
+        gauge("open_sessions", "Sessions open now", &all.open_sessions);
+        gauge("open_subscriptions", "Subscriptions open now", &all.open_subscriptions);
+        gauge("credit_blocked_subscriptions", "Subscriptions of which events wait for credit", &all.credit_blocked);
+        gauge("behind_subscriptions", "Subscriptions that do not have all that their stream has", &all.behind);
+        gauge("queue_bytes", "Bytes that wait in queues, overhead included", &all.queue_bytes);
+        gauge("streams", "Streams there are", &all.streams);
+        gauge("store_bytes", "Bytes that the store takes on the disk", &all.store_bytes);
+        gauge("store_writable", "1 while streams can be written to", &all.store_writable);
+        registry.register("stream_events", "Events that a stream keeps", all.stream_events.clone());
+        registry.register("stream_bytes", "Their encoded size in bytes", all.stream_bytes.clone());
+        registry.register("stream_last_sequence", "The last sequence of a stream", all.stream_last_sequence.clone());
+        registry.register("group_members", "Members that a group has", all.group_members.clone());
+        registry.register("group_lag", "Events of its stream that a group is not done with", all.group_lag.clone());
+        registry.register("group_unacked", "Of these, those that are with members", all.group_unacked.clone());
+        let help = "How long ago the oldest event was appended that a group is not done with, in seconds";
+        registry.register("group_oldest_unacked_seconds", help, all.group_oldest.clone());
+        all
+    }
+
+    /// Takes over what was found. What is gone is not shown any more.
+    pub(super) fn set(&self, found: &Gauges) {
+        let count = |gauge: &Gauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        let number = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        let streams = &found.streams;
+        count(&self.open_sessions, found.sessions);
+        count(&self.open_subscriptions, found.subscriptions);
+        count(&self.credit_blocked, found.credit_blocked);
+        count(&self.behind, found.behind);
+        count(&self.queue_bytes, found.queue_bytes);
+        count(&self.streams, streams.streams);
+        number(&self.store_bytes, streams.store_bytes);
+        count(&self.store_writable, usize::from(streams.store_writable));
+
+        let of_streams = [&self.stream_events, &self.stream_bytes, &self.stream_last_sequence];
+        for family in of_streams {
+            family.clear();
+        }
+        for one in &streams.each_stream {
+            let label = StreamLabel { stream: one.stream.clone() };
+            for (family, value) in of_streams.iter().zip([one.events, one.bytes, one.latest]) {
+                number(&family.get_or_create(&label), value);
+            }
+        }
+        let of_groups = [&self.group_members, &self.group_lag, &self.group_unacked];
+        for family in of_groups {
+            family.clear();
+        }
+        self.group_oldest.clear();
+        for one in &streams.each_group {
+            let label = GroupLabel { stream: one.stream.clone(), group: one.group.clone() };
+            for (family, value) in of_groups.iter().zip([one.members as u64, one.lag, one.unacked]) {
+                number(&family.get_or_create(&label), value);
+            }
+            self.group_oldest.get_or_create(&label).set(one.oldest_seconds);
+        }
+    }
+}
