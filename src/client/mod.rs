@@ -1,18 +1,28 @@
 //! Reaching a hub as any client does, and saying plainly what went wrong. Serves the command line and the load generator;
 //! it holds no state and knows no command.
 
-use std::time::Duration;
+mod credential;
 
-use anyhow::anyhow;
+use std::{
+    error::Error,
+    ffi::{OsStr, OsString},
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow};
 use tonic::{
     Status,
-    transport::{Channel, Endpoint},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 use tonic_types::StatusExt;
 
+pub use credential::{Bearer, Credential, Link};
+
 use crate::proto::v1::{
     group_service_client::GroupServiceClient, hub_service_client::HubServiceClient,
-    stream_service_client::StreamServiceClient,
+    session_service_client::SessionServiceClient, stream_service_client::StreamServiceClient,
 };
 
 /// How long to wait for a connection.
@@ -23,17 +33,82 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const MAX_FRAME_BYTES: usize = 4 * 1024 * 1024;
 
 /// Which hub to talk to.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub struct Target {
-    /// The hub: http://HOST:PORT or HOST:PORT
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        env = "SWITCHYARD_SERVER",
-        default_value = "http://127.0.0.1:50051"
-    )]
+    /// The hub: http://HOST:PORT, https://HOST:PORT, or HOST:PORT, which is https with any of the --tls options
+    #[arg(long, global = true, value_name = "URL", env = "SWITCHYARD_SERVER", default_value = "127.0.0.1:50051")]
     pub server: String,
+    /// What is wanted of TLS.
+    #[command(flatten)]
+    pub tls: TlsFiles,
+    /// What to show it.
+    #[command(flatten)]
+    pub credential: Credential,
+}
+
+/// What is wanted of TLS, and shown in return.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct TlsFiles {
+    /// Trust hubs that the authorities in this PEM file vouch for [default: those of the system]
+    #[arg(id = "tls_ca", long = "tls-ca", global = true, value_name = "FILE", env = "SWITCHYARD_TLS_CA")]
+    pub ca: Option<PathBuf>,
+    /// Show the hub the certificate in this PEM file
+    #[arg(
+        id = "tls_cert",
+        long = "tls-cert",
+        global = true,
+        value_name = "FILE",
+        env = "SWITCHYARD_TLS_CERT",
+        requires = "tls_key"
+    )]
+    pub cert: Option<PathBuf>,
+    /// The private key of --tls-cert, in PEM
+    #[arg(
+        id = "tls_key",
+        long = "tls-key",
+        global = true,
+        value_name = "FILE",
+        env = "SWITCHYARD_TLS_KEY",
+        requires = "tls_cert"
+    )]
+    pub key: Option<PathBuf>,
+    /// The name in the hub's certificate, where it is not the host of the URL
+    #[arg(
+        id = "tls_server_name",
+        long = "tls-server-name",
+        global = true,
+        value_name = "NAME",
+        env = "SWITCHYARD_TLS_SERVER_NAME"
+    )]
+    pub server_name: Option<String>,
+}
+
+impl TlsFiles {
+    fn variables(&self) -> impl Iterator<Item = (&'static str, OsString)> {
+        let files = [
+            ("SWITCHYARD_TLS_CA", self.ca.as_deref().map(Path::as_os_str)),
+            ("SWITCHYARD_TLS_CERT", self.cert.as_deref().map(Path::as_os_str)),
+            ("SWITCHYARD_TLS_KEY", self.key.as_deref().map(Path::as_os_str)),
+            ("SWITCHYARD_TLS_SERVER_NAME", self.server_name.as_deref().map(OsStr::new)),
+        ];
+        files.into_iter().filter_map(|(name, value)| value.map(|value| (name, value.to_owned())))
+    }
+
+    fn config(&self) -> anyhow::Result<ClientTlsConfig> {
+        let read = |path: &Path| std::fs::read(path).with_context(|| path.display().to_string());
+        let mut config = ClientTlsConfig::new().timeout(CONNECT_TIMEOUT);
+        config = match &self.ca {
+            Some(ca) => config.ca_certificate(Certificate::from_pem(read(ca)?)),
+            None => config.with_native_roots(),
+        };
+        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
+            config = config.identity(Identity::from_pem(read(cert)?, read(key)?));
+        }
+        if let Some(name) = &self.server_name {
+            config = config.domain_name(name);
+        }
+        Ok(config)
+    }
 }
 
 impl Target {
@@ -45,40 +120,76 @@ impl Target {
     /// Connects with other settings than usual.
     pub async fn channel_with(&self, set: impl FnOnce(Endpoint) -> Endpoint) -> anyhow::Result<Channel> {
         let url = self.url();
-        let endpoint = Endpoint::from_shared(url.clone())
+        let mut endpoint = Endpoint::from_shared(url.clone())
             .map_err(|_| anyhow!("--server {}: not a URL such as http://127.0.0.1:50051", self.server))?
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_while_idle(true)
             .tcp_nodelay(true);
+        if endpoint.uri().scheme_str() == Some("https") {
+            endpoint = endpoint.tls_config(self.tls.config()?).map_err(|error| anyhow!("TLS: {}", deepest(&error)))?;
+        }
         set(endpoint).connect().await.map_err(|error| {
-            let mut cause: &dyn std::error::Error = &error;
-            while let Some(deeper) = cause.source() {
-                cause = deeper;
+            let cause = deepest(&error);
+            if is_of_tls(cause) {
+                return anyhow!("no TLS with the hub at {url}: {cause}; --tls-ca names the authority it is trusted by");
             }
             anyhow!("no hub answers at {url} ({cause}); start one with `switchyard serve`, or name one with --server")
         })
     }
 
+    /// What says the same to a program that is started.
+    pub fn variables(&self) -> impl Iterator<Item = (&'static str, OsString)> {
+        self.tls.variables().chain(self.credential.variables()).chain([("SWITCHYARD_SERVER", self.url().into())])
+    }
+
     /// The hub, with its scheme.
     pub fn url(&self) -> String {
-        if self.server.contains("://") { self.server.clone() } else { format!("http://{}", self.server) }
+        if self.server.contains("://") {
+            return self.server.clone();
+        }
+        let scheme = if self.tls.variables().next().is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.server)
+    }
+
+    /// A connection over which every call shows the credential.
+    pub fn link(&self, channel: Channel) -> anyhow::Result<Link> {
+        Ok(Link::new(channel, self.credential.bearer()?))
     }
 
     /// Connects to the hub service.
-    pub async fn hub(&self) -> anyhow::Result<HubServiceClient<Channel>> {
-        Ok(HubServiceClient::new(self.channel().await?).max_decoding_message_size(MAX_FRAME_BYTES))
+    pub async fn hub(&self) -> anyhow::Result<HubServiceClient<Link>> {
+        Ok(HubServiceClient::new(self.link(self.channel().await?)?).max_decoding_message_size(MAX_FRAME_BYTES))
     }
 
     /// Connects to the stream service.
-    pub async fn streams(&self) -> anyhow::Result<StreamServiceClient<Channel>> {
-        Ok(StreamServiceClient::new(self.channel().await?).max_decoding_message_size(MAX_FRAME_BYTES))
+    pub async fn streams(&self) -> anyhow::Result<StreamServiceClient<Link>> {
+        Ok(StreamServiceClient::new(self.link(self.channel().await?)?).max_decoding_message_size(MAX_FRAME_BYTES))
     }
 
     /// Connects to the group service.
-    pub async fn groups(&self) -> anyhow::Result<GroupServiceClient<Channel>> {
-        Ok(GroupServiceClient::new(self.channel().await?).max_decoding_message_size(MAX_FRAME_BYTES))
+    pub async fn groups(&self) -> anyhow::Result<GroupServiceClient<Link>> {
+        Ok(GroupServiceClient::new(self.link(self.channel().await?)?).max_decoding_message_size(MAX_FRAME_BYTES))
     }
+
+    /// Connects to the session service.
+    pub async fn sessions(&self) -> anyhow::Result<SessionServiceClient<Link>> {
+        Ok(SessionServiceClient::new(self.link(self.channel().await?)?).max_decoding_message_size(MAX_FRAME_BYTES))
+    }
+}
+
+/// What an error comes from.
+fn deepest<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause
+}
+
+fn is_of_tls(error: &(dyn Error + 'static)) -> bool {
+    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    error.is::<rustls::Error>() || inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()).is_some()
 }
 
 /// One line for a failed call: code, reason, text, field.

@@ -1,25 +1,35 @@
-//! One connection: what is known of it, and the signals to end it.
+//! One connection: what is known of it, how long it may live, and the signals to end it.
+//!
+//! No connection has a timer of its own for what may take minutes: all are looked at together, now and then.
 
 use std::{
     collections::HashMap,
-    io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     pin::Pin,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, Ordering::Relaxed},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::Notify,
+use pin_project_lite::pin_project;
+use tokio::{sync::Notify, time::Instant};
+
+use super::Options;
+use crate::{
+    tasks::{Farewell, Tasks},
+    telemetry::{ConnectionEnd, ConnectionRefusal, Metrics},
 };
 
-use crate::telemetry::Metrics;
+/// How often connections are looked at: limits of their life are kept this late at most.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// The maximal age of a connection is this part longer or shorter, by chance, so that those that came together do not
+/// go together.
+const AGE_JITTER: f64 = 0.1;
 
 /// What a connection has been asked to do; only ever goes up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,12 +49,35 @@ pub struct Connection {
     task: AtomicWaker,
     spoke: AtomicBool,
     sessions: AtomicUsize,
+    /// HTTP/2 streams that are open.
+    streams: AtomicUsize,
+    since: Instant,
+    /// When the last stream ended, in milliseconds since it was accepted.
+    idle_since: AtomicU64,
+    /// After this it is to go; `None` for never.
+    max_age: Option<Duration>,
+    /// When it came of age, and is closed. Tells its streams.
+    farewell: Arc<Farewell>,
+    closes_at: OnceLock<Instant>,
+    /// What the client proved to be, in DER; set before the first request.
+    certificate: OnceLock<Box<[u8]>>,
 }
 
 impl Connection {
     /// Where the client is.
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// The client's own certificate in DER, if it showed one that `tls.client_ca_file` vouches for.
+    pub fn peer_certificate(&self) -> Option<&[u8]> {
+        self.certificate.get().map(AsRef::as_ref)
+    }
+
+    /// Notes the certificate of the client, which was verified.
+    pub(super) fn identified(&self, certificate: &[u8]) {
+        // Once: a connection has one handshake.
+        self.certificate.get_or_init(|| certificate.into());
     }
 
     /// Counts one session more, unless the connection has `limit` already.
@@ -64,8 +97,38 @@ impl Connection {
         }
     }
 
+    /// What time brings: one that is idle or has come of age is to leave, and is closed when that takes too long.
+    fn look(&self, now: Instant, options: &Options) -> Option<ConnectionEnd> {
+        let age = now.saturating_duration_since(self.since);
+        if let Some(closes_at) = self.closes_at.get() {
+            if now >= *closes_at {
+                self.ask(Asked::Close);
+            }
+            return None;
+        }
+        if self.max_age.is_some_and(|most| age >= most) {
+            let closes_at = *self.closes_at.get_or_init(|| now + options.max_age_grace());
+            self.farewell.say(closes_at);
+            self.ask(Asked::Leave);
+            return Some(ConnectionEnd::Age);
+        }
+        let idle_for = age.saturating_sub(Duration::from_millis(self.idle_since.load(Relaxed)));
+        let is_idle = self.streams.load(Relaxed) == 0 && options.idle_timeout().is_some_and(|most| idle_for >= most);
+        // Before it speaks, another limit holds.
+        if is_idle && self.spoke() && self.asked.load(Relaxed) == Asked::Nothing as u8 {
+            self.ask(Asked::Leave);
+            return Some(ConnectionEnd::Idle);
+        }
+        None
+    }
+
     pub(super) fn spoke(&self) -> bool {
         self.spoke.load(Ordering::Relaxed)
+    }
+
+    /// The client has begun to speak.
+    pub(super) fn heard(&self) {
+        self.spoke.store(true, Ordering::Relaxed);
     }
 
     fn ask(&self, asked: Asked) {
@@ -84,9 +147,57 @@ impl Drop for SessionPermit {
     }
 }
 
+/// Runs the HTTP/2 streams of one connection as tasks of ours, and counts them.
+#[derive(Debug, Clone)]
+pub(super) struct Streams {
+    pub(super) tasks: Tasks,
+    pub(super) connection: Arc<Connection>,
+}
+
+impl<F> hyper::rt::Executor<F> for Streams
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, work: F) {
+        self.connection.streams.fetch_add(1, Relaxed);
+        let open = OpenStream(Arc::clone(&self.connection));
+        self.tasks.stream(&self.connection.farewell, Counted { work, _open: open });
+    }
+}
+
+pin_project! {
+    /// The work of a stream that is counted.
+    struct Counted<F> {
+        #[pin]
+        work: F,
+        _open: OpenStream,
+    }
+}
+
+impl<F: Future> Future for Counted<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        self.project().work.poll(context)
+    }
+}
+
+/// One stream of a connection, counted while this lives.
+struct OpenStream(Arc<Connection>);
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        // Before it is counted off: a look in between must not find a connection that was idle all the time.
+        self.0.idle_since.store(self.0.since.elapsed().as_millis() as u64, Relaxed);
+        self.0.streams.fetch_sub(1, Relaxed);
+    }
+}
+
 #[derive(Debug, Default)]
 struct Open {
     connections: HashMap<u64, Arc<Connection>>,
+    /// How many there are of each address that is counted.
+    addresses: HashMap<IpAddr, usize>,
     /// No more are admitted.
     leaving: bool,
 }
@@ -97,7 +208,7 @@ pub struct Connections {
     open: Mutex<Open>,
     next: AtomicU64,
     closed: Notify,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Connections {
@@ -111,26 +222,47 @@ impl Connections {
         self.open.lock().connections.len()
     }
 
-    /// Counts a new connection, unless there are `limit` already.
-    pub(super) fn admit(self: &Arc<Self>, peer: SocketAddr, limit: usize) -> Option<Admitted> {
+    /// Counts a new connection, unless there are as many as there may be.
+    pub(super) fn admit(self: &Arc<Self>, peer: SocketAddr, options: &Options) -> Result<Admitted, ConnectionRefusal> {
+        let jitter = 1.0 + AGE_JITTER * (2.0 * fastrand::f64() - 1.0);
         let connection = Arc::new(Connection {
             peer,
             asked: AtomicU8::new(0),
             task: AtomicWaker::new(),
             spoke: AtomicBool::new(false),
             sessions: AtomicUsize::new(0),
+            streams: AtomicUsize::new(0),
+            since: Instant::now(),
+            idle_since: AtomicU64::new(0),
+            max_age: options.max_age().map(|age| age.mul_f64(jitter)),
+            farewell: Arc::default(),
+            closes_at: OnceLock::new(),
+            certificate: OnceLock::new(),
         });
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut open = self.open.lock();
-        if open.leaving || open.connections.len() >= limit {
-            drop(open);
-            self.metrics.connection_refused();
-            return None;
+        let number = self.next.fetch_add(1, Relaxed);
+        match self.open.lock().add(number, &connection, options) {
+            Ok(()) => {
+                self.metrics.connection_opened();
+                Ok(Admitted { connections: Arc::clone(self), number, connection })
+            }
+            Err(refusal) => {
+                self.metrics.connection_refused(refusal);
+                Err(refusal)
+            }
         }
-        open.connections.insert(number, Arc::clone(&connection));
-        drop(open);
-        self.metrics.connection_opened();
-        Some(Admitted { connections: Arc::clone(self), number, connection })
+    }
+
+    /// Lets time pass for every connection, for ever.
+    pub async fn keep_time(self: Arc<Self>, options: Options) {
+        let mut ticks = tokio::time::interval(LOOK_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let now = ticks.tick().await;
+            let open = self.open.lock();
+            for end in open.connections.values().filter_map(|connection| connection.look(now, &options)) {
+                self.metrics.connection_ended(end);
+            }
+        }
     }
 
     /// Admits no more, and asks all to take no new streams and to close when their last is done.
@@ -164,75 +296,74 @@ impl Connections {
 /// An open connection; dropping it makes room for another.
 #[derive(Debug)]
 pub(super) struct Admitted {
-    connections: Arc<Connections>,
+    pub(super) connections: Arc<Connections>,
     number: u64,
     pub(super) connection: Arc<Connection>,
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.connections.open.lock().connections.remove(&self.number);
+        self.connections.open.lock().remove(self.number, &self.connection);
         self.connections.metrics.connection_closed();
         self.connections.closed.notify_waiters();
     }
 }
 
-/// The first bytes of HTTP/2, and more than any HTTP/1 client sends before the hub can judge it.
-const PREFACE_BYTES: usize = 24;
-
-/// A transport that notes when its client has begun to speak.
-pub(super) struct Listening<I> {
-    inner: I,
-    heard: usize,
-    connection: Arc<Connection>,
-}
-
-impl<I> Listening<I> {
-    pub(super) fn new(inner: I, connection: Arc<Connection>) -> Self {
-        Self { inner, heard: 0, connection }
+impl Open {
+    fn add(&mut self, number: u64, connection: &Arc<Connection>, options: &Options) -> Result<(), ConnectionRefusal> {
+        if self.leaving || self.connections.len() >= options.max {
+            return Err(ConnectionRefusal::Hub);
+        }
+        if let Some(address) = counted(connection.peer) {
+            let count = self.addresses.get(&address).copied().unwrap_or(0);
+            if options.max_per_address != 0 && count >= options.max_per_address {
+                return Err(ConnectionRefusal::Address);
+            }
+            self.addresses.insert(address, count + 1);
+        }
+        self.connections.insert(number, Arc::clone(connection));
+        Ok(())
     }
-}
 
-impl<I: AsyncRead + Unpin> AsyncRead for Listening<I> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let result = Pin::new(&mut self.inner).poll_read(context, buffer);
-        if self.heard < PREFACE_BYTES {
-            self.heard += buffer.filled().len() - before;
-            if self.heard >= PREFACE_BYTES {
-                self.connection.spoke.store(true, Ordering::Relaxed);
+    fn remove(&mut self, number: u64, connection: &Connection) {
+        self.connections.remove(&number);
+        if let Some(address) = counted(connection.peer)
+            && let Some(count) = self.addresses.get_mut(&address)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.addresses.remove(&address);
             }
         }
-        result
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Listening<I> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, bytes)
+/// As what an address is counted. This machine is not: a proxy on it connects for everyone, and who is on it needs no
+/// network to do harm. Of IPv6 it is the network, of which everyone has a whole one.
+fn counted(peer: SocketAddr) -> Option<IpAddr> {
+    let address = peer.ip().to_canonical();
+    match address {
+        _ if address.is_loopback() => None,
+        IpAddr::V6(address) => Some(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into()),
+        IpAddr::V4(_) => Some(address),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted_as(address: &str) -> Option<String> {
+        counted(SocketAddr::new(address.parse().expect("an address"), 1)).map(|address| address.to_string())
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
+    #[test]
+    fn addresses_are_counted_by_who_has_them() {
+        assert_eq!(counted_as("192.0.2.1").as_deref(), Some("192.0.2.1"));
+        assert_eq!(counted_as("::ffff:192.0.2.1").as_deref(), Some("192.0.2.1"));
+        assert_eq!(counted_as("2001:db8:1:2:3:4:5:6").as_deref(), Some("2001:db8:1:2::"));
+        for of_this_machine in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(counted_as(of_this_machine), None);
+        }
     }
 }

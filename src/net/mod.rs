@@ -5,8 +5,11 @@
 //! gRPC: the same loop serves the hub's port and the operator's. It is generic over the listener, so that a simulated
 //! network can drive it.
 
+mod certificates;
 mod connection;
 mod options;
+mod tls;
+mod transport;
 
 use std::{
     convert::Infallible,
@@ -27,19 +30,23 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    time::{Instant, Sleep},
 };
 use tokio_stream::{Stream, StreamExt, wrappers::TcpListenerStream};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+pub use certificates::CertificateError;
 pub use connection::{Connection, Connections, SessionPermit};
 pub use options::Options;
+pub use tls::{ClientAuth, Tls, TlsOptions, TlsVersion};
 
 use crate::{
     tasks::{OnPanic, Tasks},
-    telemetry::Metrics,
+    telemetry::{ConnectionEnd, HandshakeFailure, Metrics},
 };
-use connection::{Admitted, Asked, Listening};
+use connection::{Admitted, Asked, Streams};
+use transport::{Listening, Transport};
 
 /// After a failed accept the loop waits, twice as long each time in a row, from this
 const SHORTEST_BACKOFF: Duration = Duration::from_millis(5);
@@ -72,6 +79,8 @@ impl<B, S> Handler<B> for S where
 pub struct Acceptor {
     /// Limits and times.
     pub options: Options,
+    /// Serves connections by TLS, if there is any.
+    pub tls: Option<Arc<Tls>>,
     /// Those that are open.
     pub connections: Arc<Connections>,
     /// Where each connection's task goes.
@@ -124,9 +133,9 @@ impl Acceptor {
                 None => return,
                 Some(Ok((stream, peer))) => {
                     backoff = SHORTEST_BACKOFF;
-                    match self.connections.admit(peer, self.options.max) {
-                        Some(admitted) => self.spawn(stream, admitted, handler.clone()),
-                        None => tracing::debug!(%peer, limit = self.options.max, "too many connections"),
+                    match self.connections.admit(peer, &self.options) {
+                        Ok(admitted) => self.spawn(stream, admitted, handler.clone()),
+                        Err(refusal) => tracing::debug!(%peer, ?refusal, "too many connections"),
                     }
                 }
                 // The peer was gone before it was accepted: no fault of this process.
@@ -150,25 +159,50 @@ impl Acceptor {
         B: http_body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
     {
         let connection = Arc::clone(&admitted.connection);
-        let builder = self.builder();
-        let deadline = self.options.handshake_timeout();
-        let io = TokioIo::new(Listening::new(stream, Arc::clone(&connection)));
-        let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
-            request.extensions_mut().insert(Arc::clone(&connection));
-            handler.clone().oneshot(request)
+        let deadline = Instant::now() + self.options.handshake_timeout();
+        let builder = self.builder(Arc::clone(&connection));
+        let serve = move |stream: Transport<I>| {
+            let io = TokioIo::new(Listening::new(stream, Arc::clone(&connection)));
+            let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
+                request.extensions_mut().insert(Arc::clone(&connection));
+                handler.clone().oneshot(request)
+            });
+            // Boxed before it is moved into the task, which would keep it twice or more.
+            Box::pin(builder.serve_connection(io, service).into_owned())
+        };
+        let Some(tls) = self.tls.clone() else {
+            let serving = serve(Transport::Plain(stream));
+            self.tasks.spawn("connection", OnPanic::Log, async move {
+                admitted.ended(drive(serving, &admitted.connection, deadline).await);
+            });
+            return;
+        };
+        let metrics = Arc::clone(&self.metrics);
+        let connection = Arc::clone(&admitted.connection);
+        // In a box of its own, which goes when the handshake is done.
+        let greeting = Box::pin(async move {
+            let accepting = Box::pin(tls.accept(stream, &connection));
+            match greet(accepting, &connection, deadline).await {
+                Ok(stream) => Some(serve(Transport::Tls(stream))),
+                Err(refused) => {
+                    if let Some(failure) = refused.failure() {
+                        metrics.tls_handshake_failed(failure);
+                    }
+                    tracing::debug!(peer = %connection.peer(), error = %refused, "no TLS");
+                    None
+                }
+            }
         });
-        // Boxed before it is moved into the task, which would keep it twice or more.
-        let serving = Box::pin(builder.serve_connection(io, service).into_owned());
         self.tasks.spawn("connection", OnPanic::Log, async move {
-            if let Err(error) = drive(serving, &admitted.connection, deadline).await {
-                tracing::debug!(peer = %admitted.connection.peer(), %error, "connection ended");
+            if let Some(serving) = greeting.await {
+                admitted.ended(drive(serving, &admitted.connection, deadline).await);
             }
         });
     }
 
-    fn builder(&self) -> auto::Builder<Tasks> {
+    fn builder(&self, connection: Arc<Connection>) -> auto::Builder<Streams> {
         let options = &self.options;
-        let mut builder = auto::Builder::new(self.tasks.clone());
+        let mut builder = auto::Builder::new(Streams { tasks: self.tasks.clone(), connection });
         builder
             .http1()
             .timer(TokioTimer::new())
@@ -201,13 +235,65 @@ enum Ended<E> {
     Failed(E),
 }
 
+impl Admitted {
+    fn ended<E: std::fmt::Display>(&self, ended: Result<(), Ended<E>>) {
+        if let Err(error) = ended {
+            if matches!(error, Ended::NeverSpoke) {
+                self.connections.metrics.connection_ended(ConnectionEnd::NeverSpoke);
+            }
+            tracing::debug!(peer = %self.connection.peer(), %error, "connection ended");
+        }
+    }
+}
+
+/// Why there is no TLS with a client.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("the handshake was not done in time")]
+    Late,
+    #[error("the hub shuts down")]
+    Leaving,
+    #[error("{0}")]
+    Failed(io::Error),
+}
+
+impl Refused {
+    /// As what it is counted, if it is a failure.
+    fn failure(&self) -> Option<HandshakeFailure> {
+        match self {
+            Self::Late => Some(HandshakeFailure::Timeout),
+            Self::Leaving => None,
+            Self::Failed(error) => Some(tls::failure(error)),
+        }
+    }
+}
+
+/// Drives a handshake to its end: its own, that of a client that is too slow, or the hub's.
+async fn greet<T>(
+    mut accepting: Pin<Box<impl Future<Output = io::Result<T>>>>,
+    connection: &Connection,
+    deadline: Instant,
+) -> Result<T, Refused> {
+    let mut patience = Box::pin(tokio::time::sleep_until(deadline));
+    poll_fn(|context| {
+        if connection.asked(context) != Asked::Nothing {
+            return Poll::Ready(Err(Refused::Leaving));
+        }
+        if let Poll::Ready(done) = accepting.as_mut().poll(context) {
+            return Poll::Ready(done.map_err(Refused::Failed));
+        }
+        patience.as_mut().poll(context).map(|()| Err(Refused::Late))
+    })
+    .await
+}
+
 /// Drives one connection to its end: its own, that of a client that never speaks, or the hub's.
 async fn drive<C: GracefulConnection>(
     mut serving: Pin<Box<C>>,
     connection: &Connection,
-    deadline: Duration,
+    deadline: Instant,
 ) -> Result<(), Ended<C::Error>> {
-    let mut handshake = Some(Box::pin(tokio::time::sleep(deadline)));
+    let mut handshake: Option<Pin<Box<Sleep>>> = Some(Box::pin(tokio::time::sleep_until(deadline)));
     let mut leaving = false;
     poll_fn(|context| {
         match connection.asked(context) {

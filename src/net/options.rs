@@ -13,9 +13,18 @@ use crate::model::limits::MAX_TIME_MS;
 pub struct Options {
     /// The most connections at a time; one more is closed at once.
     pub max: usize,
+    /// The most connections from one address, or of IPv6 from one /64 network; one more is closed at once. Those from this
+    /// machine are not counted. 0: no limit.
+    pub max_per_address: usize,
+    /// A connection without any open stream for this long is asked to go, in milliseconds. 0: never.
+    pub idle_timeout_ms: u64,
+    /// A connection of this age, give or take a tenth, is asked to go, in milliseconds. 0: never.
+    pub max_age_ms: u64,
+    /// How long it may take to go before it is closed, in milliseconds.
+    pub max_age_grace_ms: u64,
     /// The most HTTP/2 streams on one connection, as told to the client; it queues what is over.
     pub max_streams: u32,
-    /// A connection that has not begun to speak HTTP after this long is closed, in milliseconds.
+    /// A connection that has not begun to speak HTTP after this long, TLS included, is closed, in milliseconds.
     pub handshake_timeout_ms: u64,
     /// How often a connection is asked whether it is alive, in milliseconds.
     pub keepalive_interval_ms: u64,
@@ -42,6 +51,10 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             max: 10_000,
+            max_per_address: 1_000,
+            idle_timeout_ms: 15 * 60 * 1_000,
+            max_age_ms: 0,
+            max_age_grace_ms: 60_000,
             max_streams: 1_024,
             handshake_timeout_ms: 10_000,
             keepalive_interval_ms: 30_000,
@@ -83,9 +96,15 @@ impl Options {
             ("keepalive_interval_ms", self.keepalive_interval_ms),
             ("keepalive_timeout_ms", self.keepalive_timeout_ms),
             ("user_timeout_ms", self.user_timeout_ms),
+            ("max_age_grace_ms", self.max_age_grace_ms),
         ];
         if let Some((key, value)) = times.iter().find(|(_, value)| !(100..=MAX_TIME_MS).contains(value)) {
             return Err(format!("connections.{key} is {value} and must be 100 to {MAX_TIME_MS}"));
+        }
+        for (key, value) in [("idle_timeout_ms", self.idle_timeout_ms), ("max_age_ms", self.max_age_ms)] {
+            if value != 0 && !(100..=MAX_TIME_MS).contains(&value) {
+                return Err(format!("connections.{key} is {value} and must be 0 or 100 to {MAX_TIME_MS}"));
+            }
         }
         let least = [
             ("max", self.max as u64, 1),
@@ -99,6 +118,21 @@ impl Options {
             Some((key, value, least)) => Err(format!("connections.{key} is {value} and must be at least {least}")),
             None => Ok(()),
         }
+    }
+
+    /// How long a connection may be without streams.
+    pub fn idle_timeout(&self) -> Option<Duration> {
+        (self.idle_timeout_ms != 0).then(|| Duration::from_millis(self.idle_timeout_ms))
+    }
+
+    /// How old a connection may be.
+    pub fn max_age(&self) -> Option<Duration> {
+        (self.max_age_ms != 0).then(|| Duration::from_millis(self.max_age_ms))
+    }
+
+    /// How long a connection may take to go.
+    pub fn max_age_grace(&self) -> Duration {
+        Duration::from_millis(self.max_age_grace_ms)
     }
 
     /// How long a connection may take to begin to speak.

@@ -1,0 +1,212 @@
+//! One caller at the door: who it is, what it may do by the policy of this moment, and the record of what it was refused.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
+
+use super::{
+    Auth,
+    acl::{Action, Rights, Verb},
+    audit::{Audit, Entry},
+    principal::Principal,
+};
+use crate::model::{Denial, Event, EventError};
+
+/// So much of why somebody was refused is told to the log: a command may have hundreds of filters.
+const MAX_WHY_BYTES: usize = 512;
+
+/// Who asks, and what it may do. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    principal: Arc<Principal>,
+    peer: Option<SocketAddr>,
+    call: &'static str,
+    /// `None` on a hub that asks nobody: everything is allowed.
+    guard: Option<Guard>,
+}
+
+#[derive(Debug, Clone)]
+struct Guard {
+    auth: Arc<Auth>,
+    rights: Arc<Rights>,
+    generation: u64,
+}
+
+impl Caller {
+    /// A caller of a hub that asks nobody.
+    pub fn nobody(call: &'static str, peer: Option<SocketAddr>) -> Self {
+        static NOBODY: OnceLock<Arc<Principal>> = OnceLock::new();
+        let principal = Arc::clone(NOBODY.get_or_init(|| Arc::new(Principal::nobody())));
+        Self { principal, peer, call, guard: None }
+    }
+
+    /// A caller whose credential was accepted.
+    pub(super) fn known(
+        auth: &Arc<Auth>,
+        principal: Arc<Principal>,
+        call: &'static str,
+        peer: Option<SocketAddr>,
+    ) -> Self {
+        let (rights, generation) = auth.rights(&principal);
+        Self { principal, peer, call, guard: Some(Guard { auth: Arc::clone(auth), rights, generation }) }
+    }
+
+    /// Who it is.
+    pub fn principal(&self) -> &Arc<Principal> {
+        &self.principal
+    }
+
+    /// Where it is.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// What decides about it; `None` on a hub that asks nobody.
+    pub fn auth(&self) -> Option<&Arc<Auth>> {
+        self.guard.as_ref().map(|guard| &guard.auth)
+    }
+
+    /// When its credential counts for nothing any more, in a session; `None` for never.
+    pub fn ends(&self) -> Option<SystemTime> {
+        let guard = self.guard.as_ref()?;
+        self.principal.expires()?.checked_add(guard.auth.options().expiry_grace())
+    }
+
+    /// True once its credential counts for nothing any more.
+    pub fn is_over(&self) -> bool {
+        self.ends().is_some_and(|ends| SystemTime::now() >= ends)
+    }
+
+    /// Takes on the policy of now. True when it had an older one.
+    pub fn refresh(&mut self) -> bool {
+        let Some(guard) = &mut self.guard else { return false };
+        if guard.generation == guard.auth.generation() {
+            return false;
+        }
+        (guard.rights, guard.generation) = guard.auth.rights(&self.principal);
+        true
+    }
+
+    /// Takes on a fresh credential of the same identity.
+    pub async fn renew(&mut self, token: &str) -> Result<(), Denial> {
+        let Some(guard) = &mut self.guard else { return Ok(()) };
+        let renewed = match guard.auth.by_token(token).await {
+            Ok(principal) if principal.is_same_as(&self.principal) => Ok(principal),
+            Ok(_) => Err((Denial::OtherIdentity, "another identity")),
+            Err(denied) => Err(denied),
+        };
+        match renewed {
+            Ok(principal) => {
+                (guard.rights, guard.generation) = guard.auth.rights(&principal);
+                self.principal = principal;
+                Ok(())
+            }
+            Err((denial, why)) => {
+                self.record(denial, why);
+                Err(denial)
+            }
+        }
+    }
+
+    /// Whether the caller may do that, and the record of it. Every entry of the hub comes here.
+    pub fn authorize(&self, action: &Action<'_>) -> Result<(), Denial> {
+        match self.judge(action) {
+            Ok(()) => {
+                if let Some(verb) = action.managing() {
+                    let principal = self.principal.to_string();
+                    self.audit(|audit, entry| audit.managed(entry, verb.name(), &action.target()), &principal);
+                }
+                Ok(())
+            }
+            Err(denial) => {
+                self.record(denial, &format!("may not {}", action.told()));
+                Err(denial)
+            }
+        }
+    }
+
+    /// Whether the caller may do that; for what is left out of a list without a word.
+    pub fn may(&self, action: &Action<'_>) -> bool {
+        self.judge(action).is_ok()
+    }
+
+    /// Whether the caller may manage something of a kind: what can be known before a request is read.
+    pub fn authorize_verb(&self, verb: Verb) -> Result<(), Denial> {
+        if self.guard.as_ref().is_none_or(|guard| guard.rights.allow_some(verb)) {
+            return Ok(());
+        }
+        let denial = verb.denial();
+        self.record(denial, &format!("may not manage any {}", verb.name()));
+        Err(denial)
+    }
+
+    /// Refuses the events of a publish that the caller may not publish, and tells why if there is any.
+    pub fn authorize_events(&self, events: &mut [Result<Arc<Event>, EventError>]) -> Option<Denial> {
+        let guard = self.guard.as_ref()?;
+        let over = self.is_over();
+        if !over && guard.rights.allow_every_publish() {
+            return None;
+        }
+        // Batches are often of one topic.
+        let mut last: Option<(Arc<Event>, bool)> = None;
+        let mut refused = None;
+        for place in events {
+            let Ok(event) = place else { continue };
+            let allowed = match &last {
+                Some((before, allowed)) if before.topic() == event.topic() => *allowed,
+                _ => {
+                    let allowed = !over && guard.rights.allow(&Action::Publish(event.topic()));
+                    last = Some((Arc::clone(event), allowed));
+                    allowed
+                }
+            };
+            if !allowed {
+                let denial = if over { Denial::Expired } else { Action::Publish(event.topic()).denial() };
+                refused = refused.or_else(|| Some((denial, Action::Publish(event.topic()).told())));
+                *place = Err(denial.into());
+            }
+        }
+        // One line for a publish, however many events it has.
+        let (denial, told) = refused?;
+        self.record(denial, &format!("may not {told}"));
+        Some(denial)
+    }
+
+    /// True for who may read every topic there is.
+    pub fn may_read_every_topic(&self) -> bool {
+        self.guard.as_ref().is_none_or(|guard| guard.rights.allow_every_topic())
+    }
+
+    /// The decision.
+    fn judge(&self, action: &Action<'_>) -> Result<(), Denial> {
+        match &self.guard {
+            None => Ok(()),
+            Some(_) if self.is_over() => Err(Denial::Expired),
+            Some(guard) if guard.rights.allow(action) => Ok(()),
+            Some(_) => Err(action.denial()),
+        }
+    }
+
+    /// Counts and tells the log that this caller was refused something, or lost it. `why` is for operators alone.
+    pub fn record(&self, denial: Denial, why: &str) {
+        let Some(guard) = &self.guard else { return };
+        guard.auth.metrics().denied(denial.reason().name());
+        let mut end = why.len().min(MAX_WHY_BYTES);
+        while !why.is_char_boundary(end) {
+            end -= 1;
+        }
+        let (principal, why) = (self.principal.to_string(), &why[..end]);
+        self.audit(|audit, entry| audit.denied(entry, denial, why), &principal);
+    }
+
+    fn audit(&self, tell: impl FnOnce(&Audit, Entry<'_>), principal: &str) {
+        static OF_NOBODY: OnceLock<Audit> = OnceLock::new();
+        let entry = Entry { principal, peer: self.peer, call: self.call };
+        match &self.guard {
+            Some(guard) => tell(guard.auth.audit(), entry),
+            None => tell(OF_NOBODY.get_or_init(Audit::default), entry),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What a client shows of itself: a bearer token, with every call.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use anyhow::{Context, anyhow};
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::Channel,
+};
+
+/// The longest file of a token that is read, in bytes.
+const MAX_FILE_BYTES: u64 = 64 * 1024;
+
+/// A connection over which every call shows a credential, if there is one.
+pub type Link = InterceptedService<Channel, Bearer>;
+
+/// Which credential to show.
+#[derive(Clone, Default, clap::Args)]
+pub struct Credential {
+    /// Show the hub this token
+    #[arg(long, global = true, value_name = "TOKEN", env = "SWITCHYARD_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Show the hub the token in this file
+    #[arg(long, global = true, value_name = "FILE", env = "SWITCHYARD_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credential").field("token_file", &self.token_file).finish_non_exhaustive()
+    }
+}
+
+impl Credential {
+    /// What says the same to a program that is started.
+    pub(super) fn variables(&self) -> impl Iterator<Item = (&'static str, OsString)> {
+        let token = self.token.as_ref().map(|token| ("SWITCHYARD_TOKEN", token.into()));
+        let file = self.token_file.as_ref().map(|file| ("SWITCHYARD_TOKEN_FILE", file.into()));
+        token.into_iter().chain(file)
+    }
+
+    /// What to put before every call. `--token` counts more than a file.
+    pub fn bearer(&self) -> anyhow::Result<Bearer> {
+        let token = match (&self.token, &self.token_file) {
+            (Some(token), _) if !token.is_empty() => token.clone(),
+            (_, Some(path)) => {
+                let size = std::fs::metadata(path).with_context(|| format!("--token-file {}", path.display()))?.len();
+                anyhow::ensure!(size <= MAX_FILE_BYTES, "--token-file {}: it is too large", path.display());
+                std::fs::read_to_string(path).with_context(|| format!("--token-file {}", path.display()))?
+            }
+            _ => return Ok(Bearer(None)),
+        };
+        let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.trim())
+            .parse()
+            .map_err(|_| anyhow!("the token has characters no header may have"))?;
+        value.set_sensitive(true);
+        Ok(Bearer(Some(value)))
+    }
+}
+
+/// Puts a token before every call.
+#[derive(Debug, Clone)]
+pub struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}

@@ -1,0 +1,149 @@
+//! Who may call what: one row for every call of the main port, and the step before the services that keeps to it.
+//!
+//! A call without a row is refused, so one that is added is open to nobody until somebody says here what it needs. Rights that
+//! depend on the request, such as which topic, are asked for by whoever serves it, of the [`Caller`] that this step
+//! leaves in the extensions of the request.
+
+use std::sync::Arc;
+
+use http::{Extensions, Request, header::AUTHORIZATION};
+use tonic::Status;
+
+use super::status;
+use crate::{
+    auth::{Action, Auth, Caller, Reflection, Shown, Verb},
+    model::Denial,
+    net::Connection,
+};
+
+/// What a call needs before its request is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing: probes have no credentials.
+    Nothing,
+    /// As the operator set it for reflection.
+    Reflection,
+    /// A credential. What the request asks for is judged as it is read.
+    Credential,
+    /// A credential, and the right to manage something of that kind. Which, is judged as the request is read.
+    Manage(Verb),
+}
+
+/// What every call of the main port needs.
+pub const CALLS: &[(&str, Needs)] = &[
+    ("/grpc.health.v1.Health/Check", Needs::Nothing),
+    ("/grpc.health.v1.Health/List", Needs::Nothing),
+    ("/grpc.health.v1.Health/Watch", Needs::Nothing),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Needs::Reflection),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Needs::Reflection),
+    ("/switchyard.v1.HubService/Publish", Needs::Credential),
+    ("/switchyard.v1.HubService/Session", Needs::Credential),
+    ("/switchyard.v1.HubService/Subscribe", Needs::Credential),
+    ("/switchyard.v1.SessionService/GetSession", Needs::Manage(Verb::Sessions)),
+    ("/switchyard.v1.SessionService/ListSessions", Needs::Manage(Verb::Sessions)),
+    ("/switchyard.v1.SessionService/TerminateSession", Needs::Manage(Verb::Sessions)),
+    ("/switchyard.v1.StreamService/CreateStream", Needs::Manage(Verb::Streams)),
+    ("/switchyard.v1.StreamService/DeleteStream", Needs::Manage(Verb::Streams)),
+    ("/switchyard.v1.StreamService/GetEvent", Needs::Credential),
+    ("/switchyard.v1.StreamService/GetStream", Needs::Credential),
+    ("/switchyard.v1.StreamService/ListStreams", Needs::Credential),
+    ("/switchyard.v1.StreamService/PurgeStream", Needs::Manage(Verb::Streams)),
+    ("/switchyard.v1.StreamService/UpdateStream", Needs::Manage(Verb::Streams)),
+    ("/switchyard.v1.GroupService/CreateGroup", Needs::Manage(Verb::Groups)),
+    ("/switchyard.v1.GroupService/DeleteGroup", Needs::Manage(Verb::Groups)),
+    ("/switchyard.v1.GroupService/GetGroup", Needs::Credential),
+    ("/switchyard.v1.GroupService/ListDeadLetters", Needs::Credential),
+    ("/switchyard.v1.GroupService/ListGroups", Needs::Credential),
+    ("/switchyard.v1.GroupService/PurgeDeadLetters", Needs::Manage(Verb::DeadLetters)),
+    ("/switchyard.v1.GroupService/RedriveDeadLetters", Needs::Manage(Verb::DeadLetters)),
+    ("/switchyard.v1.GroupService/SeekGroup", Needs::Manage(Verb::Groups)),
+    ("/switchyard.v1.GroupService/UpdateGroup", Needs::Manage(Verb::Groups)),
+];
+
+/// Keeps the door of the main port. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Access {
+    auth: Option<Arc<Auth>>,
+    reflection: Reflection,
+}
+
+impl Access {
+    /// `auth` decides about callers; without it everything is open but what is switched off.
+    pub fn new(auth: Option<Arc<Auth>>, reflection: Reflection) -> Self {
+        Self { auth, reflection }
+    }
+
+    /// Whether a request may go on to the services. One whose caller is known bears it from here on.
+    pub(super) async fn admit<B>(&self, request: &mut Request<B>) -> Result<(), Status> {
+        if self.auth.is_none() && self.reflection != Reflection::Off {
+            return Ok(());
+        }
+        let path = request.uri().path();
+        let row = CALLS.iter().find(|(call, _)| *call == path);
+        let needs = row.map(|(_, needs)| *needs);
+        if needs == Some(Needs::Reflection) && self.reflection == Reflection::Off {
+            return Err(status::unimplemented("reflection is switched off"));
+        }
+        let Some(auth) = &self.auth else { return Ok(()) };
+        let open =
+            needs == Some(Needs::Nothing) || (needs == Some(Needs::Reflection) && self.reflection == Reflection::Open);
+        if open {
+            return Ok(());
+        }
+        let call = row.map_or("an unknown call", |(call, _)| call);
+        let refused = |denial: Denial| status::of_denial(denial).status();
+        let caller = {
+            let connection = request.extensions().get::<Arc<Connection>>();
+            let shown = Shown {
+                header: authorization(request),
+                certificate: connection.and_then(|connection| connection.peer_certificate()),
+                peer: connection.map(|connection| connection.peer()),
+            };
+            auth.authenticate(call, shown).await.map_err(refused)?
+        };
+        match needs {
+            None => return Err(status::unimplemented("there is no such method")),
+            Some(Needs::Manage(verb)) => caller.authorize_verb(verb).map_err(refused)?,
+            Some(_) => {}
+        }
+        request.extensions_mut().insert(caller);
+        Ok(())
+    }
+
+    /// The caller of a request. Where credentials are needed and the step before the services was missed, nobody may do anything.
+    pub(super) fn caller(&self, extensions: &Extensions, call: &'static str) -> Result<Caller, Denial> {
+        match &self.auth {
+            None => Ok(Caller::nobody(call, extensions.get::<Arc<Connection>>().map(|connection| connection.peer()))),
+            Some(_) => extensions.get::<Caller>().cloned().ok_or(Denial::Missing),
+        }
+    }
+}
+
+/// The header that bears a credential. Two of them are none that anybody could mean.
+fn authorization<B>(request: &Request<B>) -> Option<&[u8]> {
+    let mut all = request.headers().get_all(AUTHORIZATION).iter();
+    match (all.next(), all.next()) {
+        (Some(one), None) => Some(one.as_bytes()),
+        (Some(_), Some(_)) => Some(b""),
+        (None, _) => None,
+    }
+}
+
+/// What is done with a group on a stream, by their names.
+pub(super) type OnGroup = for<'a> fn(&'a str, &'a str) -> Action<'a>;
+
+pub(super) fn manage_group<'a>(stream: &'a str, group: &'a str) -> Action<'a> {
+    Action::ManageGroup { stream, group }
+}
+
+pub(super) fn see_group<'a>(stream: &'a str, group: &'a str) -> Action<'a> {
+    Action::SeeGroup { stream, group }
+}
+
+pub(super) fn read_group<'a>(stream: &'a str, group: &'a str) -> Action<'a> {
+    Action::UseStream { stream, group: Some(group) }
+}
+
+pub(super) fn manage_letters<'a>(stream: &'a str, group: &'a str) -> Action<'a> {
+    Action::ManageDeadLetters { stream, group }
+}

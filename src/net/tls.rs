@@ -1,0 +1,265 @@
+//! TLS: what an operator may set, the certificate that is served now, and the handshake.
+//!
+//! The files are looked at again and again rather than watched: Kubernetes replaces a mounted secret by swapping a
+//! symbolic link two levels up, which watches of a file do not see, and a look costs nothing. What is found is served to
+//! new connections only once it stayed the same from one look to the next and was judged; until then, and if it is
+//! refused, the old goes on being served. Open connections keep what they were accepted with.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use parking_lot::RwLock;
+use rustls::{ServerConfig, server::Acceptor};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Semaphore,
+};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+
+use super::{
+    certificates::{CertificateError, Files, Made},
+    connection::Connection,
+};
+use crate::{
+    model::limits::MAX_TIME_MS,
+    tasks::Tasks,
+    telemetry::{HandshakeFailure, Metrics},
+};
+
+/// How clients are served by TLS; in the file under `[tls]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsOptions {
+    /// The certificate of the hub and those between it and its authority, in PEM. Empty: a hub without TLS.
+    pub cert_file: PathBuf,
+    /// The private key of the certificate, in PEM.
+    pub key_file: PathBuf,
+    /// The authorities that vouch for clients, in PEM.
+    pub client_ca_file: PathBuf,
+    /// Whether clients show a certificate.
+    pub client_auth: ClientAuth,
+    /// The oldest version of TLS that is spoken.
+    pub min_version: TlsVersion,
+    /// The most handshakes whose keys are computed at a time; more wait for their turn.
+    pub max_handshakes: usize,
+    /// How often the files are looked at, in milliseconds.
+    pub reload_interval_ms: u64,
+    /// Whether the operator's port is served by TLS, too.
+    pub ops: bool,
+}
+
+/// Whether clients show a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAuth {
+    /// They are not asked for one.
+    None,
+    /// They may; one that is shown must be good.
+    Optional,
+    /// They must.
+    Required,
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    #[serde(rename = "1.2")]
+    V12,
+    /// TLS 1.3.
+    #[serde(rename = "1.3")]
+    V13,
+}
+
+impl Default for TlsOptions {
+    fn default() -> Self {
+        Self {
+            cert_file: PathBuf::new(),
+            key_file: PathBuf::new(),
+            client_ca_file: PathBuf::new(),
+            client_auth: ClientAuth::None,
+            min_version: TlsVersion::V12,
+            max_handshakes: 32,
+            reload_interval_ms: 1_000,
+            ops: false,
+        }
+    }
+}
+
+impl TlsOptions {
+    /// What does not go together or is out of range.
+    pub fn check(&self) -> Result<(), String> {
+        let is_set = |path: &PathBuf| !path.as_os_str().is_empty();
+        let wants_clients = self.client_auth != ClientAuth::None;
+        let rules = [
+            (is_set(&self.cert_file) == is_set(&self.key_file), "tls.cert_file and tls.key_file go together"),
+            (self.is_on() || !wants_clients, "tls.client_auth needs tls.cert_file and tls.key_file"),
+            (self.is_on() || !self.ops, "tls.ops needs tls.cert_file and tls.key_file"),
+            (!wants_clients || is_set(&self.client_ca_file), "tls.client_auth needs tls.client_ca_file"),
+            // Or somebody believes that clients are checked.
+            (
+                wants_clients || !is_set(&self.client_ca_file),
+                "tls.client_ca_file needs tls.client_auth to be optional or required",
+            ),
+        ];
+        if let Some((_, rule)) = rules.iter().find(|(kept, _)| !kept) {
+            return Err((*rule).to_owned());
+        }
+        if !(1..=Semaphore::MAX_PERMITS).contains(&self.max_handshakes) {
+            return Err(format!("tls.max_handshakes is {} and must be at least 1", self.max_handshakes));
+        }
+        if !(100..=MAX_TIME_MS).contains(&self.reload_interval_ms) {
+            return Err(format!(
+                "tls.reload_interval_ms is {} and must be 100 to {MAX_TIME_MS}",
+                self.reload_interval_ms
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether clients are served by TLS.
+    pub fn is_on(&self) -> bool {
+        !self.cert_file.as_os_str().is_empty()
+    }
+}
+
+/// The certificate that is served, for as long as the hub runs.
+#[derive(Debug)]
+pub struct Tls {
+    options: TlsOptions,
+    current: RwLock<Arc<ServerConfig>>,
+    /// What `current` was made of.
+    served: [u8; 32],
+    turns: Semaphore,
+    metrics: Arc<Metrics>,
+}
+
+impl Tls {
+    /// Reads the files; `None` for a hub without TLS.
+    pub fn load(options: &TlsOptions, metrics: &Arc<Metrics>) -> Result<Option<Arc<Self>>, CertificateError> {
+        if !options.is_on() {
+            return Ok(None);
+        }
+        let files = Files::read(options)?;
+        let made = files.make(options)?;
+        // Served all the same: there is nothing better, and clients say it more plainly than a hub that is not there.
+        if let Some(problem) = made.certificate.problem() {
+            tracing::error!(file = %options.cert_file.display(), "{problem}: clients will refuse it");
+        }
+        told(metrics, &made);
+        Ok(Some(Arc::new(Self {
+            options: options.clone(),
+            current: RwLock::new(made.config),
+            served: files.fingerprint(),
+            turns: Semaphore::new(options.max_handshakes),
+            metrics: Arc::clone(metrics),
+        })))
+    }
+
+    /// Looks at the files, for ever, and serves what they are changed to.
+    pub async fn watch(self: Arc<Self>, tasks: Tasks) {
+        let mut watch = Watch { served: Seen::Files(self.served), last: Seen::Files(self.served), told: None };
+        loop {
+            tokio::time::sleep(Duration::from_millis(self.options.reload_interval_ms)).await;
+            let options = self.options.clone();
+            if let Some(found) = tasks.block(move || Files::read(&options)).await {
+                self.look(&mut watch, found);
+            }
+        }
+    }
+
+    fn look(&self, watch: &mut Watch, found: Result<Files, CertificateError>) {
+        let seen = match &found {
+            Ok(files) => Seen::Files(files.fingerprint()),
+            Err(error) => Seen::Nothing(error.to_string()),
+        };
+        let settled = watch.last == seen;
+        watch.last = seen;
+        if watch.last == watch.served {
+            watch.told = None;
+            return;
+        }
+        if !settled {
+            return;
+        }
+        let made = found.and_then(|files| files.make(&self.options));
+        match made.map_err(|error| error.to_string()).and_then(|made| self.refuse_useless(made)) {
+            Ok(made) => {
+                told(&self.metrics, &made);
+                *self.current.write() = made.config;
+                self.metrics.tls_reloaded();
+                tracing::info!(file = %self.options.cert_file.display(), "new connections are served a new certificate");
+                (watch.served, watch.told) = (watch.last.clone(), None);
+            }
+            Err(problem) if watch.told.as_ref() == Some(&problem) => {}
+            Err(problem) => {
+                self.metrics.tls_reload_failed();
+                tracing::error!("{problem}; the certificate from before is still served");
+                watch.told = Some(problem);
+            }
+        }
+    }
+
+    /// One that no client would take does not replace one that is served.
+    fn refuse_useless(&self, made: Made) -> Result<Made, String> {
+        match made.certificate.problem() {
+            Some(problem) => Err(format!("{}: {problem}", self.options.cert_file.display())),
+            None => Ok(made),
+        }
+    }
+
+    /// Greets a client. The computing is done in turns, so that a thousand clients that come at once do not hold up those
+    /// that are there; a client that is waited for takes no turn, so that slow ones cannot hold up the others.
+    pub(super) async fn accept<I>(&self, io: I, connection: &Connection) -> io::Result<Box<TlsStream<I>>>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let greeted = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
+        let answered = {
+            let _turn = self.turns.acquire().await.map_err(io::Error::other)?;
+            let config = Arc::clone(&self.current.read());
+            greeted.into_stream(config)
+        };
+        let stream = Box::new(answered.await?);
+        if let Some(leaf) = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()) {
+            connection.identified(leaf);
+        }
+        Ok(stream)
+    }
+}
+
+/// What one look at the files found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Seen {
+    /// Files with this fingerprint.
+    Files([u8; 32]),
+    /// Why nothing could be read.
+    Nothing(String),
+}
+
+/// What the looks before found.
+struct Watch {
+    /// What is served was made of this.
+    served: Seen,
+    last: Seen,
+    /// What was said of it, which is not said again.
+    told: Option<String>,
+}
+
+fn told(metrics: &Metrics, made: &Made) {
+    metrics.tls_certificate_ends(made.certificate.ends);
+    if let Some(ends) = made.client_ca_ends {
+        metrics.tls_client_ca_ends(ends);
+    }
+}
+
+/// Why a handshake failed, for who counts it.
+pub(super) fn failure(error: &io::Error) -> HandshakeFailure {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::NoCertificatesPresented | rustls::Error::InvalidCertificate(_)) => {
+            HandshakeFailure::ClientCertificate
+        }
+        Some(_) => HandshakeFailure::Protocol,
+        None => HandshakeFailure::Closed,
+    }
+}
