@@ -16,9 +16,14 @@ use prost_types::{FileDescriptorSet, field_descriptor_proto::Type};
 
 /// Names of fields: (message, field).
 type Fields = &'static [(&'static str, &'static str)];
-/// Fields that the hub passes on without decoding.
-const OPAQUE_TO_HUB: Fields =
-    &[("PublishRequest", "events"), ("Events", "events"), ("GetEventResponse", "event"), ("DeadLetter", "event")];
+/// Fields that the hub passes on without decoding, or writes by itself.
+const OPAQUE_TO_HUB: Fields = &[
+    ("PublishRequest", "events"),
+    ("SessionResponse", "published"),
+    ("Events", "events"),
+    ("GetEventResponse", "event"),
+    ("DeadLetter", "event"),
+];
 /// The service whose paths the hub serves by hand.
 const SERVED_BY_HAND: &str = "HubService";
 /// Fields that a load writes and reads by itself.
@@ -34,6 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "switchyard/v1/hub_service.proto",
         "switchyard/v1/stream_service.proto",
         "switchyard/v1/group_service.proto",
+        "switchyard/v1/session_service.proto",
         "grpc/health/v1/health.proto",
     ])?;
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;

@@ -9,7 +9,12 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::{engine, model::limits, net, session, telemetry::LogFormat};
+use crate::{
+    auth, engine,
+    model::limits,
+    net, session,
+    telemetry::{LogFormat, TraceOptions},
+};
 
 /// Everything that can be set, checked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -31,10 +36,18 @@ pub struct Config {
     pub drain: Drain,
     /// Limits and times of connections.
     pub connections: net::Options,
+    /// TLS for clients.
+    pub tls: net::TlsOptions,
     /// Limits and times of sessions.
     pub sessions: session::Options,
+    /// Where traces go.
+    pub traces: TraceOptions,
+    /// What each principal may use.
+    pub quotas: session::QuotaOptions,
     /// Limits and times of streams.
     pub engine: engine::Options,
+    /// Who may do what.
+    pub auth: auth::Options,
 }
 
 /// How the hub shuts down on SIGTERM; in the file under `[drain]`.
@@ -60,8 +73,12 @@ impl Default for Config {
             log_format: LogFormat::Text,
             drain: Drain::default(),
             connections: net::Options::default(),
+            tls: net::TlsOptions::default(),
             sessions: session::Options::default(),
+            traces: TraceOptions::default(),
+            quotas: session::QuotaOptions::default(),
             engine: engine::Options::default(),
+            auth: auth::Options::default(),
         }
     }
 }
@@ -196,9 +213,13 @@ impl Config {
 
     fn check(self) -> Result<Self, ConfigError> {
         self.connections.check().map_err(ConfigError::OutOfRange)?;
+        self.tls.check().map_err(ConfigError::OutOfRange)?;
         self.sessions.check().map_err(ConfigError::OutOfRange)?;
+        self.traces.check().map_err(ConfigError::OutOfRange)?;
+        self.quotas.check().map_err(ConfigError::OutOfRange)?;
         self.drain.check().map_err(ConfigError::OutOfRange)?;
         self.engine.check().map_err(ConfigError::OutOfRange)?;
+        self.auth.check().map_err(ConfigError::OutOfRange)?;
         Ok(self)
     }
 }
@@ -256,6 +277,9 @@ fn kinds() -> BTreeMap<String, Value> {
 
 fn parse(origin: &str, text: &str, kind: &Value) -> Result<Value, ConfigError> {
     match kind {
+        Value::Float(_) => {
+            text.parse().map(Value::Float).map_err(|_| invalid(origin, &format!("{text:?} is not a number")))
+        }
         Value::Integer(_) => {
             text.parse().map(Value::Integer).map_err(|_| invalid(origin, &format!("{text:?} is not a whole number")))
         }

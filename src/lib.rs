@@ -6,17 +6,18 @@
 //! |---|---|---|
 //! | [`model`] | the words as checked values: event, topic, filter, reasons, limits | nothing |
 //! | [`engine`] | streams: storing events, reading them again, what groups keep | model, tasks, telemetry |
+//! | [`auth`] | who a caller is and what it may do | model, tasks, telemetry |
 //! | [`outbox`] | what waits for one client: queues, credit, the fair writer | model, tasks |
 //! | [`router`] | who gets what: trie, groups, delivery | outbox, model |
 //! | [`groups`] | one group on one stream: who gets what next, leases, retries, key order. Pure | model |
-//! | [`session`] | one client: commands in, outbox out; all sessions of the hub | router, groups, outbox, engine, model, tasks, telemetry |
-//! | [`net`] | listeners, connections and their limits | model, tasks, telemetry |
-//! | [`grpc`] | the wire: services, conversion, statuses; protobuf stops here | session, net, outbox, model, leaves |
+//! | [`session`] | one client: commands in, outbox out; all sessions of the hub | router, groups, outbox, engine, auth, model, tasks, telemetry |
+//! | [`net`] | listeners, TLS, connections and their limits | model, tasks, telemetry |
+//! | [`grpc`] | the wire: services, conversion, statuses; protobuf stops here | session, auth, net, outbox, model, leaves |
 //! | [`ops`] | the operator's port | session, leaves |
 //! | [`server`] | starts and stops it all | everything but cli, client, bench |
 //! | [`client`] | reaching a hub as any client does | proto |
 //! | [`bench`] | the load generator | client, proto, model |
-//! | [`cli`] | the commands that talk to a hub | client, bench, proto, config |
+//! | [`cli`] | the commands that talk to a hub | client, bench, auth, proto, config |
 //!
 //! Leaves, usable from everywhere: [`tasks`] (the one place that spawns), [`telemetry`] (metrics and logs),
 //! [`readiness`] (whether the hub serves). [`config`] puts the options of the rooms together; [`proto`] is the contract
@@ -25,6 +26,7 @@
 //! Nine words have one meaning each, here and everywhere: event, topic, filter, stream, position, subscription, group,
 //! session, principal. They are defined in docs/architecture.md.
 
+pub mod auth;
 pub mod bench;
 pub mod cli;
 pub mod client;

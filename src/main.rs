@@ -37,9 +37,9 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 }
 
 async fn serve(flags: &Flags) -> anyhow::Result<()> {
-    let config = Config::load(flags, |name| std::env::var(name).ok())?;
+    let mut config = Config::load(flags, |name| std::env::var(name).ok())?;
     telemetry::set_up_logs(&config.log, config.log_format).map_err(anyhow::Error::msg)?;
-    raise_file_limit(config.connections.max);
+    config.connections.max = affordable(config.connections.max);
     let propagation_delay = config.drain.propagation_delay();
 
     // From here on a signal is heard, however early it comes.
@@ -66,15 +66,29 @@ async fn again(terminate: &mut Signal, interrupt: &mut Signal) {
     }
 }
 
-/// Raises the limit on open files as far as it goes, and says so when that is not far enough.
-fn raise_file_limit(connections: usize) {
-    match rlimit::increase_nofile_limit(rlimit::INFINITY) {
-        Ok(limit) if limit < connections as u64 => tracing::warn!(
-            limit,
-            connections,
-            "fewer files may be open than connections are allowed: raise `ulimit -n` or lower connections.max"
-        ),
-        Ok(limit) => tracing::debug!(limit, "open files"),
-        Err(error) => tracing::warn!(%error, "cannot raise the limit on open files"),
+/// Files that are open besides the connections of clients: the store, the operator's port, files of TLS.
+const OTHER_FILES: u64 = 64;
+
+/// Raises the limit on open files as far as it goes, and gives how many connections there is room for: with all files in
+/// use nobody could ask the hub how it is.
+fn affordable(connections: usize) -> usize {
+    let limit = match rlimit::increase_nofile_limit(rlimit::INFINITY) {
+        Ok(limit) => limit,
+        Err(error) => {
+            tracing::warn!(%error, "cannot raise the limit on open files");
+            return connections;
+        }
+    };
+    let room = usize::try_from(limit - OTHER_FILES.min(limit / 2)).unwrap_or(usize::MAX);
+    if room >= connections {
+        tracing::debug!(limit, "open files");
+        return connections;
     }
+    tracing::warn!(
+        limit,
+        connections,
+        accepted = room,
+        "fewer files may be open than connections are allowed: raise `ulimit -n`"
+    );
+    room
 }

@@ -1,20 +1,23 @@
 //! The composition root: how a hub starts and how it stops, in order.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    auth::Auth,
     config::{Config, Drain},
     engine::{Embedded, Engine},
-    grpc,
-    net::{self, Acceptor, Connections},
+    grpc::{self, Access},
+    net::{self, Acceptor, Connections, Tls},
     ops::Ops,
     readiness::{Phase, Readiness},
-    session::{Hub, Streams},
+    session::{Hub, Setup, Streams, Tracing},
     tasks::{OnPanic, Tasks},
-    telemetry::Metrics,
+    telemetry::{Metrics, Traces},
 };
 
 /// After the connections are closed, tasks have this long to notice.
@@ -33,6 +36,7 @@ pub struct Server {
     drain: Drain,
     hub: Arc<Hub>,
     engine: Option<Arc<dyn Engine>>,
+    traces: Option<Arc<Traces>>,
     tasks: Tasks,
     readiness: Readiness,
     clients: Port,
@@ -51,9 +55,10 @@ impl Port {
         Self { connections: Arc::new(Connections::new(Arc::clone(metrics))), stop: CancellationToken::new() }
     }
 
-    fn acceptor(&self, config: &Config, tasks: &Tasks, metrics: &Arc<Metrics>) -> Acceptor {
+    fn acceptor(&self, config: &Config, tls: Option<Arc<Tls>>, tasks: &Tasks, metrics: &Arc<Metrics>) -> Acceptor {
         Acceptor {
             options: config.connections.clone(),
+            tls,
             connections: Arc::clone(&self.connections),
             tasks: tasks.clone(),
             metrics: Arc::clone(metrics),
@@ -62,50 +67,127 @@ impl Port {
     }
 }
 
-/// Starts a hub and returns when it serves.
+/// What a hub stands on: where connections come from, where streams are kept, and what runs its tasks.
+#[derive(Debug)]
+pub struct Ground<C, O> {
+    /// Where clients connect, and their connections.
+    pub clients: (SocketAddr, C),
+    /// Where operators connect, and their connections.
+    pub operators: (SocketAddr, O),
+    /// Where streams are kept, if they are.
+    pub engine: Option<Arc<dyn Engine>>,
+    /// Who knows the callers, if anybody asks.
+    pub auth: Option<Arc<Auth>>,
+    /// What clients are spoken to with, if not plainly.
+    pub tls: Option<Arc<Tls>>,
+    /// What everything before was opened with.
+    pub metrics: Arc<Metrics>,
+    /// As are these.
+    pub tasks: Tasks,
+}
+
+/// Starts a hub on this machine and returns when it serves.
 pub async fn start(config: Config) -> anyhow::Result<Server> {
-    let node = if config.node.is_empty() { host_name() } else { config.node.clone() };
-    let metrics = Arc::new(Metrics::default());
     let tasks = Tasks::default();
-    let readiness = Readiness::default();
-    let (clients, operators) = (Port::new(&metrics), Port::new(&Arc::new(Metrics::default())));
-    let (address, listener) = net::listen(config.listen, &config.connections)
+    let metrics = Arc::new(Metrics::default());
+    // First: a hub that cannot know its callers does nothing at all.
+    let auth = Auth::open(&config.auth, &tasks, &metrics).await.map_err(anyhow::Error::msg)?;
+    let tls = Tls::load(&config.tls, &metrics).context("TLS")?;
+    let clients = net::listen(config.listen, &config.connections)
         .await
         .with_context(|| format!("cannot listen on {} for clients", config.listen))?;
-    let (ops_address, ops_listener) = net::listen(config.ops_listen, &config.connections)
+    let operators = net::listen(config.ops_listen, &config.connections)
         .await
         .with_context(|| format!("cannot listen on {} for operators", config.ops_listen))?;
 
     // Only now: a hub that cannot listen leaves its store alone. Until it is open, clients wait to be accepted.
-    let engine = open_engine(&config, &tasks).await?;
-    let streams = engine.clone().map(|engine| Streams { engine, tasks: tasks.clone(), forms: grpc::FORMS });
-    let hub = Arc::new(Hub::new(&node, config.sessions.clone(), Arc::clone(&metrics), streams));
+    let engine = open_engine(&config, &tasks, &metrics).await?;
+    start_on(config, Ground { clients, operators, engine, auth, tls, metrics, tasks })
+}
 
+/// Starts a hub on other ground than this machine's, such as a simulated network. It serves when this returns.
+pub fn start_on<C, O, I, J>(config: Config, ground: Ground<C, O>) -> anyhow::Result<Server>
+where
+    C: Stream<Item = io::Result<(I, SocketAddr)>> + Send + 'static,
+    O: Stream<Item = io::Result<(J, SocketAddr)>> + Send + 'static,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    J: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Ground { clients, operators, engine, auth, tls, metrics, tasks } = ground;
+    let ((address, listener), (ops_address, ops_listener)) = (clients, operators);
+    let node = if config.node.is_empty() { host_name() } else { config.node.clone() };
+    let readiness = Readiness::default();
+    let (clients, operators) = (Port::new(&metrics), Port::new(&Arc::new(Metrics::default())));
+    let streams = engine.clone().map(|engine| Streams { engine, tasks: tasks.clone(), forms: grpc::FORMS });
+    let traces = Traces::start(&config.traces, &node).map_err(anyhow::Error::msg)?.map(Arc::new);
+    let hub = Arc::new(Hub::new(Setup {
+        node: node.as_str().into(),
+        options: config.sessions.clone(),
+        quotas: config.quotas.clone(),
+        metrics: Arc::clone(&metrics),
+        tracing: traces.clone().map(|traces| Tracing { traces, parent_of: grpc::trace_parent }),
+        streams,
+    }));
+
+    if let Some(tls) = &tls {
+        tasks.spawn("certificates", OnPanic::Stop, Arc::clone(tls).watch(tasks.clone()));
+    }
+    for port in [&clients, &operators] {
+        let connections = Arc::clone(&port.connections);
+        tasks.spawn("connections", OnPanic::Stop, connections.keep_time(config.connections.clone()));
+    }
     let time = Arc::clone(&hub);
     tasks.spawn("time", OnPanic::Stop, async move { time.keep_time().await });
 
-    let routes = grpc::routes(Arc::clone(&hub), tasks.clone(), readiness.view())?;
-    let handler = tower::service_fn(move |request| grpc::serve_request(routes.clone(), request));
-    let acceptor = clients.acceptor(&config, &tasks, &metrics);
+    let auth_is_off = auth.is_none();
+    let access = Access::new(auth, config.auth.reflection);
+    let routes = grpc::routes(Arc::clone(&hub), tasks.clone(), readiness.view(), &access)?;
+    let handler = tower::service_fn(move |request| grpc::serve_request(access.clone(), routes.clone(), request));
+    let acceptor = clients.acceptor(&config, tls.clone(), &tasks, &metrics);
     tasks.spawn("accept clients", OnPanic::Stop, acceptor.run(listener, handler));
 
     let ops = Ops::new(Arc::clone(&hub), readiness.view(), grpc::health_routes(readiness.view()));
     let handler = tower::service_fn(move |request| ops.clone().serve_request(request));
-    let acceptor = operators.acceptor(&config, &tasks, &Arc::new(Metrics::default()));
+    let acceptor = operators.acceptor(&config, tls.filter(|_| config.tls.ops), &tasks, &Arc::new(Metrics::default()));
     tasks.spawn("accept operators", OnPanic::Stop, acceptor.run(ops_listener, handler));
 
+    warn_if_exposed(&config, address, auth_is_off);
     readiness.enter(Phase::Serving);
-    tracing::info!(%address, %ops_address, node, version = env!("CARGO_PKG_VERSION"), "serving");
-    Ok(Server { address, ops_address, drain: config.drain, hub, engine, tasks, readiness, clients, operators })
+    tracing::info!(%address, %ops_address, node, tls = config.tls.is_on(), version = env!("CARGO_PKG_VERSION"), "serving");
+    Ok(Server { address, ops_address, drain: config.drain, hub, engine, traces, tasks, readiness, clients, operators })
+}
+
+/// Says what anybody on the network may do with a hub that others can reach.
+fn warn_if_exposed(config: &Config, address: SocketAddr, auth_is_off: bool) {
+    if address.ip().is_loopback() {
+        return;
+    }
+    if auth_is_off {
+        tracing::warn!(
+            %address,
+            "WITHOUT AUTHENTICATION: whoever is on the network may publish, read and delete everything; see docs/security.md"
+        );
+    }
+    if !config.tls.is_on() {
+        tracing::warn!(
+            %address,
+            "WITHOUT TLS: whoever is on the network can read and change what clients send; set tls.cert_file and tls.key_file"
+        );
+    }
 }
 
 /// Opens the store, which reads all of it; before it is open nobody can connect.
-async fn open_engine(config: &Config, tasks: &Tasks) -> anyhow::Result<Option<Arc<dyn Engine>>> {
+async fn open_engine(
+    config: &Config,
+    tasks: &Tasks,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Option<Arc<dyn Engine>>> {
     if config.data_dir.as_os_str().is_empty() {
         return Ok(None);
     }
-    let (folder, options, of_store) = (config.data_dir.clone(), config.engine.clone(), tasks.clone());
-    let open = move || Embedded::open(&folder, &options, grpc::seal, &of_store);
+    let (folder, options) = (config.data_dir.clone(), config.engine.clone());
+    let (of_store, counted) = (tasks.clone(), Arc::clone(metrics));
+    let open = move || Embedded::open(&folder, &options, grpc::seal, &of_store, &counted);
     let engine = tasks.block(open).await.context("the task that opens the store failed")??;
     Ok(Some(Arc::new(engine)))
 }
@@ -138,6 +220,9 @@ impl Server {
         .await
         .ok();
         let stored = self.close_engine().await;
+        if let Some(traces) = self.traces {
+            self.tasks.block(move || traces.stop()).await;
+        }
         tracing::info!(in_order, stored, "stopped");
     }
 

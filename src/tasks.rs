@@ -7,7 +7,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -15,6 +15,7 @@ use std::{
 
 use atomic_waker::AtomicWaker;
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// What a panic in a task means.
@@ -31,9 +32,21 @@ pub enum OnPanic {
 pub struct Tasks {
     tracker: TaskTracker,
     failed: CancellationToken,
+    single: bool,
 }
 
 impl Tasks {
+    /// All work is done by the thread of the runtime, also what waits for a disk: for a simulation, which has no other
+    /// thread, so that all things happen in an order that can be had again.
+    pub fn on_one_thread() -> Self {
+        Self { single: true, ..Self::default() }
+    }
+
+    /// True when there is no other thread: [`Self::thread`] must not be used.
+    pub fn has_one_thread(&self) -> bool {
+        self.single
+    }
+
     /// Runs `work` to its end.
     pub fn spawn(&self, name: &'static str, on_panic: OnPanic, work: impl Future<Output = ()> + Send + 'static) {
         let guard = PanicGuard { name, on_panic, failed: self.failed.clone() };
@@ -58,6 +71,9 @@ impl Tasks {
 
     /// Runs `work`, which waits for a disk now and then, where it holds nobody up. `None` when it panicked.
     pub async fn block<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        if self.single {
+            return Some(work());
+        }
         self.tracker.spawn_blocking(work).await.ok()
     }
 
@@ -110,6 +126,18 @@ impl Drop for PanicGuard {
 pub struct Cut {
     done: AtomicBool,
     task: AtomicWaker,
+    farewell: Option<Arc<Farewell>>,
+}
+
+/// Tells the streams of one connection by when they are to end, once that is known.
+#[derive(Debug, Default)]
+pub struct Farewell(OnceLock<Instant>);
+
+impl Farewell {
+    /// They are to end by then. The first time counts.
+    pub fn say(&self, by: Instant) {
+        self.0.get_or_init(|| by);
+    }
 }
 
 impl Cut {
@@ -117,6 +145,11 @@ impl Cut {
     pub fn cut(&self) {
         self.done.store(true, Ordering::Release);
         self.task.wake();
+    }
+
+    /// By when the stream is to end, because its connection does.
+    pub fn ends_by(&self) -> Option<Instant> {
+        self.farewell.as_ref().and_then(|farewell| farewell.0.get().copied())
     }
 
     /// The cut of the stream whose task this is; `None` in other tasks.
@@ -129,13 +162,10 @@ tokio::task_local! {
     static STREAM: Arc<Cut>;
 }
 
-/// Lets hyper run its HTTP/2 streams as tasks of ours.
-impl<F> hyper::rt::Executor<F> for Tasks
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, work: F) {
-        let cut = Arc::new(Cut::default());
+impl Tasks {
+    /// Runs one HTTP/2 stream of a connection.
+    pub fn stream(&self, farewell: &Arc<Farewell>, work: impl Future<Output = ()> + Send + 'static) {
+        let cut = Arc::new(Cut { farewell: Some(Arc::clone(farewell)), ..Cut::default() });
         let work = STREAM.scope(Arc::clone(&cut), work);
         self.spawn("stream", OnPanic::Log, Cuttable { work, cut });
     }

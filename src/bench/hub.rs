@@ -3,14 +3,14 @@
 use anyhow::{Context, bail};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
-use tonic::{Streaming, transport::Channel};
+use tonic::Streaming;
 
 use super::{
     opaque,
     side::{Check, Outgoing, Publish, Receive, Side},
 };
 use crate::{
-    client::Target,
+    client::{Link, Target},
     proto::load::{
         SessionRequest, SessionResponse, Subscribe, SubscriptionSpec, hub_service_client::HubServiceClient,
         session_request::Command, session_response::Frame,
@@ -49,11 +49,11 @@ pub struct HubSubscriber {
 
 impl HubSide {
     /// Connects with windows that do not limit a load.
-    pub async fn connect(&self) -> anyhow::Result<HubServiceClient<Channel>> {
+    pub async fn connect(&self) -> anyhow::Result<HubServiceClient<Link>> {
         let channel = self.target.channel_with(|endpoint| {
             endpoint.initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(2 * WINDOW_BYTES)
         });
-        Ok(HubServiceClient::new(channel.await?))
+        Ok(HubServiceClient::new(self.target.link(channel.await?)?))
     }
 
     /// Opens a session.

@@ -17,6 +17,9 @@ const KEY_TOPIC: u8 = (2 << 3) | 2;
 const KEY_DATA: u8 = (11 << 3) | 2;
 /// `Events.events`, `ReceivedEvent.event` and `Event.data`: the way to a payload that was delivered.
 const DELIVERED: [u32; 3] = [2, 1, 11];
+/// `ReceivedEvent.event` and `ReceivedEvent.sequence`.
+const RECEIVED_EVENT: u32 = 1;
+const RECEIVED_SEQUENCE: u32 = 3;
 /// `PublishRequest.events` and `Event.data`: the way to one that was published.
 const PUBLISHED: [u32; 2] = [1, 11];
 
@@ -44,6 +47,53 @@ pub fn each_delivered(events: &[u8], check: &mut impl Check) -> Option<()> {
     each(events, &DELIVERED, check)
 }
 
+/// Shows the sequences and payloads of an `Events` from a stream, in order. `None` when the bytes are none.
+pub fn each_stored(events: &[u8], seen: &mut impl FnMut(u64, &[u8])) -> Option<()> {
+    let mut received = |mut rest: &[u8]| {
+        let (mut sequence, mut payload) = (0, &[][..]);
+        while !rest.is_empty() {
+            let (tag, wire_type) = decode_key(&mut rest).ok()?;
+            match (tag, wire_type) {
+                (RECEIVED_EVENT, WireType::LengthDelimited) => payload = payload_of(cut(&mut rest)?)?,
+                (RECEIVED_SEQUENCE, WireType::Varint) => sequence = decode_varint(&mut rest).ok()?,
+                _ => skip_field(wire_type, tag, &mut rest, DecodeContext::default()).ok()?,
+            }
+        }
+        seen(sequence, payload);
+        Some(())
+    };
+    let mut rest = events;
+    while !rest.is_empty() {
+        let (tag, wire_type) = decode_key(&mut rest).ok()?;
+        if (tag, wire_type) == (DELIVERED[0], WireType::LengthDelimited) {
+            received(cut(&mut rest)?)?;
+        } else {
+            skip_field(wire_type, tag, &mut rest, DecodeContext::default()).ok()?;
+        }
+    }
+    Some(())
+}
+
+/// The payload of an `Event`; empty when it has none.
+fn payload_of(mut event: &[u8]) -> Option<&[u8]> {
+    while !event.is_empty() {
+        let (tag, wire_type) = decode_key(&mut event).ok()?;
+        if (tag, wire_type) == (DELIVERED[2], WireType::LengthDelimited) {
+            return cut(&mut event);
+        }
+        skip_field(wire_type, tag, &mut event, DecodeContext::default()).ok()?;
+    }
+    Some(&[])
+}
+
+/// Cuts a value off that has its length in front.
+fn cut<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = usize::try_from(decode_varint(rest).ok()?).ok()?;
+    let (value, after) = rest.split_at_checked(len)?;
+    *rest = after;
+    Some(value)
+}
+
 /// Shows the payloads of a `PublishRequest`, in order. `None` when the bytes are none.
 pub fn each_published(publish: &[u8], check: &mut impl Check) -> Option<()> {
     each(publish, &PUBLISHED, check)
@@ -61,9 +111,7 @@ fn each(mut rest: &[u8], way: &[u32], check: &mut impl Check) -> Option<()> {
             skip_field(wire_type, tag, &mut rest, DecodeContext::default()).ok()?;
             continue;
         }
-        let len = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
-        let (value, after) = rest.split_at_checked(len)?;
-        rest = after;
+        let value = cut(&mut rest)?;
         if tag == *next {
             each(value, further, check)?;
         }
@@ -110,13 +158,21 @@ mod tests {
 
     #[test]
     fn a_load_sees_every_payload_in_order() {
-        let received = |payload: &[u8]| ReceivedEvent { event: Some(event("a", payload)), ..ReceivedEvent::default() };
-        let frame = Events { subscription_id: 3, events: vec![received(b"1"), received(b"22")], ..Events::default() };
+        let received = |sequence: i64, payload: &[u8]| {
+            let event = Some(event("a", payload));
+            ReceivedEvent { event, stream: "s".to_owned(), sequence, attempt: 2, ..ReceivedEvent::default() }
+        };
+        let frame =
+            Events { subscription_id: 3, events: vec![received(7, b"1"), received(300, b"22")], ..Events::default() };
         let mut seen = Seen::default();
         let mut bytes = frame.encode_to_vec();
         assert_eq!(each_delivered(&bytes, &mut seen), Some(()));
         assert_eq!(seen.0, [b"1".to_vec(), b"22".to_vec()]);
+        let mut stored = Vec::new();
+        assert_eq!(each_stored(&bytes, &mut |sequence, payload| stored.push((sequence, payload.to_vec()))), Some(()));
+        assert_eq!(stored, [(7, b"1".to_vec()), (300, b"22".to_vec())]);
         bytes.truncate(bytes.len() - 1);
         assert_eq!(each_delivered(&bytes, &mut seen), None);
+        assert_eq!(each_stored(&bytes, &mut |_, _| {}), None);
     }
 }

@@ -47,7 +47,7 @@ impl Record {
     }
 
     /// Reads the header; `None` when the checksum does not fit.
-    pub(super) fn read(payload: &[u8]) -> Option<Self> {
+    pub fn read(payload: &[u8]) -> Option<Self> {
         let header: [u8; HEADER_BYTES] = payload.get(..HEADER_BYTES)?.try_into().ok()?;
         let sum = u32::from_be_bytes([header[12], header[13], header[14], header[15]]);
         if sum != checksum(payload) {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::load::{Pace, Plan};
-use crate::model::{Filter, Token};
+use crate::model::{Filter, Topic};
 
 /// All publishers together keep this many events undelivered,
 const WINDOW_EVENTS: u64 = 4096;
@@ -77,7 +77,9 @@ pub fn topics(count: usize, subscribers: usize, payload_bytes: usize, times: Tim
         .collect();
     let checked: Vec<Vec<Filter>> =
         filters.iter().map(|of_one| of_one.iter().filter_map(|f| Filter::parse(f.as_bytes()).ok()).collect()).collect();
-    let gets = |topic: &str, of_one: &[Filter]| of_one.iter().any(|filter| matches(filter, topic));
+    let gets = |topic: &str, of_one: &[Filter]| {
+        Topic::parse(topic.as_bytes()).is_ok_and(|topic| of_one.iter().any(|filter| filter.matches(topic)))
+    };
     let deliveries =
         topics.iter().map(|topic| checked.iter().filter(|of_one| gets(topic, of_one)).count() as u64).collect();
     Plan {
@@ -104,21 +106,4 @@ fn zipf(count: usize) -> Vec<u32> {
     }
     let mut random = fastrand::Rng::with_seed(1);
     (0..CHOICES).map(|_| sums.partition_point(|sum| *sum < random.f64()).min(count - 1) as u32).collect()
-}
-
-/// Whether a topic matches a filter: by the rules, with no thought for speed.
-fn matches(filter: &Filter, topic: &str) -> bool {
-    let mut tokens = topic.split('.');
-    for token in filter.tokens() {
-        let fits = match (token, tokens.next()) {
-            (_, None) => false,
-            (Token::Tail, Some(_)) => return true,
-            (Token::One, Some(_)) => true,
-            (Token::Literal(wanted), Some(given)) => wanted == given,
-        };
-        if !fits {
-            return false;
-        }
-    }
-    tokens.next().is_none()
 }

@@ -7,9 +7,11 @@ use crate::client::{Target, explain};
 
 /// Ask a hub whether it serves; exit code 0 if it does.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  switchyard health\n  switchyard health readiness --server http://127.0.0.1:8080 --json"
-)]
+#[command(after_help = "\
+Examples:
+  switchyard health
+  switchyard health readiness --server http://127.0.0.1:8080 --json
+  switchyard health --server https://hub.example:50051 --tls-ca ca.crt")]
 pub struct Health {
     /// What to ask about: empty for the whole hub, liveness, readiness, or the full name of a service
     #[arg(default_value = "")]

@@ -7,9 +7,11 @@ mod group;
 mod health;
 mod publish;
 mod resume_file;
+mod session;
 mod show;
 mod stream;
 mod subscribe;
+mod token;
 mod value;
 mod worker;
 
@@ -34,6 +36,7 @@ Examples:
   switchyard pub orders.eu.created 'hello'
   switchyard stream create orders 'orders.>'
   switchyard group list orders
+  switchyard session list
   switchyard health
 
 Every command has examples of its own: switchyard pub --help";
@@ -46,7 +49,7 @@ pub enum Command {
     Serve(Flags),
     /// Everything that talks to a hub.
     #[command(flatten)]
-    Client(ClientCommand),
+    Client(Box<ClientCommand>),
 }
 
 const SERVE_EXAMPLES: &str = "\
@@ -56,6 +59,7 @@ file has a variable: sessions.max is SWITCHYARD_SESSIONS_MAX. All of them: docs/
 Examples:
   switchyard serve
   switchyard serve --listen 0.0.0.0:50051 --ops-listen 0.0.0.0:8080
+  switchyard serve --listen 0.0.0.0:50051 --set tls.cert_file=tls.crt --set tls.key_file=tls.key
   switchyard serve --config hub.toml --set sessions.max_subscriptions=1000000
   SWITCHYARD_LOG=debug switchyard serve";
 
@@ -70,8 +74,12 @@ pub enum ClientCommand {
     Stream(stream::StreamCommand),
     /// Create, show, change and delete groups on streams, and deal with their dead letters
     Group(group::GroupCommand),
+    /// Show who is connected to a hub, and end sessions
+    Session(session::SessionCommand),
     /// Ask a hub whether it serves; exit code 0 if it does
     Health(health::Health),
+    /// Make a token for development
+    Token(token::Token),
     /// Put a load on a hub and check every event
     Bench(Bench),
 }
@@ -110,7 +118,9 @@ impl ClientCommand {
             Self::Sub(command) => command.run().await,
             Self::Stream(command) => command.run().await,
             Self::Group(command) => command.run().await,
+            Self::Session(command) => command.run().await,
             Self::Health(command) => command.run().await,
+            Self::Token(command) => command.run(),
             Self::Bench(command) => command.run().await,
         }
     }

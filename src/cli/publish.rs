@@ -241,7 +241,7 @@ impl Tally {
             Some(Frame::Published(response)) => self.add(&response).map(|()| true),
             Some(Frame::Error(status)) => Err(explain_message(&status)),
             Some(Frame::Draining(_)) => {
-                eprintln!("the hub is shutting down");
+                eprintln!("the hub asks to connect again");
                 Ok(false)
             }
             _ => Ok(false),

@@ -49,8 +49,8 @@ struct Job {
 /// Runs commands for events.
 pub(super) struct Worker {
     command: String,
-    /// What the command may use to reach the same hub.
-    server: String,
+    /// The command is told how to reach the same hub.
+    hub: Target,
     most_jobs: u16,
     /// How many events may still be asked for.
     left: i64,
@@ -69,7 +69,7 @@ impl Worker {
     pub(super) fn new(command: String, most_jobs: u16, max_events: i64) -> Self {
         Self {
             command,
-            server: String::new(),
+            hub: Target::default(),
             most_jobs,
             left: if max_events > 0 { max_events } else { i64::MAX },
             expected: 0,
@@ -83,7 +83,7 @@ impl Worker {
 
     /// Works until there is nothing more to do or it is asked to stop.
     pub(super) async fn run(mut self, target: &Target, spec: SubscriptionSpec, stop: &mut Stop) -> anyhow::Result<()> {
-        self.server = target.url();
+        self.hub = target.clone();
         let credit = Some(Credit { events: self.ask(self.most_jobs.into()), bytes: 0 });
         let spec = SubscriptionSpec { ack_mode: AckMode::Explicit.into(), credit, max_events: 0, ..spec };
         let mut feed = Feed::open(target, spec, true).await?;
@@ -189,7 +189,7 @@ impl Worker {
         let mut command = Command::new("sh");
         command
             .args(["-c", &self.command])
-            .env("SWITCHYARD_SERVER", &self.server)
+            .envs(self.hub.variables())
             .envs(environment(received))
             .stdin(Stdio::piped())
             // Ctrl-C in a terminal goes to every process of its group.

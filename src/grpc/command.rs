@@ -13,7 +13,7 @@ use crate::{
     model::{
         AckMode, CommandError, Filter, Grant, Group, OnGap, Overflow, Start, StreamName, StreamWish, Wish, limits,
     },
-    session::{Command, Outcome, Precondition, Request},
+    session::{Command, Outcome, Precondition, Request, Secret},
 };
 
 /// Decodes one frame of a session. Whatever is wrong with it is in the request.
@@ -80,8 +80,15 @@ fn checked(command: Wire, max_event_bytes: usize, ids: &mut EventIds) -> Result<
             let events = publish.events.iter().map(|raw| event::accept(raw, max_event_bytes, ids)).collect();
             Command::Publish { events, precondition }
         }
-        Wire::Authenticate(_) => {
-            return Err(CommandError::Unsupported { field: "", needs: "a hub with credentials" });
+        Wire::Authenticate(authenticate) => {
+            let token = authenticate.token;
+            if token.is_empty() {
+                return Err(field("token", "is missing"));
+            }
+            if token.len() > limits::MAX_CREDENTIAL_BYTES {
+                return Err(too_long("token", token.len(), limits::MAX_CREDENTIAL_BYTES));
+            }
+            Command::Authenticate { token: Secret(token.into()) }
         }
         Wire::Ping(ping) => {
             if ping.nonce.len() > limits::MAX_NONCE_BYTES {

@@ -4,7 +4,7 @@
 //! and the whole is copied once, out of the receive buffer, into a complete entry of an `events` frame: field
 //! `Events.events`, a `ReceivedEvent` with the event and `attempt` 1. Nothing is decoded into objects on the way.
 
-use std::{num::NonZeroU64, ops::Range, sync::Arc};
+use std::{num::NonZeroU64, ops::Range, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use prost::{
@@ -16,6 +16,7 @@ use crate::model::{
     Event, EventError, GivenUp, NameError, Span, Spans, Stamp, Topic,
     limits::{MAX_EVENT_ATTRIBUTES, MAX_EVENT_FIELD_BYTES},
 };
+use crate::telemetry::TraceParent;
 
 /// `Events.events`, length-delimited.
 const KEY_ENTRY: u8 = (2 << 3) | 2;
@@ -246,6 +247,44 @@ pub(super) fn append_time(event: &Event) -> Option<prost_types::Timestamp> {
         skip_field(wire_type, tag, &mut rest, DecodeContext::default()).ok()?;
     }
     None
+}
+
+/// The same, for who knows no protobuf.
+pub(super) fn append_system_time(event: &Event) -> Option<SystemTime> {
+    append_time(event)?.try_into().ok()
+}
+
+/// The trace that an event is part of, as its attributes tell.
+pub fn trace_parent(event: &Event) -> Option<TraceParent<'_>> {
+    let (mut rest, mut found) = (body(event).1, None);
+    let mut state = "";
+    while !rest.is_empty() {
+        let (tag, wire_type) = decode_key(&mut rest).ok()?;
+        if tag != 8 || wire_type != WireType::LengthDelimited {
+            skip_field(wire_type, tag, &mut rest, DecodeContext::default()).ok()?;
+            continue;
+        }
+        match pair(take(&mut rest)?)? {
+            ("traceparent", value) => found = Some(value),
+            ("tracestate", value) => state = value,
+            _ => {}
+        }
+    }
+    found.map(|parent| TraceParent { parent, state })
+}
+
+/// The name and the value of an attribute.
+fn pair(mut rest: &[u8]) -> Option<(&str, &str)> {
+    let (mut name, mut value) = ("", "");
+    while !rest.is_empty() {
+        let (tag, wire_type) = decode_key(&mut rest).ok()?;
+        match (tag, wire_type) {
+            (1, WireType::LengthDelimited) => name = std::str::from_utf8(take(&mut rest)?).ok()?,
+            (2, WireType::LengthDelimited) => value = std::str::from_utf8(take(&mut rest)?).ok()?,
+            _ => skip_field(wire_type, tag, &mut rest, DecodeContext::default()).ok()?,
+        }
+    }
+    Some((name, value))
 }
 
 /// Where the publisher's event stands in the entry of an event, and its bytes.

@@ -2,20 +2,27 @@
 //!
 //! A message that lies whole in one piece of the transport is handed on without a copy; one that does not is put
 //! together in a buffer of its own, which goes with it. So an idle stream holds nothing, unlike with tonic's codec, which
-//! keeps the largest buffer it ever needed. What has come of an incomplete message is counted, up to a limit for the whole hub.
+//! keeps the largest buffer it ever needed. What has come of an incomplete message is counted, up to a limit for the whole hub,
+//! and must be complete in time.
 
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use http_body::Body as _;
-use tokio_stream::Stream;
+use http_body::{Body as _, Frame};
+use http_body_util::StreamBody;
+use tokio::time::{Instant, Sleep};
+use tokio_stream::{Stream, StreamExt};
 use tonic::body::Body;
 
-use super::wire::PREFIX_BYTES;
+use super::{
+    status,
+    wire::{self, PREFIX_BYTES},
+};
 use crate::{
     model::{CommandError, limits::MAX_FRAME_BYTES},
     session::FrameMemory,
@@ -33,14 +40,66 @@ pub(super) struct Framer {
     /// The beginning of a message that is not complete.
     partial: BytesMut,
     memory: Arc<FrameMemory>,
+    timeout: Duration,
+    /// Since when the hub waits for what is next, unless it may wait for ever.
+    since: Option<Instant>,
+    /// It may not wait for ever between messages either.
+    expected: bool,
+    /// Kept when the message is complete: most often the next one is not. It then rings for nothing, once.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Framer {
-    pub(super) fn new(body: Body, memory: Arc<FrameMemory>) -> Self {
-        Self { body, piece: Bytes::new(), partial: BytesMut::new(), memory }
+    /// The messages of a body, each of which takes no longer than `timeout` from its first byte to its last.
+    pub(super) fn new(body: Body, memory: Arc<FrameMemory>, timeout: Duration) -> Self {
+        let (piece, partial) = (Bytes::new(), BytesMut::new());
+        Self { body, piece, partial, memory, timeout, since: None, expected: false, timer: None }
+    }
+
+    /// The first message is expected at once, and after it the end.
+    pub(super) fn expected(mut self) -> Self {
+        (self.since, self.expected) = (Some(Instant::now()), true);
+        self
+    }
+
+    /// The same messages as a body again, for services that cut it themselves: none of them is incomplete.
+    pub(super) fn into_body(self) -> Body {
+        Body::new(StreamBody::new(self.map(|message| match message {
+            Ok(message) => Ok(Frame::data([&wire::prefix(message.len())[..], &message].concat().into())),
+            Err(error) => Err(status::of_command(&error, "").status()),
+        })))
+    }
+
+    /// Whether the client has used up its time. If it has, but something came just now, the time begins anew: the hub may
+    /// not have read for long, and then the client could not send.
+    fn poll_late(&mut self, context: &mut Context<'_>, came: bool) -> bool {
+        if self.since.is_none() && !self.partial.is_empty() {
+            self.since = Some(Instant::now());
+        }
+        while let Some(since) = self.since {
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(since + self.timeout)));
+            if timer.as_mut().poll(context).is_pending() {
+                return false;
+            }
+            match since.elapsed() >= self.timeout {
+                true if came => self.since = Some(Instant::now()),
+                true => return true,
+                // It was set for a message before.
+                false => timer.as_mut().reset(since + self.timeout),
+            }
+        }
+        false
     }
 
     /// The next message of what has come so far.
+    fn next_message(&mut self) -> Result<Option<Bytes>, CommandError> {
+        let message = self.cut();
+        if let Ok(Some(_)) = &message {
+            self.since = self.expected.then(Instant::now);
+        }
+        message
+    }
+
     fn cut(&mut self) -> Result<Option<Bytes>, CommandError> {
         if self.partial.is_empty() {
             match whole_len(&self.piece)? {
@@ -81,17 +140,27 @@ impl Stream for Framer {
     type Item = Result<Bytes, CommandError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut came = false;
         loop {
-            match self.cut() {
+            match self.next_message() {
                 Ok(Some(message)) => return Poll::Ready(Some(Ok(message))),
                 Err(error) => return Poll::Ready(Some(Err(error))),
                 Ok(None) => {}
             }
-            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
-                Some(Ok(frame)) => self.piece = frame.into_data().unwrap_or_default(),
+            match Pin::new(&mut self.body).poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.piece = frame.into_data().unwrap_or_default();
+                    came = true;
+                }
                 // A cancelled call looks like one whose client has said all; whoever must know asks the response body.
-                None | Some(Err(_)) if self.partial.is_empty() => return Poll::Ready(None),
-                None | Some(Err(_)) => return Poll::Ready(Some(Err(broken("the last frame is not complete")))),
+                Poll::Ready(None | Some(Err(_))) if self.partial.is_empty() => return Poll::Ready(None),
+                Poll::Ready(None | Some(Err(_))) => {
+                    return Poll::Ready(Some(Err(broken("the last frame is not complete"))));
+                }
+                Poll::Pending if self.poll_late(context, came) => {
+                    return Poll::Ready(Some(Err(CommandError::SlowFrame { timeout: self.timeout })));
+                }
+                Poll::Pending => return Poll::Pending,
             }
         }
     }
@@ -124,17 +193,15 @@ fn broken(problem: &str) -> CommandError {
 mod tests {
     use std::convert::Infallible;
 
-    use http_body::Frame;
-    use http_body_util::StreamBody;
     use proptest::prelude::*;
-    use tokio_stream::StreamExt;
 
     use super::*;
 
     fn framer(pieces: Vec<Bytes>) -> (Framer, Arc<FrameMemory>) {
         let memory = Arc::new(FrameMemory::new(MAX_FRAME_BYTES + PREFIX_BYTES));
         let frames = pieces.into_iter().map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
-        (Framer::new(Body::new(StreamBody::new(tokio_stream::iter(frames))), Arc::clone(&memory)), memory)
+        let body = Body::new(StreamBody::new(tokio_stream::iter(frames)));
+        (Framer::new(body, Arc::clone(&memory), Duration::from_secs(1)), memory)
     }
 
     fn framed(messages: &[Vec<u8>]) -> Vec<u8> {
@@ -170,7 +237,7 @@ mod tests {
                 pieces.push(rest.split_to((*size).min(rest.len())));
             }
             let (framer, memory) = framer(pieces);
-            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
             let got: Vec<Vec<u8>> =
                 runtime.block_on(all(framer)).into_iter().map(|message| message.expect("whole").to_vec()).collect();
             prop_assert_eq!(got, messages);
@@ -179,7 +246,7 @@ mod tests {
 
         #[test]
         fn garbage_never_panics(bytes: Vec<u8>) {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
             let (framer, memory) = framer(vec![bytes.into()]);
             runtime.block_on(all(framer));
             prop_assert_eq!(memory.held(), 0);

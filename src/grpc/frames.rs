@@ -1,7 +1,7 @@
 //! From what the outbox hands out to bytes on the wire.
 //!
-//! Events are already encoded: an `events` frame is a short header and copies of them. Everything else is rare and goes
-//! through the generated messages. The frames of `Subscribe` have the same field numbers as those of `Session`, so one
+//! Events are already encoded: an `events` frame is a short header and copies of them. The results of a publish are
+//! written by `results`. Everything else is rare and goes through the generated messages. The frames of `Subscribe` have the same field numbers as those of `Session`, so one
 //! encoding serves both.
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use prost::{
 };
 
 use super::{
-    status, stream_service,
+    results, status,
     wire::{
         PREFIX_BYTES, prefix,
         v1::{self as wire, session_response::Frame as Wire},
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     model::{End, Grant, Reason, limits},
-    outbox::{Acked, Batch, Frame, GapReason, Item, Published, Reply, ResumeOutcome, Subscribed, Welcome},
+    outbox::{Acked, Batch, Frame, GapReason, Item, Reply, ResumeOutcome, Subscribed, Welcome},
     session::TokenKey,
     telemetry::Metrics,
 };
@@ -132,8 +132,11 @@ fn frame(frame: Frame, tokens: &TokenKey) -> Wire {
             subscription_id,
             results: results.iter().map(acknowledged).collect(),
         }),
-        Frame::Published(results) => Wire::Published(published(&results)),
+        Frame::Published(results) => Wire::Published(results::encode(&results)),
         Frame::Error { place, error } => Wire::Error(status::of_command(&error, place).message()),
+        Frame::CredentialExpiring { deadline } => {
+            Wire::CredentialExpiring(wire::CredentialExpiring { deadline: Some(deadline.into()) })
+        }
         Frame::Draining { deadline, reconnect_delay } => Wire::Draining(wire::Draining {
             deadline: Some(deadline.into()),
             reconnect_delay: duration(reconnect_delay),
@@ -159,7 +162,7 @@ fn welcome(welcome: &Welcome) -> wire::Welcome {
             queue_bytes: told(welcome.limits.queue_bytes),
         }),
         heartbeat_interval: duration(welcome.heartbeat_interval),
-        credential_expiry: None,
+        credential_expiry: welcome.credential_expiry.map(Into::into),
     }
 }
 
@@ -208,26 +211,6 @@ fn acknowledged((sequence, result): &Acked) -> wire::AckResult {
 }
 
 /// The result of every event of a publish.
-pub(super) fn published(results: &[Published]) -> wire::PublishResponse {
-    let result = |(index, result): (usize, &Published)| match result {
-        Ok(accepted) => {
-            let mut told = wire::PublishResult { matched: accepted.matched.cast_signed(), ..Default::default() };
-            if let Some(stored) = &accepted.stored {
-                told.stream = stored.origin.stream.to_string();
-                told.sequence = stored.sequence.cast_signed();
-                told.epoch = stored.origin.epoch;
-                told.duplicate = stored.duplicate;
-                told.durability = stream_service::of_durability(stored.durability).into();
-            }
-            told
-        }
-        Err(error) => {
-            wire::PublishResult { status: Some(status::of_event(error, index).message()), ..Default::default() }
-        }
-    };
-    wire::PublishResponse { results: results.iter().enumerate().map(result).collect() }
-}
-
 fn duration(duration: std::time::Duration) -> Option<prost_types::Duration> {
     duration.try_into().ok()
 }

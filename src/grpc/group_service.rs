@@ -10,12 +10,14 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::{
+    access::{Access, OnGroup, manage_group, manage_letters, read_group, see_group},
     command,
     event::{self, DEAD_LETTER_ATTRIBUTES},
     stream_service::{Refusal, duration, field, page_size, stream_name},
     wire::v1::{self as wire, group_service_server},
 };
 use crate::{
+    auth::{Action, Caller},
     engine::{EventStream, MAX_SEQUENCES, PurgeError, ReadError, ReadLimits},
     model::{CommandError, Event, Group, GroupSettings, Start, StreamError, limits},
     session::{Groups, Hub, Standing, of_store},
@@ -34,6 +36,7 @@ const ORIGINS_AT_ONCE: usize = 64;
 #[derive(Debug)]
 pub(super) struct GroupService {
     hub: Arc<Hub>,
+    access: Access,
 }
 
 type Stream = Arc<dyn EventStream>;
@@ -54,49 +57,71 @@ struct Letters {
 }
 
 impl GroupService {
-    pub(super) fn new(hub: Arc<Hub>) -> Self {
-        Self { hub }
+    pub(super) fn new(hub: Arc<Hub>, access: Access) -> Self {
+        Self { hub, access }
+    }
+
+    fn caller<T>(&self, request: &Request<T>, call: &'static str) -> Result<Caller, Refusal> {
+        Ok(self.access.caller(request.extensions(), call)?)
     }
 
     fn groups(&self) -> Result<&Arc<Groups>, StreamError> {
         self.hub.groups().ok_or(StreamError::None)
     }
 
-    fn stream(&self, name: &str) -> Result<Stream, CommandError> {
-        let name = stream_name("stream", name)?;
-        Ok(self.groups()?.stream(name.as_str())?)
+    /// A group and its stream, for a caller that may do that with them.
+    fn group(
+        &self,
+        caller: &Caller,
+        (stream, group): (&str, &str),
+        field: &'static str,
+        action: OnGroup,
+    ) -> Result<(Stream, Group), CommandError> {
+        let stream = stream_name("stream", stream)?;
+        let group = group_name(field, group)?;
+        caller.authorize(&action(stream.as_str(), group.as_str()))?;
+        Ok((self.groups()?.stream(stream.as_str())?, group))
     }
 
-    async fn create(&self, asked: wire::CreateGroupRequest) -> Result<wire::Group, Refusal> {
+    async fn create(&self, caller: &Caller, asked: wire::CreateGroupRequest) -> Result<wire::Group, Refusal> {
         let wanted = asked.group.ok_or_else(|| field("group", "is missing"))?;
         let below = |error: CommandError| Refusal::at("group.", error);
-        let stream = self.stream(&wanted.stream).map_err(below)?;
-        let group = group_name("name", &wanted.name).map_err(below)?;
+        let named = (wanted.stream.as_str(), wanted.name.as_str());
+        let (stream, group) = self.group(caller, named, "name", manage_group).map_err(below)?;
         let mut settings = GroupSettings::default();
         for path in SETTINGS {
             set(&mut settings, path, &wanted).map_err(below)?;
         }
+        check_dead_letters(caller, &settings).map_err(below)?;
         let start = command::start(asked.start.as_ref())?;
         let made = self.groups()?.create(&stream, &group, settings, start).await.map_err(below_group)?;
         tracing::info!(stream = %stream.name(), group = group.as_str(), "group created");
         Ok(shown(&made))
     }
 
-    async fn list(&self, asked: wire::ListGroupsRequest) -> Result<wire::ListGroupsResponse, Refusal> {
+    /// Those that the caller may see: others are as if they were not there.
+    async fn list(&self, caller: &Caller, asked: wire::ListGroupsRequest) -> Result<wire::ListGroupsResponse, Refusal> {
         let size = page_size(asked.page_size)?;
         let groups = self.groups()?;
         let streams = if asked.stream.is_empty() {
             self.hub.engine().ok_or(StreamError::None)?.streams()
         } else {
-            vec![self.stream(&asked.stream)?]
+            let name = stream_name("stream", &asked.stream)?;
+            let stream = groups.stream(name.as_str());
+            match stream {
+                Ok(stream) => vec![stream],
+                // Whether it exists is not for everybody.
+                Err(StreamError::NotFound(_)) if !caller.may(&Action::SeeStream(name.as_str())) => Vec::new(),
+                Err(error) => return Err(error.into()),
+            }
         };
         // Neither name has a dot.
         let (after_stream, after_group) = asked.page_token.split_once('.').unwrap_or_default();
         let mut page: Vec<wire::Group> = Vec::new();
         for stream in streams.iter().filter(|stream| stream.name().as_str() >= after_stream) {
             let after = if stream.name().as_str() == after_stream { after_group } else { "" };
-            match groups.list(stream, after, size + 1 - page.len()).await {
-                Ok(some) => page.extend(some.iter().map(shown)),
+            match self.some_of(caller, stream, after, size + 1 - page.len()).await {
+                Ok(some) => page.extend(some),
                 // Deleted since.
                 Err(StreamError::NotFound(_)) if asked.stream.is_empty() => {}
                 Err(error) => return Err(error.into()),
@@ -112,12 +137,37 @@ impl GroupService {
         Ok(wire::ListGroupsResponse { groups: page, next_page_token })
     }
 
-    async fn update(&self, asked: wire::UpdateGroupRequest) -> Result<wire::Group, Refusal> {
+    /// Up to `most` groups of a stream that the caller may see, after a name.
+    async fn some_of(
+        &self,
+        caller: &Caller,
+        stream: &Stream,
+        after: &str,
+        most: usize,
+    ) -> Result<Vec<wire::Group>, StreamError> {
+        let (mut found, mut after) = (Vec::new(), after.to_owned());
+        loop {
+            let some = self.groups()?.list(stream, &after, most).await?;
+            let last = some.len() < most;
+            if let Some(standing) = some.last() {
+                standing.group.as_str().clone_into(&mut after);
+            }
+            let seen = |standing: &&Standing| {
+                caller.may(&Action::SeeGroup { stream: stream.name().as_str(), group: standing.group.as_str() })
+            };
+            found.extend(some.iter().filter(seen).map(shown).take(most - found.len()));
+            if last || found.len() == most {
+                return Ok(found);
+            }
+        }
+    }
+
+    async fn update(&self, caller: &Caller, asked: wire::UpdateGroupRequest) -> Result<wire::Group, Refusal> {
         let wanted = asked.group.ok_or_else(|| field("group", "is missing"))?;
         let paths = asked.update_mask.map(|mask| mask.paths).unwrap_or_default();
         let below = |error: CommandError| Refusal::at("group.", error);
-        let stream = self.stream(&wanted.stream).map_err(below)?;
-        let group = group_name("name", &wanted.name).map_err(below)?;
+        let named = (wanted.stream.as_str(), wanted.name.as_str());
+        let (stream, group) = self.group(caller, named, "name", manage_group).map_err(below)?;
         if paths.is_empty() {
             return Err(field("update_mask", "is empty").into());
         }
@@ -126,7 +176,9 @@ impl GroupService {
                 let problem = format!("names {path:?}, which is no setting of a group that can be changed");
                 return Err(StreamError::Mismatch { field: "update_mask", problem }.into());
             }
-            set(&mut GroupSettings::default(), path, &wanted).map_err(below)?;
+            let mut settings = GroupSettings::default();
+            set(&mut settings, path, &wanted).map_err(below)?;
+            check_dead_letters(caller, &settings).map_err(below)?;
         }
         let changed = paths.join(",");
         let change = move |settings: &mut GroupSettings| {
@@ -140,9 +192,8 @@ impl GroupService {
         Ok(shown(&updated))
     }
 
-    async fn seek(&self, asked: wire::SeekGroupRequest) -> Result<wire::Group, Refusal> {
-        let stream = self.stream(&asked.stream)?;
-        let group = group_name("name", &asked.name)?;
+    async fn seek(&self, caller: &Caller, asked: wire::SeekGroupRequest) -> Result<wire::Group, Refusal> {
+        let (stream, group) = self.group(caller, (&asked.stream, &asked.name), "name", manage_group)?;
         let Some(wire::StartPosition { position: Some(_) }) = &asked.position else {
             return Err(field("position", "is missing").into());
         };
@@ -155,10 +206,9 @@ impl GroupService {
         Ok(shown(&moved))
     }
 
-    /// The dead letters of a group.
-    async fn letters(&self, stream: &str, group: &str) -> Result<Letters, Refusal> {
-        let stream = self.stream(stream)?;
-        let group = group_name("group", group)?;
+    /// The dead letters of a group, for a caller that may do that with them.
+    async fn letters(&self, caller: &Caller, named: (&str, &str), action: OnGroup) -> Result<Letters, Refusal> {
+        let (stream, group) = self.group(caller, named, "group", action)?;
         let standing = self.groups()?.standing(&stream, &group).await?;
         let Some(name) = standing.settings.dead_letter_stream else {
             let problem = "has no dead-letter stream".to_owned();
@@ -169,9 +219,10 @@ impl GroupService {
 
     async fn redrive(
         &self,
+        caller: &Caller,
         asked: wire::RedriveDeadLettersRequest,
     ) -> Result<wire::RedriveDeadLettersResponse, Refusal> {
-        let letters = self.letters(&asked.stream, &asked.group).await?;
+        let letters = self.letters(caller, (&asked.stream, &asked.group), manage_letters).await?;
         let chosen = sequences(&asked.sequences)?;
         let told = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let (mut redriven, mut lost, mut after) = (0_i64, 0_i64, 0);
@@ -194,8 +245,8 @@ impl GroupService {
         Ok(wire::RedriveDeadLettersResponse { redriven, lost })
     }
 
-    async fn purge(&self, asked: wire::PurgeDeadLettersRequest) -> Result<i64, Refusal> {
-        let letters = self.letters(&asked.stream, &asked.group).await?;
+    async fn purge(&self, caller: &Caller, asked: wire::PurgeDeadLettersRequest) -> Result<i64, Refusal> {
+        let letters = self.letters(caller, (&asked.stream, &asked.group), manage_letters).await?;
         let chosen = sequences(&asked.sequences)?;
         let (mut purged, mut after) = (0, 0);
         loop {
@@ -210,8 +261,10 @@ impl GroupService {
         Ok(purged.cast_signed())
     }
 
+    /// Those whose topics the caller may read: others are as if they were not there.
     async fn list_letters(
         &self,
+        caller: &Caller,
         asked: wire::ListDeadLettersRequest,
     ) -> Result<wire::ListDeadLettersResponse, Refusal> {
         let size = page_size(asked.page_size)?;
@@ -219,10 +272,12 @@ impl GroupService {
             "" => 0,
             token => token.parse().map_err(|_| field("page_token", "is not one of this call"))?,
         };
-        let letters = self.letters(&asked.stream, &asked.group).await?;
+        let letters = self.letters(caller, (&asked.stream, &asked.group), read_group).await?;
         let (some, next) = letters.page(after, size).await?;
+        let stream = letters.of.name().as_str();
+        let readable = |letter: &&Letter| caller.may(&Action::ReadEvent { stream, topic: letter.event.topic() });
         Ok(wire::ListDeadLettersResponse {
-            dead_letters: some.iter().map(Letter::shown).collect(),
+            dead_letters: some.iter().filter(readable).map(Letter::shown).collect(),
             next_page_token: next.map_or_else(String::new, |next| next.to_string()),
         })
     }
@@ -337,13 +392,22 @@ impl Letter {
     }
 }
 
+/// What a group gives up is written to the stream it names: that must be one that the caller may know of.
+fn check_dead_letters(caller: &Caller, settings: &GroupSettings) -> Result<(), CommandError> {
+    match &settings.dead_letter_stream {
+        Some(stream) => Ok(caller.authorize(&Action::SeeStream(stream.as_str()))?),
+        None => Ok(()),
+    }
+}
+
 #[tonic::async_trait]
 impl group_service_server::GroupService for GroupService {
     async fn create_group(
         &self,
         request: Request<wire::CreateGroupRequest>,
     ) -> Result<Response<wire::CreateGroupResponse>, Status> {
-        let group = self.create(request.into_inner()).await?;
+        let caller = self.caller(&request, "CreateGroup")?;
+        let group = self.create(&caller, request.into_inner()).await?;
         Ok(Response::new(wire::CreateGroupResponse { group: Some(group) }))
     }
 
@@ -351,10 +415,10 @@ impl group_service_server::GroupService for GroupService {
         &self,
         request: Request<wire::GetGroupRequest>,
     ) -> Result<Response<wire::GetGroupResponse>, Status> {
+        let caller = self.caller(&request, "GetGroup")?;
         let asked = request.into_inner();
         let get = async || -> Result<Standing, Refusal> {
-            let stream = self.stream(&asked.stream)?;
-            let group = group_name("name", &asked.name)?;
+            let (stream, group) = self.group(&caller, (&asked.stream, &asked.name), "name", see_group)?;
             Ok(self.groups()?.standing(&stream, &group).await?)
         };
         Ok(Response::new(wire::GetGroupResponse { group: Some(shown(&get().await?)) }))
@@ -364,14 +428,16 @@ impl group_service_server::GroupService for GroupService {
         &self,
         request: Request<wire::ListGroupsRequest>,
     ) -> Result<Response<wire::ListGroupsResponse>, Status> {
-        Ok(Response::new(self.list(request.into_inner()).await?))
+        let caller = self.caller(&request, "ListGroups")?;
+        Ok(Response::new(self.list(&caller, request.into_inner()).await?))
     }
 
     async fn update_group(
         &self,
         request: Request<wire::UpdateGroupRequest>,
     ) -> Result<Response<wire::UpdateGroupResponse>, Status> {
-        let group = self.update(request.into_inner()).await?;
+        let caller = self.caller(&request, "UpdateGroup")?;
+        let group = self.update(&caller, request.into_inner()).await?;
         Ok(Response::new(wire::UpdateGroupResponse { group: Some(group) }))
     }
 
@@ -379,10 +445,10 @@ impl group_service_server::GroupService for GroupService {
         &self,
         request: Request<wire::DeleteGroupRequest>,
     ) -> Result<Response<wire::DeleteGroupResponse>, Status> {
+        let caller = self.caller(&request, "DeleteGroup")?;
         let asked = request.into_inner();
         let delete = async || -> Result<(), Refusal> {
-            let stream = self.stream(&asked.stream)?;
-            let group = group_name("name", &asked.name)?;
+            let (stream, group) = self.group(&caller, (&asked.stream, &asked.name), "name", manage_group)?;
             self.groups()?.delete(&stream, &group).await?;
             tracing::info!(stream = %stream.name(), group = group.as_str(), "group deleted");
             Ok(())
@@ -395,7 +461,8 @@ impl group_service_server::GroupService for GroupService {
         &self,
         request: Request<wire::SeekGroupRequest>,
     ) -> Result<Response<wire::SeekGroupResponse>, Status> {
-        let group = self.seek(request.into_inner()).await?;
+        let caller = self.caller(&request, "SeekGroup")?;
+        let group = self.seek(&caller, request.into_inner()).await?;
         Ok(Response::new(wire::SeekGroupResponse { group: Some(group) }))
     }
 
@@ -403,21 +470,24 @@ impl group_service_server::GroupService for GroupService {
         &self,
         request: Request<wire::ListDeadLettersRequest>,
     ) -> Result<Response<wire::ListDeadLettersResponse>, Status> {
-        Ok(Response::new(self.list_letters(request.into_inner()).await?))
+        let caller = self.caller(&request, "ListDeadLetters")?;
+        Ok(Response::new(self.list_letters(&caller, request.into_inner()).await?))
     }
 
     async fn redrive_dead_letters(
         &self,
         request: Request<wire::RedriveDeadLettersRequest>,
     ) -> Result<Response<wire::RedriveDeadLettersResponse>, Status> {
-        Ok(Response::new(self.redrive(request.into_inner()).await?))
+        let caller = self.caller(&request, "RedriveDeadLetters")?;
+        Ok(Response::new(self.redrive(&caller, request.into_inner()).await?))
     }
 
     async fn purge_dead_letters(
         &self,
         request: Request<wire::PurgeDeadLettersRequest>,
     ) -> Result<Response<wire::PurgeDeadLettersResponse>, Status> {
-        let purged = self.purge(request.into_inner()).await?;
+        let caller = self.caller(&request, "PurgeDeadLetters")?;
+        let purged = self.purge(&caller, request.into_inner()).await?;
         Ok(Response::new(wire::PurgeDeadLettersResponse { purged }))
     }
 }

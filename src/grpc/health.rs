@@ -15,13 +15,14 @@ use super::{
 use crate::readiness::{Phase, ReadinessView};
 
 /// Every name there is a status for; empty is the server as a whole.
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
     "",
     "liveness",
     "readiness",
     "switchyard.v1.HubService",
     "switchyard.v1.StreamService",
     "switchyard.v1.GroupService",
+    "switchyard.v1.SessionService",
 ];
 
 /// Answers health checks from the phase of the process.

@@ -22,15 +22,17 @@ use tonic::{Status, body::Body, server::NamedService};
 use tower::Service;
 
 use super::{
+    access::Access,
     command,
     event::{self, EventIds},
     framer::Framer,
-    frames,
+    results,
     session_body::SessionBody,
     status,
     wire::{self, v1},
 };
 use crate::{
+    auth::Caller,
     model::CommandError,
     net::{Connection, SessionPermit},
     router::Scratch,
@@ -46,6 +48,7 @@ const PATH: &str = "/switchyard.v1.HubService/";
 pub(super) struct HubService {
     hub: Arc<Hub>,
     tasks: Tasks,
+    access: Access,
 }
 
 impl NamedService for HubService {
@@ -53,8 +56,8 @@ impl NamedService for HubService {
 }
 
 impl HubService {
-    pub(super) fn new(hub: Arc<Hub>, tasks: Tasks) -> Self {
-        Self { hub, tasks }
+    pub(super) fn new(hub: Arc<Hub>, tasks: Tasks, access: Access) -> Self {
+        Self { hub, tasks, access }
     }
 
     async fn call(self, request: Request<Body>) -> Result<Response<Body>, Status> {
@@ -68,8 +71,9 @@ impl HubService {
     }
 
     fn session(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let caller = self.caller(&request, "Session")?;
         let permit = self.permit(&request)?;
-        let session = self.hub.open(Kind::Many, Cut::of_this_stream()).map_err(|error| refusal(&error))?;
+        let session = self.hub.open(Kind::Many, Cut::of_this_stream(), caller).map_err(|error| refusal(&error))?;
         let mut ids = EventIds::new(session.id());
         let max_event_bytes = self.hub.options().max_event_bytes;
         let body = Body::new(SessionBody::new(session.outlet(), permit));
@@ -79,12 +83,13 @@ impl HubService {
     }
 
     async fn subscribe(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let caller = self.caller(&request, "Subscribe")?;
         let permit = self.permit(&request)?;
-        let message = v1::SubscribeRequest::decode(only_message(self.messages(request)).await?)
+        let message = v1::SubscribeRequest::decode(only_message(self.messages(request).expected()).await?)
             .map_err(|error| undecodable(&error))?;
         let refused = |error: CommandError| status::of_command(&error, "spec.").status();
         let wish = command::wish(message.spec.as_ref()).map_err(refused)?;
-        let mut session = self.hub.open(Kind::One, Cut::of_this_stream()).map_err(|error| refusal(&error))?;
+        let mut session = self.hub.open(Kind::One, Cut::of_this_stream(), caller).map_err(|error| refusal(&error))?;
         session.subscribe_once(&wish).await.map_err(refused)?;
         let body = Body::new(SessionBody::new(session.outlet(), permit));
         self.tasks.spawn("session", OnPanic::Log, session.run(tokio_stream::empty()));
@@ -92,23 +97,32 @@ impl HubService {
     }
 
     async fn publish(self, request: Request<Body>) -> Result<Response<Body>, Status> {
-        let message = v1::PublishRequest::decode(only_message(self.messages(request)).await?)
+        let caller = self.caller(&request, "Publish")?;
+        let message = v1::PublishRequest::decode(only_message(self.messages(request).expected()).await?)
             .map_err(|error| undecodable(&error))?;
         let precondition = command::check_publish(&message).map_err(|error| refusal(&error))?;
         let mut ids = EventIds::new(&self.hub.unique_name());
         let max_event_bytes = self.hub.options().max_event_bytes;
-        let events = message.events.iter().map(|raw| event::accept(raw, max_event_bytes, &mut ids)).collect();
-        let placed = session::place(&self.hub, events, precondition).await.map_err(|error| refusal(&error))?;
+        let mut events: Vec<_> =
+            message.events.iter().map(|raw| event::accept(raw, max_event_bytes, &mut ids)).collect();
+        session::admit_events(&caller, &mut events, precondition).map_err(|error| refusal(&error))?;
+        let in_flight = self.hub.may_publish(caller.principal().id(), &events).map_err(|error| refusal(&error))?;
+        let placed =
+            session::place(&self.hub, events, precondition, in_flight).await.map_err(|error| refusal(&error))?;
         let results = placed.store(&self.hub, &mut Scratch::default()).await;
         match results.first() {
             Some(Err(error)) if results.iter().all(Result::is_err) => Err(status::of_event(error, 0).status()),
-            _ => Ok(unary(&frames::published(&results))),
+            _ => Ok(unary(&results::encode(&results))),
         }
+    }
+
+    fn caller(&self, request: &Request<Body>, call: &'static str) -> Result<Caller, Status> {
+        self.access.caller(request.extensions(), call).map_err(|denial| status::of_denial(denial).status())
     }
 
     /// The messages of a request, cut but not decoded.
     fn messages(&self, request: Request<Body>) -> Framer {
-        Framer::new(request.into_body(), Arc::clone(self.hub.frame_memory()))
+        framer(&self.hub, request.into_body())
     }
 
     /// Counts one session more on the connection the request came over.
@@ -137,6 +151,11 @@ impl Service<Request<Body>> for HubService {
     }
 }
 
+/// Cuts a request into messages, within the limits of the hub.
+pub(super) fn framer(hub: &Hub, body: Body) -> Framer {
+    Framer::new(body, Arc::clone(hub.frame_memory()), hub.options().frame_timeout())
+}
+
 /// The one message of a request that has one. Waits for its end: a stream that is answered before would have to be
 /// reset, and a client may only cause so many resets.
 async fn only_message(mut messages: Framer) -> Result<Bytes, Status> {
@@ -150,10 +169,9 @@ async fn only_message(mut messages: Framer) -> Result<Bytes, Status> {
     }
 }
 
-/// A response of one message.
-fn unary(message: &impl Message) -> Response<Body> {
-    let mut out = Vec::new();
-    frames::put_message(&mut out, message);
+/// A response of one encoded message.
+fn unary(message: &[u8]) -> Response<Body> {
+    let out = [&wire::prefix(message.len()), message].concat();
     let frames = [Frame::data(Bytes::from(out)), Frame::trailers(wire::trailers(&Status::ok("")))];
     wire::response(Body::new(StreamBody::new(tokio_stream::iter(frames.map(Ok::<_, Infallible>)))))
 }

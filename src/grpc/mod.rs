@@ -3,6 +3,7 @@
 //! The room owns the services of the main port and their conversion to and from the contract. It decides nothing:
 //! routing, credit and ends are the session's, connections are the net's.
 
+mod access;
 mod command;
 mod event;
 mod framer;
@@ -10,14 +11,18 @@ mod frames;
 mod group_service;
 mod health;
 mod hub_service;
+mod results;
 mod session_body;
+mod session_service;
 mod status;
 mod stream_service;
+mod whole;
 mod wire;
 
 use std::{convert::Infallible, sync::Arc};
 
-pub use event::seal;
+pub use access::{Access, CALLS, Needs};
+pub use event::{seal, trace_parent};
 use http::{Request, Response, StatusCode, Version};
 use tonic::{body::Body, service::Routes};
 use tower::ServiceExt;
@@ -31,17 +36,23 @@ use crate::{
 use group_service::GroupService;
 use health::HealthService;
 use hub_service::HubService;
+use session_service::SessionService;
 use stream_service::StreamService;
+use whole::Whole;
 use wire::{
     health::health_server::HealthServer,
-    v1::{group_service_server::GroupServiceServer, stream_service_server::StreamServiceServer},
+    v1::{
+        group_service_server::GroupServiceServer, session_service_server::SessionServiceServer,
+        stream_service_server::StreamServiceServer,
+    },
 };
 
 /// Requests of small services are no larger than this, in bytes.
 const SMALL_REQUEST_BYTES: usize = 64 * 1024;
 
 /// How events look that groups deliver again or give up.
-pub const FORMS: Forms = Forms { again: event::again, dead_letter: event::dead_letter };
+pub const FORMS: Forms =
+    Forms { again: event::again, dead_letter: event::dead_letter, append_time: event::append_system_time };
 
 /// Requests about groups may name ten thousand dead letters, of ten bytes at most each.
 const GROUP_REQUEST_BYTES: usize = 256 * 1024;
@@ -52,24 +63,29 @@ pub fn code_name(reason: Reason) -> &'static str {
 }
 
 /// Everything the main port serves.
-pub fn routes(hub: Arc<Hub>, tasks: Tasks, readiness: ReadinessView) -> anyhow::Result<Routes> {
+pub fn routes(hub: Arc<Hub>, tasks: Tasks, readiness: ReadinessView, access: &Access) -> anyhow::Result<Routes> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
             // So that tools can show what is inside the details of an error.
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
-    Ok(health_routes(readiness)
-        .add_service(
-            StreamServiceServer::new(StreamService::new(Arc::clone(&hub)))
-                .max_decoding_message_size(SMALL_REQUEST_BYTES),
-        )
-        .add_service(
-            GroupServiceServer::new(GroupService::new(Arc::clone(&hub))).max_decoding_message_size(GROUP_REQUEST_BYTES),
-        )
-        .add_service(HubService::new(hub, tasks))
-        .add_service(reflection().build_v1()?.max_decoding_message_size(SMALL_REQUEST_BYTES))
-        .add_service(reflection().build_v1alpha()?.max_decoding_message_size(SMALL_REQUEST_BYTES))
+    // Of a request that is one message, the message is expected at once.
+    let (one, many) = (Whole { hub: Arc::clone(&hub), one: true }, Whole { hub: Arc::clone(&hub), one: false });
+    let health = HealthServer::new(HealthService::new(readiness)).max_decoding_message_size(SMALL_REQUEST_BYTES);
+    let streams = StreamServiceServer::new(StreamService::new(Arc::clone(&hub), access.clone()))
+        .max_decoding_message_size(SMALL_REQUEST_BYTES);
+    let groups = GroupServiceServer::new(GroupService::new(Arc::clone(&hub), access.clone()))
+        .max_decoding_message_size(GROUP_REQUEST_BYTES);
+    let sessions = SessionServiceServer::new(SessionService::new(Arc::clone(&hub), access.clone()))
+        .max_decoding_message_size(SMALL_REQUEST_BYTES);
+    Ok(Routes::new(one.of(health))
+        .add_service(one.of(streams))
+        .add_service(one.of(groups))
+        .add_service(one.of(sessions))
+        .add_service(HubService::new(hub, tasks, access.clone()))
+        .add_service(many.of(reflection().build_v1()?.max_decoding_message_size(SMALL_REQUEST_BYTES)))
+        .add_service(many.of(reflection().build_v1alpha()?.max_decoding_message_size(SMALL_REQUEST_BYTES)))
         .prepare())
 }
 
@@ -78,12 +94,16 @@ pub fn health_routes(readiness: ReadinessView) -> Routes {
     Routes::new(HealthServer::new(HealthService::new(readiness)).max_decoding_message_size(SMALL_REQUEST_BYTES))
 }
 
-/// Sends HTTP/2 requests to the services and tells everyone else what this port is.
+/// Sends HTTP/2 requests that may come in to the services, and tells everyone else what this port is.
 pub async fn serve_request(
+    access: Access,
     routes: Routes,
-    request: Request<hyper::body::Incoming>,
+    mut request: Request<hyper::body::Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     if request.version() == Version::HTTP_2 {
+        if let Err(status) = access.admit(&mut request).await {
+            return Ok(status.into_http());
+        }
         return routes.oneshot(request).await.map(|response| response.map(Body::new));
     }
     let text = "This port speaks gRPC over HTTP/2; health and metrics over HTTP/1 are on the operator's port.\n";

@@ -64,6 +64,7 @@ impl Body for SessionBody {
                 return Poll::Pending;
             }
             Poll::Ready(Taken::Batch) => {
+                this.outlet.sending(&this.batch);
                 let hub = this.outlet.hub();
                 Frame::data(frames::encode(&mut this.batch, hub.tokens(), hub.metrics()))
             }

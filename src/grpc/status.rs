@@ -9,7 +9,7 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt, pb};
 
-use crate::model::{AckError, CommandError, End, EventError, Reason, SettingError, StreamError};
+use crate::model::{AckError, CommandError, Denial, End, EventError, Quota, Reason, SettingError, StreamError};
 
 /// The domain of every reason.
 const DOMAIN: &str = "switchyard";
@@ -24,13 +24,15 @@ pub(super) struct Fault {
     field: Option<String>,
     /// Numbers that a program can act on.
     numbers: Vec<(&'static str, u64)>,
+    /// The quota that is used up.
+    quota: Option<Quota>,
     /// How long to wait before trying again; `None` where that does not help.
     pub(super) retry_after: Option<Duration>,
 }
 
 impl Fault {
     fn new(reason: Reason, text: String) -> Self {
-        Self { reason, text, field: None, numbers: Vec::new(), retry_after: None }
+        Self { reason, text, field: None, numbers: Vec::new(), quota: None, retry_after: None }
     }
 
     fn at(mut self, field: impl Into<String>) -> Self {
@@ -61,6 +63,9 @@ impl Fault {
         );
         if let Some(field) = &self.field {
             details.add_bad_request_violation(field, self.short_text());
+        }
+        if let Some(quota) = self.quota {
+            details.add_quota_failure_violation(quota.name(), self.short_text());
         }
         if let Some(delay) = self.retry_after {
             details.set_retry_info(Some(delay));
@@ -111,8 +116,17 @@ pub(super) fn of_command(error: &CommandError, place: &str) -> Fault {
         CommandError::TooManySubscriptions { .. } => Fault::new(Reason::TooManySubscriptions, text),
         CommandError::TooManyFilterTokens { .. } => Fault::new(Reason::QuotaExceeded, text).at(path("filters")),
         CommandError::TooManySessions { .. } => Fault::new(Reason::TooManySessions, text),
+        CommandError::QuotaUsedUp { quota, retry_after, .. } => {
+            let mut fault = Fault::new(Reason::QuotaExceeded, text);
+            fault.quota = Some(*quota);
+            fault.retry_after = *retry_after;
+            fault
+        }
         CommandError::NoFrameMemory => Fault::new(Reason::QuotaExceeded, text).retry_after(Duration::from_secs(1)),
+        CommandError::SlowFrame { .. } => Fault::new(Reason::SessionStalled, text),
         CommandError::Draining => Fault::new(Reason::Draining, text).retry_after(Duration::from_secs(1)),
+        CommandError::SessionNotFound { .. } => Fault::new(Reason::SessionNotFound, text).at(path("session_id")),
+        CommandError::Denied(denial) => of_denial(*denial),
         CommandError::Stream(error) => {
             let fault = of_stream(error);
             match field_of(error) {
@@ -121,6 +135,11 @@ pub(super) fn of_command(error: &CommandError, place: &str) -> Fault {
             }
         }
     }
+}
+
+/// Why a caller may not.
+pub(super) fn of_denial(denial: Denial) -> Fault {
+    Fault::new(denial.reason(), denial.to_string())
 }
 
 /// What went wrong with a stream.
@@ -170,6 +189,7 @@ pub(super) fn of_event(error: &EventError, index: usize) -> Fault {
         EventError::Topic(_) => Reason::InvalidTopic,
         EventError::TooLarge { .. } => Reason::EventTooLarge,
         EventError::Field { .. } => Reason::MalformedCommand,
+        EventError::Denied(denial) => denial.reason(),
         EventError::Stream(error) => return of_stream(error).at(format!("events[{index}]")),
     };
     let field = match error.field() {
@@ -197,8 +217,10 @@ pub(super) fn of_end(end: &End) -> Fault {
         End::SlowConsumer { .. } => Fault::new(Reason::SlowConsumer, text).retry_after(Duration::ZERO),
         End::Stalled { .. } => Fault::new(Reason::SessionStalled, text).retry_after(Duration::ZERO),
         End::Draining { reconnect_delay } => Fault::new(Reason::Draining, text).retry_after(*reconnect_delay),
+        End::Terminated { .. } => Fault::new(Reason::SessionTerminated, text),
         End::BrokenFraming(error) => of_command(error, ""),
         End::Stream(error) => of_stream(error),
+        End::Denied(denial) => of_denial(*denial),
         End::Internal => Fault::new(Reason::Internal, text),
         End::Refused(error) => of_command(error, "subscribe.spec."),
     }
@@ -260,7 +282,7 @@ fn code(reason: Reason) -> Code {
         | Reason::SessionNotFound
         | Reason::EventNotFound => Code::NotFound,
         Reason::CredentialMissing | Reason::CredentialInvalid | Reason::CredentialExpired => Code::Unauthenticated,
-        Reason::TopicDenied | Reason::PermissionRevoked => Code::PermissionDenied,
+        Reason::TopicDenied | Reason::ActionDenied | Reason::PermissionRevoked => Code::PermissionDenied,
         Reason::ResumePointLost | Reason::EpochChanged => Code::OutOfRange,
         Reason::SlowConsumer
         | Reason::SessionStalled
@@ -268,7 +290,7 @@ fn code(reason: Reason) -> Code {
         | Reason::StreamFull
         | Reason::TooManySubscriptions
         | Reason::TooManySessions => Code::ResourceExhausted,
-        Reason::SequenceMismatch => Code::Aborted,
+        Reason::SequenceMismatch | Reason::SessionTerminated => Code::Aborted,
         Reason::FilterOverlap | Reason::ConfigMismatch | Reason::LeaseExpired => Code::FailedPrecondition,
         Reason::Draining | Reason::EngineUnavailable | Reason::EngineRecovering => Code::Unavailable,
         Reason::StoreCorrupt => Code::DataLoss,

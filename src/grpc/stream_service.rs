@@ -7,10 +7,12 @@ use std::{sync::Arc, time::Duration};
 use tonic::{Request, Response, Status};
 
 use super::{
+    access::Access,
     status,
     wire::v1::{self as wire, get_event_request::Which, stream_service_server},
 };
 use crate::{
+    auth::{Action, Caller},
     engine::{CreateError, DeleteError, Engine, EventStream, PurgeError, ReadError, UpdateError},
     model::{CommandError, Durability, Event, Filter, Storage, StreamError, StreamName, StreamSettings, Topic, limits},
     session::{Hub, of_store},
@@ -24,19 +26,31 @@ const USUAL_PAGE: i32 = 100;
 #[derive(Debug)]
 pub(super) struct StreamService {
     hub: Arc<Hub>,
+    access: Access,
 }
 
 impl StreamService {
-    pub(super) fn new(hub: Arc<Hub>) -> Self {
-        Self { hub }
+    pub(super) fn new(hub: Arc<Hub>, access: Access) -> Self {
+        Self { hub, access }
+    }
+
+    fn caller<T>(&self, request: &Request<T>, call: &'static str) -> Result<Caller, Refusal> {
+        Ok(self.access.caller(request.extensions(), call)?)
     }
 
     fn engine(&self) -> Result<&Arc<dyn Engine>, StreamError> {
         self.hub.engine().ok_or(StreamError::None)
     }
 
-    fn stream(&self, field: &'static str, name: &str) -> Result<Arc<dyn EventStream>, CommandError> {
+    /// The stream of that name, for a caller that may know of it.
+    fn stream(
+        &self,
+        caller: &Caller,
+        (field, name): (&'static str, &str),
+        action: fn(&str) -> Action<'_>,
+    ) -> Result<Arc<dyn EventStream>, CommandError> {
         let name = stream_name(field, name)?;
+        caller.authorize(&action(name.as_str()))?;
         find(&**self.engine()?, &name)
     }
 
@@ -55,12 +69,13 @@ impl StreamService {
         shown
     }
 
-    async fn create(&self, asked: Option<wire::Stream>) -> Result<wire::Stream, Refusal> {
+    async fn create(&self, caller: &Caller, asked: Option<wire::Stream>) -> Result<wire::Stream, Refusal> {
         let settings = settings(asked.as_ref().ok_or_else(|| field("stream", "is missing"))?)?;
+        caller.authorize(&Action::ManageStream(settings.name.as_str()))?;
         let stream = self.engine()?.create_stream(settings).await.map_err(|error| match error {
             CreateError::Setting(error) => StreamError::Setting(error),
             CreateError::Exists { name } => StreamError::Exists(name),
-            CreateError::Overlap { with } => StreamError::Overlap { with },
+            CreateError::Overlap { with } => overlap(caller, with),
             CreateError::TooMany { limit } => StreamError::TooMany { what: "streams", limit },
             CreateError::Store(error) => of_store(&error),
         })?;
@@ -68,10 +83,14 @@ impl StreamService {
         Ok(self.shown(&*stream))
     }
 
-    fn list(&self, asked: &wire::ListStreamsRequest) -> Result<wire::ListStreamsResponse, Refusal> {
+    /// Those that the caller may see: others are as if they were not there.
+    fn list(&self, caller: &Caller, asked: &wire::ListStreamsRequest) -> Result<wire::ListStreamsResponse, Refusal> {
         let size = page_size(asked.page_size)?;
         let all = self.engine()?.streams();
-        let mut after = all.iter().filter(|stream| stream.name().as_str() > asked.page_token.as_str());
+        let mut after = all
+            .iter()
+            .filter(|stream| stream.name().as_str() > asked.page_token.as_str())
+            .filter(|stream| caller.may(&Action::SeeStream(stream.name().as_str())));
         let page: Vec<_> = after.by_ref().take(size).collect();
         let more = after.next().is_some();
         let next_page_token = page.last().filter(|_| more).map_or_else(String::new, |stream| stream.name().to_string());
@@ -81,13 +100,15 @@ impl StreamService {
         })
     }
 
-    async fn update(&self, asked: wire::UpdateStreamRequest) -> Result<wire::Stream, Refusal> {
+    async fn update(&self, caller: &Caller, asked: wire::UpdateStreamRequest) -> Result<wire::Stream, Refusal> {
         let wanted = asked.stream.ok_or_else(|| field("stream", "is missing"))?;
         let paths = asked.update_mask.map(|mask| mask.paths).unwrap_or_default();
         if paths.is_empty() {
             return Err(field("update_mask", "is empty").into());
         }
-        let stream = self.stream("stream.name", &wanted.name).map_err(|error| Refusal::at("stream.", error))?;
+        let stream = self
+            .stream(caller, ("stream.name", &wanted.name), manage)
+            .map_err(|error| Refusal::at("stream.", error))?;
         let mut merged = of_settings(&stream.settings());
         for path in &paths {
             match path.as_str() {
@@ -112,15 +133,16 @@ impl StreamService {
             UpdateError::NotFound { name } => StreamError::NotFound(name.to_string()),
             UpdateError::Setting(error) => StreamError::Setting(error),
             UpdateError::Mismatch { field } => StreamError::Mismatch { field, problem: "cannot be changed".to_owned() },
-            UpdateError::Overlap { with } => StreamError::Overlap { with },
+            UpdateError::Overlap { with } => overlap(caller, with),
             UpdateError::Store(error) => of_store(&error),
         })?;
         tracing::info!(stream = %stream.name(), changed = paths.join(","), "stream updated");
         Ok(self.shown(&*stream))
     }
 
-    async fn delete(&self, name: &str) -> Result<(), Refusal> {
+    async fn delete(&self, caller: &Caller, name: &str) -> Result<(), Refusal> {
         let name = stream_name("name", name)?;
+        caller.authorize(&Action::ManageStream(name.as_str()))?;
         self.engine()?.delete_stream(&name).await.map_err(|error| match error {
             DeleteError::NotFound { name } => StreamError::NotFound(name.to_string()),
             DeleteError::Store(error) => of_store(&error),
@@ -129,8 +151,8 @@ impl StreamService {
         Ok(())
     }
 
-    async fn purge(&self, asked: &wire::PurgeStreamRequest) -> Result<i64, Refusal> {
-        let stream = self.stream("name", &asked.name)?;
+    async fn purge(&self, caller: &Caller, asked: &wire::PurgeStreamRequest) -> Result<i64, Refusal> {
+        let stream = self.stream(caller, ("name", &asked.name), manage)?;
         let up_to = match asked.up_to_sequence {
             0 => u64::MAX,
             sequence => u64::try_from(sequence).map_err(|_| field("up_to_sequence", "is negative"))?,
@@ -149,8 +171,9 @@ impl StreamService {
         Ok(purged.cast_signed())
     }
 
-    async fn event(&self, asked: &wire::GetEventRequest) -> Result<Arc<Event>, Refusal> {
-        let stream = self.stream("stream", &asked.stream)?;
+    async fn event(&self, caller: &Caller, asked: &wire::GetEventRequest) -> Result<Arc<Event>, Refusal> {
+        let stream = self.stream(caller, ("stream", &asked.stream), read)?;
+        let name = stream.name().as_str();
         let missing = |which: String| StreamError::EventNotFound { stream: stream.name().clone(), which };
         let (sequence, which) = match &asked.which {
             None => return Err(field("which", "is missing").into()),
@@ -162,6 +185,7 @@ impl StreamService {
             Some(Which::LastOfTopic(topic)) => {
                 let checked = Topic::parse(topic.as_bytes())
                     .map_err(|error| field("last_of_topic", format!("is no topic: {error}")))?;
+                caller.authorize(&Action::ReadEvent { stream: name, topic: checked })?;
                 let which = format!("of topic {topic}");
                 (stream.last_of(checked).ok_or_else(|| missing(which.clone()))?, which)
             }
@@ -171,7 +195,9 @@ impl StreamService {
             ReadError::Lost { .. } => missing(which.clone()),
             ReadError::Store(error) => of_store(&error),
         })?;
-        Ok(found.events.into_iter().next().ok_or_else(|| missing(which))?)
+        // One that the caller may not read is as if it were not there.
+        let readable = |event: &Arc<Event>| caller.may(&Action::ReadEvent { stream: name, topic: event.topic() });
+        Ok(found.events.into_iter().next().filter(readable).ok_or_else(|| missing(which))?)
     }
 }
 
@@ -206,7 +232,9 @@ impl stream_service_server::StreamService for StreamService {
         &self,
         request: Request<wire::CreateStreamRequest>,
     ) -> Result<Response<wire::CreateStreamResponse>, Status> {
-        let stream = self.create(request.into_inner().stream).await.map_err(|refusal| refusal.below("stream."))?;
+        let caller = self.caller(&request, "CreateStream")?;
+        let stream =
+            self.create(&caller, request.into_inner().stream).await.map_err(|refusal| refusal.below("stream."))?;
         Ok(Response::new(wire::CreateStreamResponse { stream: Some(stream) }))
     }
 
@@ -214,7 +242,8 @@ impl stream_service_server::StreamService for StreamService {
         &self,
         request: Request<wire::GetStreamRequest>,
     ) -> Result<Response<wire::GetStreamResponse>, Status> {
-        let stream = self.stream("name", &request.get_ref().name).map_err(Refusal::from)?;
+        let caller = self.caller(&request, "GetStream")?;
+        let stream = self.stream(&caller, ("name", &request.get_ref().name), see).map_err(Refusal::from)?;
         Ok(Response::new(wire::GetStreamResponse { stream: Some(self.shown(&*stream)) }))
     }
 
@@ -222,14 +251,16 @@ impl stream_service_server::StreamService for StreamService {
         &self,
         request: Request<wire::ListStreamsRequest>,
     ) -> Result<Response<wire::ListStreamsResponse>, Status> {
-        Ok(Response::new(self.list(request.get_ref())?))
+        let caller = self.caller(&request, "ListStreams")?;
+        Ok(Response::new(self.list(&caller, request.get_ref())?))
     }
 
     async fn update_stream(
         &self,
         request: Request<wire::UpdateStreamRequest>,
     ) -> Result<Response<wire::UpdateStreamResponse>, Status> {
-        let stream = self.update(request.into_inner()).await?;
+        let caller = self.caller(&request, "UpdateStream")?;
+        let stream = self.update(&caller, request.into_inner()).await?;
         Ok(Response::new(wire::UpdateStreamResponse { stream: Some(stream) }))
     }
 
@@ -237,7 +268,8 @@ impl stream_service_server::StreamService for StreamService {
         &self,
         request: Request<wire::DeleteStreamRequest>,
     ) -> Result<Response<wire::DeleteStreamResponse>, Status> {
-        self.delete(&request.get_ref().name).await?;
+        let caller = self.caller(&request, "DeleteStream")?;
+        self.delete(&caller, &request.get_ref().name).await?;
         Ok(Response::new(wire::DeleteStreamResponse {}))
     }
 
@@ -245,7 +277,8 @@ impl stream_service_server::StreamService for StreamService {
         &self,
         request: Request<wire::PurgeStreamRequest>,
     ) -> Result<Response<wire::PurgeStreamResponse>, Status> {
-        let purged_events = self.purge(request.get_ref()).await?;
+        let caller = self.caller(&request, "PurgeStream")?;
+        let purged_events = self.purge(&caller, request.get_ref()).await?;
         Ok(Response::new(wire::PurgeStreamResponse { purged_events }))
     }
 
@@ -253,9 +286,28 @@ impl stream_service_server::StreamService for StreamService {
         &self,
         request: Request<wire::GetEventRequest>,
     ) -> Result<Response<wire::GetEventResponse>, Status> {
-        let event = self.event(request.get_ref()).await?;
+        let caller = self.caller(&request, "GetEvent")?;
+        let event = self.event(&caller, request.get_ref()).await?;
         Ok(Response::new(wire::GetEventResponse { event: super::event::received(&event) }))
     }
+}
+
+fn manage(stream: &str) -> Action<'_> {
+    Action::ManageStream(stream)
+}
+
+fn see(stream: &str) -> Action<'_> {
+    Action::SeeStream(stream)
+}
+
+fn read(stream: &str) -> Action<'_> {
+    Action::UseStream { stream, group: None }
+}
+
+/// The filters overlap those of a stream that the caller may not know of.
+fn overlap(caller: &Caller, with: StreamName) -> StreamError {
+    let seen = caller.may(&Action::SeeStream(with.as_str()));
+    StreamError::Overlap { with: seen.then_some(with) }
 }
 
 /// The stream of that name.

@@ -52,6 +52,9 @@ pub const MAX_BATCH_BYTES: usize = 64 * 1024;
 pub const MAX_ACKNOWLEDGED: usize = 10_000;
 /// The longest reason of an `acknowledge`, in bytes.
 pub const MAX_ACK_REASON_BYTES: usize = 1024;
+
+/// Why an operator ends a session is told in at most so many bytes.
+pub const MAX_TERMINATE_REASON_BYTES: usize = 256;
 /// The longest resume token, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 256;
 /// The longest nonce of a `ping`, in bytes.
@@ -62,6 +65,11 @@ pub const MAX_CLIENT_NAME_BYTES: usize = 256;
 pub const MAX_LABELS: usize = 32;
 /// The labels of a `hello` together, names and values, in bytes.
 pub const MAX_LABEL_BYTES: usize = 4096;
+
+/// The longest credential, in bytes.
+pub const MAX_CREDENTIAL_BYTES: usize = 12 * 1024;
+/// The longest name of a principal, in bytes.
+pub const MAX_PRINCIPAL_BYTES: usize = 256;
 
 /// No configured time is longer, in milliseconds: a day.
 pub const MAX_TIME_MS: u64 = 24 * 60 * 60 * 1000;

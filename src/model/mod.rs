@@ -13,7 +13,7 @@ mod topic;
 
 pub use event::{Event, Span, Spans};
 pub use reason::Reason;
-pub use refusal::{AckError, CommandError, End, EventError, StreamError};
+pub use refusal::{AckError, CommandError, Denial, End, EventError, Quota, StreamError};
 pub use stream::{
     Durability, Forms, GivenUp, GroupSettings, Seal, SettingError, Stamp, Storage, StreamName, StreamNameError,
     StreamSettings, StreamState,

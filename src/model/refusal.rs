@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{FilterError, GroupError, NameError, SettingError, StreamName};
+use super::{FilterError, GroupError, NameError, Reason, SettingError, StreamName};
 
 /// Why a command was refused. The session goes on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,15 +81,120 @@ pub enum CommandError {
         /// How many it may have.
         limit: usize,
     },
+    /// The principal uses as much as it may.
+    #[error("the quota of {limit} {quota} is used up")]
+    QuotaUsedUp {
+        /// Of what.
+        quota: Quota,
+        /// How much it may use.
+        limit: u64,
+        /// When it may use more; `None` when that depends on what it ends itself.
+        retry_after: Option<Duration>,
+    },
     /// The hub holds as many bytes of incomplete frames as it may.
     #[error("this hub has no memory left for frames that are not complete")]
     NoFrameMemory,
+    /// A frame came too slowly.
+    #[error("a frame was not complete after {} seconds", .timeout.as_secs_f64())]
+    SlowFrame {
+        /// How long it may take.
+        timeout: Duration,
+    },
     /// The hub is shutting down.
     #[error("this hub is shutting down")]
     Draining,
+    /// There is no such session, or it is over.
+    #[error("this hub has no session {id:?}")]
+    SessionNotFound {
+        /// The id.
+        id: String,
+    },
+    /// The caller may not.
+    #[error(transparent)]
+    Denied(#[from] Denial),
     /// Something about streams.
     #[error(transparent)]
     Stream(#[from] StreamError),
+}
+
+/// What a principal may use only so much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Quota {
+    /// Sessions at a time.
+    Sessions,
+    /// Subscriptions at a time, in all sessions.
+    Subscriptions,
+    /// Events published in a second.
+    PublishEvents,
+    /// Bytes of events published in a second.
+    PublishBytes,
+    /// Bytes of events published and not answered yet.
+    InFlightBytes,
+}
+
+impl Quota {
+    /// Its name, in `google.rpc.QuotaFailure` and in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sessions => "sessions",
+            Self::Subscriptions => "subscriptions",
+            Self::PublishEvents => "publish_events_per_second",
+            Self::PublishBytes => "publish_bytes_per_second",
+            Self::InFlightBytes => "in_flight_bytes",
+        }
+    }
+}
+
+impl std::fmt::Display for Quota {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Sessions => "sessions",
+            Self::Subscriptions => "subscriptions",
+            Self::PublishEvents => "published events a second",
+            Self::PublishBytes => "published bytes a second",
+            Self::InFlightBytes => "bytes of unanswered publishes",
+        })
+    }
+}
+
+/// Why a caller may not do something. The text is the same whether or not the thing it asks for exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    /// It showed no credential.
+    #[error("a credential is needed")]
+    Missing,
+    /// Its credential is not one that this hub accepts; why is told to the log alone.
+    #[error("the credential is not accepted")]
+    Invalid,
+    /// The credential of a session can be renewed only for the same identity.
+    #[error("the credential is of another identity than that of the session")]
+    OtherIdentity,
+    /// It was accepted, and is no more.
+    #[error("the credential has expired")]
+    Expired,
+    /// A topic, a stream or a group is not for the caller.
+    #[error("you may not {0}")]
+    Topic(&'static str),
+    /// An action is not for the caller.
+    #[error("you may not {0}")]
+    Action(&'static str),
+    /// What was allowed is allowed no longer.
+    #[error("what was allowed is allowed no longer")]
+    Revoked,
+}
+
+impl Denial {
+    /// The reason that a program can act on.
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Missing => Reason::CredentialMissing,
+            Self::Invalid | Self::OtherIdentity => Reason::CredentialInvalid,
+            Self::Expired => Reason::CredentialExpired,
+            Self::Topic(_) => Reason::TopicDenied,
+            Self::Action(_) => Reason::ActionDenied,
+            Self::Revoked => Reason::PermissionRevoked,
+        }
+    }
 }
 
 /// What can go wrong with a stream, a group on it, or a position in it.
@@ -140,10 +245,10 @@ pub enum StreamError {
         problem: String,
     },
     /// A topic would be in two streams.
-    #[error("the filters overlap those of stream {with}")]
+    #[error("the filters overlap those of {}", .with.as_ref().map_or("another stream".into(), |with| format!("stream {with}")))]
     Overlap {
-        /// The other one.
-        with: StreamName,
+        /// The other one; `None` when the caller may not know of it.
+        with: Option<StreamName>,
     },
     /// There are as many as there may be.
     #[error("there are {limit} {what} and there may be no more")]
@@ -234,6 +339,9 @@ pub enum EventError {
         /// What is wrong, in words.
         problem: &'static str,
     },
+    /// The caller may not publish it.
+    #[error(transparent)]
+    Denied(#[from] Denial),
     /// Its stream did not store it.
     #[error(transparent)]
     Stream(#[from] StreamError),
@@ -243,7 +351,7 @@ impl EventError {
     /// The field of the event that is wrong; empty for the event as a whole.
     pub fn field(&self) -> &'static str {
         match self {
-            Self::Topic(_) => "topic",
+            Self::Topic(_) | Self::Denied(_) => "topic",
             Self::TooLarge { .. } | Self::Stream(_) => "",
             Self::Field { field, .. } => field,
         }
@@ -276,11 +384,17 @@ pub enum End {
         /// The write timeout.
         timeout: Duration,
     },
-    /// The hub is shutting down.
-    #[error("this hub is shutting down")]
+    /// The hub is shutting down, or the connection has come of age.
+    #[error("this hub is shutting down, or has kept the connection as long as it does: connect again")]
     Draining {
         /// How long the client is asked to wait before it connects again.
         reconnect_delay: Duration,
+    },
+    /// An operator ended the session.
+    #[error("an operator ended this session{}{why}", if .why.is_empty() { "" } else { ": " })]
+    Terminated {
+        /// What the operator says; may be empty.
+        why: Box<str>,
     },
     /// The client's frames cannot be told apart any longer.
     #[error(transparent)]
@@ -288,6 +402,9 @@ pub enum End {
     /// The stream cannot be read on.
     #[error(transparent)]
     Stream(#[from] StreamError),
+    /// The caller may not have it any longer.
+    #[error(transparent)]
+    Denied(#[from] Denial),
     /// The subscription was never opened.
     #[error(transparent)]
     Refused(Box<CommandError>),

@@ -3,6 +3,8 @@
 //! A topic is 1 to 32 tokens joined by dots. A filter is the same with `*` for exactly one token anywhere and a final
 //! `>` for one or more, as in NATS. Parsing takes any bytes and never panics.
 
+use std::fmt;
+
 use super::limits::{MAX_NAME_BYTES, MAX_NAME_TOKENS};
 
 /// Why a name is neither a topic nor a filter.
@@ -66,6 +68,13 @@ pub enum FilterError {
 /// A checked topic, borrowed from where it is stored. All of it is ASCII.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Topic<'a>(&'a [u8]);
+
+impl fmt::Display for Topic<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Only ASCII passes the check.
+        f.write_str(std::str::from_utf8(self.0).unwrap_or_default())
+    }
+}
 
 impl<'a> Topic<'a> {
     /// Checks `bytes` against the rules of a topic, in one pass: every event goes through here.
@@ -213,6 +222,19 @@ impl Filter {
         rest.next().is_none()
     }
 
+    /// True when every topic that matches `other` matches this pattern as well.
+    pub fn contains(&self, other: &Self) -> bool {
+        let (mut ours, mut theirs) = (self.tokens(), other.tokens());
+        loop {
+            match (ours.next(), theirs.next()) {
+                (None, None) | (Some(Token::Tail), Some(_)) => return true,
+                (Some(Token::One), Some(Token::Literal(_) | Token::One)) => {}
+                (Some(Token::Literal(one)), Some(Token::Literal(two))) if one == two => {}
+                _ => return false,
+            }
+        }
+    }
+
     /// True when some topic matches both patterns.
     pub fn overlaps(&self, other: &Self) -> bool {
         let (mut ours, mut theirs) = (self.tokens(), other.tokens());
@@ -319,7 +341,34 @@ mod tests {
         }
     }
 
+    /// Every topic over two tokens that is as long as the longest filter of the tests, and one longer.
+    fn short_topics() -> Vec<String> {
+        let mut topics: Vec<String> = vec!["a".into(), "b".into(), "c".into()];
+        let mut from = 0;
+        for _ in 0..4 {
+            let to = topics.len();
+            for at in from..to {
+                topics.extend(["a", "b", "c"].map(|token| format!("{}.{token}", topics[at])));
+            }
+            from = to;
+        }
+        topics
+    }
+
     proptest! {
+        #[test]
+        fn a_filter_contains_another_when_it_takes_every_topic_of_it(
+            outer in "[ab*](\\.[ab*]){0,2}(\\.>)?|>",
+            inner in "[ab*](\\.[ab*]){0,2}(\\.>)?|>",
+        ) {
+            // A third token stands for all that neither filter names, and the topics are longer than both: a topic that
+            // only the inner one takes is found when there is one.
+            let (outer, inner) = (filter(&outer), filter(&inner));
+            let takes = |filter: &Filter, topic: &str| filter.matches(Topic(topic.as_bytes()));
+            let all = short_topics().iter().all(|topic| !takes(&inner, topic) || takes(&outer, topic));
+            prop_assert_eq!(outer.contains(&inner), all);
+        }
+
         #[test]
         fn filters_overlap_when_a_topic_matches_both(
             one in "[ab*](\\.[ab*]){0,2}(\\.>)?",

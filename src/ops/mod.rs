@@ -2,11 +2,12 @@
 //!
 //! `/livez` says that the process runs, `/readyz` whether it serves, `/metrics` what it counts. `grpc.health.v1` is
 //! here too, so that Kubernetes' gRPC probes work whatever the main port wants of its clients. Nothing here changes
-//! the hub.
+//! what the hub does; only how much it logs can be set, by `PUT /log`.
 
 use std::{convert::Infallible, sync::Arc};
 
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use tonic::{body::Body, service::Routes};
 use tower::ServiceExt;
@@ -14,8 +15,11 @@ use tower::ServiceExt;
 use crate::{
     readiness::{Phase, ReadinessView},
     session::Hub,
-    telemetry::Gauges,
+    telemetry::{log_filter, set_log_filter},
 };
+
+/// What is to be logged is told in no more bytes.
+const MAX_LOG_FILTER_BYTES: usize = 1024;
 
 /// What the operator's port answers from.
 #[derive(Debug, Clone)]
@@ -38,29 +42,51 @@ impl Ops {
         if content_type.is_some_and(|kind| kind.starts_with(b"application/grpc")) {
             return self.health.oneshot(request).await.map(|response| response.map(Body::new));
         }
+        if request.uri().path() == "/log" {
+            return Ok(log(request).await);
+        }
         let phase = self.readiness.phase();
         Ok(match request.uri().path() {
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" if phase == Phase::Serving => text(StatusCode::OK, "ok\n"),
             "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, format!("{phase:?}\n").to_lowercase()),
-            "/metrics" => self.metrics(),
-            _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz, /metrics and, by gRPC, grpc.health.v1\n"),
+            "/metrics" => self.metrics().await,
+            _ => {
+                text(StatusCode::NOT_FOUND, "there are /livez, /readyz, /metrics, /log and, by gRPC, grpc.health.v1\n")
+            }
         })
     }
 
-    fn metrics(&self) -> Response<Body> {
-        let gauges = Gauges {
-            sessions: self.hub.session_count(),
-            subscriptions: self.hub.subscription_count(),
-            queue_bytes: self.hub.waiting_bytes(),
-        };
-        let mut response = text(StatusCode::OK, self.hub.metrics().render(gauges));
+    async fn metrics(&self) -> Response<Body> {
+        let gauges = self.hub.observe().await;
+        let mut response = text(StatusCode::OK, self.hub.metrics().render(&gauges));
         response.headers_mut().insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8"),
         );
         response
     }
+}
+
+/// Shows what is logged, or changes it.
+async fn log(request: Request<Incoming>) -> Response<Body> {
+    let bad = |problem: String| text(StatusCode::BAD_REQUEST, format!("{problem}\n"));
+    match *request.method() {
+        Method::GET => {}
+        Method::PUT => {
+            let body = Limited::new(request.into_body(), MAX_LOG_FILTER_BYTES).collect().await;
+            let Ok(body) = body.map(http_body_util::Collected::to_bytes) else {
+                return bad(format!("log: at most {MAX_LOG_FILTER_BYTES} bytes"));
+            };
+            let Ok(filter) = std::str::from_utf8(&body) else { return bad("log: not a text".to_owned()) };
+            if let Err(problem) = set_log_filter(filter.trim()) {
+                return bad(problem);
+            }
+            tracing::warn!(log = filter.trim(), "what is logged was changed");
+        }
+        _ => return text(StatusCode::METHOD_NOT_ALLOWED, "GET or PUT\n"),
+    }
+    text(StatusCode::OK, format!("{}\n", log_filter().unwrap_or_default()))
 }
 
 fn text(status: StatusCode, text: impl Into<bytes::Bytes>) -> Response<Body> {

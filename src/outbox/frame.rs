@@ -64,6 +64,11 @@ pub enum Frame {
         /// Why.
         error: Box<CommandError>,
     },
+    /// The credential of the client will expire.
+    CredentialExpiring {
+        /// When.
+        deadline: SystemTime,
+    },
     /// The hub is shutting down.
     Draining {
         /// When the hub ends the session.
@@ -88,6 +93,8 @@ pub struct Welcome {
     pub heartbeat_interval: Duration,
     /// What the client must keep to.
     pub limits: SessionLimits,
+    /// When its credential expires; `None` when it does not, or needs none.
+    pub credential_expiry: Option<SystemTime>,
 }
 
 /// The configurable limits a session keeps.
@@ -103,6 +110,25 @@ pub struct SessionLimits {
     pub queue_events: usize,
     /// The most bytes that wait for one subscription.
     pub queue_bytes: usize,
+}
+
+/// How one subscription stands.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// Which one.
+    pub subscription_id: i64,
+    /// How many events wait for it.
+    pub waiting_events: usize,
+    /// Their encoded size.
+    pub waiting_bytes: usize,
+    /// The credit it has left; `None` for automatic credit.
+    pub credit: Option<Grant>,
+    /// Something is there for it, and its client gave no credit for it.
+    pub credit_blocked: bool,
+    /// How far it came in its stream; `None` unless it reads one.
+    pub position: Option<Position>,
+    /// It is a member of a group on a stream.
+    pub group_member: bool,
 }
 
 /// A subscription is open, or was updated.
@@ -251,6 +277,7 @@ impl Frame {
             Self::Subscribed(_)
             | Self::Gap { .. }
             | Self::Progress { .. }
+            | Self::CredentialExpiring { .. }
             | Self::Draining { .. }
             | Self::Heartbeat(_) => 0,
         };

@@ -7,6 +7,7 @@
 //!
 //! It never routes, never encodes and never knows who the client is.
 
+mod allowance;
 mod budget;
 mod credit;
 mod frame;
@@ -28,12 +29,13 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
+pub use allowance::Allowance;
 pub use budget::Budget;
 pub use frame::{
     Accepted, Acked, Batch, Frame, Gap, GapReason, Item, Opened, Published, Reply, ResumeOutcome, SessionLimits,
-    StoredAt, Subscribed, Welcome,
+    Standing, StoredAt, Subscribed, Welcome,
 };
-pub use queues::{Appetite, Closed, SubscriptionKey};
+pub use queues::{Appetite, Closed, Counts, SubscriptionKey};
 pub use stored::Room;
 pub use subscriber::Route;
 
@@ -43,6 +45,9 @@ use crate::{
 };
 use queues::{Offer, Queues, Turn};
 
+/// A client whose connection has come of age waits this long at most before it connects again: connections end at times
+/// of their own.
+const LONGEST_RECONNECT_DELAY: Duration = Duration::from_secs(1);
 /// The session reads no more commands while this many bytes of frames wait to be sent.
 const REPLIES_HIGH_BYTES: usize = 1024 * 1024;
 /// It goes on once only this many wait.
@@ -53,6 +58,7 @@ const REPLIES_LOW_BYTES: usize = 256 * 1024;
 pub struct Outbox {
     state: Mutex<State>,
     budget: Arc<Budget>,
+    allowance: Arc<Allowance>,
     /// Ends the stream of a client that does not even take its end.
     cut: Option<Arc<Cut>>,
     /// Wakes the task that reads the client's commands; there is only one.
@@ -69,8 +75,17 @@ struct State {
     last_sent: Instant,
     heartbeat_interval: Duration,
     reader_waits: bool,
+    /// Its connection ends, and the client was told so.
+    leaving: Option<Box<Leaving>>,
     /// Nothing will be sent any more.
     over: bool,
+}
+
+/// When a session ends whose connection does.
+#[derive(Debug)]
+struct Leaving {
+    at: Instant,
+    reconnect_delay: Duration,
 }
 
 /// What a turn of the writer found.
@@ -100,6 +115,7 @@ impl Outbox {
         heartbeat_interval: Duration,
         mirrors: bool,
         budget: Arc<Budget>,
+        allowance: Arc<Allowance>,
         cut: Option<Arc<Cut>>,
         now: Instant,
     ) -> Self {
@@ -111,9 +127,10 @@ impl Outbox {
             last_sent: now,
             heartbeat_interval,
             reader_waits: false,
+            leaving: None,
             over: false,
         };
-        Self { state: Mutex::new(state), budget, cut, reader: Notify::new() }
+        Self { state: Mutex::new(state), budget, allowance, cut, reader: Notify::new() }
     }
 
     /// Queues a frame that is not events.
@@ -124,7 +141,12 @@ impl Outbox {
     /// Makes room for a subscription; nothing is sent for it until [`Self::open`]. An `id` of 0 is chosen here; the id
     /// comes back.
     pub fn reserve(&self, id: i64, wish: &Wish) -> Result<(SubscriptionKey, i64), CommandError> {
-        self.with(|state| state.queues.reserve(id, wish))
+        self.allowance.take()?;
+        let reserved = self.with(|state| state.queues.reserve(id, wish));
+        if reserved.is_err() {
+            self.allowance.give_back(1);
+        }
+        reserved
     }
 
     /// Gives back the room of a subscription that was never opened.
@@ -224,6 +246,21 @@ impl Outbox {
         self.state.lock().queues.subscriptions()
     }
 
+    /// How many subscriptions stand in a way that operators watch.
+    pub fn counts(&self) -> Counts {
+        self.state.lock().queues.counts()
+    }
+
+    /// What waits to be sent, overhead included, in bytes.
+    pub fn waiting_bytes(&self) -> usize {
+        self.state.lock().held_bytes()
+    }
+
+    /// How at most `most` subscriptions stand, and where to go on from; `from` is 0 at first.
+    pub fn standings(&self, from: usize, most: usize) -> (Vec<Standing>, Option<usize>) {
+        self.state.lock().queues.standings(from, most)
+    }
+
     /// Takes what is sent next into `batch`, which the caller has cleared. Subscriptions that ended thereby are added
     /// to `closed`, for the router to forget.
     pub fn poll_take(&self, context: &mut Context<'_>, batch: &mut Batch, closed: &mut Vec<Closed>) -> Poll<Taken> {
@@ -253,33 +290,40 @@ impl Outbox {
         })
     }
 
-    /// What time brings: a heartbeat for an idle client, the end of one whose transport takes nothing, the cut of one that
-    /// does not even take its end, and the session's share of a full hub.
+    /// What time brings: a heartbeat for an idle client, the end of one whose transport takes nothing or whose connection
+    /// ends, the cut of one that does not even take its end, and the session's share of a full hub.
     pub fn tick(&self, now: Instant, wall: SystemTime, write_timeout: Duration) {
         let allowed = self.budget.allowed_bytes();
-        let stalled = self.with(|state| {
+        let ends_by = self.cut.as_ref().and_then(|cut| cut.ends_by());
+        let end = self.with(|state| {
             if state.queues.is_ending() {
                 let patience = write_timeout * 2;
                 let stuck = state.writing_since.is_some_and(|since| now.saturating_duration_since(since) >= patience);
                 if let (true, Some(cut)) = (stuck && !state.over, &self.cut) {
                     cut.cut();
                 }
-                return false;
+                return None;
             }
             state.queues.shed(u32::MAX, allowed);
+            if let Some(end) = ends_by.and_then(|by| state.leave(by, now, wall)) {
+                return Some(end);
+            }
             match state.writing_since {
-                Some(since) => now.saturating_duration_since(since) >= write_timeout,
+                Some(since) => {
+                    let stalled = now.saturating_duration_since(since) >= write_timeout;
+                    stalled.then_some(End::Stalled { timeout: write_timeout })
+                }
                 None => {
                     if now.saturating_duration_since(state.last_sent) >= state.heartbeat_interval {
                         state.last_sent = now;
                         state.queues.reply(Reply { request_id: 0, frame: Frame::Heartbeat(wall) });
                     }
-                    false
+                    None
                 }
             }
         });
-        if stalled {
-            self.end(End::Stalled { timeout: write_timeout });
+        if let Some(end) = end {
+            self.end(end);
         }
     }
 
@@ -384,15 +428,13 @@ impl Outbox {
     pub async fn until_call(&self, waits_for_room: bool) -> Call {
         loop {
             let call = self.with(|state| {
-                let most = if state.reader_waits { REPLIES_LOW_BYTES } else { REPLIES_HIGH_BYTES };
-                let full = state.queues.reply_bytes() > most.min(self.budget.allowed_bytes());
-                state.reader_waits = full;
+                let room = state.has_room(self.budget.allowed_bytes());
                 if state.is_ending() {
                     Some(Call::Ending)
                 } else if state.queues.has_appetite() {
                     Some(Call::Appetite(state.queues.take_appetite()))
                 } else {
-                    (waits_for_room && !full).then_some(Call::Room)
+                    (waits_for_room && room).then_some(Call::Room)
                 }
             });
             match call {
@@ -404,18 +446,7 @@ impl Outbox {
 
     /// True when the client has read so much of what waits for it that more commands may be read.
     pub fn has_room(&self) -> bool {
-        self.with(|state| {
-            let most = if state.reader_waits { REPLIES_LOW_BYTES } else { REPLIES_HIGH_BYTES };
-            state.reader_waits = state.queues.reply_bytes() > most.min(self.budget.allowed_bytes());
-            !state.reader_waits
-        })
-    }
-
-    /// Waits until the session is ending or over.
-    pub async fn until_ending(&self) {
-        while !self.state.lock().is_ending() {
-            self.reader.notified().await;
-        }
+        self.with(|state| state.has_room(self.budget.allowed_bytes()))
     }
 
     /// Waits until the session is over: nothing will be sent any more.
@@ -428,13 +459,18 @@ impl Outbox {
     /// Takes the lock, and when it is free again wakes who has to be woken.
     fn with<R>(&self, act: impl FnOnce(&mut State) -> R) -> R {
         let mut state = self.state.lock();
-        let before = state.held_bytes();
+        let before = (state.held_bytes(), state.queues.subscriptions());
         let result = act(&mut state);
-        self.budget.change(before, state.held_bytes());
+        self.budget.change(before.0, state.held_bytes());
+        // Those that are new were counted by `reserve`.
+        let ended = before.1.saturating_sub(state.queues.subscriptions());
         let writer = if state.queues.has_work() { state.writer.take() } else { None };
         let room = state.reader_waits && state.queues.reply_bytes() <= REPLIES_LOW_BYTES;
         let call = room || state.queues.has_appetite();
         drop(state);
+        if ended > 0 {
+            self.allowance.give_back(ended);
+        }
         if let Some(waker) = writer {
             waker.wake();
         }
@@ -446,8 +482,29 @@ impl Outbox {
 }
 
 impl State {
+    /// Tells the client once that its connection ends by `by`, and gives the end when it is time for it. Each session
+    /// has a time of its own, late enough for the client to go first, early enough for it to hear the end.
+    fn leave(&mut self, by: Instant, now: Instant, wall: SystemTime) -> Option<End> {
+        if let Some(leaving) = &self.leaving {
+            return (now >= leaving.at).then_some(End::Draining { reconnect_delay: leaving.reconnect_delay });
+        }
+        let patience = by.saturating_duration_since(now);
+        let after = patience.mul_f64(0.5 + 0.4 * fastrand::f64());
+        let reconnect_delay = LONGEST_RECONNECT_DELAY.min(patience / 10).mul_f64(fastrand::f64());
+        self.leaving = Some(Box::new(Leaving { at: now + after, reconnect_delay }));
+        self.queues.reply(Reply { request_id: 0, frame: Frame::Draining { deadline: wall + after, reconnect_delay } });
+        None
+    }
+
     fn held_bytes(&self) -> usize {
         self.queues.waiting_bytes() + self.queues.reply_bytes()
+    }
+
+    /// True when more commands may be read; notes whether they wait. A reader that waits goes on later than it stopped.
+    fn has_room(&mut self, allowed_bytes: usize) -> bool {
+        let most = if self.reader_waits { REPLIES_LOW_BYTES } else { REPLIES_HIGH_BYTES };
+        self.reader_waits = self.queues.reply_bytes() > most.min(allowed_bytes);
+        !self.reader_waits
     }
 
     fn is_ending(&self) -> bool {
@@ -459,5 +516,6 @@ impl Drop for Outbox {
     fn drop(&mut self) {
         self.budget.change(self.state.get_mut().held_bytes(), 0);
         self.budget.leave();
+        self.allowance.give_back(self.state.get_mut().queues.subscriptions());
     }
 }

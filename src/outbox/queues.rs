@@ -2,6 +2,7 @@
 //! wake-up here: see [`super::Outbox`] for those.
 
 mod feeding;
+mod standing;
 mod writer;
 
 use std::{
@@ -14,11 +15,13 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use slab::Slab;
 
 use super::{
-    frame::{Frame, Reply, SessionLimits, Subscribed},
+    frame::{Frame, Reply, SessionLimits},
     pool::Pool,
     subscriber::{Route, Subscriber},
 };
 use crate::model::{CommandError, End, Event, Grant, Wish};
+
+pub use standing::Counts;
 
 /// What a waiting event costs besides its bytes: its node, its shared header and the allocator's share. Budgets count
 /// it, so that a flood of tiny events cannot hold more memory than a budget says.
@@ -106,6 +109,7 @@ pub(super) struct Queues {
     /// What waits, overhead included, in bytes.
     waiting_bytes: usize,
     closed: Vec<Closed>,
+    counts: Counts,
     appetite: Appetite,
     no_more_commands: bool,
     /// After the last command: every slot below this one was looked at for a subscription that can get no more credit.
@@ -139,6 +143,7 @@ impl Queues {
             next_id: 1,
             waiting_bytes: 0,
             closed: Vec::new(),
+            counts: Counts::default(),
             appetite: Appetite::default(),
             no_more_commands: false,
             swept: 0,
@@ -256,12 +261,7 @@ impl Queues {
         let old = subscriber.route.replace(route);
         let old_tokens = old.as_ref().map_or(0, |route| route.tokens.get() as usize);
         subscriber.open = true;
-        let subscribed = Subscribed {
-            subscription_id: subscriber.id,
-            opened: None,
-            credit: subscriber.credit.held(),
-            automatic_credit: subscriber.credit.is_automatic(),
-        };
+        let subscribed = subscriber.subscribed(None);
         self.filter_tokens = self.filter_tokens + new_tokens - old_tokens;
         self.reply(Reply { request_id, frame: Frame::Subscribed(subscribed) });
         self.make_ready(key.slot);
@@ -413,6 +413,7 @@ impl Queues {
             }
         }
         self.waiting_bytes = 0;
+        self.counts = Counts::default();
     }
 
     /// Takes up to `most` routes from a session that is ending; 0 are left when none come back.
@@ -452,6 +453,7 @@ impl Queues {
     fn remove(&mut self, slot: u32, request_id: i64, end: End) -> Option<Reply> {
         self.with_queue(slot, |subscriber, pool, _| subscriber.clear(pool));
         let mut subscriber = self.subscribers.try_remove(slot as usize)?;
+        self.forget_noted(&subscriber);
         let position = subscriber.position();
         if let Ok(entry) = self.ids.find_entry(self.hasher.hash_one(subscriber.id), |other| *other == slot) {
             entry.remove();
@@ -496,7 +498,9 @@ impl Queues {
         }
     }
 
+    /// A subscription may have become one that is served, or no longer.
     fn make_ready(&mut self, slot: u32) {
+        self.note(slot);
         let Some(subscriber) = self.subscribers.get_mut(slot as usize) else { return };
         if subscriber.grows_hungry() {
             subscriber.set_hungry(true);

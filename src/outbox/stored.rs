@@ -8,8 +8,9 @@ use std::sync::Arc;
 use super::frame::{Gap, GapReason};
 use crate::model::{Origin, Position, limits};
 
-/// At most this many events wait for one subscription from a stream,
-const MOST_EVENTS: usize = 1024;
+/// At most this many events wait for one subscription from a stream: several record batches of small ones, since one that
+/// is read in parts is read again for each part,
+const MOST_EVENTS: usize = 4096;
 /// or as many as have this many bytes,
 const MOST_BYTES: usize = 1024 * 1024;
 /// and it is filled again once no more than a half of either waits.
@@ -103,6 +104,11 @@ impl Stored {
     /// How far it came.
     pub(super) fn position(&self) -> Position {
         Position { origin: Arc::clone(&self.origin), sequence: self.sent }
+    }
+
+    /// True when nothing that the stream is known to have is missing in its queue.
+    pub(super) fn caught_up(&self) -> bool {
+        self.caught_up
     }
 
     /// The last sequence that the stream was known to have.

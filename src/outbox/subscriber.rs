@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::{
     credit::Credit,
-    frame::{Frame, Gap, GapReason, Reply},
+    frame::{Frame, Gap, GapReason, Opened, Reply, Standing, Subscribed},
     pool::{NodeId, Pool, Queue},
     stored::{Member, Room, Stored},
 };
@@ -49,8 +49,30 @@ pub(super) struct Subscriber {
     pub(super) ready: bool,
     /// `None` until the router has it, and again once the router is to forget it.
     pub(super) route: Option<Route>,
+    /// How it stood when the counts were last brought up to it.
+    pub(super) noted: Noted,
     /// False until `subscribed` was queued: no event may overtake that frame.
     pub(super) open: bool,
+}
+
+/// How a subscription stands, as far as operators watch it. In one byte: there may be a million.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Noted(u8);
+
+impl Noted {
+    fn new(credit_blocked: bool, behind: bool) -> Self {
+        Self(u8::from(credit_blocked) | (u8::from(behind) << 1))
+    }
+
+    /// Something is there for it, and its client gave no credit for it.
+    pub(super) fn credit_blocked(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    /// It reads a stream and does not have all that it has.
+    pub(super) fn behind(self) -> bool {
+        self.0 & 2 != 0
+    }
 }
 
 /// What only few subscriptions have.
@@ -81,6 +103,7 @@ impl Subscriber {
             deficit: 0,
             ready: false,
             route: None,
+            noted: Noted::default(),
             open: false,
         }
     }
@@ -170,6 +193,36 @@ impl Subscriber {
             _ => false,
         };
         self.open && low && self.credit.covers_more_than(events, bytes)
+    }
+
+    /// What its client is told when it opens or gets new filters; `opened` for one from a stream.
+    pub(super) fn subscribed(&self, opened: Option<Opened>) -> Subscribed {
+        Subscribed {
+            subscription_id: self.id,
+            opened: opened.map(Box::new),
+            credit: self.credit.held(),
+            automatic_credit: self.credit.is_automatic(),
+        }
+    }
+
+    /// How it stands now.
+    pub(super) fn stands(&self) -> Noted {
+        let behind = self.open && self.stored().is_some_and(|stored| !stored.caught_up());
+        let something = behind || !self.queue.is_empty();
+        Noted::new(self.open && something && !self.credit.may_send(), behind)
+    }
+
+    /// How it stands now, for a list.
+    pub(super) fn standing(&self) -> Standing {
+        Standing {
+            subscription_id: self.id,
+            waiting_events: self.queue.len(),
+            waiting_bytes: self.queue.bytes(),
+            credit: (!self.credit.is_automatic()).then(|| self.credit.held()),
+            credit_blocked: self.stands().credit_blocked(),
+            position: self.position(),
+            group_member: self.member().is_some(),
+        }
     }
 
     /// True when one more event of `bytes` would not fit.

@@ -187,6 +187,9 @@ impl Router {
     pub async fn publish(&self, events: &[Arc<Event>], scratch: &mut Scratch) {
         scratch.matched.clear();
         scratch.matched.resize(events.len(), 0);
+        if self.is_empty() {
+            return;
+        }
         let (mut next, mut work) = (0, Work::default());
         while next < events.len() {
             next = self.find(events, next, scratch);
@@ -197,6 +200,12 @@ impl Router {
             scratch.outboxes.clear();
         }
         scratch.shrink();
+    }
+
+    /// True when nobody subscribes to anything, as on a hub that is used for its streams alone.
+    fn is_empty(&self) -> bool {
+        // A filter has a token at least.
+        self.table.read().unwrap_or_else(PoisonError::into_inner).filter_tokens() == 0
     }
 
     /// Matches the next run of events. Tells where the one after it begins.

@@ -70,9 +70,23 @@ pub enum Command {
         /// What must hold for them to be published.
         precondition: Option<Precondition>,
     },
+    /// Take on a fresh credential.
+    Authenticate {
+        /// What it is.
+        token: Secret,
+    },
     /// Ask for a pong.
     Ping {
         /// Comes back.
         nonce: Box<str>,
     },
+}
+
+/// A text that is never shown.
+pub struct Secret(pub Box<str>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
 }

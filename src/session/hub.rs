@@ -1,7 +1,7 @@
 //! The sessions of this hub: opening, publishing without one, the passing of time, and draining.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -13,12 +13,14 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    Groups, Options, Session, Streams, TokenKey,
+    Groups, InFlight, OpenSession, Options, QuotaOptions, Session, Streams, TokenKey, Tracing,
+    quota::{Account, Quotas},
     rates::{self, Rates},
 };
 use crate::{
+    auth::Caller,
     engine::{Engine, EventStream},
-    model::{CommandError, End, Event},
+    model::{CommandError, End, Event, EventError},
     outbox::{Budget, Frame, Outbox, Reply, Welcome},
     router::{Router, Scratch},
     tasks::Cut,
@@ -73,8 +75,11 @@ pub struct Hub {
     router: Router,
     budget: Arc<Budget>,
     frame_memory: Arc<FrameMemory>,
+    quotas: Quotas,
+    tracing: Option<Tracing>,
     metrics: Arc<Metrics>,
-    sessions: Mutex<HashMap<u64, Arc<Outbox>>>,
+    /// By number, and so by age.
+    pub(super) sessions: Mutex<BTreeMap<u64, Arc<OpenSession>>>,
     /// Wakes who waits for the last session to go.
     gone: Notify,
     next_session: AtomicU64,
@@ -94,9 +99,27 @@ pub enum Kind {
     One,
 }
 
+/// What a hub is made of.
+#[derive(Debug, Default)]
+pub struct Setup {
+    /// Names it to its clients.
+    pub node: Arc<str>,
+    /// Limits and times of sessions.
+    pub options: Options,
+    /// What each principal may use.
+    pub quotas: QuotaOptions,
+    /// Where facts are counted.
+    pub metrics: Arc<Metrics>,
+    /// Where traces are recorded; `None` for a hub without traces.
+    pub tracing: Option<Tracing>,
+    /// What is needed for streams; `None` for a hub without streams.
+    pub streams: Option<Streams>,
+}
+
 impl Hub {
     /// A hub without sessions.
-    pub fn new(node: &str, options: Options, metrics: Arc<Metrics>, streams: Option<Streams>) -> Self {
+    pub fn new(setup: Setup) -> Self {
+        let Setup { node, options, quotas, metrics, tracing, streams } = setup;
         let engine = streams.as_ref().map(|streams| Arc::clone(&streams.engine));
         // Without streams there is nothing to resume, and no token that anybody could hand back.
         let secret = engine.as_ref().map_or([0; 32], |engine| engine.token_key());
@@ -104,11 +127,13 @@ impl Hub {
             engine,
             groups: streams.map(|streams| Arc::new(Groups::new(streams))),
             tokens: TokenKey::new(secret),
-            node: node.into(),
+            node,
+            tracing,
             router: Router::new(options.hub_filter_tokens),
             budget: Arc::new(Budget::new(options.session_queue_bytes, options.hub_queue_bytes)),
             frame_memory: Arc::new(FrameMemory::new(options.hub_frame_bytes)),
             options,
+            quotas: Quotas::new(quotas),
             metrics,
             sessions: Mutex::default(),
             gone: Notify::new(),
@@ -123,6 +148,11 @@ impl Hub {
     /// What the operator set.
     pub fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// Where traces are recorded, if this hub does that.
+    pub(super) fn tracing(&self) -> Option<&Tracing> {
+        self.tracing.as_ref()
     }
 
     /// Where facts are counted.
@@ -159,18 +189,27 @@ impl Hub {
         format!("{:013x}-{number:x}", self.prefix >> 12).into()
     }
 
-    /// Opens a session, whose first frame is `welcome`. `cut` ends the stream it is on.
-    pub fn open(self: &Arc<Self>, kind: Kind, cut: Option<Arc<Cut>>) -> Result<Session, CommandError> {
+    /// Opens a session of a caller, whose first frame is `welcome`. `cut` ends the stream it is on.
+    pub fn open(self: &Arc<Self>, kind: Kind, cut: Option<Arc<Cut>>, caller: Caller) -> Result<Session, CommandError> {
         let heartbeat_interval = self.options.heartbeat_interval();
+        let account = self.quotas.account(caller.principal().id());
+        let counted = account.open_session().inspect_err(|error| self.note_refusal(&account, error))?;
         let outbox = Arc::new(Outbox::new(
             self.options.limits(),
             heartbeat_interval,
             kind == Kind::One,
             Arc::clone(&self.budget),
+            Arc::clone(account.subscriptions()),
             cut,
             Instant::now(),
         ));
         let number = self.next_session.fetch_add(1, Relaxed);
+        let entry = Arc::new(OpenSession::new(
+            (number, self.name(number), kind),
+            &caller,
+            (account, counted),
+            Arc::clone(&outbox),
+        ));
         {
             let mut sessions = self.sessions.lock();
             // Looked at under the lock: one that is opened now is seen by the drain, or refused.
@@ -181,24 +220,53 @@ impl Hub {
             if sessions.len() >= limit {
                 return Err(CommandError::TooManySessions { whole: "hub", limit });
             }
-            sessions.insert(number, Arc::clone(&outbox));
+            sessions.insert(number, Arc::clone(&entry));
         }
-        let id = self.name(number);
         let welcome = Welcome {
-            session_id: Arc::clone(&id),
+            session_id: Arc::clone(&entry.id),
             node: Arc::clone(&self.node),
             heartbeat_interval,
             limits: self.options.limits(),
+            credential_expiry: caller.principal().expires(),
         };
         outbox.reply(Reply { request_id: 0, frame: Frame::Welcome(Arc::new(welcome)) });
         self.metrics.session_opened();
-        Ok(Session::new(Arc::clone(self), number, id, outbox))
+        Ok(Session::new(Arc::clone(self), entry, caller))
     }
 
     /// Forgets a session, whose subscriptions are all forgotten already.
     pub(super) fn close(&self, number: u64) {
         self.sessions.lock().remove(&number);
         self.gone.notify_waiters();
+    }
+
+    /// Lets a principal publish, or says when it may.
+    pub fn may_publish(
+        &self,
+        principal: &str,
+        events: &[Result<Arc<Event>, EventError>],
+    ) -> Result<InFlight, CommandError> {
+        self.may_publish_from(&self.quotas.account(principal), events)
+    }
+
+    pub(super) fn may_publish_from(
+        &self,
+        account: &Arc<Account>,
+        events: &[Result<Arc<Event>, EventError>],
+    ) -> Result<InFlight, CommandError> {
+        let bytes = events.iter().flatten().map(|event| event.encoded().len()).sum();
+        let may = account.publish(events.len(), bytes, self.start.elapsed());
+        let mut in_flight = may.inspect_err(|error| self.note_refusal(account, error))?;
+        in_flight.span = self.tracing.as_ref().and_then(|tracing| tracing.publish(events));
+        Ok(in_flight)
+    }
+
+    /// Counts what a quota refused.
+    pub(super) fn note_refusal(&self, account: &Account, error: &CommandError) {
+        if let CommandError::QuotaUsedUp { quota, .. } = error {
+            tracing::debug!(principal = account.principal(), quota = quota.name(), "quota used up");
+            self.metrics.quota_refused(quota.name());
+        }
     }
 
     /// Publishes for a caller without a session. [`Scratch::matched`] tells how many each event went to.
@@ -220,7 +288,7 @@ impl Hub {
 
     /// How many subscriptions all sessions have.
     pub fn subscription_count(&self) -> usize {
-        self.outboxes().iter().map(|outbox| outbox.subscriptions()).sum()
+        self.open_sessions().iter().map(|session| session.subscriptions()).sum()
     }
 
     /// What waits in all sessions, in bytes.
@@ -233,7 +301,7 @@ impl Hub {
         &self.frame_memory
     }
 
-    fn outboxes(&self) -> Vec<Arc<Outbox>> {
+    pub(super) fn open_sessions(&self) -> Vec<Arc<OpenSession>> {
         self.sessions.lock().values().cloned().collect()
     }
 
@@ -261,9 +329,9 @@ impl Hub {
                 self.look_at_rates();
             }
             let wall = SystemTime::now();
-            for some in self.outboxes().chunks(TICK_AT_ONCE) {
-                for outbox in some {
-                    outbox.tick(now, wall, self.options.write_timeout());
+            for some in self.open_sessions().chunks(TICK_AT_ONCE) {
+                for session in some {
+                    session.outbox.tick(now, wall, self.options.write_timeout());
                 }
                 tokio::task::yield_now().await;
             }
@@ -280,9 +348,11 @@ impl Hub {
         }
         let (start, wall) = (Instant::now(), SystemTime::now());
         let mut ends: Vec<(Duration, Duration, Arc<Outbox>)> = self
-            .outboxes()
+            .open_sessions()
             .into_iter()
-            .map(|outbox| (spread.mul_f64(fastrand::f64()), spread.mul_f64(fastrand::f64()), outbox))
+            .map(|session| {
+                (spread.mul_f64(fastrand::f64()), spread.mul_f64(fastrand::f64()), Arc::clone(&session.outbox))
+            })
             .collect();
         for (after, reconnect_delay, outbox) in &ends {
             let frame = Frame::Draining { deadline: wall + *after, reconnect_delay: *reconnect_delay };

@@ -43,18 +43,18 @@ impl Drop for Membership {
 }
 
 impl Session {
-    /// Opens a subscription that is a member of a group; the group answers with `subscribed`.
+    /// Opens a subscription that is a member of a group; the group answers with `subscribed`. Its id comes back.
     pub(super) async fn open_member(
         &mut self,
         request_id: i64,
         id: i64,
         wish: &Wish,
         (stream, from, group): (&Arc<dyn EventStream>, &StreamWish, &Group),
-    ) -> Result<(), CommandError> {
+    ) -> Result<i64, CommandError> {
         let groups = self.hub.groups().ok_or(StreamError::None)?;
         let (key, id) = self.outbox.reserve(id, wish)?;
         let handle = groups.handle(stream, group);
-        let identity: Option<Identity> = self.client_name.as_ref().map(|name| (Arc::clone(name), id));
+        let identity: Option<Identity> = self.entry.client_name().map(|name| (Arc::clone(name), id));
         let newcomer = Box::new(Newcomer {
             outbox: Arc::clone(&self.outbox),
             key,
@@ -69,7 +69,7 @@ impl Session {
             Ok(member) => {
                 let membership = Membership { handle, member, ack_mode: from.ack_mode, how: Departure::Lost };
                 self.memberships.get_or_insert_default().insert(key, membership);
-                Ok(())
+                Ok(id)
             }
             Err(error) => {
                 self.outbox.release(key);

@@ -7,13 +7,18 @@
 mod command;
 mod feed;
 mod group;
+mod guard;
 mod hub;
 mod membership;
+mod observe;
 mod open;
 mod options;
 mod publish;
+mod quota;
 mod rates;
+mod registry;
 mod token;
+mod tracing;
 
 use std::{
     collections::VecDeque,
@@ -25,20 +30,25 @@ use std::{
 
 use tokio_stream::{Stream, StreamExt};
 
-pub use command::{Command, Request};
+pub use command::{Command, Request, Secret};
 pub use group::{Groups, Standing, Streams};
-pub use hub::{FrameMemory, Hub, Kind};
+pub use hub::{FrameMemory, Hub, Kind, Setup};
 pub use options::Options;
-pub use publish::{Placed, of_store, place};
+pub use publish::{Placed, admit_events, of_store, place};
+pub use quota::{InFlight, Options as QuotaOptions};
+pub use registry::OpenSession;
 pub use token::TokenKey;
+pub use tracing::Tracing;
 
-pub use crate::{engine::Precondition, groups::Outcome};
 use crate::{
+    auth::Caller,
     model::{AckMode, CommandError, End, Event, EventError, Filter, Wish, filter_tokens},
-    outbox::{Accepted, Call, Closed, Frame, Outbox, Published, Reply},
+    outbox::{Accepted, Batch, Call, Closed, Frame, Outbox, Published, Reply},
     router::{OutboxId, Scratch},
 };
+pub use crate::{engine::Precondition, groups::Outcome};
 use feed::Feeds;
+use guard::Guard;
 use membership::Memberships;
 use publish::{Placing, Storing};
 
@@ -54,8 +64,7 @@ const FORGET_AT_ONCE: usize = 1024;
 /// The reading half of one session. Dropping it closes the session, so [`Session::run`] is its only use.
 pub struct Session {
     hub: Arc<Hub>,
-    number: u64,
-    id: Arc<str>,
+    entry: Arc<OpenSession>,
     outbox: Arc<Outbox>,
     outbox_id: OutboxId,
     scratch: Scratch,
@@ -64,8 +73,10 @@ pub struct Session {
     feeds: Option<Box<Feeds>>,
     /// Made with the first member of a group on a stream.
     memberships: Option<Box<Memberships>>,
-    /// The name the client gave itself.
-    client_name: Option<Arc<str>>,
+    /// Who it is, and what it may do.
+    caller: Caller,
+    /// `None` on a hub that asks nobody.
+    guard: Option<Box<Guard>>,
     /// A publish whose events have no places yet.
     placing: Option<Placing>,
     /// Publishes that wait to be stored, in order.
@@ -78,6 +89,8 @@ enum Next {
     Placed((i64, Result<Placed, CommandError>)),
     Stored((i64, Vec<Published>)),
     Wake(feed::Wake),
+    /// What it may do may be something else.
+    Rights(guard::Wake),
     /// Some subscription is to be read for.
     Step,
     Request(Option<Result<Request, CommandError>>),
@@ -85,7 +98,7 @@ enum Next {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Session").field("id", &self.entry.id).finish_non_exhaustive()
     }
 }
 
@@ -93,24 +106,25 @@ impl fmt::Debug for Session {
 #[derive(Debug)]
 pub struct Outlet {
     hub: Arc<Hub>,
-    outbox: Arc<Outbox>,
+    entry: Arc<OpenSession>,
     outbox_id: OutboxId,
 }
 
 impl Session {
-    fn new(hub: Arc<Hub>, number: u64, id: Arc<str>, outbox: Arc<Outbox>) -> Self {
+    fn new(hub: Arc<Hub>, entry: Arc<OpenSession>, caller: Caller) -> Self {
+        let outbox = Arc::clone(&entry.outbox);
         let outbox_id = hub.router().join(Arc::clone(&outbox));
         Self {
             hub,
-            number,
-            id,
+            entry,
             outbox,
             outbox_id,
             scratch: Scratch::default(),
             first: true,
             feeds: None,
             memberships: None,
-            client_name: None,
+            guard: Guard::new(&caller),
+            caller,
             placing: None,
             storing: VecDeque::new(),
         }
@@ -118,12 +132,12 @@ impl Session {
 
     /// Names the session in logs and lists.
     pub fn id(&self) -> &Arc<str> {
-        &self.id
+        &self.entry.id
     }
 
     /// The sending half. There is one writer, so this is called once.
     pub fn outlet(&self) -> Outlet {
-        Outlet { hub: Arc::clone(&self.hub), outbox: Arc::clone(&self.outbox), outbox_id: self.outbox_id }
+        Outlet { hub: Arc::clone(&self.hub), entry: Arc::clone(&self.entry), outbox_id: self.outbox_id }
     }
 
     /// Opens the subscription of a `Subscribe` call, or says why not.
@@ -153,6 +167,7 @@ impl Session {
                         feeds.wake(wake).await;
                     }
                 }
+                Next::Rights(wake) => self.look_at_rights(wake).await,
                 Next::Step => {
                     if let Some(feeds) = &mut self.feeds {
                         feeds.step().await;
@@ -184,13 +199,14 @@ impl Session {
     ) -> Next {
         let takes_commands = open && self.placing.is_none() && self.storing.len() < MOST_STORING;
         let room = self.outbox.has_room();
-        let Self { outbox, feeds, placing, storing, .. } = self;
+        let Self { outbox, feeds, placing, storing, guard, .. } = self;
         let has_steps = feeds.as_ref().is_some_and(|feeds| feeds.has_work());
         tokio::select! {
             call = outbox.until_call(takes_commands && !room) => Next::Call(call),
             placed = first(placing.as_mut()) => Next::Placed(placed),
             stored = first(storing.front_mut()) => Next::Stored(stored),
             wake = sleep(feeds.as_deref_mut()) => Next::Wake(wake),
+            wake = guard::wake(guard.as_deref_mut()) => Next::Rights(wake),
             request = requests.next(), if takes_commands && room => Next::Request(request),
             () = std::future::ready(()), if has_steps => Next::Step,
         }
@@ -250,6 +266,7 @@ impl Session {
                 self.acknowledge(request_id, subscription_id, (sequences, up_to), outcome).await
             }
             Command::Publish { events, precondition } => self.publish(request_id, events, precondition).await,
+            Command::Authenticate { token } => self.authenticate(&token.0).await,
             Command::Ping { nonce } => {
                 self.reply(request_id, Frame::Pong(nonce));
                 Ok(())
@@ -264,8 +281,10 @@ impl Session {
         if let Some(interval) = heartbeat {
             self.outbox.set_heartbeat_interval(interval.clamp(SHORTEST_HEARTBEAT, LONGEST_HEARTBEAT));
         }
-        tracing::info!(session = %self.id, client = name, "hello");
-        self.client_name = Some(name).filter(|name| !name.is_empty()).map(Arc::from);
+        ::tracing::info!(session = %self.entry.id, client = name, "hello");
+        if !name.is_empty() {
+            self.entry.set_client_name(name);
+        }
         Ok(())
     }
 
@@ -285,6 +304,7 @@ impl Session {
             Err(error) => Err(error),
         };
         if let Err(error) = opened {
+            self.hub.note_refusal(&self.entry.account, &error);
             self.hub.metrics().command_refused();
             let subscription_id = if id == 0 { self.outbox.free_id() } else { id };
             self.reply(
@@ -298,16 +318,23 @@ impl Session {
     /// Routed first and confirmed second, so that whatever is published after the client has seen `subscribed` reaches
     /// it. What is published in between waits behind that frame.
     async fn open(&mut self, request_id: i64, id: i64, wish: &Wish) -> Result<(), CommandError> {
-        if let Some(from) = &wish.stream {
-            return self.open_stream(request_id, id, wish, from).await;
-        }
-        let (key, _) = self.outbox.reserve(id, wish)?;
+        let wish = self.admitted(wish)?;
+        let id = match &wish.stream {
+            Some(from) => self.open_stream(request_id, id, &wish, from).await?,
+            None => self.open_live(request_id, id, &wish)?,
+        };
+        self.hold(id, &wish);
+        Ok(())
+    }
+
+    fn open_live(&mut self, request_id: i64, id: i64, wish: &Wish) -> Result<i64, CommandError> {
+        let (key, id) = self.outbox.reserve(id, wish)?;
         match self.hub.router().subscribe(self.outbox_id, key, &wish.filters, wish.group.as_ref()) {
             Ok(route) => {
                 if let Err(route) = self.outbox.open(key, route, request_id) {
                     self.forget(&[Closed { key, route }]);
                 }
-                Ok(())
+                Ok(id)
             }
             Err(error) => {
                 self.outbox.release(key);
@@ -322,11 +349,13 @@ impl Session {
             let needs = "a subscription that is no member of a group on a stream: all members have the same filters";
             return Err(CommandError::Unsupported { field: "subscription_id", needs });
         }
+        let filters = &*self.admitted_update(id, filters)?;
         self.outbox.check_update(id, filter_tokens(filters))?;
         if let Some(feeds) = self.feeds.as_mut().filter(|feeds| feeds.has(key)) {
             feeds.set_filters(key, filters.into());
             // The limit on tokens is below 2^32.
             self.outbox.refiltered(key, filter_tokens(filters) as u32, request_id);
+            self.hold_update(id, filters);
             return Ok(());
         }
         let new = self.hub.router().resubscribe(self.outbox_id, key, filters, group)?;
@@ -338,22 +367,27 @@ impl Session {
                 return Err(CommandError::SubscriptionNotFound { id });
             }
         }
+        self.hold_update(id, filters);
         Ok(())
     }
 
     async fn publish(
         &mut self,
         request_id: i64,
-        events: Vec<Result<Arc<Event>, EventError>>,
+        mut events: Vec<Result<Arc<Event>, EventError>>,
         precondition: Option<Precondition>,
     ) -> Result<(), CommandError> {
+        self.caller.refresh();
+        admit_events(&self.caller, &mut events, precondition)?;
+        let in_flight = self.hub.may_publish_from(&self.entry.account, &events)?;
         let to_stream = |event: &Result<Arc<Event>, EventError>| {
             let engine = self.hub.engine();
             engine.is_some_and(|engine| event.as_ref().is_ok_and(|event| engine.stream_of(event.topic()).is_some()))
         };
         if precondition.is_some() || events.iter().any(to_stream) {
             let hub = Arc::clone(&self.hub);
-            self.placing = Some(Box::pin(async move { (request_id, place(&hub, events, precondition).await) }));
+            self.placing =
+                Some(Box::pin(async move { (request_id, place(&hub, events, precondition, in_flight).await) }));
             return Ok(());
         }
         let (accepted, refused) = split(events);
@@ -410,7 +444,7 @@ impl Drop for Session {
         let left = self.outbox.take_routes(usize::MAX, &mut 0);
         self.forget(&left);
         self.hub.router().leave(self.outbox_id);
-        self.hub.close(self.number);
+        self.hub.close(self.entry.number);
         self.hub.metrics().session_closed();
     }
 }
@@ -418,7 +452,14 @@ impl Drop for Session {
 impl Outlet {
     /// What waits to be sent.
     pub fn outbox(&self) -> &Outbox {
-        &self.outbox
+        &self.entry.outbox
+    }
+
+    /// Takes note of what is about to be sent.
+    pub fn sending(&self, batch: &Batch) {
+        if let Some(tracing) = self.hub.tracing() {
+            tracing.delivered(&self.entry, batch);
+        }
     }
 
     /// Forgets the routes of subscriptions that ended while a batch was taken.
@@ -449,12 +490,12 @@ async fn sleep(feeds: Option<&mut Feeds>) -> feed::Wake {
 
 impl Drop for Outlet {
     fn drop(&mut self) {
-        self.outbox.abandon();
+        self.entry.outbox.abandon();
     }
 }
 
 /// The events that may be published, and for every other its place and what is wrong with it.
-pub fn split(events: Vec<Result<Arc<Event>, EventError>>) -> (Vec<Arc<Event>>, Vec<(usize, EventError)>) {
+fn split(events: Vec<Result<Arc<Event>, EventError>>) -> (Vec<Arc<Event>>, Vec<(usize, EventError)>) {
     let mut accepted = Vec::with_capacity(events.len());
     let mut refused = Vec::new();
     for (place, event) in events.into_iter().enumerate() {
@@ -467,7 +508,7 @@ pub fn split(events: Vec<Result<Arc<Event>, EventError>>) -> (Vec<Arc<Event>>, V
 }
 
 /// One result per event, in the order they came in.
-pub fn merge(accepted: impl ExactSizeIterator<Item = Accepted>, refused: Vec<(usize, EventError)>) -> Vec<Published> {
+fn merge(accepted: impl ExactSizeIterator<Item = Accepted>, refused: Vec<(usize, EventError)>) -> Vec<Published> {
     let total = accepted.len() + refused.len();
     let mut accepted = accepted;
     let mut refused = refused.into_iter().peekable();

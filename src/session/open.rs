@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     engine::{EventStream, ReadError},
-    model::{CommandError, Filter, OnGap, Origin, Position, Start, StreamError, StreamState, StreamWish, Wish},
+    model::{CommandError, Filter, OnGap, Position, Start, StreamError, StreamState, StreamWish, Wish},
     outbox::{GapReason, Opened, ResumeOutcome},
 };
 
@@ -33,14 +33,14 @@ impl Beginning {
 }
 
 impl Session {
-    /// Opens a subscription that reads a stream, and answers with `subscribed`.
+    /// Opens a subscription that reads a stream, and answers with `subscribed`. Its id comes back.
     pub(super) async fn open_stream(
         &mut self,
         request_id: i64,
         id: i64,
         wish: &Wish,
         from: &StreamWish,
-    ) -> Result<(), CommandError> {
+    ) -> Result<i64, CommandError> {
         let engine = self.hub.engine().ok_or(StreamError::None)?;
         let name = from.name.as_str();
         let stream = engine.stream(name).ok_or_else(|| StreamError::NotFound(name.to_owned()))?;
@@ -50,8 +50,8 @@ impl Session {
         let state = stream.state();
         let filters: Arc<[Filter]> = wish.filters.as_slice().into();
         let beginning = beginning(self.hub.tokens(), &stream, &state, &filters, from).await?;
-        let (key, _) = self.outbox.reserve(id, wish)?;
-        let origin = Arc::new(Origin { stream: stream.name().clone(), epoch: stream.epoch() });
+        let (key, id) = self.outbox.reserve(id, wish)?;
+        let origin = Arc::new(stream.origin());
         let opened = Opened {
             position: Position { origin, sequence: beginning.after },
             earliest: state.earliest,
@@ -61,7 +61,7 @@ impl Session {
         };
         // The limit on tokens is below 2^32.
         if !self.outbox.open_stored(key, opened, wish.filter_tokens() as u32, request_id) {
-            return Ok(());
+            return Ok(id);
         }
         if let Some((to, reason)) = beginning.lost {
             self.outbox.lose(key, to, reason);
@@ -72,7 +72,7 @@ impl Session {
             Box::new(Feeds::new(Arc::clone(&self.outbox), self.hub.options().heartbeat_interval()))
         });
         feeds.add(key, feed);
-        Ok(())
+        Ok(id)
     }
 }
 

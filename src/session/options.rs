@@ -37,6 +37,8 @@ pub struct Options {
     pub heartbeat_interval_ms: u64,
     /// A session whose transport takes nothing for this long is ended, in milliseconds.
     pub write_timeout_ms: u64,
+    /// A frame from a client that is not complete this long after its beginning ends its call, in milliseconds.
+    pub frame_timeout_ms: u64,
 }
 
 impl Default for Options {
@@ -55,6 +57,7 @@ impl Default for Options {
             hub_frame_bytes: 512 * 1024 * 1024,
             heartbeat_interval_ms: 15_000,
             write_timeout_ms: 30_000,
+            frame_timeout_ms: 30_000,
         }
     }
 }
@@ -87,9 +90,11 @@ impl Options {
                 return Err(format!("sessions.{key} is {value} and must be {least} to {most}"));
             }
         }
-        for (key, value) in
-            [("heartbeat_interval_ms", self.heartbeat_interval_ms), ("write_timeout_ms", self.write_timeout_ms)]
-        {
+        for (key, value) in [
+            ("heartbeat_interval_ms", self.heartbeat_interval_ms),
+            ("write_timeout_ms", self.write_timeout_ms),
+            ("frame_timeout_ms", self.frame_timeout_ms),
+        ] {
             if !(100..=limits::MAX_TIME_MS).contains(&value) {
                 return Err(format!("sessions.{key} is {value} and must be 100 to {}", limits::MAX_TIME_MS));
             }
@@ -116,5 +121,10 @@ impl Options {
     /// How long a transport may take nothing.
     pub fn write_timeout(&self) -> Duration {
         Duration::from_millis(self.write_timeout_ms)
+    }
+
+    /// How long a frame from a client may take.
+    pub fn frame_timeout(&self) -> Duration {
+        Duration::from_millis(self.frame_timeout_ms)
     }
 }

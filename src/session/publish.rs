@@ -6,8 +6,9 @@
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
-use super::Hub;
+use super::{Hub, InFlight};
 use crate::{
+    auth::Caller,
     engine::{Append, AppendError, Appended, EventStream, Precondition, Receipt, StoreError},
     model::{CommandError, Durability, Event, EventError, Origin, StreamError},
     outbox::{Accepted, Published, StoredAt},
@@ -17,10 +18,10 @@ use crate::{
 /// A publish whose events have their places.
 #[derive(Debug)]
 pub struct Placed {
-    /// None where it was refused.
-    events: Vec<Option<Arc<Event>>>,
     results: Vec<Published>,
     parts: Vec<Part>,
+    /// Counted until the publisher is told.
+    _in_flight: InFlight,
 }
 
 /// The events of one stream.
@@ -28,9 +29,16 @@ pub struct Placed {
 struct Part {
     origin: Arc<Origin>,
     durability: Durability,
+    share: Share,
+    receipt: Result<Receipt, AppendError>,
+}
+
+/// Events of a publish that go the same way.
+#[derive(Debug)]
+struct Share {
     /// Which of the publish.
     places: Vec<usize>,
-    receipt: Result<Receipt, AppendError>,
+    events: Vec<Arc<Event>>,
 }
 
 /// The first half of a publish.
@@ -38,80 +46,131 @@ pub(super) type Placing = Pin<Box<dyn Future<Output = (i64, Result<Placed, Comma
 /// The second half.
 pub(super) type Storing = Pin<Box<dyn Future<Output = (i64, Vec<Published>)> + Send>>;
 
+/// Refuses the events that the caller may not publish; all of a publish that is atomic.
+pub fn admit_events(
+    caller: &Caller,
+    events: &mut [Result<Arc<Event>, EventError>],
+    precondition: Option<Precondition>,
+) -> Result<(), CommandError> {
+    match (caller.authorize_events(events), precondition) {
+        (Some(denial), Some(_)) => Err(denial.into()),
+        _ => Ok(()),
+    }
+}
+
 /// Gives events their places in their streams, and routes those that have none. A precondition needs all events to be of
 /// one stream.
 pub async fn place(
     hub: &Hub,
     events: Vec<Result<Arc<Event>, EventError>>,
     precondition: Option<Precondition>,
+    in_flight: InFlight,
 ) -> Result<Placed, CommandError> {
     if let (Some(_), Some(refused)) = (precondition, events.iter().find_map(|event| event.as_ref().err())) {
         return Err(mismatch(format!("makes the publish atomic, and an event of it is refused: {refused}")).into());
     }
-    let mut results: Vec<Published> = Vec::with_capacity(events.len());
-    let mut accepted = Vec::with_capacity(events.len());
-    for event in events {
-        results.push(event.as_ref().map(|_| Accepted::default()).map_err(Clone::clone));
-        accepted.push(event.ok());
-    }
+    let Shares { mut results, live, of_streams } = Shares::of(hub, events);
     hub.metrics().events_refused(results.iter().filter(|result| result.is_err()).count());
-    let events = accepted;
-    let mut live: Vec<usize> = Vec::new();
-    let mut of_streams: Vec<(Arc<dyn EventStream>, Vec<usize>)> = Vec::new();
-    for (place, event) in events.iter().enumerate() {
-        let Some(event) = event else { continue };
-        let Some(stream) = hub.engine().and_then(|engine| engine.stream_of(event.topic())) else {
-            live.push(place);
-            continue;
-        };
-        match of_streams.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &stream)) {
-            Some((_, places)) => places.push(place),
-            None => of_streams.push((stream, vec![place])),
-        }
-    }
-    if precondition.is_some() && (!live.is_empty() || of_streams.len() > 1) {
+    if precondition.is_some() && (!live.places.is_empty() || of_streams.len() > 1) {
         return Err(mismatch("needs all events to be of one stream".to_owned()).into());
     }
-    if !live.is_empty() {
-        let routed: Vec<Arc<Event>> = live.iter().filter_map(|place| events[*place].clone()).collect();
-        let scratch = hub.publish(&routed).await;
-        for (place, matched) in live.into_iter().zip(scratch.matched) {
+    if !live.places.is_empty() {
+        let scratch = hub.publish(&live.events).await;
+        for (place, matched) in live.places.into_iter().zip(scratch.matched) {
             results[place] = Ok(Accepted { matched, stored: None });
         }
     }
     let mut parts = Vec::with_capacity(of_streams.len());
-    for (stream, places) in of_streams {
-        let events = places.iter().filter_map(|place| events[*place].clone()).collect();
-        let receipt = stream.append(Append { events, precondition }).await;
-        let origin = Arc::new(Origin { stream: stream.name().clone(), epoch: stream.epoch() });
-        parts.push(Part { origin, durability: stream.settings().durability, places, receipt });
+    for (stream, share) in of_streams {
+        let receipt = stream.append(Append { events: share.events.clone(), precondition }).await;
+        let origin = Arc::new(stream.origin());
+        parts.push(Part { origin, durability: stream.settings().durability, share, receipt });
     }
-    Ok(Placed { events, results, parts })
+    Ok(Placed { results, parts, _in_flight: in_flight })
+}
+
+/// Where the events of a publish go.
+struct Shares {
+    /// Of those that were refused; the others are accepted so far.
+    results: Vec<Published>,
+    /// Those that no stream holds.
+    live: Share,
+    of_streams: Vec<(Arc<dyn EventStream>, Share)>,
+}
+
+impl Share {
+    fn with_room(events: usize) -> Self {
+        Self { places: Vec::with_capacity(events), events: Vec::with_capacity(events) }
+    }
+}
+
+impl Shares {
+    fn of(hub: &Hub, events: Vec<Result<Arc<Event>, EventError>>) -> Self {
+        let total = events.len();
+        let (results, live) = (Vec::with_capacity(total), Share::with_room(0));
+        let mut shares = Self { results, live, of_streams: Vec::new() };
+        // The stream of the event before. Most publishes are to one topic, which is looked up once.
+        let mut known: Option<usize> = None;
+        for (place, event) in events.into_iter().enumerate() {
+            let event = match event {
+                Ok(event) => event,
+                Err(error) => {
+                    shares.results.push(Err(error));
+                    continue;
+                }
+            };
+            shares.results.push(Ok(Accepted::default()));
+            if shares.share(known).events.last().is_none_or(|last| last.topic() != event.topic()) {
+                let stream = hub.engine().and_then(|engine| engine.stream_of(event.topic()));
+                known = stream.map(|stream| shares.place_of(stream, total - place));
+            }
+            let share = shares.share(known);
+            share.places.push(place);
+            share.events.push(event);
+        }
+        shares
+    }
+
+    fn share(&mut self, stream: Option<usize>) -> &mut Share {
+        match stream {
+            Some(at) => &mut self.of_streams[at].1,
+            None => &mut self.live,
+        }
+    }
+
+    /// Where the share of a stream is, which is made if there is none.
+    fn place_of(&mut self, stream: Arc<dyn EventStream>, room: usize) -> usize {
+        let at = self.of_streams.iter().position(|(known, _)| Arc::ptr_eq(known, &stream));
+        at.unwrap_or_else(|| {
+            self.of_streams.push((stream, Share::with_room(room)));
+            self.of_streams.len() - 1
+        })
+    }
 }
 
 impl Placed {
     /// Waits until the events are stored, hands them to live subscriptions, and tells what became of each.
     pub async fn store(mut self, hub: &Hub, scratch: &mut Scratch) -> Vec<Published> {
         for part in std::mem::take(&mut self.parts) {
-            let Part { origin, durability, places, receipt } = part;
+            let Part { origin, durability, share, receipt } = part;
             let appended = match receipt {
                 Ok(receipt) => receipt.await,
                 Err(error) => Err(error),
             };
             match appended {
                 Ok(appended) => {
-                    let matched = self.route(hub, &places, &appended, scratch).await;
+                    let matched = route(hub, share.events, &appended, scratch).await;
                     for ((place, Appended { sequence, duplicate, .. }), matched) in
-                        places.iter().zip(appended).zip(matched)
+                        share.places.into_iter().zip(appended).zip(matched)
                     {
                         let stored = StoredAt { origin: Arc::clone(&origin), sequence, duplicate, durability };
-                        self.results[*place] = Ok(Accepted { matched, stored: Some(stored) });
+                        self.results[place] = Ok(Accepted { matched, stored: Some(stored) });
                     }
                 }
                 Err(error) => {
-                    hub.metrics().events_refused(places.len());
+                    hub.metrics().events_refused(share.places.len());
                     let error = EventError::from(of_append(&error, &origin));
-                    for place in places {
+                    for place in share.places {
                         self.results[place] = Err(error.clone());
                     }
                 }
@@ -119,16 +178,17 @@ impl Placed {
         }
         self.results
     }
+}
 
-    /// Hands stored events to live subscriptions, except those that were stored before, and tells to how many each went.
-    async fn route(&self, hub: &Hub, places: &[usize], appended: &[Appended], scratch: &mut Scratch) -> Vec<u64> {
-        let of_place = |place: &usize| self.events[*place].clone();
-        let new = places.iter().zip(appended).filter(|(_, appended)| !appended.duplicate);
-        let events: Vec<Arc<Event>> = new.filter_map(|(place, _)| of_place(place)).collect();
-        hub.publish_with(&events, scratch).await;
-        let mut matched = scratch.matched.iter().copied();
-        appended.iter().map(|one| if one.duplicate { 0 } else { matched.next().unwrap_or_default() }).collect()
+/// Hands stored events to live subscriptions, except those that were stored before, and tells to how many each went.
+async fn route(hub: &Hub, mut events: Vec<Arc<Event>>, appended: &[Appended], scratch: &mut Scratch) -> Vec<u64> {
+    if appended.iter().any(|appended| appended.duplicate) {
+        let mut new = appended.iter().map(|appended| !appended.duplicate);
+        events.retain(|_| new.next().unwrap_or_default());
     }
+    hub.publish_with(&events, scratch).await;
+    let mut matched = scratch.matched.iter().copied();
+    appended.iter().map(|one| if one.duplicate { 0 } else { matched.next().unwrap_or_default() }).collect()
 }
 
 fn mismatch(problem: String) -> StreamError {

@@ -1,10 +1,15 @@
-//! What the hub tells about itself: metrics, one function per fact, and the set-up of logs.
+//! What the hub tells about itself: metrics, one function per fact, the set-up of logs, and traces.
 //!
-//! A leaf: every room may count here, and this room knows no other. Labels come from closed lists, so that no client can
-//! make the number of series grow. Events are counted per batch, never one by one.
+//! A leaf: every room may count here, and this room knows no other. Labels come from closed lists, and the names of
+//! streams and groups up to a limit, so that no client can make the number of series grow. Events are counted per
+//! batch, never one by one.
 
 mod logs;
+mod looked_at;
 mod metrics;
+mod traces;
 
-pub use logs::{LogFormat, set_up_logs};
-pub use metrics::{Gauges, Metrics};
+pub use logs::{LogFormat, log_filter, set_log_filter, set_up_logs};
+pub use looked_at::{Gauges, GroupGauges, StreamGauges, StreamsGauges};
+pub use metrics::{ConnectionEnd, ConnectionRefusal, HandshakeFailure, Metrics};
+pub use traces::{PublishSpan, TraceOptions, TraceParent, Traces};

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::{
     super::{
-        frame::{Acked, Frame, GapReason, Opened, Reply, ResumeOutcome, Subscribed},
+        frame::{Acked, Frame, GapReason, Opened, Reply, ResumeOutcome},
         stored::{Member, Room, Stored},
+        subscriber::Subscriber,
     },
     Appetite, Queues, SubscriptionKey, live,
 };
@@ -20,19 +21,8 @@ impl Queues {
         tokens: u32,
         request_id: i64,
     ) -> bool {
-        let Some(subscriber) = live(&mut self.subscribers, key).filter(|_| self.ending.is_none()) else { return false };
-        subscriber.store(Stored::new(opened.position.clone(), opened.latest, tokens));
-        subscriber.open = true;
-        let subscribed = Subscribed {
-            subscription_id: subscriber.id,
-            opened: Some(Box::new(opened)),
-            credit: subscriber.credit.held(),
-            automatic_credit: subscriber.credit.is_automatic(),
-        };
-        self.filter_tokens += tokens as usize;
-        self.reply(Reply { request_id, frame: Frame::Subscribed(subscribed) });
-        self.make_ready(key.slot);
-        true
+        let stored = Stored::new(opened.position.clone(), opened.latest, tokens);
+        self.open_unrouted(key, opened, tokens, request_id, |subscriber| subscriber.store(stored))
     }
 
     /// Opens a reserved subscription as a member of a group on a stream and says so; false when it is gone.
@@ -43,15 +33,23 @@ impl Queues {
         tokens: u32,
         request_id: i64,
     ) -> bool {
+        let member = Member { hungry: false, tokens };
+        self.open_unrouted(key, opened, tokens, request_id, |subscriber| subscriber.enlist(member))
+    }
+
+    /// Opens a subscription that the router does not know.
+    fn open_unrouted(
+        &mut self,
+        key: SubscriptionKey,
+        opened: Opened,
+        tokens: u32,
+        request_id: i64,
+        become_one: impl FnOnce(&mut Subscriber),
+    ) -> bool {
         let Some(subscriber) = live(&mut self.subscribers, key).filter(|_| self.ending.is_none()) else { return false };
-        subscriber.enlist(Member { hungry: false, tokens });
+        become_one(subscriber);
         subscriber.open = true;
-        let subscribed = Subscribed {
-            subscription_id: subscriber.id,
-            opened: Some(Box::new(opened)),
-            credit: subscriber.credit.held(),
-            automatic_credit: subscriber.credit.is_automatic(),
-        };
+        let subscribed = subscriber.subscribed(Some(opened));
         self.filter_tokens += tokens as usize;
         self.reply(Reply { request_id, frame: Frame::Subscribed(subscribed) });
         self.make_ready(key.slot);
@@ -106,19 +104,13 @@ impl Queues {
     /// Says that a subscription has other filters; false when it is gone.
     pub(in crate::outbox) fn refiltered(&mut self, key: SubscriptionKey, tokens: u32, request_id: i64) -> bool {
         let Some(subscriber) = live(&mut self.subscribers, key) else { return false };
-        let (subscription_id, credit) = (subscriber.id, subscriber.credit);
         let Some(stored) = subscriber.stored_mut() else { return false };
         let old = std::mem::replace(&mut stored.tokens, tokens);
         let (position, latest) = (stored.position(), stored.latest());
         let earliest = position.sequence + 1;
         let outcome = ResumeOutcome::Fresh;
         let opened = Opened { position, earliest, latest, outcome, ack_deadline: None };
-        let subscribed = Subscribed {
-            subscription_id,
-            opened: Some(Box::new(opened)),
-            credit: credit.held(),
-            automatic_credit: credit.is_automatic(),
-        };
+        let subscribed = subscriber.subscribed(Some(opened));
         self.filter_tokens = self.filter_tokens + tokens as usize - old as usize;
         self.reply(Reply { request_id, frame: Frame::Subscribed(subscribed) });
         true

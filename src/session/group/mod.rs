@@ -18,6 +18,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
+    time::SystemTime,
 };
 
 use parking_lot::Mutex;
@@ -194,6 +195,11 @@ impl Groups {
 
     fn is_used(&self, key: &Key) -> bool {
         self.used.lock().doors.contains_key(key)
+    }
+
+    /// When an event of a stream was appended.
+    pub(super) fn append_time(&self, event: &Event) -> Option<SystemTime> {
+        (self.streams.forms.append_time)(event)
     }
 
     /// The stream of that name.

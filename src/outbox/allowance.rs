@@ -1,0 +1,34 @@
+//! How many subscriptions several sessions together may have.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use crate::model::{CommandError, Quota};
+
+/// Shared by the outboxes of all sessions of one principal.
+#[derive(Debug, Default)]
+pub struct Allowance {
+    used: AtomicUsize,
+    /// 0 is no limit.
+    limit: usize,
+}
+
+impl Allowance {
+    /// For `limit` subscriptions; 0 is no limit.
+    pub fn new(limit: usize) -> Self {
+        Self { used: AtomicUsize::new(0), limit }
+    }
+
+    /// Counts one more.
+    pub(super) fn take(&self) -> Result<(), CommandError> {
+        let fits = |used: usize| Some(used + 1).filter(|sum| self.limit == 0 || *sum <= self.limit);
+        let taken = self.used.fetch_update(Relaxed, Relaxed, fits);
+        let refusal =
+            |_| CommandError::QuotaUsedUp { quota: Quota::Subscriptions, limit: self.limit as u64, retry_after: None };
+        taken.map(drop).map_err(refusal)
+    }
+
+    /// So many are over.
+    pub(super) fn give_back(&self, count: usize) {
+        self.used.fetch_sub(count, Relaxed);
+    }
+}

@@ -1,0 +1,61 @@
+//! What operators want to know of streams and groups whenever they look: how large, how far behind, how old.
+
+use super::Hub;
+use crate::{
+    engine::Health,
+    telemetry::{Gauges, GroupGauges, StreamGauges, StreamsGauges},
+};
+
+/// No more streams, and no more groups, are told of one by one: each is a time series for as long as somebody keeps them.
+const MOST_TOLD: usize = 1000;
+
+impl Hub {
+    /// How sessions, streams and groups stand.
+    pub async fn observe(&self) -> Gauges {
+        let counts = self.subscription_counts();
+        Gauges {
+            sessions: self.session_count(),
+            subscriptions: self.subscription_count(),
+            credit_blocked: counts.credit_blocked,
+            behind: counts.behind,
+            queue_bytes: self.waiting_bytes(),
+            streams: self.observe_streams().await,
+        }
+    }
+
+    /// Groups of streams that cannot be read just now are left out.
+    async fn observe_streams(&self) -> StreamsGauges {
+        let Some(engine) = self.engine() else { return StreamsGauges::default() };
+        let streams = engine.streams();
+        let mut gauges = StreamsGauges {
+            streams: streams.len(),
+            store_bytes: engine.store_bytes(),
+            store_writable: engine.health() == Health::Good,
+            ..StreamsGauges::default()
+        };
+        for stream in streams.iter().take(MOST_TOLD) {
+            let state = stream.state();
+            gauges.each_stream.push(StreamGauges {
+                stream: stream.name().to_string(),
+                events: state.events,
+                bytes: state.bytes,
+                latest: state.latest,
+            });
+            let left = MOST_TOLD - gauges.each_group.len();
+            let Some(groups) = self.groups().filter(|_| left > 0) else { continue };
+            for standing in groups.list(stream, "", left).await.unwrap_or_default() {
+                let since = standing.oldest.as_ref().and_then(|event| groups.append_time(event));
+                let age = since.and_then(|since| since.elapsed().ok());
+                gauges.each_group.push(GroupGauges {
+                    stream: standing.stream.to_string(),
+                    group: standing.group.as_str().to_owned(),
+                    members: standing.members,
+                    lag: standing.pending + standing.unacked,
+                    unacked: standing.unacked,
+                    oldest_seconds: age.unwrap_or_default().as_secs_f64(),
+                });
+            }
+        }
+        gauges
+    }
+}

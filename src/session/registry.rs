@@ -1,0 +1,138 @@
+//! The sessions of the hub as an operator sees them: who they are and since when, how they stand, and ending one.
+
+use std::{
+    net::SocketAddr,
+    ops::Bound,
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
+
+use super::{
+    Hub, Kind,
+    quota::{Account, SessionUse},
+};
+use crate::{
+    auth::Caller,
+    model::{CommandError, End, limits::MAX_TERMINATE_REASON_BYTES},
+    outbox::{Counts, Outbox, Standing},
+};
+
+/// One session that is open.
+#[derive(Debug)]
+pub struct OpenSession {
+    pub(super) number: u64,
+    pub(super) id: Arc<str>,
+    kind: Kind,
+    peer: Option<SocketAddr>,
+    principal: Arc<str>,
+    pub(super) account: Arc<Account>,
+    _counted: SessionUse,
+    opened: SystemTime,
+    client_name: OnceLock<Arc<str>>,
+    pub(super) outbox: Arc<Outbox>,
+}
+
+impl OpenSession {
+    pub(super) fn new(
+        (number, id, kind): (u64, Arc<str>, Kind),
+        caller: &Caller,
+        (account, counted): (Arc<Account>, SessionUse),
+        outbox: Arc<Outbox>,
+    ) -> Self {
+        let (opened, client_name) = (SystemTime::now(), OnceLock::new());
+        let (peer, principal) = (caller.peer(), Arc::clone(caller.principal().id()));
+        Self { number, id, kind, peer, principal, account, _counted: counted, opened, client_name, outbox }
+    }
+
+    /// Its name, unique among all sessions of all hubs.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The kind of its call.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Who its client is; empty on a hub that does not ask.
+    pub fn principal(&self) -> &str {
+        &self.principal
+    }
+
+    /// Where its client is.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// When it was opened.
+    pub fn opened(&self) -> SystemTime {
+        self.opened
+    }
+
+    /// The name its client gave itself.
+    pub fn client_name(&self) -> Option<&Arc<str>> {
+        self.client_name.get()
+    }
+
+    /// The first name counts: it is given once, in the first command.
+    pub(super) fn set_client_name(&self, name: &str) {
+        self.client_name.get_or_init(|| name.into());
+    }
+
+    /// How many subscriptions it has.
+    pub fn subscriptions(&self) -> usize {
+        self.outbox.subscriptions()
+    }
+
+    /// What waits to be sent to it, overhead included, in bytes.
+    pub fn waiting_bytes(&self) -> usize {
+        self.outbox.waiting_bytes()
+    }
+
+    /// How at most `most` of its subscriptions stand, and where to go on from; `from` is 0 at first.
+    pub fn standings(&self, from: usize, most: usize) -> (Vec<Standing>, Option<usize>) {
+        self.outbox.standings(from, most)
+    }
+}
+
+impl Hub {
+    /// At most `most` sessions that were opened after number `after`, the oldest first, and the number of the last one if
+    /// there are more.
+    pub fn list_sessions(&self, after: u64, most: usize) -> (Vec<Arc<OpenSession>>, Option<u64>) {
+        let sessions = self.sessions.lock();
+        let mut rest = sessions.range((Bound::Excluded(after), Bound::Unbounded)).map(|(_, session)| session);
+        let page: Vec<Arc<OpenSession>> = rest.by_ref().take(most).cloned().collect();
+        let next = rest.next().and(page.last()).map(|session| session.number);
+        (page, next)
+    }
+
+    /// The session of that id.
+    pub fn find_session(&self, id: &str) -> Result<Arc<OpenSession>, CommandError> {
+        let sessions = self.sessions.lock();
+        let found = sessions.values().find(|session| &*session.id == id);
+        found.cloned().ok_or_else(|| CommandError::SessionNotFound { id: id.chars().take(64).collect() })
+    }
+
+    /// Ends the session of that id; its client is told why.
+    pub fn terminate_session(&self, id: &str, why: &str) -> Result<(), CommandError> {
+        if why.len() > MAX_TERMINATE_REASON_BYTES {
+            let problem = format!("has {} bytes and may have {MAX_TERMINATE_REASON_BYTES}", why.len());
+            return Err(CommandError::Field { field: "reason", problem });
+        }
+        let session = self.find_session(id)?;
+        session.outbox.end(End::Terminated { why: why.into() });
+        tracing::info!(session = id, why, "session terminated");
+        Ok(())
+    }
+
+    /// How many subscriptions of all sessions stand in a way that operators watch.
+    pub fn subscription_counts(&self) -> Counts {
+        let mut sum = Counts::default();
+        for session in self.open_sessions() {
+            let counts = session.outbox.counts();
+            sum.credit_blocked += counts.credit_blocked;
+            sum.behind += counts.behind;
+        }
+        sum
+    }
+}
