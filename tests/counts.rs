@@ -27,15 +27,15 @@ use http::{Request, Response};
 use http_body::{Body as _, Frame};
 use prost::Message;
 use switchyard::{
-    grpc,
+    auth::Reflection,
+    grpc::{self, Access},
     proto::v1::{
         self as client, PublishRequest, SessionRequest, SessionResponse, Subscribe, SubscriptionSpec,
         session_request::Command, session_response::Frame as Answer,
     },
     readiness::Readiness,
-    session::{Hub, Options},
+    session::{Hub, Setup},
     tasks::Tasks,
-    telemetry::Metrics,
 };
 use tokio::runtime::Runtime;
 use tonic::{body::Body, service::Routes};
@@ -119,9 +119,10 @@ impl http_body::Body for Sent {
 
 impl InProcess {
     fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let hub = Arc::new(Hub::new("here", Options::default(), Arc::new(Metrics::default()), None));
-        let routes = grpc::routes(hub, Tasks::default(), Readiness::default().view()).expect("routes");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let hub = Arc::new(Hub::new(Setup::default()));
+        let access = Access::new(None, Reflection::On);
+        let routes = grpc::routes(hub, Tasks::default(), Readiness::default().view(), &access).expect("routes");
         Self { runtime, routes }
     }
 

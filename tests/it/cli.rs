@@ -49,8 +49,9 @@ fn every_help_text_shows_an_example() {
         ["list", "create", "get", "info", "update", "delete", "purge", "event"].map(|c| format!("stream {c}"));
     let groups = ["list", "create", "get", "update", "delete", "seek", "dead-letters"].map(|c| format!("group {c}"));
     let letters = ["list", "redrive", "purge"].map(|c| format!("group dead-letters {c}"));
-    let others = ["", "serve", "pub", "sub", "stream", "group", "health", "bench"].map(str::to_owned);
-    for command in others.into_iter().chain(streams).chain(groups).chain(letters) {
+    let others = ["", "serve", "pub", "sub", "stream", "group", "session", "health", "bench"].map(str::to_owned);
+    let sessions = ["list", "get", "terminate"].map(|c| format!("session {c}"));
+    for command in others.into_iter().chain(streams).chain(groups).chain(letters).chain(sessions) {
         let output = run(&command.split_whitespace().chain(["--help"]).collect::<Vec<_>>());
         assert!(output.status.success());
         let help = text(&output.stdout);

@@ -40,8 +40,8 @@ fn go_client(name: &str) -> PathBuf {
     folder.join(name)
 }
 
-/// The client of a language: `publish` or `subscribe`.
-fn client(language: &str, verb: &str) -> Command {
+/// The client of a language: `publish` or `subscribe`; in Python and Go also `worker` and `resume`.
+pub fn client(language: &str, verb: &str) -> Command {
     match language {
         "python" => {
             let mut command = tool("venv/bin/python");

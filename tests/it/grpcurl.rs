@@ -7,7 +7,11 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{Process, root};
+use crate::{
+    authority::Authority,
+    harness::{Process, root},
+    tls::secured_process,
+};
 
 const SERVICE: &str = "switchyard.v1.HubService";
 
@@ -138,5 +142,34 @@ fn an_error_shows_its_reason_and_field() {
     let told = output(&hub, &["-d", request], &[&format!("{SERVICE}/Publish")]);
     for part in ["InvalidArgument", "INVALID_TOPIC", "events[0].topic", "token 2 is empty"] {
         assert!(told.contains(part), "{told}");
+    }
+}
+
+#[test]
+fn tls_needs_only_the_authority_of_the_hub() {
+    let authority = Authority::new("ours");
+    let (hub, secret) = secured_process(&authority);
+    let address = hub.address.to_string();
+    let ca = secret.path("ca.crt").display().to_string();
+    let call = |arguments: &[&str], verb: &[&str]| {
+        let mut command = Command::new(root().join(".tools/bin/grpcurl"));
+        let output = command.args(arguments).arg(&address).args(verb).output().expect("grpcurl: run `make tools`");
+        (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (done, services) = call(&["-cacert", &ca], &["list"]);
+    assert!(done && services.lines().any(|line| line == SERVICE), "{services}");
+    let request = r#"{"events":[{"topic":"a","text":"x"}]}"#;
+    let (done, published) = call(&["-cacert", &ca, "-d", request], &[&format!("{SERVICE}/Publish")]);
+    assert!(done && published.contains("results"), "{published}");
+    let client = authority.client("spiffe://a/b");
+    let (cert, key) = (secret.path("client.crt"), secret.path("client.key"));
+    std::fs::write(&cert, &client.certificate).and_then(|()| std::fs::write(&key, &client.key)).expect("files");
+    let (cert, key) = (cert.display().to_string(), key.display().to_string());
+    let (done, services) = call(&["-cacert", &ca, "-cert", &cert, "-key", &key], &["list"]);
+    assert!(done, "{services}");
+    // Not trusted, and not even TLS.
+    for arguments in [&[][..], &["-plaintext", "-max-time", "5"]] {
+        let (done, told) = call(arguments, &["list"]);
+        assert!(!done, "{told}");
     }
 }

@@ -257,9 +257,17 @@ pub async fn metric(server: &Server, name: &str) -> u64 {
 
 /// The body and status line of a plain HTTP/1 request.
 pub async fn http_get(address: SocketAddr, path: &str) -> String {
+    http(address, "GET", path, "").await
+}
+
+/// The same of a request with another method and a body.
+pub async fn http(address: SocketAddr, method: &str, path: &str, body: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect(address).await.expect("a port");
-    let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut response = String::new();
     soon("a response", stream.read_to_string(&mut response)).await.expect("read");
@@ -295,7 +303,18 @@ pub struct Process {
 impl Process {
     /// Starts `switchyard serve` with these flags and waits until it serves.
     pub fn start(flags: &[&str]) -> Self {
-        let mut child = program()
+        Self::start_as(program(), flags)
+    }
+
+    /// The same where only so many files may be open.
+    pub fn start_with_files(files: usize, flags: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")]).arg(program().get_program());
+        Self::start_as(shell, flags)
+    }
+
+    fn start_as(mut program: Command, flags: &[&str]) -> Self {
+        let mut child = program
             .args(["serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log-format", "json"])
             .env("SWITCHYARD_DATA_DIR", "")
             .args(flags)
@@ -361,20 +380,27 @@ pub fn exit(child: &mut Child, limit: Duration) -> ExitStatus {
     }
 }
 
-/// A folder of its own, which goes with the test.
+/// A folder for one test, gone when it is done.
+#[derive(Debug)]
 pub struct Folder(PathBuf);
 
 impl Folder {
     pub fn new() -> Self {
         static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("switchyard-it-{}-{number}", std::process::id()));
+        let name = format!("data-{}-{number}", std::process::id());
+        let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         std::fs::create_dir_all(&path).expect("a folder");
         Self(path)
     }
 
     pub fn path(&self) -> &std::path::Path {
         &self.0
+    }
+
+    /// As the value of a flag.
+    pub fn text(&self) -> &str {
+        self.0.to_str().expect("text")
     }
 
     /// A hub that keeps its streams here.

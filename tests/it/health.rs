@@ -9,13 +9,14 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use crate::harness::{http_get, hub, hub_with, soon};
 
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
     "",
     "liveness",
     "readiness",
     "switchyard.v1.HubService",
     "switchyard.v1.StreamService",
     "switchyard.v1.GroupService",
+    "switchyard.v1.SessionService",
 ];
 
 async fn health(address: std::net::SocketAddr) -> HealthClient<Channel> {

@@ -243,7 +243,7 @@ fn put_length(block: &mut Vec<u8>, length: usize) {
 /// A connection whose frames are written by hand.
 pub struct Manual {
     pub write: OwnedWriteHalf,
-    read: OwnedReadHalf,
+    pub read: OwnedReadHalf,
 }
 
 impl Manual {

@@ -1,15 +1,18 @@
-//! The real hub, killed with SIGKILL again and again at random moments while publishers and subscribers work.
+//! The real hub, killed with SIGKILL again and again at random moments while publishers, subscribers and members of
+//! groups work.
 //!
 //! What must hold at the end: every event that was answered OK is in the stream, once, where the answer said, in the
 //! order of its publisher; nothing is in it that was never published; sequences have no gap and the epoch is the first
-//! one; every reader has got exactly what matches it, though it saw many hubs die; and every token that any hub gave is
-//! still good.
+//! one; every reader has got exactly what matches it, though it saw many hubs die; every token that any hub gave is
+//! still good; and groups have brought every event to a member until it was done, and none after it was answered as done.
 //!
 //! `TORTURE_KILLS` sets how often the hub is killed (40 unless it is set; `make torture` sets 500), `TORTURE_SEED` the
 //! seed of the random choices, which is printed. The choices are then the same; when things happen is not.
 //!
 //! Each kind of worker works until the [`Phase`] tells it to finish, and gives a [`Report`], which is checked against the
-//! [`Truth`] that the stream holds in the end.
+//! [`Truth`] that the stream holds in the end. What members of groups are, `members` tells.
+
+mod members;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -36,6 +39,7 @@ use crate::{
     harness::{Process, credit, event, pause, program, soon},
     stored::{Folder, Reader, all, create, from, preset, resume, state, stream, text},
 };
+use members::Members;
 
 const KILLS: usize = 40;
 /// A hub begins with a new folder after so many: what a round leaves is checked as a whole.
@@ -48,23 +52,41 @@ const WINDOW: usize = 6;
 const TOKENS: usize = 10;
 const NAME: &str = "kill";
 
+/// Events of a publisher whose numbers leave the same rest have the same key, if it uses keys.
+const KEYS: u64 = 16;
+
+/// One hub, from its start to its death.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Life {
+    address: SocketAddr,
+    /// Counts the hubs.
+    number: usize,
+}
+
 /// What the workers are to do.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
     /// Work with whatever hub there is.
-    Work(Option<SocketAddr>),
+    Work(Option<Life>),
     /// Begin nothing new; what was begun is to be finished.
-    Publish(SocketAddr),
+    Publish(Life),
     /// Everything is published: read it.
-    Read(SocketAddr),
+    Read(Life),
+    /// Everything is done.
+    Over,
 }
 
 impl Phase {
-    fn address(self) -> Option<SocketAddr> {
+    fn life(self) -> Option<Life> {
         match self {
-            Self::Work(address) => address,
-            Self::Publish(address) | Self::Read(address) => Some(address),
+            Self::Work(life) => life,
+            Self::Publish(life) | Self::Read(life) => Some(life),
+            Self::Over => None,
         }
+    }
+
+    fn address(self) -> Option<SocketAddr> {
+        self.life().map(|life| life.address)
     }
 }
 
@@ -107,7 +129,19 @@ fn content(publisher: usize, number: u64) -> String {
 fn numbered(publisher: usize, number: u64) -> Event {
     let topic = format!("kill.{publisher}.{}", if publisher == 2 { 0 } else { number % 3 });
     let (id, source) = (number.to_string(), format!("publisher-{publisher}"));
-    Event { id, source, ..event(&topic, content(publisher, number)) }
+    let key = if is_keyed(publisher) { format!("{publisher}-{}", number % KEYS) } else { String::new() };
+    Event { id, source, key, ..event(&topic, content(publisher, number)) }
+}
+
+fn is_keyed(publisher: usize) -> bool {
+    publisher % 2 == 1
+}
+
+/// Whose an event is, and which, by its text.
+fn words(text: &str) -> (usize, u64) {
+    let mut words = text.split(' ').map_while(|word| word.parse::<u64>().ok());
+    let mut word = || words.next().expect("a number");
+    (word() as usize, word())
 }
 
 /// A connection to the hub of the moment; none when it is dead already.
@@ -395,9 +429,7 @@ impl Truth {
         let mut next: HashMap<usize, u64> = HashMap::new();
         for (received, sequence) in self.events.iter().zip(1..) {
             assert_eq!(received.sequence, sequence, "a gap, or one too many");
-            let mut words = text(received).split(' ');
-            let mut word = || words.next().and_then(|word| word.parse::<u64>().ok()).expect("a number");
-            let (publisher, number) = (word() as usize, word());
+            let (publisher, number) = words(text(received));
             assert_eq!(text(received), content(publisher, number), "{sequence} is torn");
             let expected = next.entry(publisher).or_default();
             assert_eq!(number, *expected, "{sequence} of publisher {publisher} is not the next one");
@@ -407,40 +439,89 @@ impl Truth {
     }
 }
 
+/// The hubs that live and die on one data directory.
+struct Hubs {
+    folder: Folder,
+    hub: Option<Process>,
+    number: usize,
+}
+
+impl Hubs {
+    /// The next one, when it serves; the runtime goes on while it starts.
+    async fn start(&mut self) -> Life {
+        let flags = self.flags();
+        let start = move || Process::start(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+        let hub = tokio::task::spawn_blocking(start).await.expect("a hub");
+        let address = hub.address;
+        self.hub = Some(hub);
+        self.number += 1;
+        Life { address, number: self.number }
+    }
+
+    fn flags(&self) -> Vec<String> {
+        // Little memory for the tail, so that those who come back read the file.
+        let flags = ["--data-dir", self.folder.text(), "--set", "engine.tail_cache_bytes=131072"];
+        flags.map(str::to_owned).to_vec()
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut hub) = self.hub.take() {
+            hub.signal("KILL");
+            hub.exit(Duration::from_secs(10));
+        }
+    }
+
+    /// One that dies somewhere on its way to serve.
+    async fn kill_early(&self, random: &mut fastrand::Rng) {
+        let ports = ["serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log", "error"];
+        let mut child = program().args(ports).args(self.flags()).spawn().expect("the program starts");
+        pause(Duration::from_millis(random.u64(1..60))).await;
+        child.kill().expect("killed");
+        child.wait().expect("dead");
+    }
+}
+
 /// One data directory, and the hubs that live and die on it.
 async fn round(kills: usize, random: &mut fastrand::Rng) {
-    let folder = Folder::new();
-    // Little memory for the tail, so that those who come back read the file.
-    let flags = ["--data-dir", folder.text(), "--set", "engine.tail_cache_bytes=131072"];
-    let mut hub = start(&flags).await;
-    let epoch = create(hub.address, stream(NAME, &["kill.>"])).await.state.expect("a state").epoch;
-    let (phase, watched) = watch::channel(Phase::Work(Some(hub.address)));
+    let mut hubs = Hubs { folder: Folder::new(), hub: None, number: 0 };
+    let mut life = hubs.start().await;
+    let epoch = create(life.address, stream(NAME, &["kill.>"])).await.state.expect("a state").epoch;
+    create(life.address, stream(members::LOST, &["lost.>"])).await;
+    let (phase, watched) = watch::channel(Phase::Work(Some(life)));
     let mut workers = workers(random, &watched, epoch);
+    let mut members = Members::start(life, random, &watched, epoch).await;
     for kill in 1..=kills {
         pause(Duration::from_millis(random.u64(5..400))).await;
         phase.send_replace(Phase::Work(None));
-        hub.signal("KILL");
-        hub.exit(Duration::from_secs(10));
+        hubs.kill();
         if kill % EARLY == 0 {
-            kill_early(&flags, random).await;
+            hubs.kill_early(random).await;
         }
-        hub = start(&flags).await;
-        phase.send_replace(Phase::Work(Some(hub.address)));
+        life = hubs.start().await;
+        phase.send_replace(Phase::Work(Some(life)));
+        members.check_work();
         if let Some(ended) = workers.try_join_next() {
             ended.expect("a worker goes on");
             panic!("a worker ended before it was told to");
         }
     }
-    phase.send_replace(Phase::Publish(hub.address));
+    phase.send_replace(Phase::Publish(life));
     let mut reports = Vec::new();
     for _ in 0..PUBLISHERS {
         reports.push(soon("a publisher", workers.join_next()).await.expect("a worker").expect("a report"));
     }
-    phase.send_replace(Phase::Read(hub.address));
+    phase.send_replace(Phase::Read(life));
     while let Some(report) = soon("a reader", workers.join_next()).await {
         reports.push(report.expect("a report"));
     }
-    check(hub.address, epoch, &reports, random).await;
+    members.until_done(life, state(life.address, NAME).await.latest_sequence).await;
+    phase.send_replace(Phase::Over);
+    members.until_over().await;
+    // Whatever was answered last is told by the next hub as well.
+    hubs.kill();
+    life = hubs.start().await;
+    let truth = check(life.address, epoch, &reports, random).await;
+    members.check(life, &truth).await;
 }
 
 const PUBLISHERS: usize = 4;
@@ -466,23 +547,7 @@ fn workers(random: &mut fastrand::Rng, phase: &watch::Receiver<Phase>, epoch: i6
     workers
 }
 
-/// A hub that serves; the runtime goes on while it starts.
-async fn start(flags: &[&str]) -> Process {
-    let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
-    let start = move || Process::start(&flags.iter().map(String::as_str).collect::<Vec<_>>());
-    tokio::task::spawn_blocking(start).await.expect("a hub")
-}
-
-/// A hub that dies somewhere on its way to serve.
-async fn kill_early(flags: &[&str], random: &mut fastrand::Rng) {
-    let ports = ["serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log", "error"];
-    let mut child = program().args(ports).args(flags).spawn().expect("the program starts");
-    pause(Duration::from_millis(random.u64(1..60))).await;
-    child.kill().expect("killed");
-    child.wait().expect("dead");
-}
-
-async fn check(address: SocketAddr, epoch: i64, reports: &[Report], random: &mut fastrand::Rng) {
+async fn check(address: SocketAddr, epoch: i64, reports: &[Report], random: &mut fastrand::Rng) -> Truth {
     let published = reports.iter().filter_map(|report| match report {
         Report::Publisher(published) => Some((published.publisher, published.count)),
         Report::Reader(_) => None,
@@ -502,6 +567,7 @@ async fn check(address: SocketAddr, epoch: i64, reports: &[Report], random: &mut
         }
     }
     println!("{} events, {resumed} times resumed", truth.events.len());
+    truth
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

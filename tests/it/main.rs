@@ -5,6 +5,7 @@
     clippy::panic,
     clippy::match_wild_err_arm,
     clippy::unnecessary_wraps,
+    clippy::unused_self,
     clippy::disallowed_methods,
     clippy::format_collect,
     // Sequences are signed on the wire, counts are not; none comes near the end of its range.
@@ -13,13 +14,24 @@
 )]
 
 mod abuse;
+mod auth;
+mod auth_certificates;
+mod auth_cli;
+mod auth_harness;
+mod auth_keys;
+mod auth_sessions;
+mod authority;
 mod bad_input;
 mod bench;
 mod cli;
+mod connections;
 mod drain;
+#[cfg(feature = "tools-tests")]
+mod durable_examples;
 mod errors;
 #[cfg(feature = "tools-tests")]
 mod examples;
+mod full_load;
 mod groups;
 #[cfg(feature = "tools-tests")]
 mod grpcurl;
@@ -29,15 +41,29 @@ mod http2;
 mod isolation;
 mod kill;
 mod limits;
+#[cfg(feature = "tools-tests")]
+mod manifests;
+mod operators;
 mod overflow;
+#[cfg(feature = "tools-tests")]
+mod proxies;
+#[cfg(feature = "tools-tests")]
+mod proxy;
+mod quotas;
 mod resume;
+#[cfg(feature = "tools-tests")]
+mod rolling;
 mod session;
+mod slow;
 mod store;
 mod stored;
 mod stream_feed;
 mod stream_groups;
 mod streams;
 mod tidy;
+mod tls;
+mod traces;
+mod verifying;
 mod watch_bugs;
 mod witness;
 mod workplace;

@@ -2,12 +2,7 @@
 
 #![allow(dead_code)]
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use switchyard::{
     config::Config,
@@ -21,36 +16,8 @@ use switchyard::{
 };
 use tonic::transport::Channel;
 
+pub use crate::harness::Folder;
 use crate::harness::{Session, client, event, hub_with, publish, soon};
-
-/// A folder for one test, gone when it is done.
-#[derive(Debug)]
-pub struct Folder(PathBuf);
-
-impl Folder {
-    pub fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name = format!("data-{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed));
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        std::fs::create_dir_all(&path).expect("a folder");
-        Self(path)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// As the value of a flag.
-    pub fn text(&self) -> &str {
-        self.0.to_str().expect("text")
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).ok();
-    }
-}
 
 /// A hub in this process that keeps its streams in a folder.
 pub async fn hub_on(folder: &Folder) -> Server {

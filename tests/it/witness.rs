@@ -34,7 +34,11 @@ pub struct Witness {
 impl Witness {
     /// Begins to watch.
     pub async fn open(address: SocketAddr) -> Self {
-        let mut client = client(address).await;
+        Self::of(client(address).await).await
+    }
+
+    /// The same on a connection that there is.
+    pub async fn of(mut client: HubServiceClient<Channel>) -> Self {
         let mut session = Session::open_on(&mut client).await;
         session.subscribe(1, spec(&["witness"])).await;
         let served = Arc::new(AtomicU64::new(0));

@@ -1,0 +1,139 @@
+//! Credentials on the command line, and the record that a real hub keeps.
+
+use std::{
+    fs::File,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Child, Output, Stdio},
+};
+
+use crate::{
+    auth_harness::{KEY, POLICY, token},
+    harness::{Folder, program, until},
+};
+
+/// A hub of its own process that asks for credentials, and writes its log into a file.
+struct Hub {
+    child: Child,
+    server: String,
+    log: std::path::PathBuf,
+}
+
+impl Hub {
+    async fn start(folder: &Path) -> Self {
+        std::fs::write(folder.join("policy.toml"), POLICY).expect("written");
+        if !folder.join("key").exists() {
+            std::fs::write(folder.join("key"), KEY).expect("written");
+        }
+        let log = folder.join("log");
+        let child = program()
+            .args(["serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(["--set", "auth.enabled=true", "--set", "auth.policy_file=policy.toml"])
+            .args(["--set", "auth.jwt_key_file=key", "--data-dir", "data"])
+            .current_dir(folder)
+            .stderr(File::create(&log).expect("a log"))
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the program starts");
+        let mut hub = Self { child, server: String::new(), log };
+        until("the hub serves", async || hub.lines("serving").len() == 1).await;
+        let serving = hub.lines("serving");
+        hub.server = serving[0]["address"].as_str().expect("an address").into();
+        hub
+    }
+
+    /// The lines of the log with that message.
+    fn lines(&self, message: &str) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(&self.log).expect("a log");
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        lines.filter(|line| line["message"] == message).collect()
+    }
+
+    /// Runs a command against it.
+    async fn run(&self, args: &[&str], token: Option<&str>) -> Output {
+        let mut command = program();
+        command.args(args).args(["--server", &self.server]).env_remove("SWITCHYARD_TOKEN");
+        if let Some(token) = token {
+            command.env("SWITCHYARD_TOKEN", token);
+        }
+        tokio::task::spawn_blocking(move || command.output().expect("it runs")).await.expect("it ends")
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_made_on_the_command_line_opens_what_its_roles_allow() {
+    let folder = Folder::new();
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let new_key = || program().args(["token", "--new-key", &path("key")]).output().expect("it runs");
+    assert!(new_key().status.success());
+    assert_eq!(std::fs::metadata(path("key")).expect("a key").permissions().mode() & 0o777, 0o600);
+    let key = std::fs::read_to_string(path("key")).expect("a key");
+    assert!(!new_key().status.success(), "a key that is there is kept");
+    assert_eq!(std::fs::read_to_string(path("key")).expect("a key"), key);
+
+    let hub = Hub::start(folder.path()).await;
+    let made = program()
+        .args(["token", "--key", &path("key"), "--sub", "alice", "--role", "reader", "--ttl", "5m"])
+        .output()
+        .expect("it runs");
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let token = text(&made.stdout).trim().to_owned();
+    std::fs::write(path("token"), format!("{token}\n")).expect("written");
+
+    let publish = |topic: &'static str| ["pub", topic, "hello"];
+    let without = hub.run(&publish("open.a"), None).await;
+    assert!(!without.status.success() && text(&without.stderr).contains("CREDENTIAL_MISSING"), "{without:?}");
+    assert!(hub.run(&publish("open.a"), Some(&token)).await.status.success());
+    let by_flag = hub.run(&["pub", "open.a", "hello", "--token", &token], None).await;
+    assert!(by_flag.status.success(), "{by_flag:?}");
+    let by_file = hub.run(&["pub", "open.a", "hello", "--token-file", &path("token")], None).await;
+    assert!(by_file.status.success(), "{by_file:?}");
+    let denied = hub.run(&publish("closed.a"), Some(&token)).await;
+    assert!(!denied.status.success() && text(&denied.stderr).contains("TOPIC_DENIED"), "{denied:?}");
+    let health = hub.run(&["health"], None).await;
+    assert!(health.status.success(), "{health:?}");
+    let bad_file = hub.run(&["pub", "open.a", "hello", "--token-file", "/nowhere/token"], None).await;
+    assert!(text(&bad_file.stderr).contains("/nowhere/token"), "{bad_file:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn denies_and_management_are_on_record_without_payloads_and_tokens() {
+    let folder = Folder::new();
+    let hub = Hub::start(folder.path()).await;
+    let (bob, root) = (token("bob", &["reader"]), token("root", &["admin"]));
+    for _ in 0..15 {
+        hub.run(&["pub", "closed.a", "the-payload"], Some(&bob)).await;
+    }
+    hub.run(&["pub", "closed.a", "the-payload"], Some("no-such-token-anywhere")).await;
+    assert!(hub.run(&["stream", "create", "kept", "kept.>"], Some(&root)).await.status.success());
+    until("all is on record", async || hub.lines("managed").len() == 1).await;
+    let managed = &hub.lines("managed")[0];
+    assert_eq!((&managed["principal"], &managed["verb"]), (&"jwt:root".into(), &"streams".into()), "{managed}");
+    assert_eq!((&managed["target"], &managed["name"]), (&"audit".into(), &"kept".into()), "{managed}");
+    assert!(managed["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{managed}");
+
+    let denied = hub.lines("denied");
+    let of_bob: Vec<_> = denied.iter().filter(|line| line["principal"] == "jwt:bob").collect();
+    // Ten in ten seconds: all fifteen only if they took longer than that.
+    assert!(!of_bob.is_empty(), "{denied:?}");
+    assert_eq!((&of_bob[0]["reason"], &of_bob[0]["target"]), (&"TOPIC_DENIED".into(), &"audit".into()));
+    assert_eq!(of_bob[0]["call"], "/switchyard.v1.HubService/Publish");
+    assert!(of_bob[0]["why"].as_str().is_some_and(|why| why.contains("closed.a")), "{}", of_bob[0]);
+    assert!(denied.iter().any(|line| line["reason"] == "CREDENTIAL_INVALID"), "{denied:?}");
+
+    let log = std::fs::read_to_string(&hub.log).expect("a log");
+    for secret in ["the-payload", "no-such-token", KEY, bob.as_str(), root.as_str()] {
+        assert!(!log.contains(secret), "{secret}");
+    }
+}

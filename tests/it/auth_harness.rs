@@ -1,0 +1,150 @@
+//! A hub that asks for credentials, and credentials for it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use switchyard::{
+    auth::Mint,
+    config::Config,
+    proto::v1::session_response::Frame,
+    server::{self, Server},
+};
+use tonic::Request;
+
+use crate::harness::{Folder, Session, client, config, event, publish, soon};
+
+/// The secret that tokens are signed with.
+pub const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+/// Who may do what in these tests.
+pub const POLICY: &str = r#"
+[roles.admin.allow]
+publish = [">"]
+subscribe = [">"]
+streams = ["*"]
+groups = ["*"]
+manage = ["streams", "groups", "dead_letters", "sessions"]
+
+[roles.reader.allow]
+publish = ["open.>"]
+subscribe = ["open.>"]
+
+[roles.other.allow]
+subscribe = ["other.>"]
+
+[roles.stream-only.allow]
+streams = ["vault"]
+
+[roles.topics-only.allow]
+subscribe = ["vault.>"]
+
+[roles.reads-vault.allow]
+subscribe = ["vault.>"]
+streams = ["vault"]
+
+[roles.reads-secret.allow]
+subscribe = ["vault.secret"]
+streams = ["vault"]
+
+[roles.works-vault.allow]
+subscribe = ["vault.>"]
+streams = ["vault"]
+groups = ["vault/team"]
+"#;
+
+/// A hub that asks for credentials.
+pub struct Guarded {
+    pub server: Server,
+    pub folder: std::path::PathBuf,
+}
+
+impl Guarded {
+    /// Options of such a hub, whose files are in the folder.
+    pub fn config(folder: &Folder) -> Config {
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("policy.toml"), POLICY).expect("written");
+        std::fs::write(path("key"), KEY).expect("written");
+        let mut config = config();
+        config.data_dir = path("data");
+        // No heartbeat stands between what is waited for.
+        config.sessions.heartbeat_interval_ms = 600_000;
+        config.auth.enabled = true;
+        config.auth.policy_file = path("policy.toml");
+        config.auth.jwt_key_file = path("key");
+        config.auth.jwt_leeway_ms = 0;
+        config
+    }
+
+    pub async fn start(folder: &Folder, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Self::config(folder);
+        change(&mut config);
+        Self { server: server::start(config).await.expect("a hub starts"), folder: folder.path().to_owned() }
+    }
+
+    /// What a caller shows.
+    pub fn header(&self, name: &str, roles: &[&str]) -> String {
+        format!("Bearer {}", token(name, roles))
+    }
+
+    /// Another policy, from now on, or a little later.
+    pub fn set_policy(&self, text: &str) {
+        // As Kubernetes does it: the file is replaced, not written.
+        let new = self.folder.join("policy.new");
+        std::fs::write(&new, text).expect("written");
+        std::fs::rename(new, self.folder.join("policy.toml")).expect("replaced");
+    }
+
+    /// A session of the bearer of a token, on a connection of its own.
+    pub async fn session(&self, token: &str) -> Session {
+        let mut session = self.open(token).await;
+        match session.frame().await.frame {
+            Some(Frame::Welcome(_)) => session,
+            other => panic!("not a welcome: {other:?}"),
+        }
+    }
+
+    /// The same, of which nothing is read yet.
+    pub async fn open(&self, token: &str) -> Session {
+        let mut client = client(self.server.address).await;
+        let (commands, receiver) = tokio::sync::mpsc::channel(64);
+        let mut request = Request::new(tokio_stream::wrappers::ReceiverStream::new(receiver));
+        bear(&mut request, token);
+        let response = soon("headers", client.session(request)).await.expect("a session");
+        Session { commands: Some(commands), frames: response.into_inner() }
+    }
+
+    /// Publishes as somebody who may do everything.
+    pub async fn publish(&self, name: &str, topic: &str, text: &str) {
+        let mut request = Request::new(publish(vec![event(topic, text)]));
+        bear(&mut request, &token(name, &["admin"]));
+        client(self.server.address).await.publish(request).await.expect("published");
+    }
+}
+
+/// Puts a token before a call.
+pub fn bear<T>(request: &mut Request<T>, token: &str) {
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().expect("a header"));
+}
+
+/// Claims that the hub takes, good for so many seconds.
+pub fn claims(name: &str, roles: &[&str], seconds: i64) -> Value {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs().cast_signed();
+    json!({ "sub": name, "aud": "switchyard", "exp": now + seconds, "roles": roles })
+}
+
+/// A token that is good for an hour.
+pub fn token(name: &str, roles: &[&str]) -> String {
+    token_for(name, roles, Duration::from_secs(3600))
+}
+
+/// A token that is good for so long.
+pub fn token_for(name: &str, roles: &[&str], life: Duration) -> String {
+    let mint = Mint {
+        name: name.into(),
+        roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+        audience: "switchyard".into(),
+        issuer: String::new(),
+        life,
+    };
+    mint.sign(KEY, SystemTime::now()).expect("a token")
+}

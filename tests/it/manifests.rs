@@ -1,0 +1,119 @@
+//! What `k8s/` tells the hub and what it reads of it: settings that the hub's own parser takes, and metrics that exist.
+//!
+//! The manifests themselves are checked by scripts/check-k8s.sh, which `make lint` runs.
+
+use std::{collections::BTreeSet, fs, process::Command};
+
+use serde_json::Value;
+use switchyard::config::{Config, Flags, defaults};
+
+use crate::{
+    harness::{Process, http_get, root},
+    stored::Folder,
+};
+
+/// Variables of the hub that are no options.
+const NO_OPTIONS: [&str; 1] = ["SWITCHYARD_CONFIG"];
+
+/// What kustomize makes of a folder of `k8s/`.
+fn rendered(folder: &str) -> Vec<Value> {
+    let built =
+        Command::new(root().join(".tools/bin/kustomize")).arg("build").arg(root().join("k8s").join(folder)).output();
+    let built = built.expect("kustomize: run `make tools`");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let file = Folder::new();
+    let path = file.path().join("rendered.yaml");
+    fs::write(&path, built.stdout).expect("written");
+    let script = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
+    let json = Command::new(root().join(".tools/venv/bin/python")).args(["-c", script]).arg(path).output();
+    serde_json::from_slice(&json.expect("Python: run `make tools`").stdout).expect("JSON")
+}
+
+fn of_kind<'a>(manifests: &'a [Value], kind: &str) -> &'a Value {
+    manifests.iter().find(|manifest| manifest["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
+}
+
+/// The settings of a hub that starts with a rendered folder.
+fn settings(folder: &str) -> Config {
+    let manifests = rendered(folder);
+    let texts = manifests.iter().filter_map(|manifest| manifest["data"]["switchyard.toml"].as_str());
+    let texts: Vec<&str> = texts.collect();
+    assert_eq!(texts.len(), 1, "one settings file");
+    let files = Folder::new();
+    let path = files.path().join("switchyard.toml");
+    fs::write(&path, texts[0]).expect("written");
+
+    let hub = &of_kind(&manifests, "StatefulSet")["spec"]["template"]["spec"]["containers"][0];
+    let variables = hub["env"].as_array().expect("variables");
+    let options: Vec<String> = defaults().into_keys().map(|key| variable(&key)).collect();
+    for entry in variables {
+        let name = entry["name"].as_str().expect("a name");
+        // The hub takes no notice of variables that name no option, so a misspelt one would be silent.
+        assert!(options.iter().any(|option| option == name) || NO_OPTIONS.contains(&name), "{folder}: {name}");
+    }
+    let lookup = |name: &str| {
+        let entry = variables.iter().find(|entry| entry["name"] == name)?;
+        entry["value"].as_str().map(str::to_owned)
+    };
+    let flags = Flags { config: Some(path), ..Flags::default() };
+    Config::load(&flags, lookup).unwrap_or_else(|error| panic!("{folder}: {error}"))
+}
+
+fn variable(key: &str) -> String {
+    format!("SWITCHYARD_{}", key.to_uppercase().replace('.', "_"))
+}
+
+#[test]
+fn the_hub_takes_the_settings_of_the_base_and_of_every_overlay() {
+    for folder in ["base", "overlays/monitoring", "overlays/replicas", "overlays/tls"] {
+        let config = settings(folder);
+        assert_eq!(config.data_dir.to_str(), Some("/var/lib/switchyard/data"), "{folder}");
+    }
+}
+
+/// `switchyard_...` names in a text; what a histogram is made of counts as its name.
+fn metrics(text: &str) -> BTreeSet<String> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .filter(|word| word.starts_with("switchyard_"))
+        .map(|word| {
+            ["_bucket", "_sum", "_count"].iter().find_map(|part| word.strip_suffix(part)).unwrap_or(word).to_owned()
+        })
+        .collect()
+}
+
+/// The names in the first column of the table in docs/operations.md.
+fn documented() -> BTreeSet<String> {
+    let text = fs::read_to_string(root().join("docs/operations.md")).expect("docs/operations.md");
+    let rows = text.lines().filter(|line| line.starts_with("| `switchyard_"));
+    rows.flat_map(|row| metrics(row.split('|').nth(1).expect("a column"))).collect()
+}
+
+#[test]
+fn dashboard_and_alerts_name_metrics_that_exist() {
+    let documented = documented();
+    for file in ["alerts.yaml", "alerts_test.yaml", "prometheus-rule.yaml", "dashboard.json"] {
+        let text = fs::read_to_string(root().join("k8s/monitoring").join(file)).expect("a file");
+        let unknown: Vec<String> = metrics(&text).into_iter().filter(|name| !documented.contains(name)).collect();
+        assert!(unknown.is_empty(), "k8s/monitoring/{file}: {unknown:?} are not in docs/operations.md");
+    }
+}
+
+#[test]
+fn the_dashboard_shows_every_metric() {
+    let text = fs::read_to_string(root().join("k8s/monitoring/dashboard.json")).expect("a file");
+    let missing: Vec<String> = documented().difference(&metrics(&text)).cloned().collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[tokio::test]
+async fn the_table_of_metrics_has_what_the_hub_serves() {
+    let folder = Folder::new();
+    let hub = Process::start(&["--data-dir", folder.text()]);
+    let text = http_get(hub.ops_address, "/metrics").await;
+    let samples: String = text.lines().filter(|line| line.starts_with("switchyard_")).collect::<Vec<_>>().join("\n");
+    let served = metrics(&samples);
+    assert!(served.len() > 10, "{served:?}");
+    let documented = documented();
+    let unknown: Vec<&String> = served.difference(&documented).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+}

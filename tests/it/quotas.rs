@@ -1,0 +1,127 @@
+//! What one principal may use: at each limit and one past it, and what is told.
+
+use std::time::Duration;
+
+use switchyard::{proto::v1::SubscribeRequest, server::Server};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::{
+    harness::{Session, client, event, hub_with, metric, publish, reason, reason_of_call, spec, until},
+    stored::{Folder, create, hub_on_with, stream},
+};
+
+/// The quota that a status names, and how long it asks to wait.
+fn quota(status: &Status) -> (String, Option<Duration>) {
+    let details = status.get_error_details();
+    let quota = details.quota_failure().and_then(|failure| failure.violations.first());
+    let wait = details.retry_info().and_then(|retry| retry.retry_delay);
+    (quota.map(|violation| violation.subject.clone()).unwrap_or_default(), wait)
+}
+
+async fn refusals(hub: &Server) -> u64 {
+    metric(hub, "switchyard_quota_refusals_total").await
+}
+
+#[tokio::test]
+async fn a_principal_has_so_many_sessions_over_all_connections() {
+    let hub = hub_with(|config| config.quotas.max_sessions = 2).await;
+    let first = Session::open(hub.address).await;
+    let _second = Session::open(hub.address).await;
+    let mut other = client(hub.address).await;
+    let request = || SubscribeRequest { spec: Some(spec(&["a"])) };
+    let refused = other.subscribe(request()).await.expect_err("one past");
+    assert_eq!((refused.code(), reason_of_call(&refused).as_str()), (Code::ResourceExhausted, "QUOTA_EXCEEDED"));
+    assert_eq!(quota(&refused), ("sessions".to_owned(), None));
+    assert_eq!(refusals(&hub).await, 1);
+    drop(first);
+    until("there is room again", async || other.subscribe(request()).await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_principal_has_so_many_subscriptions_over_all_sessions() {
+    let hub = hub_with(|config| config.quotas.max_subscriptions = 3).await;
+    let (mut one, mut two) = (Session::open(hub.address).await, Session::open(hub.address).await);
+    one.subscribe(1, spec(&["a"])).await;
+    one.subscribe(2, spec(&["a"])).await;
+    two.subscribe(1, spec(&["a"])).await;
+    let wish = switchyard::proto::v1::Subscribe { subscription_id: 2, spec: Some(spec(&["a"])) };
+    let subscribe = switchyard::proto::v1::session_request::Command::Subscribe(wish);
+    two.send(5, subscribe.clone()).await;
+    let status = two.ended().await.status.expect("a status");
+    assert_eq!(reason(&status), "QUOTA_EXCEEDED");
+    // One that ends makes room, in whichever session.
+    let unsubscribe = switchyard::proto::v1::Unsubscribe { subscription_id: 1 };
+    one.send(6, switchyard::proto::v1::session_request::Command::Unsubscribe(unsubscribe)).await;
+    one.ended().await;
+    two.subscribe(2, spec(&["a"])).await;
+    drop(one);
+    until("a session that is gone makes room", async || {
+        two.send(7, subscribe_as(3)).await;
+        matches!(two.frame().await.frame, Some(switchyard::proto::v1::session_response::Frame::Subscribed(_)))
+    })
+    .await;
+}
+
+fn subscribe_as(subscription_id: i64) -> switchyard::proto::v1::session_request::Command {
+    let wish = switchyard::proto::v1::Subscribe { subscription_id, spec: Some(spec(&["a"])) };
+    switchyard::proto::v1::session_request::Command::Subscribe(wish)
+}
+
+#[tokio::test]
+async fn a_publish_beyond_the_rate_is_told_when_to_come_again() {
+    // So slow that no test is slow enough to see the bucket fill again.
+    let hub = hub_with(|config| config.quotas.publish_events_per_second = 4).await;
+    let mut session = Session::open(hub.address).await;
+    let events = |count: usize| vec![event("a.b", "x"); count];
+    session.publish(events(4)).await;
+    let mut caller = client(hub.address).await;
+    let refused = caller.publish(publish(events(400))).await.expect_err("one burst past");
+    let (name, wait) = quota(&refused);
+    assert_eq!(name, "publish_events_per_second");
+    assert!(wait.is_some_and(|wait| wait > Duration::ZERO && wait <= Duration::from_secs(1)), "{wait:?}");
+    assert_eq!(reason_of_call(&refused), "QUOTA_EXCEEDED");
+    assert_eq!(metric(&hub, "switchyard_events_in_total").await, 4, "nothing of it was published");
+    until("the rate allows it", async || caller.publish(publish(events(1))).await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn bytes_are_counted_as_events_are() {
+    let hub = hub_with(|config| config.quotas.publish_bytes_per_second = 1000).await;
+    let mut caller = client(hub.address).await;
+    let large = || publish(vec![event("a.b", "x".repeat(2000))]);
+    caller.publish(large()).await.expect("a full bucket lets one pass that is larger");
+    let refused = caller.publish(large()).await.expect_err("which is paid for");
+    assert_eq!(quota(&refused).0, "publish_bytes_per_second");
+}
+
+#[tokio::test]
+async fn unanswered_publishes_are_bounded_and_room_comes_back() {
+    let folder = Folder::new();
+    let hub = hub_on_with(&folder, |config| config.quotas.max_in_flight_bytes = 4000).await;
+    create(hub.address, stream("s", &["a.>"])).await;
+    let mut caller = client(hub.address).await;
+    for _ in 0..20 {
+        caller.publish(publish(vec![event("a.b", "x".repeat(3000))])).await.expect("each is answered before the next");
+    }
+    let session = Session::open(hub.address).await;
+    let publish = publish(vec![event("a.b", "x".repeat(3000))]);
+    for request_id in 1..=50 {
+        let command = switchyard::proto::v1::session_request::Command::Publish(publish.clone());
+        session.send(request_id, command).await;
+    }
+    let (mut accepted, mut refused, mut session) = (0, 0, session);
+    while accepted + refused < 50 {
+        match session.frame().await.frame {
+            Some(switchyard::proto::v1::session_response::Frame::Published(_)) => accepted += 1,
+            Some(switchyard::proto::v1::session_response::Frame::Error(status)) => {
+                assert_eq!(reason(&status), "QUOTA_EXCEEDED");
+                refused += 1;
+            }
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+    assert!(accepted > 0, "one at a time passes");
+    assert_eq!(crate::stored::all(hub.address, "s").await.len(), 20 + accepted);
+    assert_eq!(refusals(&hub).await, refused as u64);
+}
