@@ -26,15 +26,15 @@ use http_body::Body as _;
 use http_body_util::Full;
 use prost::Message;
 use switchyard::{
-    grpc,
+    auth::Reflection,
+    grpc::{self, Access},
     model::{Event, Filter, Overflow, Span, Spans, Wish},
     outbox::{Batch, Budget, Outbox, Route, SubscriptionKey},
     proto::v1 as client,
     readiness::Readiness,
     router::{Router, Scratch},
-    session::{Hub, Options},
+    session::{Hub, Options, Setup},
     tasks::Tasks,
-    telemetry::Metrics,
 };
 use tokio::time::Instant;
 use tonic::{body::Body, service::Routes};
@@ -79,7 +79,7 @@ fn outbox() -> Arc<Outbox> {
     let options = Options::default();
     let budget = Arc::new(Budget::new(options.session_queue_bytes, options.hub_queue_bytes));
     let heartbeat = Duration::from_secs(15);
-    Arc::new(Outbox::new(options.limits(), heartbeat, false, budget, None, Instant::now()))
+    Arc::new(Outbox::new(options.limits(), heartbeat, false, budget, Arc::default(), None, Instant::now()))
 }
 
 /// Opens a subscription that the router does not know.
@@ -179,8 +179,10 @@ fn take(bencher: Bencher, subscriptions: usize) {
 }
 
 fn hub() -> (Arc<Hub>, Routes) {
-    let hub = Arc::new(Hub::new("here", Options::default(), Arc::new(Metrics::default()), None));
-    let routes = grpc::routes(Arc::clone(&hub), Tasks::default(), Readiness::default().view()).expect("routes");
+    let hub = Arc::new(Hub::new(Setup::default()));
+    let access = Access::new(None, Reflection::On);
+    let routes =
+        grpc::routes(Arc::clone(&hub), Tasks::default(), Readiness::default().view(), &access).expect("routes");
     (hub, routes)
 }
 
@@ -228,7 +230,7 @@ fn accept(bencher: Bencher, events: usize) {
 fn encode(bencher: Bencher) {
     let (hub, routes) = hub();
     // The task of the session would read commands; there are none, and what is measured is polled here.
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let _inside = runtime.enter();
     let spec = client::SubscriptionSpec { filters: vec![">".into()], ..client::SubscriptionSpec::default() };
     let request = framed(&client::SubscribeRequest { spec: Some(spec) });

@@ -122,7 +122,10 @@ impl Ground {
 
 /// The side of a hub that runs.
 pub(crate) fn hub(server: &Server) -> HubSide {
-    HubSide { target: Target { server: server.address.to_string() }, subscription_per_filter: false }
+    HubSide {
+        target: Target { server: server.address.to_string(), ..Target::default() },
+        subscription_per_filter: false,
+    }
 }
 
 /// Puts a load on a server that runs. Any fault is an error.

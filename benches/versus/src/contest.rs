@@ -10,7 +10,7 @@ use switchyard::bench::{
 
 use crate::{
     contender::{Contender, Cost, Ground},
-    durable::{self, Figure, Store},
+    durable::{self, Figure, Store, beside, group},
     idle,
     report::{Report, Series, figure},
     stalled, subscriptions,
@@ -60,6 +60,8 @@ impl Contest {
         self.idle().await;
         self.stalled().await;
         self.durable().await;
+        self.group().await;
+        self.beside().await;
         self.subscribers().await;
     }
 
@@ -251,13 +253,47 @@ impl Contest {
             for store in Store::ALL {
                 let what = format!("durable, {}, run {repetition}", store.name());
                 let result = durable::measure(&self.ground, store, self.times.measure).await;
-                let Some(found) = self.passed(&what, result) else { continue };
-                for Figure { name, unit, value, cost } in found {
-                    let cost_told = cost.map_or_else(String::new, |cost| format!(", {}", cost_text(cost)));
-                    self.tell(&format!("{what}: {name} {} {unit}{cost_told}", figure(value)));
-                    self.report.add(name, Some(durable::PAYLOAD_BYTES), unit, store.contender(), value, cost);
-                }
+                self.found(&what, store, result);
             }
+        }
+    }
+
+    /// Adds what a repetition found of a store.
+    fn found(&mut self, what: &str, store: Store, result: anyhow::Result<Vec<Figure>>) {
+        for Figure { name, unit, value, cost } in self.passed(what, result).into_iter().flatten() {
+            let cost_told = cost.map_or_else(String::new, |cost| format!(", {}", cost_text(cost)));
+            self.tell(&format!("{what}: {name} {} {unit}{cost_told}", figure(value)));
+            self.report.add(name, Some(durable::PAYLOAD_BYTES), unit, store.contender(), value, cost);
+        }
+    }
+
+    async fn group(&mut self) {
+        if !group::ROWS.into_iter().any(|name| self.wants(name)) {
+            return;
+        }
+        for repetition in 1..=self.repetitions {
+            for store in [Store::Hub, Store::JetStream] {
+                let what = format!("group, {}, run {repetition}", store.name());
+                let result = group::measure(&self.ground, store).await;
+                self.found(&what, store, result);
+            }
+        }
+    }
+
+    async fn beside(&mut self) {
+        let name = beside::ROW;
+        if !self.wants(name) {
+            return;
+        }
+        for repetition in 1..=self.repetitions {
+            let what = format!("{name}, hub, run {repetition}");
+            let result = beside::measure(&self.ground, self.times.measure).await;
+            let Some(beside::Found { alone, beside, behind }) = self.passed(&what, result) else { continue };
+            let [alone_told, beside_told, behind_told] = [alone, beside, behind as f64].map(figure);
+            self.tell(&format!(
+                "{what}: {alone_told}/s alone, {beside_told}/s with a reader {behind_told} events behind"
+            ));
+            self.report.add(name, Some(durable::PAYLOAD_BYTES), "ratio", Contender::Hub, beside / alone, None);
         }
     }
 

@@ -153,7 +153,7 @@ pub(crate) struct RelaySubscriber {
 
 impl RelaySide {
     async fn call(&self, role: &'static str) -> anyhow::Result<(mpsc::Sender<Bytes>, Streaming<Bytes>)> {
-        let target = Target { server: self.address.to_string() };
+        let target = Target { server: self.address.to_string(), ..Target::default() };
         let channel: Channel = target
             .channel_with(|endpoint| {
                 endpoint

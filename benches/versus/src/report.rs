@@ -158,6 +158,7 @@ impl Row {
         }
         for other in [Contender::Nats, Contender::Roofline] {
             let ratio = self.median(Contender::Hub).zip(self.median(other)).map(|(hub, other)| hub / other);
+            let ratio = ratio.filter(|ratio| ratio.is_finite());
             write!(table, " {:>9}", ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"))).ok();
         }
         let all = |value: &dyn Fn(Contender) -> Option<f64>| {

@@ -1,21 +1,30 @@
-//! A stream of the hub.
+//! A stream of the hub, and a group on it.
+
+use std::cell::RefCell;
 
 use anyhow::{Context, bail, ensure};
 use switchyard::{
     bench::{HubSide, Outgoing, opaque},
     proto::{
         load::{
-            Durability as Promise, SessionRequest, SessionResponse, StartPosition, StartPreset, Subscribe,
-            SubscriptionSpec, session_request::Command, session_response::Frame, start_position::Position,
+            AckMode, Acknowledge, AddCredit, Credit, Durability as Promise, SessionRequest, SessionResponse,
+            StartPosition, StartPreset, Subscribe, SubscriptionSpec, session_request::Command, session_response::Frame,
+            start_position::Position,
         },
-        v1::{CreateStreamRequest, Durability, Storage, Stream, stream_service_client::StreamServiceClient},
+        v1::{
+            self, CreateGroupRequest, CreateStreamRequest, Durability, GetGroupRequest, Group, Storage, Stream,
+            group_service_client::GroupServiceClient, stream_service_client::StreamServiceClient,
+        },
     },
 };
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tonic::Streaming;
 
-use super::{EventStore, Publisher, Replay, STREAM, TOPIC};
+use super::{
+    EventStore, Publisher, Replay, STREAM, TOPIC,
+    group::{self, Member, Shared, Tally},
+};
 use crate::child::Server;
 
 /// A hub with a stream.
@@ -29,6 +38,12 @@ pub(super) struct HubPublisher {
     frames: Streaming<SessionResponse>,
     /// The last sequence that an answer named.
     sequence: i64,
+}
+
+/// A session that is a member of the group.
+pub(super) struct HubMember {
+    commands: mpsc::Sender<SessionRequest>,
+    frames: Streaming<SessionResponse>,
 }
 
 impl HubStore {
@@ -98,6 +113,82 @@ impl Publisher for HubPublisher {
                 }
                 Some(Frame::Welcome(_) | Frame::Heartbeat(_)) => {}
                 other => bail!("not expected while publishing: {other:?}"),
+            }
+        }
+    }
+}
+
+impl Shared for HubStore {
+    type Member = HubMember;
+
+    async fn group(&self) -> anyhow::Result<()> {
+        let group = Group {
+            stream: STREAM.to_owned(),
+            name: group::NAME.to_owned(),
+            max_unacked: i32::try_from(group::MOST_UNACKED)?,
+            ..Group::default()
+        };
+        let earliest = v1::start_position::Position::Preset(v1::StartPreset::Earliest.into());
+        let start = v1::StartPosition { position: Some(earliest) };
+        let mut groups = GroupServiceClient::new(self.side.target.channel().await?);
+        groups.create_group(CreateGroupRequest { group: Some(group), start: Some(start) }).await?;
+        Ok(())
+    }
+
+    async fn member(&self) -> anyhow::Result<HubMember> {
+        let (commands, frames) = self.side.session().await?;
+        Ok(HubMember { commands, frames })
+    }
+
+    async fn is_done(&self, sequence: u64) -> anyhow::Result<bool> {
+        let request = GetGroupRequest { stream: STREAM.to_owned(), name: group::NAME.to_owned() };
+        let mut groups = GroupServiceClient::new(self.side.target.channel().await?);
+        let told = groups.get_group(request).await?.into_inner().group.and_then(|group| group.state);
+        let state = told.context("the group has no state")?;
+        Ok((state.cursor, state.pending, state.unacked) == (i64::try_from(sequence)?, 0, 0))
+    }
+}
+
+impl HubMember {
+    async fn send(&self, command: Command) -> anyhow::Result<()> {
+        self.commands.send(SessionRequest { request_id: 1, command: Some(command) }).await.context("the session ended")
+    }
+}
+
+impl Member for HubMember {
+    async fn work(&mut self, tally: &RefCell<Tally>) -> anyhow::Result<()> {
+        let spec = SubscriptionSpec {
+            stream: STREAM.to_owned(),
+            group: group::NAME.to_owned(),
+            ack_mode: AckMode::Explicit.into(),
+            credit: Some(Credit { events: group::MOST_OF_MEMBER.into(), bytes: 0 }),
+            ..SubscriptionSpec::default()
+        };
+        self.send(Command::Subscribe(Subscribe { subscription_id: 1, spec: Some(spec) })).await?;
+        loop {
+            match self.frames.next().await.context("the session ended")??.frame {
+                Some(Frame::Events(events)) => {
+                    let (mut sequences, mut fault) = (Vec::new(), None);
+                    let seen = &mut |sequence, payload: &[u8]| {
+                        fault = tally.borrow_mut().came(payload, Some(sequence)).err().or(fault.take());
+                        sequences.push(sequence.cast_signed());
+                    };
+                    opaque::each_stored(&events, seen).context("an `events` frame does not decode")?;
+                    fault.map_or(Ok(()), Err)?;
+                    let credit = Some(Credit { events: i64::try_from(sequences.len())?, bytes: 0 });
+                    let done = Acknowledge { subscription_id: 1, sequences, ..Acknowledge::default() };
+                    self.send(Command::Acknowledge(done)).await?;
+                    self.send(Command::Credit(AddCredit { subscription_id: 1, credit })).await?;
+                }
+                Some(Frame::Acknowledged(acknowledged)) => {
+                    let mut tally = tally.borrow_mut();
+                    for result in acknowledged.results {
+                        ensure!(result.status.is_none(), "not acknowledged: {result:?}");
+                        tally.acknowledged(u64::try_from(result.sequence)?)?;
+                    }
+                }
+                Some(Frame::Welcome(_) | Frame::Subscribed(_) | Frame::Heartbeat(_)) => {}
+                other => bail!("not expected of a group: {other:?}"),
             }
         }
     }

@@ -3,6 +3,7 @@
 //! Answers come to one subscription: a future for each event, as the client also offers, costs it more.
 
 use std::{
+    cell::RefCell,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -14,7 +15,7 @@ use async_nats::{
     Client, Subject, Subscriber,
     jetstream::{
         self,
-        consumer::{DeliverPolicy, push},
+        consumer::{AckPolicy, Consumer, DeliverPolicy, pull, push},
         stream::{Config, StorageType},
     },
 };
@@ -22,7 +23,10 @@ use futures_util::StreamExt;
 use switchyard::bench::{Check, Outgoing};
 use tokio::task::coop::unconstrained;
 
-use super::{EventStore, Publisher, Replay, STREAM, TOPIC};
+use super::{
+    EventStore, Publisher, Replay, STREAM, TOPIC,
+    group::{self, Member, Shared, Tally},
+};
 use crate::{child::Server, nats::NatsSide};
 
 /// A NATS server with a stream.
@@ -38,6 +42,11 @@ pub(super) struct JetStreamPublisher {
     answers: Subscriber,
     /// The last sequence that an answer named.
     sequence: u64,
+}
+
+/// A connection that pulls for the group.
+pub(super) struct JetStreamMember {
+    consumer: Consumer<pull::Config>,
 }
 
 /// Writes the configuration of a server that keeps its streams in `folder`.
@@ -135,6 +144,49 @@ impl JetStreamPublisher {
                 Poll::Pending if taken == 0 => return Poll::Pending,
                 Poll::Pending => return Poll::Ready(Ok(taken)),
             }
+        }
+    }
+}
+
+impl Shared for JetStream {
+    type Member = JetStreamMember;
+
+    async fn group(&self) -> anyhow::Result<()> {
+        let config = pull::Config {
+            durable_name: Some(group::NAME.to_owned()),
+            deliver_policy: DeliverPolicy::All,
+            ack_policy: AckPolicy::Explicit,
+            max_ack_pending: group::MOST_UNACKED.into(),
+            ..pull::Config::default()
+        };
+        let stream = jetstream::new(self.connect().await?).get_stream_no_info(STREAM).await?;
+        stream.create_consumer(config).await?;
+        Ok(())
+    }
+
+    async fn member(&self) -> anyhow::Result<JetStreamMember> {
+        let stream = jetstream::new(self.connect().await?).get_stream_no_info(STREAM).await?;
+        let consumer = stream.get_consumer(group::NAME).await.map_err(anyhow::Error::from_boxed)?;
+        Ok(JetStreamMember { consumer })
+    }
+
+    async fn is_done(&self, sequence: u64) -> anyhow::Result<bool> {
+        let stream = jetstream::new(self.connect().await?).get_stream_no_info(STREAM).await?;
+        let info = stream.consumer_info(group::NAME).await?;
+        Ok((info.ack_floor.stream_sequence, info.num_pending, info.num_ack_pending) == (sequence, 0, 0))
+    }
+}
+
+impl Member for JetStreamMember {
+    async fn work(&mut self, tally: &RefCell<Tally>) -> anyhow::Result<()> {
+        let pull = self.consumer.stream().max_messages_per_batch(group::MOST_OF_MEMBER as usize);
+        let mut messages = pull.messages().await?;
+        loop {
+            let message = messages.next().await.context("the NATS client gave up")??;
+            message.ack().await.map_err(anyhow::Error::from_boxed)?;
+            let mut tally = tally.borrow_mut();
+            let sequence = tally.came(&message.payload, None)?;
+            tally.acknowledged(sequence)?;
         }
     }
 }

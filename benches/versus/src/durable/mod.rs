@@ -5,6 +5,8 @@
 //! earliest event on; and another one, after the server was stopped and started again. Sequence and checksum of every
 //! event are checked as it is read, and the sequences that answers name as they come.
 
+pub(crate) mod beside;
+pub(crate) mod group;
 mod hub;
 mod jetstream;
 
