@@ -8,7 +8,7 @@ WORKDIR /src
 # Dependencies change seldom and take most of the time, so they get a layer of their own, built from the manifests and
 # stand-ins for our sources. The stand-in build.rs is there because only a build script makes cargo build the
 # [build-dependencies]. Cargo does not look for tests, examples and benches it is not asked to build, as long as the
-# manifest gives their path; so they stay out of the image, and editing one rebuilds nothing here.
+# manifest names them; so they stay out of the image, and editing one rebuilds nothing here.
 # The stand-ins' own artefacts must go: COPY keeps the files' times, and cargo would take sources older than this layer
 # for the ones it has already compiled.
 # The manifest of benches/versus is there because cargo reads those of all members; none of it is built.

