@@ -13,6 +13,8 @@ use super::{
 };
 use crate::model::{Event, Overflow, Position, Wish, limits};
 
+/// What is dropped next is fetched for so many events together.
+const FETCH_TOGETHER: u32 = 32;
 /// An empty table of topics keeps room for this many.
 const KEEP_TOPICS: usize = 64;
 
@@ -272,6 +274,9 @@ impl Subscriber {
 
     /// Drops the oldest event, to be told by the next gap frame.
     pub(super) fn drop_oldest(&mut self, pool: &mut Pool, hasher: &DefaultHashBuilder) {
+        if self.dropped.is_multiple_of(FETCH_TOGETHER) {
+            pool.fetch(self.queue, FETCH_TOGETHER as usize);
+        }
         if self.pop(pool, hasher).is_some() {
             self.dropped = self.dropped.saturating_add(1);
         }
