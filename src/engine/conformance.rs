@@ -393,6 +393,32 @@ pub(crate) async fn purges_take_what_they_name(ground: &impl Ground) {
     assert_eq!(sequences(&stream, 602).await, [603]);
 }
 
+pub(crate) async fn what_filters_emptied_opens_again(ground: &impl Ground) {
+    let mut engine = ground.engine().await;
+    engine.create_stream(StreamSettings { max_events: Some(150), ..settings("s", &[">"]) }).await.expect("made");
+    let (mut next, mut left) = (1, 0);
+    for round in 0..12_u64 {
+        let stream = engine.stream("s").expect("the stream");
+        let count = 40 + round * 20;
+        for _ in 0..count {
+            append(&stream, ["a", "b"][round as usize % 2], &"x".repeat(400)).await;
+        }
+        next += count;
+        left = (left + count).min(150);
+        assert_eq!(sequences(&stream, next - left - 1).await, (next - left..next).collect::<Vec<_>>());
+        if round % 4 != 3 {
+            assert_eq!(stream.purge(u64::MAX, filters(&["*"]).pop()).await, Ok(left));
+            assert_eq!(stream.purge(u64::MAX, filters(&["c"]).pop()).await, Ok(0));
+            left = 0;
+            assert_eq!((stream.state().earliest, stream.state().events), (next, 0));
+        }
+        if round % 2 == 1 {
+            engine = ground.reopened(engine).await;
+            assert_eq!(engine.stream("s").expect("the stream").state().latest, next - 1);
+        }
+    }
+}
+
 pub(crate) async fn events_are_found_by_time_and_by_sequence(ground: &impl Ground) {
     let engine = ground.engine().await;
     let stream = engine.create_stream(settings("s", &[">"])).await.expect("made");
@@ -481,7 +507,8 @@ macro_rules! suite {
             topics_belong_to_one_stream a_stream_made_again_has_a_new_epoch_and_no_events
             repetitions_are_known_inside_the_window preconditions_hold_for_the_whole_append
             limits_hold_exactly_for_readers old_events_go_by_themselves a_topic_keeps_its_last_events
-            an_event_past_its_ttl_is_not_read purges_take_what_they_name events_are_found_by_time_and_by_sequence
+            an_event_past_its_ttl_is_not_read purges_take_what_they_name what_filters_emptied_opens_again
+            events_are_found_by_time_and_by_sequence
             groups_are_kept_with_their_last_state a_stream_in_memory_outlives_nothing_but_its_definition
             the_secret_stays_the_same
         );

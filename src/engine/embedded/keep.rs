@@ -96,16 +96,19 @@ impl Core {
         let mut bounds = self.shared.bounds();
         loop {
             let over = bounds.events > most_events || bounds.bytes > most_bytes;
-            if !over && max_age.is_none() && bounds.floor > purge {
+            // When all that is left is dead, it is passed like anything else: batches go from the front on, one after the
+            // other, so that there is never a hole between those that stay.
+            let passes = over || (bounds.events == 0 && bounds.floor < self.next);
+            if !passes && max_age.is_none() && bounds.floor > purge {
                 break;
             }
             let Some(record) = self.oldest()? else { break };
             let old = max_age.is_some_and(|age| record.time.saturating_add(age) <= now);
-            if !over && !old && record.sequence > purge {
+            if !passes && !old && record.sequence > purge {
                 break;
             }
             self.front.records.pop_front();
-            bounds.floor = record.sequence + 1;
+            bounds.floor = bounds.floor.max(record.sequence + 1);
             if self.end(&record, now) {
                 bounds.events -= 1;
                 bounds.bytes = bounds.bytes.saturating_sub(record.len.into());
