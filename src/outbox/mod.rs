@@ -489,7 +489,7 @@ impl State {
             return (now >= leaving.at).then_some(End::Draining { reconnect_delay: leaving.reconnect_delay });
         }
         let patience = by.saturating_duration_since(now);
-        let after = patience.mul_f64(0.5 + 0.4 * fastrand::f64());
+        let after = patience.mul_f64(0.4 + 0.4 * fastrand::f64());
         let reconnect_delay = LONGEST_RECONNECT_DELAY.min(patience / 10).mul_f64(fastrand::f64());
         self.leaving = Some(Box::new(Leaving { at: now + after, reconnect_delay }));
         self.queues.reply(Reply { request_id: 0, frame: Frame::Draining { deadline: wall + after, reconnect_delay } });

@@ -284,7 +284,7 @@ async fn a_reader_of_a_stream_goes_on_where_its_connection_ended() {
     let folder = Folder::new();
     let hub = hub_on_with(&folder, |config| {
         config.connections.max_age_ms = 800;
-        config.connections.max_age_grace_ms = 2_000;
+        config.connections.max_age_grace_ms = 6_000;
     })
     .await;
     create(hub.address, stream("s", &["s.>"])).await;
