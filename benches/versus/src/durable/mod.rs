@@ -2,7 +2,8 @@
 //!
 //! One repetition is one server with an empty folder: a publisher that keeps a fixed window of unanswered events, the
 //! same for every server; the same publisher with one event at a time; one subscriber that reads everything from the
-//! earliest event on; and another one, after the server was stopped and started again. Sequence and checksum of every
+//! earliest event on; and another one, after the server was stopped and started again and the system has forgotten what it
+//! knew of the disk. Sequence and checksum of every
 //! event are checked as it is read, and the sequences that answers name as they come.
 
 pub(crate) mod beside;
@@ -126,13 +127,13 @@ pub(crate) async fn measure(ground: &Ground, store: Store, measure: Duration) ->
         Store::Hub => {
             let path = folder.0.display().to_string();
             let arguments = ["--data-dir", &path, "--set", "drain.spread_ms=0"];
-            Box::pin(run(ground, Contender::Hub, &arguments, HubStore::at, Length::Events(EVENTS))).await
+            Box::pin(run(ground, Contender::Hub, &arguments, HubStore::at, &folder, Length::Events(EVENTS))).await
         }
         Store::JetStream | Store::JetStreamAlways => {
             let always = store == Store::JetStreamAlways;
             let path = jetstream::configure(&folder.0, always)?.display().to_string();
             let length = if always { Length::Time(measure) } else { Length::Events(EVENTS) };
-            Box::pin(run(ground, Contender::Nats, &["--config", &path], JetStream::at, length)).await
+            Box::pin(run(ground, Contender::Nats, &["--config", &path], JetStream::at, &folder, length)).await
         }
     };
     drop(folder);
@@ -143,7 +144,7 @@ pub(crate) async fn measure(ground: &Ground, store: Store, measure: Duration) ->
 struct Found {
     pipelined: Rate,
     lone_p50_us: f64,
-    /// With and without the server having been started again in between. None where there was too little to read.
+    /// With everything in memory, and with nothing of it. None where there was too little to read.
     replays: Option<[Rate; 2]>,
 }
 
@@ -183,6 +184,25 @@ impl Folder {
         fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self(path.canonicalize()?))
     }
+
+    /// Has the system drop from memory what it has of every file, so that it is read from the disk again.
+    fn forget_in_memory(&self) -> anyhow::Result<()> {
+        let mut folders = vec![self.0.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder)? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    folders.push(entry.path());
+                } else {
+                    let file = fs::File::open(entry.path())?;
+                    // What is not on the disk yet stays in memory.
+                    file.sync_all()?;
+                    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Folder {
@@ -204,6 +224,7 @@ async fn run<S: EventStore>(
     contender: Contender,
     arguments: &[&str],
     at: impl Fn(&Server) -> S,
+    folder: &Folder,
     length: Length,
 ) -> anyhow::Result<Found> {
     let server = ground.start_with(contender, arguments).await?;
@@ -227,6 +248,8 @@ async fn run<S: EventStore>(
     let hot = metered(&server, replay(&store, sent)).await.context("replay")?;
     server.stop().await?;
     let server = ground.start_with(contender, arguments).await?;
+    // Only now: a server may read everything when it starts.
+    folder.forget_in_memory()?;
     let cold = metered(&server, replay(&at(&server), sent)).await.context("replay after a restart")?;
     Ok(Found { pipelined, lone_p50_us, replays: Some([hot, cold]) })
 }
