@@ -2,9 +2,6 @@
 //!
 //! Each round takes all that waits, drafts it, writes and commits it once, and then, in this order, counts it, ends
 //! what limits end, shows it to readers and answers. Everything rare is an act that has the committer for itself.
-//!
-//! When more waits already, a round is answered only when the next one is about to wait for the disk: what publishers
-//! do with their answers then takes that time, instead of processors that have none while the next one is written.
 
 use std::{
     collections::BTreeMap,
@@ -50,8 +47,6 @@ pub(super) struct Committer {
     /// What every write to the disk is answered with, as long as there is something.
     pub(super) broken: Option<StoreError>,
     unsynced: Unsynced,
-    /// Answers of the last round, which is in the store.
-    owed: Vec<Answer>,
     swept_at: Instant,
     closing: bool,
 }
@@ -104,7 +99,6 @@ impl Committer {
             budget,
             broken: None,
             unsynced,
-            owed: Vec::new(),
             swept_at,
             closing: false,
         }
@@ -136,19 +130,16 @@ impl Committer {
     fn round(&mut self, works: Vec<Work>) -> bool {
         self.work(works);
         if self.swept_at.elapsed() >= self.options.sweep_interval() {
-            self.answer_owed();
             self.swept_at = Instant::now();
             self.pass_time();
         }
         if self.unsynced.due.is_some_and(|due| due <= Instant::now()) || self.unsynced.bytes > MOST_UNSYNCED_BYTES {
-            self.answer_owed();
             self.flush();
         }
         !self.closing
     }
 
-    fn leave(&mut self) {
-        self.answer_owed();
+    fn leave(&self) {
         // Nobody waits for ever: what is left is dropped with the inbox.
         self.link.inbox.close();
         self.link.set_health(Health::Unavailable);
@@ -167,10 +158,7 @@ impl Committer {
             match work {
                 Work::Append(work) => self.plan_append(&mut round, work),
                 Work::Save(work) => self.plan_save(&mut round, work),
-                Work::Act(act) => {
-                    self.answer_owed();
-                    act(self);
-                }
+                Work::Act(act) => act(self),
             }
         }
         self.finish(round);
@@ -247,7 +235,6 @@ impl Committer {
                 continue;
             }
             if let Err(trouble) = self.commit(storage, commit, now, &mut drafts, &states) {
-                self.answer_owed();
                 let error = self.fail(storage, &trouble, &drafts);
                 for answer in answers {
                     answer.fail(&error);
@@ -267,17 +254,8 @@ impl Committer {
                 core.publish();
             }
         }
-        // If nothing had to be committed.
-        self.answer_owed();
-        self.owed = answers;
-        if !self.link.inbox.has_more() {
-            self.answer_owed();
-        }
-    }
-
-    fn answer_owed(&mut self) {
         // A session waits for the first of its publishes: with the last answered first, it wakes once for all of them.
-        self.owed.drain(..).rev().for_each(Answer::succeed);
+        answers.into_iter().rev().for_each(Answer::succeed);
     }
 
     fn committed(&mut self, commit: Commit, bytes: usize, soon: bool) {
@@ -313,7 +291,6 @@ impl Committer {
             transaction.open_table(GROUP_STATES)?.insert((stream.id, group.as_str()), &**state)?;
         }
         self.write_streams(&transaction, storage, now, drafts, &mut swept)?;
-        self.answer_owed();
         transaction.commit()?;
         if storage == Storage::File {
             self.metrics.committed(begun.elapsed());

@@ -163,11 +163,6 @@ impl Inbox {
         queue.works.is_empty() && !queue.closed
     }
 
-    /// True when there is something to take.
-    pub(super) fn has_more(&self) -> bool {
-        !self.queue.lock().works.is_empty()
-    }
-
     fn round(queue: &mut Queue) -> Option<Vec<Work>> {
         if queue.works.is_empty() {
             return (!queue.closed).then(Vec::new);
