@@ -45,7 +45,16 @@ async fn serve(flags: &Flags) -> anyhow::Result<()> {
     // From here on a signal is heard, however early it comes.
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let server = server::start(config).await?;
+    let started = tokio::select! {
+        started = server::start(config) => Some(started?),
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+    };
+    // Nobody is served before, and a store that is only being read loses nothing.
+    let Some(server) = started else {
+        tracing::info!("stopped before the store was open");
+        return Ok(());
+    };
     let (wait, failed) = tokio::select! {
         _ = terminate.recv() => (propagation_delay, false),
         _ = interrupt.recv() => (Duration::ZERO, false),

@@ -50,6 +50,7 @@ mod proxies;
 #[cfg(feature = "tools-tests")]
 mod proxy;
 mod quotas;
+mod recovery;
 mod resume;
 #[cfg(feature = "tools-tests")]
 mod rolling;

@@ -14,6 +14,7 @@ use super::{
     committer::Committer,
     core::Core,
     keep::Selection,
+    recover::{self, Reading},
     repeats::Repeats,
     rows::{
         BATCHES, Definition, GROUP_STATES, GROUPS, GroupDefinition, META, PROGRESS, Progress, REPEATS, STREAMS,
@@ -166,10 +167,10 @@ impl Committer {
         let window = u64::try_from(settings.dedupe_window.as_micros()).unwrap_or(u64::MAX);
         *shared.settings.write() = Arc::new(settings);
         self.directory.put(&shared);
-        let now = micros(SystemTime::now());
+        let (now, file_bytes) = (micros(SystemTime::now()), self.link.file.bytes());
         let Some(core) = self.cores.get_mut(&shared.id) else { return Ok(shared) };
         core.repeats.set_window(window, now);
-        let limited = if recount { core.recount(per_topic) } else { Ok(()) };
+        let limited = if recount { core.recount(per_topic, &mut Reading::new(1, file_bytes)) } else { Ok(()) };
         let limited = limited.and_then(|()| core.trim(now, 0));
         limited.map_err(|trouble| UpdateError::Store(trouble.error()))?;
         self.settle(shared.storage)?;
@@ -330,7 +331,7 @@ impl Committer {
 
     fn compare_one(&mut self, id: u64) -> Result<(), Trouble> {
         let Some(core) = self.cores.get(&id) else { return Ok(()) };
-        let stored = super::recover::progress(&self.link.file, id)?;
+        let stored = recover::progress(&self.link.file, id)?;
         if stored.next == core.next {
             return Ok(());
         }
@@ -342,7 +343,8 @@ impl Committer {
         if let Some(core) = self.cores.remove(&id) {
             core.retire();
         }
-        let mut core = super::recover::stream(&self.link, &self.options, id, lost)?;
+        let mut reading = Reading::new(1, self.link.file.bytes());
+        let mut core = recover::stream(&self.link, &self.options, id, lost, &mut reading)?;
         core.trim(micros(SystemTime::now()), 0)?;
         self.directory.put(&core.shared);
         self.cores.insert(id, core);
