@@ -143,9 +143,16 @@ pub trait EventStream: Debug + Send + Sync {
     /// The first sequence that was appended at `time` or later; `latest + 1` when none was.
     fn first_at(&self, time: SystemTime) -> Boxed<'_, Result<u64, ReadError>>;
 
-    /// For every topic that matches one of the filters (none: every topic) the sequence of its last event, unless that is
-    /// beyond `up_to`; ascending. Whoever then reads on after `up_to` has seen the last of every topic.
-    fn last_per_topic(&self, filters: &[Filter], up_to: u64) -> Vec<u64>;
+    /// For the topics that match one of the filters (none: every topic) the sequences of their last events, where these are
+    /// behind `after` and not beyond `up_to`: the first `most` of them, ascending; fewer when there are no more. Whoever has
+    /// gone through them page by page and then reads on after `up_to` has seen the last of every topic.
+    fn last_per_topic<'a>(
+        &'a self,
+        filters: &'a Arc<[Filter]>,
+        after: u64,
+        up_to: u64,
+        most: usize,
+    ) -> Boxed<'a, Result<Vec<u64>, ReadError>>;
 
     /// The last event kept of a topic.
     fn last_of(&self, topic: Topic<'_>) -> Option<u64>;

@@ -60,6 +60,7 @@ mod store;
 mod stored;
 mod stream_feed;
 mod stream_groups;
+mod stream_starts;
 mod streams;
 mod tidy;
 mod tls;

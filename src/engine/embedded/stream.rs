@@ -156,7 +156,7 @@ impl Shared {
         Ok(Ok(bounds))
     }
 
-    /// Reads from the disk where that holds nobody up.
+    /// Reads from the disk, or looks through much memory, where that holds nobody up.
     async fn from_disk<T: Send + 'static>(
         self: &Arc<Self>,
         read: impl FnOnce(&Shared) -> Result<T, ReadError> + Send + 'static,
@@ -285,8 +285,21 @@ impl EventStream for Handle {
         Box::pin(self.0.from_disk(move |stream| read::first_at(stream, micros(time))))
     }
 
-    fn last_per_topic(&self, filters: &[Filter], up_to: u64) -> Vec<u64> {
-        self.0.topics.read().last_of_each(filters, up_to)
+    fn last_per_topic<'a>(
+        &'a self,
+        filters: &'a Arc<[Filter]>,
+        after: u64,
+        up_to: u64,
+        most: usize,
+    ) -> Boxed<'a, Result<Vec<u64>, ReadError>> {
+        let filters = Arc::clone(filters);
+        // It goes through all topics, and there may be a million.
+        Box::pin(self.0.from_disk(move |stream| {
+            if stream.is_closed() {
+                return Err(ReadError::Closed);
+            }
+            Ok(stream.topics.read().last_of_each(&filters, after, up_to, most))
+        }))
     }
 
     fn last_of(&self, topic: Topic<'_>) -> Option<u64> {
