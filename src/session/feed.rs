@@ -61,6 +61,9 @@ pub(super) struct Feed {
     /// None: everything.
     filters: Arc<[Filter]>,
     on_gap: OnGap,
+    /// Where it began, if that is with whatever is there: as long as it is there still and has not had all that there is, it
+    /// loses nothing by what is deleted.
+    start: Option<u64>,
     /// Up to this sequence only the last event of each topic comes; 0 for one that begins in another way.
     last_up_to: u64,
     /// Some of these, while it is there.
@@ -238,6 +241,7 @@ impl Feeds {
         }
         feed.nodes = tail.insert(&feed.filters, key);
         feed.following = true;
+        feed.start = None;
         self.outbox.set_following(key, true);
     }
 
@@ -260,6 +264,11 @@ impl Feeds {
         let Some(feed) = self.known.get_mut(&key) else { return };
         let stream = feed.stream.name().clone();
         let end = match *error {
+            ReadError::Lost { earliest, latest } if feed.start == Some(after) => {
+                feed.start = Some(earliest - 1);
+                let chunk = Chunk { events: Vec::new(), through: earliest - 1, latest };
+                return self.take(key, &chunk);
+            }
             ReadError::Lost { earliest, latest } => {
                 let to = match feed.on_gap {
                     OnGap::Fail => None,
@@ -380,10 +389,17 @@ impl Feeds {
 }
 
 impl Feed {
-    /// One that reads the last events of topics up to `last_up_to`, then all that match.
-    pub(super) fn new(stream: Arc<dyn EventStream>, filters: Arc<[Filter]>, on_gap: OnGap, last_up_to: u64) -> Self {
+    /// One that reads the last events of topics up to `last_up_to`, then all that match. With `start` it begins behind that
+    /// sequence, or later, with what is there.
+    pub(super) fn new(
+        stream: Arc<dyn EventStream>,
+        filters: Arc<[Filter]>,
+        on_gap: OnGap,
+        start: Option<u64>,
+        last_up_to: u64,
+    ) -> Self {
         let (nodes, page) = (SmallVec::new(), Page::default());
-        Self { stream, filters, on_gap, last_up_to, page, nodes, following: false, waiting: false }
+        Self { stream, filters, on_gap, start, last_up_to, page, nodes, following: false, waiting: false }
     }
 
     /// The next events for a queue with that room.

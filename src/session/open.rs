@@ -20,13 +20,19 @@ struct Beginning {
     outcome: ResumeOutcome,
     /// What it has lost before it begins: up to where it then goes on.
     lost: Option<(u64, GapReason)>,
+    /// With whatever is there: what is deleted before it has begun is no loss.
+    with_what_is_there: bool,
     /// Up to this sequence only the last event of each topic comes.
     last_up_to: u64,
 }
 
 impl Beginning {
     fn after(after: u64) -> Self {
-        Self { after, outcome: ResumeOutcome::Fresh, lost: None, last_up_to: 0 }
+        Self { after, outcome: ResumeOutcome::Fresh, lost: None, with_what_is_there: false, last_up_to: 0 }
+    }
+
+    fn with_what_is_there(after: u64) -> Self {
+        Self { with_what_is_there: true, ..Self::after(after) }
     }
 }
 
@@ -64,7 +70,8 @@ impl Session {
         if let Some((to, reason)) = beginning.lost {
             self.outbox.lose(key, to, reason);
         }
-        let feed = Feed::new(stream, filters, from.on_gap, beginning.last_up_to);
+        let start = beginning.with_what_is_there.then_some(beginning.after);
+        let feed = Feed::new(stream, filters, from.on_gap, start, beginning.last_up_to);
         let feeds = self.feeds.get_or_insert_with(|| {
             Box::new(Feeds::new(Arc::clone(&self.outbox), self.hub.options().heartbeat_interval()))
         });
@@ -83,7 +90,7 @@ async fn beginning(
 ) -> Result<Beginning, StreamError> {
     Ok(match &from.start {
         Start::New => Beginning::after(state.latest),
-        Start::Earliest => Beginning::after(state.earliest - 1),
+        Start::Earliest => Beginning::with_what_is_there(state.earliest - 1),
         Start::LastPerTopic => {
             let first = stream.last_per_topic(filters, 0, state.latest, 1).await;
             let first = first.map_err(|error| unread(state, &error))?;
@@ -92,8 +99,8 @@ async fn beginning(
         }
         Start::After(sequence) => resume(state, *sequence, from.on_gap)?,
         Start::At(time) => match stream.first_at(*time).await {
-            Ok(sequence) => Beginning::after(sequence.max(state.earliest) - 1),
-            Err(ReadError::Lost { earliest, .. }) => Beginning::after(earliest - 1),
+            Ok(sequence) => Beginning::with_what_is_there(sequence.max(state.earliest) - 1),
+            Err(ReadError::Lost { earliest, .. }) => Beginning::with_what_is_there(earliest - 1),
             Err(error) => return Err(unread(state, &error)),
         },
         Start::Token(token) => {

@@ -1,19 +1,20 @@
 //! Where a subscription to a stream begins, when there is much of it, little memory, or something is deleted meanwhile.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use switchyard::{
     proto::v1::{
-        Event, ReceivedEvent, StartPreset, Subscribe, SubscriptionSpec, hub_service_client::HubServiceClient,
-        session_request::Command as Wire, session_response::Frame,
+        AddCredit, Event, PurgeStreamRequest, ReceivedEvent, StartPosition, StartPreset, Subscribe, SubscriptionSpec,
+        hub_service_client::HubServiceClient, session_request::Command as Wire, session_response::Frame,
+        start_position::Position,
     },
     server::Server,
 };
 use tonic::transport::Channel;
 
 use crate::{
-    harness::{Session, client, credit, event, metric, publish, soon, spec, until},
-    stored::{Folder, Reader, create, from, hub_on, hub_on_with, preset, store, stream},
+    harness::{Session, client, credit, event, metric, publish, reason, soon, spec, until},
+    stored::{Folder, Reader, after, create, from, hub_on, hub_on_with, numbered, preset, store, stream, streams},
 };
 
 fn last_per_topic() -> SubscriptionSpec {
@@ -106,4 +107,45 @@ async fn what_is_read_again_for_want_of_memory_is_still_the_last_of_each_topic()
     assert_eq!(sequences, (1..=TOPICS as i64).map(|topic| topic * 3).collect::<Vec<_>>());
     drop(session);
     soon("the stop", hub.stop(Duration::ZERO)).await;
+}
+
+async fn purge_up_to(hub: &Server, up_to_sequence: i64) {
+    let request = PurgeStreamRequest { name: "s".into(), up_to_sequence, ..PurgeStreamRequest::default() };
+    streams(hub.address).await.purge_stream(request).await.expect("purged");
+}
+
+async fn grant(reader: &Reader, events: i64) {
+    reader.session.send(0, Wire::Credit(AddCredit { subscription_id: 1, credit: credit(events, 0) })).await;
+}
+
+#[tokio::test]
+async fn one_that_begins_with_what_is_there_does_so_when_some_of_it_is_deleted_first() {
+    let folder = Folder::new();
+    let hub = hub_on(&folder).await;
+    create(hub.address, stream("s", &["s.>"])).await;
+    store(hub.address, numbered("s.x", 0..10)).await;
+    let at_time = StartPosition { position: Some(Position::AtTime(SystemTime::UNIX_EPOCH.into())) };
+    let starts = [preset(StartPreset::Earliest), Some(at_time), after(0)];
+    // Without credit nothing is read for them.
+    let mut readers = Vec::new();
+    for start in starts {
+        let wish = SubscriptionSpec { credit: credit(0, 0), ..from("s", start) };
+        readers.push(Reader::open(hub.address, wish).await);
+    }
+    let [earliest, at, behind] = &mut readers[..] else { panic!("three readers") };
+    purge_up_to(&hub, 3).await;
+    purge_up_to(&hub, 5).await;
+    for reader in [&mut *earliest, at] {
+        grant(reader, 2).await;
+        reader.until(7).await;
+        assert_eq!(reader.sequences(), [6, 7], "no gap, and no end");
+    }
+
+    // Whoever named a point, or has begun, has lost what is deleted then.
+    purge_up_to(&hub, 8).await;
+    for reader in [earliest, behind] {
+        grant(reader, 2).await;
+        let ended = reader.until_ended().await;
+        assert_eq!(reason(ended.status.as_ref().expect("a status")), "RESUME_POINT_LOST");
+    }
 }
