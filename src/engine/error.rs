@@ -11,6 +11,9 @@ pub enum StoreError {
     /// The store failed, or is closed. Whether the operation happened is not known.
     #[error("the store is not available")]
     Unavailable,
+    /// The store was opened again, and the stream with it: it is found by its name. Nothing was done.
+    #[error("the store is recovering")]
+    Recovering,
     /// What was read is not what was written.
     #[error("the store is damaged: {what}")]
     Corrupt {

@@ -80,7 +80,7 @@ pub trait Engine: Debug + Send + Sync {
 ///
 /// **Order.** Sequences count from 1 without gaps in the order in which appends were queued; append times never go
 /// back. A sequence is never used twice in an epoch. The epoch of a handle never changes: a stream that lost its tail
-/// closes its handles as if it were deleted, and is found again by name with a new epoch.
+/// closes its handles, which answer [`StoreError::Recovering`] from then on, and is found again by name with a new epoch.
 ///
 /// **Visibility.** Readers see an event only once its append is durable as the stream promises, and before the append's
 /// receipt resolves. So a reader that follows [`Self::visible`] never sees what a crash takes back in a
@@ -102,6 +102,9 @@ pub trait EventStream: Debug + Send + Sync {
     fn origin(&self) -> Origin {
         Origin { stream: self.name().clone(), epoch: self.epoch() }
     }
+
+    /// Whether this handle is good, and if not, why: the stream is deleted, or is to be found again by its name.
+    fn check(&self) -> Result<(), ReadError>;
 
     /// How it is set up.
     fn settings(&self) -> Arc<StreamSettings>;

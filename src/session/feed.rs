@@ -317,7 +317,10 @@ impl Feeds {
     pub(super) async fn wake(&mut self, wake: Wake) {
         match wake {
             Wake::More(at) => self.advance(at).await,
-            Wake::Gone(at) => self.abandon(at, &ReadError::Closed),
+            Wake::Gone(at) => {
+                let why = self.tails[at].stream.check().err().unwrap_or(ReadError::Closed);
+                self.abandon(at, &why);
+            }
             Wake::Time => {
                 if self.starved_until <= Instant::now() {
                     for key in std::mem::take(&mut self.starved) {

@@ -31,6 +31,7 @@ mod durable_examples;
 mod errors;
 #[cfg(feature = "tools-tests")]
 mod examples;
+mod full_disk;
 mod full_load;
 mod groups;
 #[cfg(feature = "tools-tests")]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, atomic::AtomicU8},
     time::SystemTime,
 };
 
@@ -21,12 +21,14 @@ use super::{
         checked, from_row, row, to_row,
     },
     store::Trouble,
-    stream::{Bounds, Link, Shared, micros},
+    stream::{Bounds, Link, Retired, Shared, micros},
     tail::Tail,
     topics::Topics,
 };
 use crate::{
-    engine::{CreateError, DeleteError, GroupStoreError, Options, PurgeError, StoreError, StoredGroup, UpdateError},
+    engine::{
+        CreateError, DeleteError, GroupStoreError, Health, Options, PurgeError, StoreError, StoredGroup, UpdateError,
+    },
     model::{Durability, Group, GroupSettings, Storage, StreamName, StreamSettings},
 };
 
@@ -58,7 +60,7 @@ pub(super) fn empty_core(
         bounds: Mutex::new(bounds),
         tail: Arc::new(Tail::default()),
         visible,
-        closed: AtomicBool::new(false),
+        retired: AtomicU8::default(),
         link: Arc::clone(link),
     };
     Core::new(Arc::new(shared), sender, Repeats::new(window, options.max_dedupe_ids), progress)
@@ -186,7 +188,7 @@ impl Committer {
         }
         self.directory.remove(&shared);
         if let Some(core) = self.cores.remove(&shared.id) {
-            core.retire();
+            core.retire(Retired::Deleted);
         }
         Ok(())
     }
@@ -220,7 +222,7 @@ impl Committer {
         self.cores.insert(id, core);
         if self.broken.is_some() {
             // It was not there to be compared when the store was opened again.
-            self.compare();
+            let _ = self.compare();
         }
         let purged = purged?;
         self.settle(storage)?;
@@ -319,35 +321,41 @@ impl Committer {
     }
 
     /// After the database was opened again: streams that are not what they were here get new handles, and those that
-    /// lost something a new epoch.
-    pub(super) fn compare(&mut self) {
+    /// lost something a new epoch. False when one could not be read, and is to be looked at again.
+    pub(super) fn compare(&mut self) -> bool {
         let ids: Vec<u64> = self.cores.keys().copied().filter(|id| self.stores(*id, Storage::File)).collect();
+        let mut all = true;
         for id in ids {
             if let Err(trouble) = self.compare_one(id) {
                 tracing::error!(%trouble, "a stream cannot be read again");
+                if let error @ StoreError::Corrupt { .. } = trouble.error() {
+                    self.broken = Some(error);
+                    self.link.set_health(Health::Unavailable);
+                }
+                all = false;
             }
         }
+        all
     }
 
+    /// The old handle stays in the directory until there is a new one: who asks for the stream meanwhile is told to come again,
+    /// and not that there is none.
     fn compare_one(&mut self, id: u64) -> Result<(), Trouble> {
         let Some(core) = self.cores.get(&id) else { return Ok(()) };
         let stored = recover::progress(&self.link.file, id)?;
         if stored.next == core.next {
             return Ok(());
         }
-        let lost = stored.next < core.next;
-        let shared = Arc::clone(&core.shared);
+        let (shared, lost) = (Arc::clone(&core.shared), stored.next < core.next);
         tracing::warn!(stream = %shared.name, lost, "a stream is not what it was before the disk failed");
-        shared.closed.store(true, std::sync::atomic::Ordering::Relaxed);
-        self.directory.remove(&shared);
-        if let Some(core) = self.cores.remove(&id) {
-            core.retire();
-        }
+        shared.retire(Retired::Replaced);
         let mut reading = Reading::new(1, self.link.file.bytes());
         let mut core = recover::stream(&self.link, &self.options, id, lost, &mut reading)?;
         core.trim(micros(SystemTime::now()), 0)?;
         self.directory.put(&core.shared);
-        self.cores.insert(id, core);
+        if let Some(old) = self.cores.insert(id, core) {
+            old.retire(Retired::Replaced);
+        }
         Ok(())
     }
 }

@@ -166,11 +166,12 @@ impl Committer {
 
     fn plan_append(&mut self, round: &mut Round, work: AppendWork) {
         let stream = &work.stream;
-        let planned = match (&self.broken, self.cores.get_mut(&stream.id)) {
-            _ if stream.is_closed() => Err(AppendError::Closed),
-            (_, None) => Err(AppendError::Closed),
-            (Some(error), _) if stream.storage == Storage::File => Err(error.clone().into()),
-            (_, Some(core)) => {
+        let good = stream.check(AppendError::Closed);
+        let planned = match (good, &self.broken, self.cores.get_mut(&stream.id)) {
+            (Err(error), ..) => Err(error),
+            (.., None) => Err(AppendError::Closed),
+            (_, Some(error), _) if stream.storage == Storage::File => Err(error.clone().into()),
+            (.., Some(core)) => {
                 round.wants(stream.storage, stream.settings.read().durability);
                 let draft = round.drafts.entry(stream.id).or_insert_with(|| core.draft(round.now));
                 core.plan(draft, &work.events, work.precondition, self.options.max_topics, self.seal)
@@ -201,9 +202,7 @@ impl Committer {
 
     /// The streams that the dead letters go to.
     fn check_save(&self, work: &SaveWork) -> Result<Vec<u64>, GroupStoreError> {
-        if work.stream.is_closed() {
-            return Err(GroupStoreError::Closed);
-        }
+        work.stream.check(GroupStoreError::Closed)?;
         let mut on_disk = work.stream.storage == Storage::File;
         let mut ids = Vec::with_capacity(work.dead_letters.len());
         for letter in &work.dead_letters {
@@ -413,7 +412,7 @@ impl Committer {
     fn reopen(&mut self) {
         self.unsynced = Unsynced::default();
         match self.link.file.reopen() {
-            Ok(()) => self.compare(),
+            Ok(()) => _ = self.compare(),
             Err(trouble) => {
                 tracing::error!(%trouble, "the store cannot be opened again yet");
                 self.link.file.close();
@@ -426,10 +425,18 @@ impl Committer {
         if self.broken != Some(StoreError::Full) {
             return;
         }
-        if self.link.file.database().is_none() {
+        if self.link.file.fault() == Some(Fault::Failed) {
+            // More than room is missing now, and nobody knows what is on the disk.
+            self.broken = Some(StoreError::Unavailable);
+            self.link.set_health(Health::Unavailable);
+            return;
+        }
+        let is_open = |store: &Store| store.database().is_some() && store.fault().is_none();
+        if !is_open(&self.link.file) {
             self.reopen();
         }
-        if self.link.file.database().is_some() && self.link.file.disk().reserve().is_ok() {
+        let has_room = is_open(&self.link.file) && self.link.file.disk().reserve().is_ok();
+        if has_room && self.compare() {
             tracing::info!("there is room for streams again");
             self.broken = None;
             self.link.set_health(Health::Good);
