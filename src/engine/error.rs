@@ -32,7 +32,9 @@ pub enum OpenError {
         folder: String,
     },
     /// It is damaged.
-    #[error("the store in {folder} is damaged: {what}. Restore it from a copy, or move it away to start with none")]
+    #[error(
+        "STORE_CORRUPT: the store in {folder} is damaged: {what}. Restore it from a copy, or move it away to start with none"
+    )]
     Corrupt {
         /// The data directory.
         folder: String,
