@@ -228,6 +228,9 @@ impl Core {
             Ok(true)
         })?;
         self.repeats.put_in_order();
+        self.repeats.expire(now);
+        // They were counted when they were forgotten first.
+        self.repeats.take_early();
         // More can be added to the last batch.
         let open = |newest: Loaded| OpenBatch { head: newest.head, records: newest.value[HEAD_BYTES..].to_vec() };
         self.open = newest.map(open);
