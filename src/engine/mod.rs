@@ -161,7 +161,8 @@ pub trait EventStream: Debug + Send + Sync {
     fn last_of(&self, topic: Topic<'_>) -> Option<u64>;
 
     /// Deletes what matches `filter` (none: everything) up to a sequence, inclusive, and tells how many events that were.
-    /// Durable when it resolves. Sequences go on where they were.
+    /// Durable when it resolves. Sequences go on where they were. With a filter it is done in parts, between which others
+    /// append: when it fails, or its future is dropped, some of it may be done.
     fn purge(&self, up_to: u64, filter: Option<Filter>) -> Boxed<'_, Result<u64, PurgeError>>;
 
     /// Deletes the events of these sequences, and tells how many there were. At most [`MAX_SEQUENCES`] are looked at.

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::{
     committer::Committer,
     core::Core,
-    keep::Selection,
+    keep::{Purge, Selection},
     recover::{self, Reading},
     repeats::Repeats,
     rows::{
@@ -193,30 +193,15 @@ impl Committer {
         Ok(())
     }
 
-    /// Ends everything up to a sequence, or what is selected.
-    pub(super) fn purge(&mut self, id: u64, what: &Result<Selection, u64>) -> Result<u64, PurgeError> {
+    /// Ends everything up to a sequence, or some of what is selected. Gives how many events that were, and what is left to
+    /// be done.
+    pub(super) fn purge(&mut self, id: u64, what: Purge) -> Result<(u64, Option<Purge>), PurgeError> {
         let now = micros(SystemTime::now());
         let Some(mut core) = self.cores.remove(&id) else { return Err(PurgeError::Closed) };
         let storage = core.shared.storage;
         let purged = match what {
-            Err(up_to) => core.trim(now, *up_to).map_err(|trouble| trouble.error()),
-            Ok(selection) => {
-                let taken = self.transact_in(storage, |transaction| {
-                    let mut batches = transaction.open_table(BATCHES)?;
-                    let gone = core.take_out(&mut batches, selection, now)?;
-                    // What is deleted and the keys that stay behind are one commit.
-                    let chores = core.do_chores(&mut batches, &mut transaction.open_table(REPEATS)?, now)?;
-                    transaction.open_table(PROGRESS)?.insert(id, &*core.progress(None).to_row())?;
-                    Ok((gone, chores))
-                });
-                taken.and_then(|(gone, chores)| {
-                    core.chores_done(chores);
-                    let purged = core.taken_out(&gone);
-                    // When nothing is left, the floor moves with the answer, not at some time after it.
-                    core.trim(now, 0).map_err(|trouble| trouble.error())?;
-                    Ok(purged)
-                })
-            }
+            Purge::UpTo(up_to) => core.trim(now, up_to).map(|ended| (ended, None)).map_err(|trouble| trouble.error()),
+            Purge::Selected { selection, at } => self.purge_some(&mut core, selection, at, now),
         };
         core.drop_empty();
         self.cores.insert(id, core);
@@ -227,6 +212,31 @@ impl Committer {
         let purged = purged?;
         self.settle(storage)?;
         Ok(purged)
+    }
+
+    fn purge_some(
+        &mut self,
+        core: &mut Core,
+        mut selection: Selection,
+        at: u64,
+        now: u64,
+    ) -> Result<(u64, Option<Purge>), StoreError> {
+        // What comes while it is under way stays.
+        selection.limit(core.next - 1);
+        let id = core.shared.id;
+        let (gone, left, chores) = self.transact_in(core.shared.storage, |transaction| {
+            let mut batches = transaction.open_table(BATCHES)?;
+            let (gone, left) = core.take_out(&mut batches, &selection, at, now)?;
+            // What is deleted and the keys that stay behind are one commit.
+            let chores = core.do_chores(&mut batches, &mut transaction.open_table(REPEATS)?, now)?;
+            transaction.open_table(PROGRESS)?.insert(id, &*core.progress(None).to_row())?;
+            Ok((gone, left, chores))
+        })?;
+        core.chores_done(chores);
+        let purged = core.taken_out(&gone);
+        // When nothing is left, the floor moves with the answer, not at some time after it.
+        core.trim(now, 0).map_err(|trouble| trouble.error())?;
+        Ok((purged, left.map(|at| Purge::Selected { selection, at })))
     }
 
     pub(super) fn knows_group(&self, stream: &Shared, group: &Group) -> Result<bool, GroupStoreError> {

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use super::{
     committer::Committer,
     inbox::{AppendWork, Closed, Inbox, SaveWork, Work},
-    keep::Selection,
+    keep::{Purge, Selection},
     read,
     store::Store,
     tail::Tail,
@@ -205,14 +205,21 @@ impl Shared {
         Ok(receipt)
     }
 
-    /// Has the committer delete everything up to a sequence, or what is selected.
-    async fn purged(self: Arc<Self>, what: Result<Selection, u64>) -> Result<u64, PurgeError> {
-        let link = Arc::clone(&self.link);
-        let purge = move |committer: &mut Committer| {
-            self.check(PurgeError::Closed)?;
-            committer.purge(self.id, &what)
-        };
-        link.act(purge).await?
+    /// Has the committer delete everything up to a sequence, or what is selected: some at a time, so that appends come
+    /// between.
+    async fn purged(self: Arc<Self>, what: Purge) -> Result<u64, PurgeError> {
+        let (mut total, mut rest) = (0, Some(what));
+        while let Some(what) = rest.take() {
+            let this = Arc::clone(&self);
+            let purge = move |committer: &mut Committer| {
+                this.check(PurgeError::Closed)?;
+                committer.purge(this.id, what)
+            };
+            let (purged, left) = self.link.act(purge).await??;
+            total += purged;
+            rest = left;
+        }
+        Ok(total)
     }
 
     async fn save(
@@ -330,13 +337,14 @@ impl EventStream for Handle {
     }
 
     fn purge(&self, up_to: u64, filter: Option<Filter>) -> Boxed<'_, Result<u64, PurgeError>> {
-        let what = filter.map(|filter| Selection::Matching { up_to, filter }).ok_or(up_to);
+        let selected = |filter| Purge::Selected { selection: Selection::Matching { up_to, filter }, at: 0 };
+        let what = filter.map_or(Purge::UpTo(up_to), selected);
         Box::pin(Arc::clone(&self.0).purged(what))
     }
 
     fn remove(&self, sequences: Vec<u64>) -> Boxed<'_, Result<u64, PurgeError>> {
-        let some = Selection::Sequences(sequences.into_iter().take(MAX_SEQUENCES).collect());
-        Box::pin(Arc::clone(&self.0).purged(Ok(some)))
+        let selection = Selection::Sequences(sequences.into_iter().take(MAX_SEQUENCES).collect());
+        Box::pin(Arc::clone(&self.0).purged(Purge::Selected { selection, at: 0 }))
     }
 
     fn groups(&self) -> Boxed<'_, Result<Vec<StoredGroup>, GroupStoreError>> {
