@@ -16,8 +16,10 @@ use switchyard::{
 use tonic::Code;
 
 use crate::{
-    harness::{Session, client, config, event, publish, reason, reason_of_call, soon, until},
-    stored::{Reader, create, from, numbered, preset, refused, resume, store, stream},
+    harness::{
+        PATIENCE, Process, Session, client, config, event, http_get, publish, reason, reason_of_call, soon, until,
+    },
+    stored::{Folder, Reader, all, create, from, numbered, preset, refused, resume, state, store, stream},
 };
 
 /// A hub whose disk is simulated.
@@ -70,6 +72,45 @@ async fn fill(address: SocketAddr, topic: &str) -> usize {
             }
         }
     }
+}
+
+/// Files of a process may be no larger, until that is changed again; as far as it needs room, its disk is then full.
+#[cfg(target_os = "linux")]
+fn limit_files(hub: &Process, bytes: u64) {
+    let process = i32::try_from(hub.child.id()).expect("a process");
+    let limits = Some((bytes, rlimit::INFINITY));
+    rlimit::prlimit(process, rlimit::Resource::FSIZE, limits, None).expect("a limit");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_may_grow_no_further_is_a_full_disk_and_heals() {
+    let folder = Folder::new();
+    let flags = ["--data-dir", folder.text(), "--set", "engine.sweep_interval_ms=50"];
+    let mut hub = Process::start(&flags);
+    create(hub.address, stream("s", &["s.>"])).await;
+    store(hub.address, numbered("s.x", 0..10)).await;
+    let mut reader = Reader::open(hub.address, from("s", preset(StartPreset::Earliest))).await;
+    reader.until(10).await;
+
+    let length = std::fs::metadata(folder.path().join("streams.redb")).expect("a store").len();
+    limit_files(&hub, length);
+    let stored = 10 + fill(hub.address, "s.x").await as i64;
+    reader.until(stored).await;
+    assert_eq!(all(hub.address, "s").await.len() as i64, stored, "reading goes on");
+    assert!(http_get(hub.ops_address, "/metrics").await.contains("switchyard_store_writable 0"));
+    assert!(http_get(hub.ops_address, "/readyz").await.starts_with("HTTP/1.1 200"), "it serves");
+
+    limit_files(&hub, rlimit::INFINITY);
+    until_it_heals(hub.address, "s.x").await;
+    assert!(http_get(hub.ops_address, "/metrics").await.contains("switchyard_store_writable 1"));
+    reader.until(stored + 1).await;
+    assert_eq!(reader.subscribed.epoch, state(hub.address, "s").await.epoch, "nothing was lost");
+    store(hub.address, (0..40).map(|_| event("s.x", "x".repeat(50_000))).collect()).await;
+    hub.signal("TERM");
+    assert!(hub.exit(PATIENCE).success());
+    let hub = Process::start(&flags);
+    assert_eq!(all(hub.address, "s").await.len() as i64, stored + 41);
 }
 
 async fn until_it_heals(address: SocketAddr, topic: &str) {

@@ -199,7 +199,9 @@ impl Watched {
 
     fn note<T>(&self, result: Result<T, Error>, may_be_full: bool) -> Result<T, Error> {
         result.inspect_err(|error| {
-            let no_room = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+            // A file that may grow no further is as good as a full disk, and heals like one when the limit is raised.
+            let no_room =
+                matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge);
             let fault = if no_room && may_be_full { Fault::Full } else { Fault::Failed };
             tracing::error!(%error, ?fault, "the disk of the streams refuses");
             self.fault.lock().get_or_insert(fault);
