@@ -11,6 +11,9 @@ use switchyard::{
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// What the system sends to who lets a file grow beyond the limit (`ulimit -f`); without a handler it ends the process.
+const SIGXFSZ: i32 = 25;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -45,7 +48,18 @@ async fn serve(flags: &Flags) -> anyhow::Result<()> {
     // From here on a signal is heard, however early it comes.
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let server = server::start(config).await?;
+    // Heard and passed over: a store that may grow no further is to say so, and not to take the hub with it.
+    let _too_large = signal(SignalKind::from_raw(SIGXFSZ)).context("cannot listen for SIGXFSZ")?;
+    let started = tokio::select! {
+        started = server::start(config) => Some(started?),
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+    };
+    // Nobody is served before, and a store that is only being read loses nothing.
+    let Some(server) = started else {
+        tracing::info!("stopped before the store was open");
+        return Ok(());
+    };
     let (wait, failed) = tokio::select! {
         _ = terminate.recv() => (propagation_delay, false),
         _ = interrupt.recv() => (Duration::ZERO, false),

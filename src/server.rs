@@ -1,6 +1,6 @@
 //! The composition root: how a hub starts and how it stops, in order.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -11,7 +11,7 @@ use crate::{
     auth::Auth,
     config::{Config, Drain},
     engine::{Embedded, Engine},
-    grpc::{self, Access},
+    grpc::{self, Access, Door},
     net::{self, Acceptor, Connections, Tls},
     ops::Ops,
     readiness::{Phase, Readiness},
@@ -65,17 +65,25 @@ impl Port {
             stop: self.stop.clone(),
         }
     }
+
+    /// Closes it with all its connections: the hub does not come up.
+    fn abandon(&self) {
+        self.stop.cancel();
+        self.connections.close();
+    }
 }
 
+/// The store, once it is open; `None` on a hub that keeps no streams.
+pub type Opening = Pin<Box<dyn Future<Output = anyhow::Result<Option<Arc<dyn Engine>>>> + Send>>;
+
 /// What a hub stands on: where connections come from, where streams are kept, and what runs its tasks.
-#[derive(Debug)]
 pub struct Ground<C, O> {
     /// Where clients connect, and their connections.
     pub clients: (SocketAddr, C),
     /// Where operators connect, and their connections.
     pub operators: (SocketAddr, O),
-    /// Where streams are kept, if they are.
-    pub engine: Option<Arc<dyn Engine>>,
+    /// Where streams are kept. Until it is open, clients are told to try again.
+    pub engine: Opening,
     /// Who knows the callers, if anybody asks.
     pub auth: Option<Arc<Auth>>,
     /// What clients are spoken to with, if not plainly.
@@ -100,13 +108,14 @@ pub async fn start(config: Config) -> anyhow::Result<Server> {
         .await
         .with_context(|| format!("cannot listen on {} for operators", config.ops_listen))?;
 
-    // Only now: a hub that cannot listen leaves its store alone. Until it is open, clients wait to be accepted.
-    let engine = open_engine(&config, &tasks, &metrics).await?;
-    start_on(config, Ground { clients, operators, engine, auth, tls, metrics, tasks })
+    // Not begun before `start_on` waits for it: a hub that cannot listen leaves its store alone.
+    let engine = Box::pin(open_engine(config.clone(), tasks.clone(), Arc::clone(&metrics)));
+    start_on(config, Ground { clients, operators, engine, auth, tls, metrics, tasks }).await
 }
 
-/// Starts a hub on other ground than this machine's, such as a simulated network. It serves when this returns.
-pub fn start_on<C, O, I, J>(config: Config, ground: Ground<C, O>) -> anyhow::Result<Server>
+/// Starts a hub on other ground than this machine's, such as a simulated network. It serves when this returns; who comes
+/// before is told that the store is recovering.
+pub async fn start_on<C, O, I, J>(config: Config, ground: Ground<C, O>) -> anyhow::Result<Server>
 where
     C: Stream<Item = io::Result<(I, SocketAddr)>> + Send + 'static,
     O: Stream<Item = io::Result<(J, SocketAddr)>> + Send + 'static,
@@ -118,16 +127,7 @@ where
     let node = if config.node.is_empty() { host_name() } else { config.node.clone() };
     let readiness = Readiness::default();
     let (clients, operators) = (Port::new(&metrics), Port::new(&Arc::new(Metrics::default())));
-    let streams = engine.clone().map(|engine| Streams { engine, tasks: tasks.clone(), forms: grpc::FORMS });
     let traces = Traces::start(&config.traces, &node).map_err(anyhow::Error::msg)?.map(Arc::new);
-    let hub = Arc::new(Hub::new(Setup {
-        node: node.as_str().into(),
-        options: config.sessions.clone(),
-        quotas: config.quotas.clone(),
-        metrics: Arc::clone(&metrics),
-        tracing: traces.clone().map(|traces| Tracing { traces, parent_of: grpc::trace_parent }),
-        streams,
-    }));
 
     if let Some(tls) = &tls {
         tasks.spawn("certificates", OnPanic::Stop, Arc::clone(tls).watch(tasks.clone()));
@@ -136,22 +136,40 @@ where
         let connections = Arc::clone(&port.connections);
         tasks.spawn("connections", OnPanic::Stop, connections.keep_time(config.connections.clone()));
     }
-    let time = Arc::clone(&hub);
-    tasks.spawn("time", OnPanic::Stop, async move { time.keep_time().await });
-
     let auth_is_off = auth.is_none();
     let access = Access::new(auth, config.auth.reflection);
-    let routes = grpc::routes(Arc::clone(&hub), tasks.clone(), readiness.view(), &access)?;
-    let handler = tower::service_fn(move |request| grpc::serve_request(access.clone(), routes.clone(), request));
+    let door = Door::new(access.clone(), readiness.view());
+    let behind = door.clone();
+    let handler = tower::service_fn(move |request| behind.clone().serve_request(request));
     let acceptor = clients.acceptor(&config, tls.clone(), &tasks, &metrics);
     tasks.spawn("accept clients", OnPanic::Stop, acceptor.run(listener, handler));
 
-    let ops = Ops::new(Arc::clone(&hub), readiness.view(), grpc::health_routes(readiness.view()));
-    let handler = tower::service_fn(move |request| ops.clone().serve_request(request));
+    let ops = Ops::new(Arc::clone(&metrics), readiness.view(), grpc::health_routes(readiness.view()));
+    let looked_at = ops.clone();
+    let handler = tower::service_fn(move |request| looked_at.clone().serve_request(request));
     let acceptor = operators.acceptor(&config, tls.filter(|_| config.tls.ops), &tasks, &Arc::new(Metrics::default()));
     tasks.spawn("accept operators", OnPanic::Stop, acceptor.run(ops_listener, handler));
-
     warn_if_exposed(&config, address, auth_is_off);
+
+    // From here on everybody is answered, if only that the store is recovering.
+    tracing::info!(%address, %ops_address, "listening");
+    let engine = engine.await.inspect_err(|_| {
+        clients.abandon();
+        operators.abandon();
+    })?;
+    let streams = engine.clone().map(|engine| Streams { engine, tasks: tasks.clone(), forms: grpc::FORMS });
+    let hub = Arc::new(Hub::new(Setup {
+        node: node.as_str().into(),
+        options: config.sessions.clone(),
+        quotas: config.quotas.clone(),
+        metrics: Arc::clone(&metrics),
+        tracing: traces.clone().map(|traces| Tracing { traces, parent_of: grpc::trace_parent }),
+        streams,
+    }));
+    let time = Arc::clone(&hub);
+    tasks.spawn("time", OnPanic::Stop, async move { time.keep_time().await });
+    door.open(grpc::routes(Arc::clone(&hub), tasks.clone(), readiness.view(), &access)?);
+    ops.show(Arc::clone(&hub));
     readiness.enter(Phase::Serving);
     tracing::info!(%address, %ops_address, node, tls = config.tls.is_on(), version = env!("CARGO_PKG_VERSION"), "serving");
     Ok(Server { address, ops_address, drain: config.drain, hub, engine, traces, tasks, readiness, clients, operators })
@@ -176,18 +194,13 @@ fn warn_if_exposed(config: &Config, address: SocketAddr, auth_is_off: bool) {
     }
 }
 
-/// Opens the store, which reads all of it; before it is open nobody can connect.
-async fn open_engine(
-    config: &Config,
-    tasks: &Tasks,
-    metrics: &Arc<Metrics>,
-) -> anyhow::Result<Option<Arc<dyn Engine>>> {
+/// Opens the store, which reads all of it.
+async fn open_engine(config: Config, tasks: Tasks, metrics: Arc<Metrics>) -> anyhow::Result<Option<Arc<dyn Engine>>> {
     if config.data_dir.as_os_str().is_empty() {
         return Ok(None);
     }
-    let (folder, options) = (config.data_dir.clone(), config.engine.clone());
-    let (of_store, counted) = (tasks.clone(), Arc::clone(metrics));
-    let open = move || Embedded::open(&folder, &options, grpc::seal, &of_store, &counted);
+    let of_store = tasks.clone();
+    let open = move || Embedded::open(&config.data_dir, &config.engine, grpc::seal, &of_store, &metrics);
     let engine = tasks.block(open).await.context("the task that opens the store failed")??;
     Ok(Some(Arc::new(engine)))
 }

@@ -84,6 +84,11 @@ pub(crate) async fn append(stream: &Arc<dyn EventStream>, topic: &str, text: &st
     append_all(stream, vec![event(topic, text)], None).await.expect("stored")[0].sequence
 }
 
+/// Some of the last sequences of topics, behind the first and up to the second of `range`.
+async fn lasts(stream: &Arc<dyn EventStream>, patterns: &[&str], range: (u64, u64), most: usize) -> Vec<u64> {
+    stream.last_per_topic(&filters(patterns).into(), range.0, range.1, most).await.expect("the stream is there")
+}
+
 /// Sequence and text of everything after a sequence, read in steps.
 pub(crate) async fn read_all(
     stream: &Arc<dyn EventStream>,
@@ -334,8 +339,9 @@ pub(crate) async fn a_topic_keeps_its_last_events(ground: &impl Ground) {
     let engine = ground.reopened(engine).await;
     let stream = engine.stream("s").expect("the stream");
     assert_eq!(sequences(&stream, 0).await, expected);
-    assert_eq!(stream.last_per_topic(&[], u64::MAX), [2_999, 3_000, 3_001, 3_011]);
-    assert_eq!(stream.last_per_topic(&filters(&["a", "rare"]), 3_010), [3_001]);
+    assert_eq!(lasts(&stream, &[], (0, u64::MAX), 9).await, [2_999, 3_000, 3_001, 3_011]);
+    assert_eq!(lasts(&stream, &["a", "rare"], (0, 3_010), 9).await, [3_001]);
+    assert_eq!(lasts(&stream, &[], (2_999, u64::MAX), 2).await, [3_000, 3_001]);
     let one = StreamSettings { max_events_per_topic: Some(1), ..two };
     engine.update_stream(one).await.expect("updated");
     assert_eq!(sequences(&stream, 0).await, [2_999, 3_000, 3_001, 3_011]);
@@ -419,6 +425,38 @@ pub(crate) async fn what_filters_emptied_opens_again(ground: &impl Ground) {
     }
 }
 
+pub(crate) async fn a_filter_purges_in_parts_between_which_others_append(ground: &impl Ground) {
+    let engine = ground.engine().await;
+    let stream = engine.create_stream(settings("s", &[">"])).await.expect("made");
+    let text = "x".repeat(50_000);
+    for _ in 0..15 {
+        let some = (0..20).map(|n| event(["a", "b"][n % 2], &text)).collect();
+        append_all(&stream, some, None).await.expect("stored");
+    }
+    let purged = std::sync::atomic::AtomicBool::new(false);
+    let purge = async {
+        let count = stream.purge(u64::MAX, Some(Filter::parse(b"a").expect("a filter"))).await;
+        purged.store(true, std::sync::atomic::Ordering::SeqCst);
+        count
+    };
+    let appends = async {
+        let first = append(&stream, "a", "between").await;
+        assert!(!purged.load(std::sync::atomic::Ordering::SeqCst), "it does not wait for all of the purge");
+        first
+    };
+    let (count, between) = tokio::join!(purge, appends);
+    assert_eq!((count, between), (Ok(150), 301));
+    let rest: Vec<u64> = (1..=150).map(|n| n * 2).chain([301]).collect();
+    assert_eq!(sequences(&stream, 0).await, rest);
+    assert_eq!((stream.state().events, stream.last_of(Topic::parse(b"a").expect("a topic"))), (151, Some(301)));
+    let engine = ground.reopened(engine).await;
+    let stream = engine.stream("s").expect("the stream");
+    assert_eq!(sequences(&stream, 0).await, rest);
+    let all: Vec<u64> = (1..=301).collect();
+    assert_eq!(stream.remove(all).await, Ok(151));
+    assert_eq!((stream.state().events, stream.state().earliest), (0, 302));
+}
+
 pub(crate) async fn events_are_found_by_time_and_by_sequence(ground: &impl Ground) {
     let engine = ground.engine().await;
     let stream = engine.create_stream(settings("s", &[">"])).await.expect("made");
@@ -438,7 +476,7 @@ pub(crate) async fn events_are_found_by_time_and_by_sequence(ground: &impl Groun
     assert_eq!(stream.first_at(start).await, Ok(11));
     let got = stream.get(vec![400, 3, 11, 12, 9_999]).await.expect("readable");
     assert_eq!(got.events.iter().map(|event| event.sequence()).collect::<Vec<_>>(), [11, 12, 400]);
-    assert_eq!(stream.last_per_topic(&[], 500), [400]);
+    assert_eq!(lasts(&stream, &[], (0, 500), 9).await, [400]);
 }
 
 pub(crate) async fn groups_are_kept_with_their_last_state(ground: &impl Ground) {
@@ -508,6 +546,7 @@ macro_rules! suite {
             repetitions_are_known_inside_the_window preconditions_hold_for_the_whole_append
             limits_hold_exactly_for_readers old_events_go_by_themselves a_topic_keeps_its_last_events
             an_event_past_its_ttl_is_not_read purges_take_what_they_name what_filters_emptied_opens_again
+            a_filter_purges_in_parts_between_which_others_append
             events_are_found_by_time_and_by_sequence
             groups_are_kept_with_their_last_state a_stream_in_memory_outlives_nothing_but_its_definition
             the_secret_stays_the_same

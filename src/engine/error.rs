@@ -11,6 +11,9 @@ pub enum StoreError {
     /// The store failed, or is closed. Whether the operation happened is not known.
     #[error("the store is not available")]
     Unavailable,
+    /// The store was opened again, and the stream with it: it is found by its name. Nothing was done.
+    #[error("the store is recovering")]
+    Recovering,
     /// What was read is not what was written.
     #[error("the store is damaged: {what}")]
     Corrupt {
@@ -29,7 +32,9 @@ pub enum OpenError {
         folder: String,
     },
     /// It is damaged.
-    #[error("the store in {folder} is damaged: {what}. Restore it from a copy, or move it away to start with none")]
+    #[error(
+        "STORE_CORRUPT: the store in {folder} is damaged: {what}. Restore it from a copy, or move it away to start with none"
+    )]
     Corrupt {
         /// The data directory.
         folder: String,

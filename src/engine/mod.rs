@@ -80,7 +80,7 @@ pub trait Engine: Debug + Send + Sync {
 ///
 /// **Order.** Sequences count from 1 without gaps in the order in which appends were queued; append times never go
 /// back. A sequence is never used twice in an epoch. The epoch of a handle never changes: a stream that lost its tail
-/// closes its handles as if it were deleted, and is found again by name with a new epoch.
+/// closes its handles, which answer [`StoreError::Recovering`] from then on, and is found again by name with a new epoch.
 ///
 /// **Visibility.** Readers see an event only once its append is durable as the stream promises, and before the append's
 /// receipt resolves. So a reader that follows [`Self::visible`] never sees what a crash takes back in a
@@ -102,6 +102,9 @@ pub trait EventStream: Debug + Send + Sync {
     fn origin(&self) -> Origin {
         Origin { stream: self.name().clone(), epoch: self.epoch() }
     }
+
+    /// Whether this handle is good, and if not, why: the stream is deleted, or is to be found again by its name.
+    fn check(&self) -> Result<(), ReadError>;
 
     /// How it is set up.
     fn settings(&self) -> Arc<StreamSettings>;
@@ -143,15 +146,23 @@ pub trait EventStream: Debug + Send + Sync {
     /// The first sequence that was appended at `time` or later; `latest + 1` when none was.
     fn first_at(&self, time: SystemTime) -> Boxed<'_, Result<u64, ReadError>>;
 
-    /// For every topic that matches one of the filters (none: every topic) the sequence of its last event, unless that is
-    /// beyond `up_to`; ascending. Whoever then reads on after `up_to` has seen the last of every topic.
-    fn last_per_topic(&self, filters: &[Filter], up_to: u64) -> Vec<u64>;
+    /// For the topics that match one of the filters (none: every topic) the sequences of their last events, where these are
+    /// behind `after` and not beyond `up_to`: the first `most` of them, ascending; fewer when there are no more. Whoever has
+    /// gone through them page by page and then reads on after `up_to` has seen the last of every topic.
+    fn last_per_topic<'a>(
+        &'a self,
+        filters: &'a Arc<[Filter]>,
+        after: u64,
+        up_to: u64,
+        most: usize,
+    ) -> Boxed<'a, Result<Vec<u64>, ReadError>>;
 
     /// The last event kept of a topic.
     fn last_of(&self, topic: Topic<'_>) -> Option<u64>;
 
     /// Deletes what matches `filter` (none: everything) up to a sequence, inclusive, and tells how many events that were.
-    /// Durable when it resolves. Sequences go on where they were.
+    /// Durable when it resolves. Sequences go on where they were. With a filter it is done in parts, between which others
+    /// append: when it fails, or its future is dropped, some of it may be done.
     fn purge(&self, up_to: u64, filter: Option<Filter>) -> Boxed<'_, Result<u64, PurgeError>>;
 
     /// Deletes the events of these sequences, and tells how many there were. At most [`MAX_SEQUENCES`] are looked at.

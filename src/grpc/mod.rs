@@ -5,6 +5,7 @@
 
 mod access;
 mod command;
+mod door;
 mod event;
 mod framer;
 mod frames;
@@ -19,13 +20,12 @@ mod stream_service;
 mod whole;
 mod wire;
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
 pub use access::{Access, CALLS, Needs};
+pub use door::Door;
 pub use event::{seal, trace_parent};
-use http::{Request, Response, StatusCode, Version};
-use tonic::{body::Body, service::Routes};
-use tower::ServiceExt;
+use tonic::service::Routes;
 
 use crate::{
     model::{Forms, Reason},
@@ -92,24 +92,4 @@ pub fn routes(hub: Arc<Hub>, tasks: Tasks, readiness: ReadinessView, access: &Ac
 /// Health checks alone, for the operator's port.
 pub fn health_routes(readiness: ReadinessView) -> Routes {
     Routes::new(HealthServer::new(HealthService::new(readiness)).max_decoding_message_size(SMALL_REQUEST_BYTES))
-}
-
-/// Sends HTTP/2 requests that may come in to the services, and tells everyone else what this port is.
-pub async fn serve_request(
-    access: Access,
-    routes: Routes,
-    mut request: Request<hyper::body::Incoming>,
-) -> Result<Response<Body>, Infallible> {
-    if request.version() == Version::HTTP_2 {
-        if let Err(status) = access.admit(&mut request).await {
-            return Ok(status.into_http());
-        }
-        return routes.oneshot(request).await.map(|response| response.map(Body::new));
-    }
-    let text = "This port speaks gRPC over HTTP/2; health and metrics over HTTP/1 are on the operator's port.\n";
-    let mut response = Response::new(Body::new(http_body_util::Full::from(text)));
-    *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
-    response.headers_mut().insert(http::header::UPGRADE, http::HeaderValue::from_static("h2c"));
-    response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("upgrade, close"));
-    Ok(response)
 }

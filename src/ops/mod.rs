@@ -4,7 +4,10 @@
 //! here too, so that Kubernetes' gRPC probes work whatever the main port wants of its clients. Nothing here changes
 //! what the hub does; only how much it logs can be set, by `PUT /log`.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    sync::{Arc, OnceLock},
+};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
@@ -15,7 +18,7 @@ use tower::ServiceExt;
 use crate::{
     readiness::{Phase, ReadinessView},
     session::Hub,
-    telemetry::{log_filter, set_log_filter},
+    telemetry::{Gauges, Metrics, log_filter, set_log_filter},
 };
 
 /// What is to be logged is told in no more bytes.
@@ -24,16 +27,23 @@ const MAX_LOG_FILTER_BYTES: usize = 1024;
 /// What the operator's port answers from.
 #[derive(Debug, Clone)]
 pub struct Ops {
-    hub: Arc<Hub>,
+    metrics: Arc<Metrics>,
+    /// Empty until the store is open.
+    hub: Arc<OnceLock<Arc<Hub>>>,
     readiness: ReadinessView,
     /// gRPC health checks.
     health: Routes,
 }
 
 impl Ops {
-    /// Answers for `hub`; `health` serves what is gRPC.
-    pub fn new(hub: Arc<Hub>, readiness: ReadinessView, health: Routes) -> Self {
-        Self { hub, readiness, health }
+    /// Answers for a hub that is still starting; `health` serves what is gRPC.
+    pub fn new(metrics: Arc<Metrics>, readiness: ReadinessView, health: Routes) -> Self {
+        Self { metrics, hub: Arc::default(), readiness, health }
+    }
+
+    /// From now on there are sessions and streams to look at.
+    pub fn show(&self, hub: Arc<Hub>) {
+        self.hub.get_or_init(|| hub);
     }
 
     /// Answers one request.
@@ -58,8 +68,11 @@ impl Ops {
     }
 
     async fn metrics(&self) -> Response<Body> {
-        let gauges = self.hub.observe().await;
-        let mut response = text(StatusCode::OK, self.hub.metrics().render(&gauges));
+        let gauges = match self.hub.get() {
+            Some(hub) => hub.observe().await,
+            None => Gauges::default(),
+        };
+        let mut response = text(StatusCode::OK, self.metrics.render(&gauges));
         response.headers_mut().insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8"),

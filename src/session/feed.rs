@@ -31,7 +31,9 @@ use super::publish::of_store;
 const FOLLOW_AT_ONCE: ReadLimits = ReadLimits { events: 1024, bytes: 1024 * 1024 };
 
 /// So many single events are read at a time; each may be large.
-const FIRST_AT_ONCE: usize = 16;
+const SINGLE_AT_ONCE: usize = 16;
+/// So many of the last events of topics are looked up at a time.
+const LAST_AT_ONCE: usize = 4096;
 /// How often to look whether there is memory for those that wait for it.
 const STARVED_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -59,14 +61,27 @@ pub(super) struct Feed {
     /// None: everything.
     filters: Arc<[Filter]>,
     on_gap: OnGap,
-    /// Of these sequences, ascending, the events come first; then those behind `first_up_to`.
-    first: Vec<u64>,
-    first_up_to: u64,
+    /// Where it began, if that is with whatever is there: as long as it is there still and has not had all that there is, it
+    /// loses nothing by what is deleted.
+    start: Option<u64>,
+    /// Up to this sequence only the last event of each topic comes; 0 for one that begins in another way.
+    last_up_to: u64,
+    /// Some of these, while it is there.
+    page: Page,
     /// Where its filters are in the trie of its tail, while it follows.
     nodes: SmallVec<[NodeId; 2]>,
     following: bool,
     /// It stands among those that are to be read for.
     waiting: bool,
+}
+
+/// The last events of topics, in `(after, through]`.
+#[derive(Debug, Default)]
+struct Page {
+    after: u64,
+    through: u64,
+    /// Ascending.
+    sequences: Vec<u64>,
 }
 
 /// The end of one stream, for all that follow it.
@@ -138,6 +153,7 @@ impl Feeds {
         }
         if let Some(feed) = self.known.get_mut(&key) {
             feed.filters = filters;
+            feed.page = Page::default();
         }
     }
 
@@ -203,8 +219,8 @@ impl Feeds {
             return;
         }
         let Some(feed) = self.known.get_mut(&key) else { return };
-        if chunk.through >= feed.first_up_to {
-            feed.first = Vec::new();
+        if chunk.through >= feed.last_up_to {
+            feed.page = Page::default();
         }
         if chunk.through >= chunk.latest {
             self.join(key, chunk.through);
@@ -225,6 +241,7 @@ impl Feeds {
         }
         feed.nodes = tail.insert(&feed.filters, key);
         feed.following = true;
+        feed.start = None;
         self.outbox.set_following(key, true);
     }
 
@@ -247,6 +264,11 @@ impl Feeds {
         let Some(feed) = self.known.get_mut(&key) else { return };
         let stream = feed.stream.name().clone();
         let end = match *error {
+            ReadError::Lost { earliest, latest } if feed.start == Some(after) => {
+                feed.start = Some(earliest - 1);
+                let chunk = Chunk { events: Vec::new(), through: earliest - 1, latest };
+                return self.take(key, &chunk);
+            }
             ReadError::Lost { earliest, latest } => {
                 let to = match feed.on_gap {
                     OnGap::Fail => None,
@@ -255,7 +277,6 @@ impl Feeds {
                 };
                 match to {
                     Some(to) => {
-                        feed.first = Vec::new();
                         self.outbox.lose(key, to, GapReason::Retention);
                         return;
                     }
@@ -296,7 +317,10 @@ impl Feeds {
     pub(super) async fn wake(&mut self, wake: Wake) {
         match wake {
             Wake::More(at) => self.advance(at).await,
-            Wake::Gone(at) => self.abandon(at, &ReadError::Closed),
+            Wake::Gone(at) => {
+                let why = self.tails[at].stream.check().err().unwrap_or(ReadError::Closed);
+                self.abandon(at, &why);
+            }
             Wake::Time => {
                 if self.starved_until <= Instant::now() {
                     for key in std::mem::take(&mut self.starved) {
@@ -368,28 +392,42 @@ impl Feeds {
 }
 
 impl Feed {
-    /// One that reads `first`, then all that matches behind `first_up_to`.
+    /// One that reads the last events of topics up to `last_up_to`, then all that match. With `start` it begins behind that
+    /// sequence, or later, with what is there.
     pub(super) fn new(
         stream: Arc<dyn EventStream>,
         filters: Arc<[Filter]>,
         on_gap: OnGap,
-        first: Vec<u64>,
-        first_up_to: u64,
+        start: Option<u64>,
+        last_up_to: u64,
     ) -> Self {
-        Self { stream, filters, on_gap, first, first_up_to, nodes: SmallVec::new(), following: false, waiting: false }
+        let (nodes, page) = (SmallVec::new(), Page::default());
+        Self { stream, filters, on_gap, start, last_up_to, page, nodes, following: false, waiting: false }
     }
 
     /// The next events for a queue with that room.
-    async fn read(&self, room: Room) -> Result<Chunk, ReadError> {
-        if self.first.is_empty() {
-            let limits = ReadLimits { events: room.events, bytes: room.bytes };
-            return self.stream.read(room.after, &self.filters, limits).await;
+    async fn read(&mut self, room: Room) -> Result<Chunk, ReadError> {
+        // Asked anew every time: what waited may have been given up, and then it is further back than it was.
+        if room.after < self.last_up_to {
+            return self.read_last(room).await;
         }
-        let next = self.first.partition_point(|sequence| *sequence <= room.after);
-        let some: Vec<u64> = self.first[next..].iter().take(room.events.min(FIRST_AT_ONCE)).copied().collect();
-        let last = next + some.len() == self.first.len();
-        let through = if last { self.first_up_to } else { some.last().copied().unwrap_or(self.first_up_to) };
-        let chunk = self.stream.get(some).await?;
+        let limits = ReadLimits { events: room.events, bytes: room.bytes };
+        self.stream.read(room.after, &self.filters, limits).await
+    }
+
+    /// The next of the last events of topics.
+    async fn read_last(&mut self, room: Room) -> Result<Chunk, ReadError> {
+        if !(self.page.after..self.page.through).contains(&room.after) {
+            let (after, up_to) = (room.after, self.last_up_to);
+            let sequences = self.stream.last_per_topic(&self.filters, after, up_to, LAST_AT_ONCE).await?;
+            let more = sequences.last().filter(|_| sequences.len() == LAST_AT_ONCE);
+            self.page = Page { after, through: more.copied().unwrap_or(up_to), sequences };
+        }
+        let Page { through, sequences, .. } = &self.page;
+        let rest = &sequences[sequences.partition_point(|sequence| *sequence <= room.after)..];
+        let some = &rest[..rest.len().min(room.events).min(SINGLE_AT_ONCE)];
+        let through = if some.len() == rest.len() { *through } else { some.last().copied().unwrap_or(*through) };
+        let chunk = self.stream.get(some.to_vec()).await?;
         Ok(Chunk { through, ..chunk })
     }
 }

@@ -20,15 +20,19 @@ struct Beginning {
     outcome: ResumeOutcome,
     /// What it has lost before it begins: up to where it then goes on.
     lost: Option<(u64, GapReason)>,
-    /// Of these sequences the events come first.
-    first: Vec<u64>,
-    /// And then those behind this one.
-    first_up_to: u64,
+    /// With whatever is there: what is deleted before it has begun is no loss.
+    with_what_is_there: bool,
+    /// Up to this sequence only the last event of each topic comes.
+    last_up_to: u64,
 }
 
 impl Beginning {
     fn after(after: u64) -> Self {
-        Self { after, outcome: ResumeOutcome::Fresh, lost: None, first: Vec::new(), first_up_to: after }
+        Self { after, outcome: ResumeOutcome::Fresh, lost: None, with_what_is_there: false, last_up_to: 0 }
+    }
+
+    fn with_what_is_there(after: u64) -> Self {
+        Self { with_what_is_there: true, ..Self::after(after) }
     }
 }
 
@@ -66,8 +70,8 @@ impl Session {
         if let Some((to, reason)) = beginning.lost {
             self.outbox.lose(key, to, reason);
         }
-        let (first, first_up_to) = (beginning.first, beginning.first_up_to);
-        let feed = Feed::new(stream, filters, from.on_gap, first, first_up_to);
+        let start = beginning.with_what_is_there.then_some(beginning.after);
+        let feed = Feed::new(stream, filters, from.on_gap, start, beginning.last_up_to);
         let feeds = self.feeds.get_or_insert_with(|| {
             Box::new(Feeds::new(Arc::clone(&self.outbox), self.hub.options().heartbeat_interval()))
         });
@@ -81,23 +85,23 @@ async fn beginning(
     tokens: &TokenKey,
     stream: &Arc<dyn EventStream>,
     state: &StreamState,
-    filters: &[Filter],
+    filters: &Arc<[Filter]>,
     from: &StreamWish,
 ) -> Result<Beginning, StreamError> {
     Ok(match &from.start {
         Start::New => Beginning::after(state.latest),
-        Start::Earliest => Beginning::after(state.earliest - 1),
+        Start::Earliest => Beginning::with_what_is_there(state.earliest - 1),
         Start::LastPerTopic => {
-            let first = stream.last_per_topic(filters, state.latest);
+            let first = stream.last_per_topic(filters, 0, state.latest, 1).await;
+            let first = first.map_err(|error| unread(state, &error))?;
             let after = first.first().map_or(state.latest, |sequence| sequence - 1);
-            Beginning { first, first_up_to: state.latest, ..Beginning::after(after) }
+            Beginning { last_up_to: state.latest, ..Beginning::after(after) }
         }
         Start::After(sequence) => resume(state, *sequence, from.on_gap)?,
         Start::At(time) => match stream.first_at(*time).await {
-            Ok(sequence) => Beginning::after(sequence.max(state.earliest) - 1),
-            Err(ReadError::Closed) => return Err(StreamError::NotFound(state.settings.name.to_string())),
-            Err(ReadError::Lost { earliest, .. }) => Beginning::after(earliest - 1),
-            Err(ReadError::Store(error)) => return Err(of_store(&error)),
+            Ok(sequence) => Beginning::with_what_is_there(sequence.max(state.earliest) - 1),
+            Err(ReadError::Lost { earliest, .. }) => Beginning::with_what_is_there(earliest - 1),
+            Err(error) => return Err(unread(state, &error)),
         },
         Start::Token(token) => {
             let position = tokens.open(token)?;
@@ -114,6 +118,14 @@ async fn beginning(
             Beginning { outcome: if resumed { ResumeOutcome::Resumed } else { beginning.outcome }, ..beginning }
         }
     })
+}
+
+/// Why nobody knows where it begins.
+fn unread(state: &StreamState, error: &ReadError) -> StreamError {
+    match error {
+        ReadError::Store(error) => of_store(error),
+        _ => StreamError::NotFound(state.settings.name.to_string()),
+    }
 }
 
 /// Behind a sequence of the stream as it is.
@@ -134,7 +146,7 @@ fn resume(state: &StreamState, after: u64, on_gap: OnGap) -> Result<Beginning, S
         OnGap::Latest => latest,
     };
     let lost = Some((to, GapReason::Retention));
-    Ok(Beginning { outcome: ResumeOutcome::Gap, lost, first_up_to: to, ..Beginning::after(after) })
+    Ok(Beginning { outcome: ResumeOutcome::Gap, lost, ..Beginning::after(after) })
 }
 
 /// In a stream that is not the one the position is from.

@@ -9,7 +9,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use super::{Hub, InFlight};
 use crate::{
     auth::Caller,
-    engine::{Append, AppendError, Appended, EventStream, Precondition, Receipt, StoreError},
+    engine::{Append, AppendError, Appended, EventStream, Precondition, ReadError, Receipt, StoreError},
     model::{CommandError, Durability, Event, EventError, Origin, StreamError},
     outbox::{Accepted, Published, StoredAt},
     router::Scratch,
@@ -207,10 +207,19 @@ fn of_append(error: &AppendError, origin: &Origin) -> StreamError {
     }
 }
 
+/// Why the handle of a stream is no longer good, in the words of the hub.
+pub(super) fn of_closed(stream: &dyn EventStream) -> StreamError {
+    match stream.check() {
+        Err(ReadError::Store(error)) => of_store(&error),
+        _ => StreamError::NotFound(stream.name().to_string()),
+    }
+}
+
 /// What the store could not do, in the words of the hub.
 pub fn of_store(error: &StoreError) -> StreamError {
     match error {
         StoreError::Full => StreamError::Full,
+        StoreError::Recovering => StreamError::Recovering,
         StoreError::Unavailable => StreamError::Unavailable,
         StoreError::Corrupt { what } => StreamError::Corrupt(what.clone()),
     }

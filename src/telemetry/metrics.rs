@@ -46,6 +46,7 @@ pub struct Metrics {
     ends: Family<ReasonLabel, Counter>,
     denied: Family<ReasonLabel, Counter>,
     quota_refusals: Family<QuotaLabel, Counter>,
+    dedupe_ids_forgotten: Counter,
     commit_seconds: Histogram,
     /// Set before every reading, and read before the next one.
     looked_at: Mutex<LookedAt>,
@@ -140,6 +141,10 @@ impl Default for Metrics {
         let denied: Family<ReasonLabel, Counter> = registered!("denied", "Calls and commands denied, by reason");
         let quota_refusals: Family<QuotaLabel, Counter> =
             registered!("quota_refusals", "Refusals because a quota is used up, by quota");
+        let dedupe_ids_forgotten: Counter = registered!(
+            "dedupe_ids_forgotten",
+            "Ids forgotten before the dedupe window of their stream ended, because it had too many"
+        );
         let commit_seconds = Histogram::new(COMMIT_SECONDS);
         registry.register("commit_seconds", COMMIT_SECONDS_HELP, commit_seconds.clone());
         let looked_at = Mutex::new(LookedAt::new(&mut registry));
@@ -168,6 +173,7 @@ impl Default for Metrics {
             ends,
             denied,
             quota_refusals,
+            dedupe_ids_forgotten,
             commit_seconds,
             looked_at,
         }
@@ -293,6 +299,11 @@ impl Metrics {
     /// The store wrote and flushed what waited.
     pub fn committed(&self, took: Duration) {
         self.commit_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A stream had too many ids to know repetitions by.
+    pub fn dedupe_ids_forgotten(&self, ids: u64) {
+        self.dedupe_ids_forgotten.inc_by(ids);
     }
 
     /// A quota is used up. `quota` is a name of the closed list of quotas.

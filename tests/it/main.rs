@@ -31,6 +31,7 @@ mod durable_examples;
 mod errors;
 #[cfg(feature = "tools-tests")]
 mod examples;
+mod full_disk;
 mod full_load;
 mod groups;
 #[cfg(feature = "tools-tests")]
@@ -50,6 +51,7 @@ mod proxies;
 #[cfg(feature = "tools-tests")]
 mod proxy;
 mod quotas;
+mod recovery;
 mod resume;
 #[cfg(feature = "tools-tests")]
 mod rolling;
@@ -59,6 +61,7 @@ mod store;
 mod stored;
 mod stream_feed;
 mod stream_groups;
+mod stream_starts;
 mod streams;
 mod tidy;
 mod tls;

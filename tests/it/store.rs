@@ -110,6 +110,31 @@ async fn a_damaged_store_is_refused_and_left_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_store_file_is_refused_and_no_new_store() {
+    let folder = Folder::new();
+    let path = folder.path().join("streams.redb");
+    std::fs::write(&path, "").expect("written");
+    let told = last_line(&fails_to_start(&folder));
+    assert!(told.contains("is damaged") && told.contains("the file is empty"), "{told}");
+    assert!(told.contains(folder.text()) && told.contains("move it away"), "it says what to do: {told}");
+    assert_eq!(std::fs::metadata(&path).expect("the file").len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_was_killed_while_it_was_made_is_made_anew() {
+    let folder = Folder::new();
+    std::fs::write(folder.path().join("streams.new"), "the beginning of a store").expect("written");
+    let mut hub = Process::start(&["--data-dir", folder.text()]);
+    create(hub.address, stream("s", &["s.>"])).await;
+    store(hub.address, numbered("s.x", 0..1)).await;
+    hub.signal("KILL");
+    hub.exit(PATIENCE);
+    std::fs::write(folder.path().join("streams.new"), "what nobody should look at").expect("written");
+    let hub = Process::start(&["--data-dir", folder.text()]);
+    assert_eq!(all(hub.address, "s").await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_was_cut_off_is_refused() {
     let folder = Folder::new();
     let mut hub = Process::start(&["--data-dir", folder.text()]);

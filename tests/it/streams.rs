@@ -10,10 +10,10 @@ use switchyard::proto::v1::{
 use tonic::Code;
 
 use crate::{
-    harness::{Session, client, event, publish, reason, reason_of_call, spec, texts, until},
+    harness::{Session, client, event, metric, publish, reason, reason_of_call, spec, texts, until},
     stored::{
-        Folder, Reader, after, all, create, from, hub_on, numbered, preset, resume, state, stop, store, stream,
-        streams, text, told,
+        Folder, Reader, after, all, create, from, hub_on, hub_on_with, numbered, preset, resume, state, stop, store,
+        stream, streams, text, told,
     },
 };
 
@@ -420,4 +420,21 @@ async fn memory_and_quick_streams_keep_what_they_promise() {
         assert_eq!(state(hub.address, name).await.epoch == epoch, kept, "{name}");
         assert_eq!(all(hub.address, name).await.len(), if kept { 100 } else { 0 }, "{name}");
     }
+}
+
+#[tokio::test]
+async fn ids_of_which_there_are_too_many_are_forgotten_early_and_counted() {
+    let folder = Folder::new();
+    let hub = hub_on_with(&folder, |config| {
+        config.engine.max_dedupe_ids = 10;
+        config.engine.sweep_interval_ms = 20;
+    })
+    .await;
+    create(hub.address, stream("s", &["s.>"])).await;
+    let with_id = |n: usize| Event { id: n.to_string(), source: "test".into(), ..event("s.x", "") };
+    store(hub.address, (0..15).map(with_id).collect()).await;
+    let forgotten = async || metric(&hub, "switchyard_dedupe_ids_forgotten_total").await;
+    until("five too many are counted", async || forgotten().await == 5).await;
+    let results = store(hub.address, vec![with_id(0), with_id(14)]).await;
+    assert_eq!([results[0].duplicate, results[1].duplicate], [false, true]);
 }

@@ -95,13 +95,13 @@ fn add_hub(sim: &mut Sim<'_>, disk: &Simulated) {
             let ground = Ground {
                 clients: (address, ReceiverStream::new(accepted)),
                 operators: (address, operators),
-                engine,
+                engine: Box::pin(std::future::ready(Ok(engine))),
                 auth: None,
                 tls: None,
                 metrics,
                 tasks,
             };
-            let server = server::start_on(config, ground)?;
+            let server = server::start_on(config, ground).await?;
             tokio::select! {
                 biased;
                 () = accept => {}

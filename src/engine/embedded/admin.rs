@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, atomic::AtomicU8},
     time::SystemTime,
 };
 
@@ -13,19 +13,22 @@ use tokio::sync::watch;
 use super::{
     committer::Committer,
     core::Core,
-    keep::Selection,
+    keep::{Purge, Selection},
+    recover::{self, Reading},
     repeats::Repeats,
     rows::{
         BATCHES, Definition, GROUP_STATES, GROUPS, GroupDefinition, META, PROGRESS, Progress, REPEATS, STREAMS,
         checked, from_row, row, to_row,
     },
     store::Trouble,
-    stream::{Bounds, Link, Shared, micros},
+    stream::{Bounds, Link, Retired, Shared, micros},
     tail::Tail,
     topics::Topics,
 };
 use crate::{
-    engine::{CreateError, DeleteError, GroupStoreError, Options, PurgeError, StoreError, StoredGroup, UpdateError},
+    engine::{
+        CreateError, DeleteError, GroupStoreError, Health, Options, PurgeError, StoreError, StoredGroup, UpdateError,
+    },
     model::{Durability, Group, GroupSettings, Storage, StreamName, StreamSettings},
 };
 
@@ -57,7 +60,7 @@ pub(super) fn empty_core(
         bounds: Mutex::new(bounds),
         tail: Arc::new(Tail::default()),
         visible,
-        closed: AtomicBool::new(false),
+        retired: AtomicU8::default(),
         link: Arc::clone(link),
     };
     Core::new(Arc::new(shared), sender, Repeats::new(window, options.max_dedupe_ids), progress)
@@ -166,10 +169,10 @@ impl Committer {
         let window = u64::try_from(settings.dedupe_window.as_micros()).unwrap_or(u64::MAX);
         *shared.settings.write() = Arc::new(settings);
         self.directory.put(&shared);
-        let now = micros(SystemTime::now());
+        let (now, file_bytes) = (micros(SystemTime::now()), self.link.file.bytes());
         let Some(core) = self.cores.get_mut(&shared.id) else { return Ok(shared) };
         core.repeats.set_window(window, now);
-        let limited = if recount { core.recount(per_topic) } else { Ok(()) };
+        let limited = if recount { core.recount(per_topic, &mut Reading::new(1, file_bytes)) } else { Ok(()) };
         let limited = limited.and_then(|()| core.trim(now, 0));
         limited.map_err(|trouble| UpdateError::Store(trouble.error()))?;
         self.settle(shared.storage)?;
@@ -185,45 +188,55 @@ impl Committer {
         }
         self.directory.remove(&shared);
         if let Some(core) = self.cores.remove(&shared.id) {
-            core.retire();
+            core.retire(Retired::Deleted);
         }
         Ok(())
     }
 
-    /// Ends everything up to a sequence, or what is selected.
-    pub(super) fn purge(&mut self, id: u64, what: &Result<Selection, u64>) -> Result<u64, PurgeError> {
+    /// Ends everything up to a sequence, or some of what is selected. Gives how many events that were, and what is left to
+    /// be done.
+    pub(super) fn purge(&mut self, id: u64, what: Purge) -> Result<(u64, Option<Purge>), PurgeError> {
         let now = micros(SystemTime::now());
         let Some(mut core) = self.cores.remove(&id) else { return Err(PurgeError::Closed) };
         let storage = core.shared.storage;
         let purged = match what {
-            Err(up_to) => core.trim(now, *up_to).map_err(|trouble| trouble.error()),
-            Ok(selection) => {
-                let taken = self.transact_in(storage, |transaction| {
-                    let mut batches = transaction.open_table(BATCHES)?;
-                    let gone = core.take_out(&mut batches, selection, now)?;
-                    // What is deleted and the keys that stay behind are one commit.
-                    let chores = core.do_chores(&mut batches, &mut transaction.open_table(REPEATS)?, now)?;
-                    transaction.open_table(PROGRESS)?.insert(id, &*core.progress(None).to_row())?;
-                    Ok((gone, chores))
-                });
-                taken.and_then(|(gone, chores)| {
-                    core.chores_done(chores);
-                    let purged = core.taken_out(&gone);
-                    // When nothing is left, the floor moves with the answer, not at some time after it.
-                    core.trim(now, 0).map_err(|trouble| trouble.error())?;
-                    Ok(purged)
-                })
-            }
+            Purge::UpTo(up_to) => core.trim(now, up_to).map(|ended| (ended, None)).map_err(|trouble| trouble.error()),
+            Purge::Selected { selection, at } => self.purge_some(&mut core, selection, at, now),
         };
         core.drop_empty();
         self.cores.insert(id, core);
         if self.broken.is_some() {
             // It was not there to be compared when the store was opened again.
-            self.compare();
+            let _ = self.compare();
         }
         let purged = purged?;
         self.settle(storage)?;
         Ok(purged)
+    }
+
+    fn purge_some(
+        &mut self,
+        core: &mut Core,
+        mut selection: Selection,
+        at: u64,
+        now: u64,
+    ) -> Result<(u64, Option<Purge>), StoreError> {
+        // What comes while it is under way stays.
+        selection.limit(core.next - 1);
+        let id = core.shared.id;
+        let (gone, left, chores) = self.transact_in(core.shared.storage, |transaction| {
+            let mut batches = transaction.open_table(BATCHES)?;
+            let (gone, left) = core.take_out(&mut batches, &selection, at, now)?;
+            // What is deleted and the keys that stay behind are one commit.
+            let chores = core.do_chores(&mut batches, &mut transaction.open_table(REPEATS)?, now)?;
+            transaction.open_table(PROGRESS)?.insert(id, &*core.progress(None).to_row())?;
+            Ok((gone, left, chores))
+        })?;
+        core.chores_done(chores);
+        let purged = core.taken_out(&gone);
+        // When nothing is left, the floor moves with the answer, not at some time after it.
+        core.trim(now, 0).map_err(|trouble| trouble.error())?;
+        Ok((purged, left.map(|at| Purge::Selected { selection, at })))
     }
 
     pub(super) fn knows_group(&self, stream: &Shared, group: &Group) -> Result<bool, GroupStoreError> {
@@ -318,34 +331,41 @@ impl Committer {
     }
 
     /// After the database was opened again: streams that are not what they were here get new handles, and those that
-    /// lost something a new epoch.
-    pub(super) fn compare(&mut self) {
+    /// lost something a new epoch. False when one could not be read, and is to be looked at again.
+    pub(super) fn compare(&mut self) -> bool {
         let ids: Vec<u64> = self.cores.keys().copied().filter(|id| self.stores(*id, Storage::File)).collect();
+        let mut all = true;
         for id in ids {
             if let Err(trouble) = self.compare_one(id) {
                 tracing::error!(%trouble, "a stream cannot be read again");
+                if let error @ StoreError::Corrupt { .. } = trouble.error() {
+                    self.broken = Some(error);
+                    self.link.set_health(Health::Unavailable);
+                }
+                all = false;
             }
         }
+        all
     }
 
+    /// The old handle stays in the directory until there is a new one: who asks for the stream meanwhile is told to come again,
+    /// and not that there is none.
     fn compare_one(&mut self, id: u64) -> Result<(), Trouble> {
         let Some(core) = self.cores.get(&id) else { return Ok(()) };
-        let stored = super::recover::progress(&self.link.file, id)?;
+        let stored = recover::progress(&self.link.file, id)?;
         if stored.next == core.next {
             return Ok(());
         }
-        let lost = stored.next < core.next;
-        let shared = Arc::clone(&core.shared);
+        let (shared, lost) = (Arc::clone(&core.shared), stored.next < core.next);
         tracing::warn!(stream = %shared.name, lost, "a stream is not what it was before the disk failed");
-        shared.closed.store(true, std::sync::atomic::Ordering::Relaxed);
-        self.directory.remove(&shared);
-        if let Some(core) = self.cores.remove(&id) {
-            core.retire();
-        }
-        let mut core = super::recover::stream(&self.link, &self.options, id, lost)?;
+        shared.retire(Retired::Replaced);
+        let mut reading = Reading::new(1, self.link.file.bytes());
+        let mut core = recover::stream(&self.link, &self.options, id, lost, &mut reading)?;
         core.trim(micros(SystemTime::now()), 0)?;
         self.directory.put(&core.shared);
-        self.cores.insert(id, core);
+        if let Some(old) = self.cores.insert(id, core) {
+            old.retire(Retired::Replaced);
+        }
         Ok(())
     }
 }

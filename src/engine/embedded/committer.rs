@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use redb::{Durability as Commit, WriteTransaction};
@@ -31,6 +31,8 @@ use crate::{
 /// What streams of durability NONE have written is flushed when it is so much: until then it cannot make room for
 /// anything.
 const MOST_UNSYNCED_BYTES: usize = 64 * 1024 * 1024;
+/// The log is told of ids that are forgotten too early no more often.
+const TELL_INTERVAL: Duration = Duration::from_secs(60);
 /// The row that tells whether the store was closed.
 pub(super) const CLEAN: &str = "clean";
 
@@ -47,6 +49,7 @@ pub(super) struct Committer {
     /// What every write to the disk is answered with, as long as there is something.
     pub(super) broken: Option<StoreError>,
     unsynced: Unsynced,
+    forgotten: Forgotten,
     swept_at: Instant,
     closing: bool,
 }
@@ -57,6 +60,24 @@ struct Unsynced {
     bytes: usize,
     /// When it has to be, for streams that promise a time.
     due: Option<Instant>,
+}
+
+/// Ids that were forgotten before their time, as long as the log was not told.
+#[derive(Debug, Default)]
+struct Forgotten {
+    early: u64,
+    told_at: Option<Instant>,
+}
+
+impl Forgotten {
+    /// How many there are, if it is time to tell.
+    fn to_tell(&mut self, now: Instant) -> Option<u64> {
+        if self.told_at.is_some_and(|told| now < told + TELL_INTERVAL) {
+            return None;
+        }
+        self.told_at = Some(now);
+        Some(std::mem::take(&mut self.early))
+    }
 }
 
 /// An answer that waits for the commit.
@@ -99,6 +120,7 @@ impl Committer {
             budget,
             broken: None,
             unsynced,
+            forgotten: Forgotten::default(),
             swept_at,
             closing: false,
         }
@@ -166,11 +188,12 @@ impl Committer {
 
     fn plan_append(&mut self, round: &mut Round, work: AppendWork) {
         let stream = &work.stream;
-        let planned = match (&self.broken, self.cores.get_mut(&stream.id)) {
-            _ if stream.is_closed() => Err(AppendError::Closed),
-            (_, None) => Err(AppendError::Closed),
-            (Some(error), _) if stream.storage == Storage::File => Err(error.clone().into()),
-            (_, Some(core)) => {
+        let good = stream.check(AppendError::Closed);
+        let planned = match (good, &self.broken, self.cores.get_mut(&stream.id)) {
+            (Err(error), ..) => Err(error),
+            (.., None) => Err(AppendError::Closed),
+            (_, Some(error), _) if stream.storage == Storage::File => Err(error.clone().into()),
+            (.., Some(core)) => {
                 round.wants(stream.storage, stream.settings.read().durability);
                 let draft = round.drafts.entry(stream.id).or_insert_with(|| core.draft(round.now));
                 core.plan(draft, &work.events, work.precondition, self.options.max_topics, self.seal)
@@ -201,9 +224,7 @@ impl Committer {
 
     /// The streams that the dead letters go to.
     fn check_save(&self, work: &SaveWork) -> Result<Vec<u64>, GroupStoreError> {
-        if work.stream.is_closed() {
-            return Err(GroupStoreError::Closed);
-        }
+        work.stream.check(GroupStoreError::Closed)?;
         let mut on_disk = work.stream.storage == Storage::File;
         let mut ids = Vec::with_capacity(work.dead_letters.len());
         for letter in &work.dead_letters {
@@ -369,6 +390,7 @@ impl Committer {
             core.drop_empty();
             core.repeats.expire(now);
         }
+        self.count_early_forgotten(Instant::now());
         for storage in [Storage::File, Storage::Memory] {
             let chores = self.cores.values().any(|core| core.shared.storage == storage && core.has_chores());
             if chores && let Err(error) = self.settle(storage) {
@@ -379,6 +401,23 @@ impl Committer {
             && let Err(trouble) = self.forget_repeats(now)
         {
             self.fail(Storage::File, &trouble, &BTreeMap::new());
+        }
+    }
+
+    /// Counts the ids that streams had too many of, and says so once a minute at most.
+    fn count_early_forgotten(&mut self, now: Instant) {
+        let mut of = None;
+        for core in self.cores.values_mut() {
+            let early = core.repeats.take_early();
+            if early > 0 {
+                self.metrics.dedupe_ids_forgotten(early);
+                self.forgotten.early += early;
+                of = Some(core.shared.name.clone());
+            }
+        }
+        if let Some((stream, early)) = of.zip(self.forgotten.to_tell(now)) {
+            let limit = self.options.max_dedupe_ids;
+            tracing::warn!(%stream, early, limit, "repetitions may be stored: ids are forgotten before the dedupe window ends");
         }
     }
 
@@ -413,7 +452,7 @@ impl Committer {
     fn reopen(&mut self) {
         self.unsynced = Unsynced::default();
         match self.link.file.reopen() {
-            Ok(()) => self.compare(),
+            Ok(()) => _ = self.compare(),
             Err(trouble) => {
                 tracing::error!(%trouble, "the store cannot be opened again yet");
                 self.link.file.close();
@@ -426,10 +465,18 @@ impl Committer {
         if self.broken != Some(StoreError::Full) {
             return;
         }
-        if self.link.file.database().is_none() {
+        if self.link.file.fault() == Some(Fault::Failed) {
+            // More than room is missing now, and nobody knows what is on the disk.
+            self.broken = Some(StoreError::Unavailable);
+            self.link.set_health(Health::Unavailable);
+            return;
+        }
+        let is_open = |store: &Store| store.database().is_some() && store.fault().is_none();
+        if !is_open(&self.link.file) {
             self.reopen();
         }
-        if self.link.file.database().is_some() && self.link.file.disk().reserve().is_ok() {
+        let has_room = is_open(&self.link.file) && self.link.file.disk().reserve().is_ok();
+        if has_room && self.compare() {
             tracing::info!("there is room for streams again");
             self.broken = None;
             self.link.set_health(Health::Good);
@@ -498,5 +545,20 @@ impl Answer {
             Self::Append(work, _) => work.answer(Err(error.clone().into())),
             Self::Save(work) => work.answer(Err(error.clone().into())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_are_forgotten_early_are_told_once_a_minute_and_all_of_them() {
+        let (mut forgotten, start) = (Forgotten::default(), Instant::now());
+        let told = [0, 30, 59, 60, 119].map(|second| {
+            forgotten.early += 5;
+            forgotten.to_tell(start + Duration::from_secs(second))
+        });
+        assert_eq!(told, [Some(5), None, None, Some(15), None]);
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
 };
 
 use hashbrown::HashMap;
@@ -18,7 +18,7 @@ use super::{
     repeats::Repeats,
     rows::Progress,
     store::Trouble,
-    stream::{Shared, time_of},
+    stream::{Retired, Shared, time_of},
     tail::{Budget, Piece},
 };
 use crate::{
@@ -377,8 +377,8 @@ impl Core {
     }
 
     /// Handles are no longer good.
-    pub(super) fn retire(&self) {
-        self.shared.closed.store(true, Relaxed);
+    pub(super) fn retire(&self, why: Retired) {
+        self.shared.retire(why);
         self.shared.tail.clear();
     }
 }

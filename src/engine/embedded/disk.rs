@@ -18,6 +18,8 @@ use redb::{StorageBackend, backends::FileBackend};
 use crate::engine::OpenError;
 
 const STORE_FILE: &str = "streams.redb";
+/// A store that is being made, until it is one: whatever ends the process, no half of one is found as the other.
+const NEW_FILE: &str = "streams.new";
 const LOCK_FILE: &str = "streams.lock";
 const RESERVE_FILE: &str = "streams.reserve";
 /// What the store may need to be opened again on a full disk.
@@ -27,6 +29,11 @@ const RESERVE_BYTES: usize = 16 * 1024 * 1024;
 pub(super) trait Disk: Debug + Send + Sync {
     /// The store's bytes.
     fn open(&self) -> Result<Box<dyn StorageBackend>, Error>;
+
+    /// What was opened is a store, also after a loss of power.
+    fn keep(&self) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Sees to it that there is room to spare.
     fn reserve(&self) -> Result<(), Error>;
@@ -79,11 +86,27 @@ impl Folder {
 
 impl Disk for Folder {
     fn open(&self) -> Result<Box<dyn StorageBackend>, Error> {
+        let options = OpenOptions::new().read(true).write(true).clone();
         let path = self.path.join(STORE_FILE);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        self.sync()?;
+        let file = match std::fs::metadata(&path) {
+            // A new store would hide that there was another.
+            Ok(found) if found.len() == 0 => return Err(Error::new(ErrorKind::UnexpectedEof, "the file is empty")),
+            Ok(_) => options.clone().open(path)?,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                options.clone().create(true).truncate(true).open(self.path.join(NEW_FILE))?
+            }
+            Err(error) => return Err(error),
+        };
         let backend = FileBackend::new(file).map_err(|error| Error::other(error.to_string()))?;
         Ok(Box::new(backend))
+    }
+
+    fn keep(&self) -> Result<(), Error> {
+        let path = self.path.join(STORE_FILE);
+        if !path.exists() {
+            std::fs::rename(self.path.join(NEW_FILE), path)?;
+        }
+        self.sync()
     }
 
     fn reserve(&self) -> Result<(), Error> {
@@ -176,7 +199,9 @@ impl Watched {
 
     fn note<T>(&self, result: Result<T, Error>, may_be_full: bool) -> Result<T, Error> {
         result.inspect_err(|error| {
-            let no_room = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+            // A file that may grow no further is as good as a full disk, and heals like one when the limit is raised.
+            let no_room =
+                matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge);
             let fault = if no_room && may_be_full { Fault::Full } else { Fault::Failed };
             tracing::error!(%error, ?fault, "the disk of the streams refuses");
             self.fault.lock().get_or_insert(fault);

@@ -18,6 +18,9 @@ use crate::model::{Event, Filter, Topic};
 /// So many batches are written again in one commit.
 const SWEEP_AT_ONCE: usize = 32;
 
+/// So many bytes of batches are looked at in one commit of a purge: what else waits to be written waits no longer than that.
+const PURGE_BYTES: usize = 4 * 1024 * 1024;
+
 /// What is taken out of the store: its topic, and where it was.
 type Gone = (Box<[u8]>, Record);
 type BatchTable<'t> = Table<'t, (u64, u64), &'static [u8]>;
@@ -48,6 +51,15 @@ impl Front {
     }
 }
 
+/// What is still to be purged of a stream.
+#[derive(Debug)]
+pub(super) enum Purge {
+    /// Everything up to a sequence.
+    UpTo(u64),
+    /// What is selected, from sequence `at` on.
+    Selected { selection: Selection, at: u64 },
+}
+
 /// What is taken out of a stream, wherever in it that is.
 #[derive(Debug)]
 pub(super) enum Selection {
@@ -58,6 +70,14 @@ pub(super) enum Selection {
 }
 
 impl Selection {
+    /// Leaves out what comes after `last`.
+    pub(super) fn limit(&mut self, last: u64) {
+        match self {
+            Self::Matching { up_to, .. } => *up_to = last.min(*up_to),
+            Self::Sequences(sequences) => sequences.retain(|sequence| *sequence <= last),
+        }
+    }
+
     /// The first sequence it may mean, from `at` on.
     fn next(&self, at: u64) -> Option<u64> {
         match self {
@@ -260,23 +280,28 @@ impl Core {
         self.floor_moved = false;
     }
 
-    /// Takes a selection out of the store. Gives back what goes, to be counted once it
-    /// is committed.
+    /// Takes some of a selection out of the store, from sequence `at` on. Gives back what goes, to be counted once it is
+    /// committed, and where to go on, if that was not all.
     pub(super) fn take_out(
         &mut self,
         batches: &mut BatchTable<'_>,
         selection: &Selection,
+        at: u64,
         now: u64,
-    ) -> Result<Vec<Gone>, Trouble> {
+    ) -> Result<(Vec<Gone>, Option<u64>), Trouble> {
         let (id, floor) = (self.shared.id, self.shared.bounds().floor);
-        let mut all = Vec::new();
-        let mut at = floor;
+        let (mut all, mut looked) = (Vec::new(), 0);
+        let mut at = at.max(floor);
         while let Some(wanted) = selection.next(at).filter(|wanted| *wanted < self.next) {
+            if looked >= PURGE_BYTES {
+                return Ok((all, Some(wanted)));
+            }
             at = wanted;
             let Some(Loaded { head, value }) = covering(batches, id, at)? else {
                 return Err(Trouble::Damaged(format!("stream {id} has no record batch for sequence {at}")));
             };
             at = head.last + 1;
+            looked += value.len();
             let mut gone = Vec::new();
             let (_, out) = batch::without(id, &head, &value, |record| {
                 let taken = record.sequence >= floor && selection.takes(record.sequence, record.topic(&value));
@@ -294,7 +319,7 @@ impl Core {
                 all.push((record.topic(&value).into(), record));
             }
         }
-        Ok(all)
+        Ok((all, None))
     }
 
     /// What [`Self::take_out`] gave back is gone. Tells how many of them were still kept.

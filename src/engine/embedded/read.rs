@@ -183,9 +183,7 @@ fn look(stream: &Shared, loaded: &Loaded, finder: &mut Finder<'_>) -> Result<(),
 
 /// The events of these sequences, which ascend.
 pub(super) fn some(stream: &Shared, sequences: &[u64]) -> Result<Chunk, ReadError> {
-    if stream.is_closed() {
-        return Err(ReadError::Closed);
-    }
+    stream.check(ReadError::Closed)?;
     let bounds = stream.bounds();
     let now = micros(SystemTime::now());
     let found = stream.store().read(|batches| {
@@ -223,9 +221,7 @@ pub(super) fn some(stream: &Shared, sequences: &[u64]) -> Result<Chunk, ReadErro
 
 /// The first sequence appended at `time` or later: times never go back, so halving finds it.
 pub(super) fn first_at(stream: &Shared, time: u64) -> Result<u64, ReadError> {
-    if stream.is_closed() {
-        return Err(ReadError::Closed);
-    }
+    stream.check(ReadError::Closed)?;
     let bounds = stream.bounds();
     let found = stream.store().read(|batches| {
         // Everything below `low` is earlier, `high` is not.

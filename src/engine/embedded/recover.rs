@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use redb::ReadableTable;
@@ -27,8 +27,42 @@ use crate::{
 pub(super) const FORMAT: u64 = 1;
 const FORMAT_ROW: &str = "format";
 const TOKEN_KEY: &str = "token_key";
-/// How often the log tells how far it is, in events.
-const TELL_EVENTS: u64 = 10_000_000;
+/// How often the log tells how far it is.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How far the reading of a store has come. The log tells it now and then.
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// How many streams are read, of how many.
+    streams: (usize, usize),
+    events: u64,
+    /// How many bytes were read, of how many; the file has others too.
+    bytes: (u64, u64),
+    tell_at: Instant,
+}
+
+impl Reading {
+    /// Nothing was read yet of so many streams in a file of so many bytes.
+    pub(super) fn new(streams: usize, file_bytes: u64) -> Self {
+        Self { streams: (0, streams), events: 0, bytes: (0, file_bytes), tell_at: Instant::now() + TELL_INTERVAL }
+    }
+
+    /// A batch more was read; true when it is time to tell.
+    fn add(&mut self, events: u64, bytes: u64, now: Instant) -> bool {
+        self.events += events;
+        self.bytes.0 += bytes;
+        if now < self.tell_at {
+            return false;
+        }
+        self.tell_at = now + TELL_INTERVAL;
+        true
+    }
+
+    fn tell(&self) {
+        let ((streams, of_streams), (bytes, of_bytes)) = (self.streams, self.bytes);
+        tracing::info!(events = self.events, bytes, of_bytes, streams, of_streams, "reading the store");
+    }
+}
 
 /// The store is of another format.
 #[derive(Debug)]
@@ -73,18 +107,24 @@ pub(super) fn streams(link: &Arc<Link>, options: &Options, closed: bool) -> Resu
         ids.push(entry?.0.value());
     }
     let start = Instant::now();
+    let mut reading = Reading::new(ids.len(), link.file.bytes());
     let mut cores = BTreeMap::new();
-    for (at, id) in ids.iter().enumerate() {
-        let settings = definition(&link.file, *id)?.settings().map_err(Trouble::row("streams"))?;
-        let lost = may_lose(&settings) && (settings.storage == Storage::Memory || !closed);
-        let mut core = stream(link, options, *id, lost)?;
-        core.trim(micros(SystemTime::now()), 0)?;
-        let events = core.shared.bounds().events;
-        tracing::info!(stream = %core.shared.name, events, epoch = core.shared.epoch, at = at + 1, of = ids.len(), "stream read");
-        cores.insert(*id, core);
-    }
     if !ids.is_empty() {
-        tracing::info!(streams = ids.len(), ms = start.elapsed().as_millis() as u64, "the store is open");
+        reading.tell();
+    }
+    for id in ids {
+        let settings = definition(&link.file, id)?.settings().map_err(Trouble::row("streams"))?;
+        let lost = may_lose(&settings) && (settings.storage == Storage::Memory || !closed);
+        let mut core = stream(link, options, id, lost, &mut reading)?;
+        core.trim(micros(SystemTime::now()), 0)?;
+        reading.streams.0 += 1;
+        let events = core.shared.bounds().events;
+        tracing::info!(stream = %core.shared.name, events, epoch = core.shared.epoch, "stream read");
+        cores.insert(id, core);
+    }
+    if !cores.is_empty() {
+        let ms = start.elapsed().as_millis() as u64;
+        tracing::info!(streams = cores.len(), events = reading.events, ms, "the store is open");
     }
     Ok(cores)
 }
@@ -105,7 +145,13 @@ pub(super) fn progress(store: &Store, id: u64) -> Result<Progress, Trouble> {
 }
 
 /// Reads a stream. With `lost` it gets a new epoch, since readers may have seen what is not there any more.
-pub(super) fn stream(link: &Arc<Link>, options: &Options, id: u64, lost: bool) -> Result<Core, Trouble> {
+pub(super) fn stream(
+    link: &Arc<Link>,
+    options: &Options,
+    id: u64,
+    lost: bool,
+    reading: &mut Reading,
+) -> Result<Core, Trouble> {
     let mut definition = definition(&link.file, id)?;
     let settings = definition.settings().map_err(Trouble::row("streams"))?;
     if lost {
@@ -120,7 +166,7 @@ pub(super) fn stream(link: &Arc<Link>, options: &Options, id: u64, lost: bool) -
     let mut core = empty_core(link, options, id, &definition, settings, progress);
     if !fresh {
         core.read_repeats(&link.file)?;
-        core.recount(per_topic)?;
+        core.recount(per_topic, reading)?;
         core.delete_passed(&link.file)?;
     }
     Ok(core)
@@ -141,7 +187,7 @@ impl Core {
     }
 
     /// Counts everything that is kept anew, with a limit for each topic or none, and checks every batch on the way.
-    pub(super) fn recount(&mut self, per_topic: Option<u64>) -> Result<(), Trouble> {
+    pub(super) fn recount(&mut self, per_topic: Option<u64>, reading: &mut Reading) -> Result<(), Trouble> {
         let shared = Arc::clone(&self.shared);
         let (id, floor, now) = (shared.id, shared.bounds().floor, micros(SystemTime::now()));
         self.loads.clear();
@@ -172,16 +218,19 @@ impl Core {
                 }
                 if record.sequence >= floor {
                     (events, bytes) = (events + 1, bytes + u64::from(record.len));
-                    if events % TELL_EVENTS == 0 {
-                        tracing::info!(stream = %shared.name, events, "reading");
-                    }
                     dead.extend(topics.add(record.topic(value), record.sequence, record.len));
                 }
+            }
+            if reading.add(head.count.into(), value.len() as u64, Instant::now()) {
+                reading.tell();
             }
             newest = Some(loaded);
             Ok(true)
         })?;
         self.repeats.put_in_order();
+        self.repeats.expire(now);
+        // They were counted when they were forgotten first.
+        self.repeats.take_early();
         // More can be added to the last batch.
         let open = |newest: Loaded| OpenBatch { head: newest.head, records: newest.value[HEAD_BYTES..].to_vec() };
         self.open = newest.map(open);
@@ -216,5 +265,20 @@ impl Core {
             self.open = None;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_far_the_reading_has_come_is_told_once_a_second() {
+        let mut reading = Reading::new(2, 1000);
+        let start = reading.tell_at - TELL_INTERVAL;
+        let at = |ms| start + Duration::from_millis(ms);
+        let told = [500, 999, 1000, 1001, 1999, 2000].map(|ms| reading.add(3, 10, at(ms)));
+        assert_eq!(told, [false, false, true, false, false, true]);
+        assert_eq!((reading.events, reading.bytes), (18, (60, 1000)));
     }
 }

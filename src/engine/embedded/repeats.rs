@@ -13,11 +13,13 @@ pub(super) struct Repeats {
     limit: usize,
     sequences: HashMap<u128, u64>,
     order: VecDeque<(u64, u128)>,
+    /// How many were forgotten before their time.
+    early: u64,
 }
 
 impl Repeats {
     pub(super) fn new(window: u64, limit: usize) -> Self {
-        Self { window, limit, sequences: HashMap::new(), order: VecDeque::new() }
+        Self { window, limit, sequences: HashMap::new(), order: VecDeque::new(), early: 0 }
     }
 
     /// True when keys are of no use.
@@ -44,12 +46,19 @@ impl Repeats {
     /// Forgets what is older than the window.
     pub(super) fn expire(&mut self, now: u64) {
         while let Some((time, key)) = self.order.front() {
-            if self.covers(*time, now) && self.order.len() <= self.limit {
+            let covers = self.covers(*time, now);
+            if covers && self.order.len() <= self.limit {
                 break;
             }
+            self.early += u64::from(covers);
             self.sequences.remove(key);
             self.order.pop_front();
         }
+    }
+
+    /// How many keys were forgotten before their time since the last call, because there were too many.
+    pub(super) fn take_early(&mut self) -> u64 {
+        std::mem::take(&mut self.early)
     }
 
     /// The sequence of the first event with that key.
@@ -97,6 +106,9 @@ mod tests {
         }
         repeats.expire(100);
         assert_eq!([1, 2, 3].map(|key| repeats.find(key)), [None, Some(2), Some(3)]);
+        assert_eq!([repeats.take_early(), repeats.take_early()], [1, 0]);
+        repeats.expire(110);
+        assert_eq!((repeats.find(3), repeats.take_early()), (None, 0), "it was time for the others");
     }
 
     #[test]

@@ -70,6 +70,9 @@ impl Trouble {
             Self::Database(redb::Error::Io(error)) if error.kind() == ErrorKind::UnexpectedEof => {
                 StoreError::Corrupt { what: "the file is cut off. Restore the data directory from a copy".to_owned() }
             }
+            Self::Database(redb::Error::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+                StoreError::Corrupt { what: "the file is no store. Restore the data directory from a copy".to_owned() }
+            }
             Self::Database(_) | Self::Closed => StoreError::Unavailable,
         }
     }
@@ -126,7 +129,9 @@ impl Store {
             Ok(database)
         };
         let opened: Result<Database, Trouble> = open();
-        *self.open.write() = Some(Open { database: Arc::new(opened?), fault });
+        let database = Arc::new(opened?);
+        self.disk.keep().map_err(|error| Trouble::Database(redb::Error::Io(error)))?;
+        *self.open.write() = Some(Open { database, fault });
         Ok(())
     }
 

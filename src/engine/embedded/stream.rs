@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, Ordering::Relaxed},
+        atomic::{AtomicU8, Ordering::Relaxed},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use super::{
     committer::Committer,
     inbox::{AppendWork, Closed, Inbox, SaveWork, Work},
-    keep::Selection,
+    keep::{Purge, Selection},
     read,
     store::Store,
     tail::Tail,
@@ -100,6 +100,15 @@ pub(super) struct Bounds {
     pub(super) bytes: u64,
 }
 
+/// Why a handle is no longer good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Retired {
+    /// The stream is deleted.
+    Deleted,
+    /// The stream was read anew, after the disk was full, and has another handle.
+    Replaced,
+}
+
 /// A stream.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -114,7 +123,8 @@ pub(super) struct Shared {
     pub(super) topics: RwLock<Topics>,
     pub(super) tail: Arc<Tail>,
     pub(super) visible: watch::Receiver<u64>,
-    pub(super) closed: AtomicBool,
+    /// Not 0: as a [`Retired`].
+    pub(super) retired: AtomicU8,
     pub(super) link: Arc<Link>,
 }
 
@@ -133,8 +143,22 @@ impl Shared {
         self.link.store(self.storage)
     }
 
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed.load(Relaxed)
+    /// Its handle is no longer good.
+    pub(super) fn retire(&self, why: Retired) {
+        let number = match why {
+            Retired::Deleted => 1,
+            Retired::Replaced => 2,
+        };
+        self.retired.store(number, Relaxed);
+    }
+
+    /// Nothing when its handle is good; `deleted` when the stream is.
+    pub(super) fn check<E: From<StoreError>>(&self, deleted: E) -> Result<(), E> {
+        match self.retired.load(Relaxed) {
+            0 => Ok(()),
+            1 => Err(deleted),
+            _ => Err(StoreError::Recovering.into()),
+        }
     }
 
     pub(super) fn bounds(&self) -> Bounds {
@@ -143,9 +167,7 @@ impl Shared {
 
     /// Where a read after `after` begins, or what it finds at once.
     pub(super) fn start(&self, after: u64) -> Result<Result<Bounds, Chunk>, ReadError> {
-        if self.is_closed() {
-            return Err(ReadError::Closed);
-        }
+        self.check(ReadError::Closed)?;
         let bounds = self.bounds();
         if after.saturating_add(1) < bounds.floor {
             return Err(ReadError::Lost { earliest: bounds.floor, latest: bounds.latest });
@@ -156,7 +178,7 @@ impl Shared {
         Ok(Ok(bounds))
     }
 
-    /// Reads from the disk where that holds nobody up.
+    /// Reads from the disk, or looks through much memory, where that holds nobody up.
     async fn from_disk<T: Send + 'static>(
         self: &Arc<Self>,
         read: impl FnOnce(&Shared) -> Result<T, ReadError> + Send + 'static,
@@ -172,9 +194,7 @@ impl Shared {
         if bytes > limit {
             return Err(AppendError::TooLarge { bytes, limit });
         }
-        if self.is_closed() {
-            return Err(AppendError::Closed);
-        }
+        self.check(AppendError::Closed)?;
         let unavailable = |Closed| AppendError::from(StoreError::Unavailable);
         let room = self.link.inbox.room(bytes).await.map_err(unavailable)?;
         let (reply, receipt) = Receipt::new();
@@ -185,13 +205,21 @@ impl Shared {
         Ok(receipt)
     }
 
-    /// Has the committer delete everything up to a sequence, or what is selected.
-    async fn purged(self: Arc<Self>, what: Result<Selection, u64>) -> Result<u64, PurgeError> {
-        let link = Arc::clone(&self.link);
-        let purge = move |committer: &mut Committer| {
-            if self.is_closed() { Err(PurgeError::Closed) } else { committer.purge(self.id, &what) }
-        };
-        link.act(purge).await?
+    /// Has the committer delete everything up to a sequence, or what is selected: some at a time, so that appends come
+    /// between.
+    async fn purged(self: Arc<Self>, what: Purge) -> Result<u64, PurgeError> {
+        let (mut total, mut rest) = (0, Some(what));
+        while let Some(what) = rest.take() {
+            let this = Arc::clone(&self);
+            let purge = move |committer: &mut Committer| {
+                this.check(PurgeError::Closed)?;
+                committer.purge(this.id, what)
+            };
+            let (purged, left) = self.link.act(purge).await??;
+            total += purged;
+            rest = left;
+        }
+        Ok(total)
     }
 
     async fn save(
@@ -226,6 +254,10 @@ impl EventStream for Handle {
 
     fn epoch(&self) -> i64 {
         self.0.epoch
+    }
+
+    fn check(&self) -> Result<(), ReadError> {
+        self.0.check(ReadError::Closed)
     }
 
     fn settings(&self) -> Arc<StreamSettings> {
@@ -285,8 +317,19 @@ impl EventStream for Handle {
         Box::pin(self.0.from_disk(move |stream| read::first_at(stream, micros(time))))
     }
 
-    fn last_per_topic(&self, filters: &[Filter], up_to: u64) -> Vec<u64> {
-        self.0.topics.read().last_of_each(filters, up_to)
+    fn last_per_topic<'a>(
+        &'a self,
+        filters: &'a Arc<[Filter]>,
+        after: u64,
+        up_to: u64,
+        most: usize,
+    ) -> Boxed<'a, Result<Vec<u64>, ReadError>> {
+        let filters = Arc::clone(filters);
+        // It goes through all topics, and there may be a million.
+        Box::pin(self.0.from_disk(move |stream| {
+            stream.check(ReadError::Closed)?;
+            Ok(stream.topics.read().last_of_each(&filters, after, up_to, most))
+        }))
     }
 
     fn last_of(&self, topic: Topic<'_>) -> Option<u64> {
@@ -294,13 +337,14 @@ impl EventStream for Handle {
     }
 
     fn purge(&self, up_to: u64, filter: Option<Filter>) -> Boxed<'_, Result<u64, PurgeError>> {
-        let what = filter.map(|filter| Selection::Matching { up_to, filter }).ok_or(up_to);
+        let selected = |filter| Purge::Selected { selection: Selection::Matching { up_to, filter }, at: 0 };
+        let what = filter.map_or(Purge::UpTo(up_to), selected);
         Box::pin(Arc::clone(&self.0).purged(what))
     }
 
     fn remove(&self, sequences: Vec<u64>) -> Boxed<'_, Result<u64, PurgeError>> {
-        let some = Selection::Sequences(sequences.into_iter().take(MAX_SEQUENCES).collect());
-        Box::pin(Arc::clone(&self.0).purged(Ok(some)))
+        let selection = Selection::Sequences(sequences.into_iter().take(MAX_SEQUENCES).collect());
+        Box::pin(Arc::clone(&self.0).purged(Purge::Selected { selection, at: 0 }))
     }
 
     fn groups(&self) -> Boxed<'_, Result<Vec<StoredGroup>, GroupStoreError>> {
@@ -336,7 +380,8 @@ async fn group_act<T: Send + 'static>(
 ) -> Result<T, GroupStoreError> {
     let this = Arc::clone(stream);
     let act = move |committer: &mut Committer| {
-        if this.is_closed() { Err(GroupStoreError::Closed) } else { act(committer, &this) }
+        this.check(GroupStoreError::Closed)?;
+        act(committer, &this)
     };
     stream.link.act(act).await?
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::{Embedded, simulated::Simulated};
 use crate::{
     engine::{
-        Append, AppendError, Engine, Health, OpenError, Options, ReadError, StoreError,
+        Append, AppendError, Engine, GroupStoreError, Health, OpenError, Options, PurgeError, ReadError, StoreError,
         conformance::{
             EVERYTHING, Ground, append, append_all, event, event_with, filters, name, read_all, seal, sequences,
             settings, suite,
@@ -488,6 +488,9 @@ fn a_full_disk_takes_unflushed_events_only_with_a_new_epoch() {
         disk.set_capacity(Some(disk.used() + 1024 * 1024));
         let text = "x".repeat(50_000);
         while append_all(&stream, vec![event("s", &text)], None).await.is_ok() {}
+        let full = engine.stream("s").expect("there is a stream all the time");
+        assert!(full.epoch() > stream.epoch());
+        sequences(&full, 0).await;
         disk.set_capacity(None);
         while engine.health() != Health::Good {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -495,6 +498,12 @@ fn a_full_disk_takes_unflushed_events_only_with_a_new_epoch() {
         let again = engine.stream("s").expect("the stream");
         assert!(stream.visible().has_changed().is_err(), "the old handle is closed");
         assert!(again.epoch() > stream.epoch());
+        let (closed, none) = (StoreError::Recovering, Vec::new());
+        assert_eq!(read_all(&stream, 0, &[], EVERYTHING).await, Err(ReadError::Store(closed.clone())));
+        let refused = append_all(&stream, vec![event("s", "")], None).await;
+        assert_eq!(refused, Err(AppendError::Store(closed.clone())));
+        assert_eq!(stream.remove(none).await, Err(PurgeError::Store(closed.clone())));
+        assert_eq!(stream.groups().await, Err(GroupStoreError::Store(closed)));
         let next = append(&again, "s", "").await;
         assert_eq!(sequences(&again, 0).await, (1..=next).collect::<Vec<_>>());
     });

@@ -1,6 +1,6 @@
 //! Which topics a stream keeps events of: the last of each, how many, and, where their number is limited, which.
 
-use std::collections::VecDeque;
+use std::collections::{BinaryHeap, VecDeque};
 
 use hashbrown::HashMap;
 
@@ -95,20 +95,27 @@ impl Topics {
         self.topics.get(topic).map(|kept| kept.last)
     }
 
-    /// The last sequence of every topic that matches, unless it is beyond `up_to`; ascending.
-    pub(super) fn last_of_each(&self, filters: &[Filter], up_to: u64) -> Vec<u64> {
+    /// The last sequences of the topics that match, of those in `(after, up_to]` the first `most`, ascending.
+    pub(super) fn last_of_each(&self, filters: &[Filter], after: u64, up_to: u64, most: usize) -> Vec<u64> {
         let wanted = |topic: &[u8]| {
             filters.is_empty()
                 || Topic::parse(topic).is_ok_and(|topic| filters.iter().any(|filter| filter.matches(topic)))
         };
-        let mut sequences: Vec<u64> = self
-            .topics
-            .iter()
-            .filter(|(topic, kept)| kept.last <= up_to && wanted(topic))
-            .map(|(_, kept)| kept.last)
-            .collect();
-        sequences.sort_unstable();
-        sequences
+        // The largest on top: it makes room for smaller ones.
+        let mut found = BinaryHeap::new();
+        for (topic, kept) in &self.topics {
+            let is_full = found.len() >= most;
+            let late = is_full && found.peek().is_none_or(|last| *last < kept.last);
+            // The filters last: to match a topic takes longer than the rest.
+            if late || kept.last <= after || kept.last > up_to || !wanted(topic) {
+                continue;
+            }
+            if is_full {
+                found.pop();
+            }
+            found.push(kept.last);
+        }
+        found.into_sorted_vec()
     }
 }
 
@@ -145,7 +152,28 @@ mod tests {
             topics.add(topic.as_bytes(), sequence, 9);
         }
         let filters = [Filter::parse(b"a.*").expect("a filter")];
-        assert_eq!(topics.last_of_each(&filters, 4), [3, 4]);
-        assert_eq!(topics.last_of_each(&[], 9), [2, 3, 4, 5]);
+        assert_eq!(topics.last_of_each(&filters, 0, 4, 9), [3, 4]);
+        assert_eq!(topics.last_of_each(&[], 0, 9, 9), [2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn the_last_of_each_topic_comes_in_pages() {
+        let mut topics = Topics::new(None);
+        for sequence in 1..=1000_u64 {
+            topics.add(format!("{}", sequence * 7919 % 400).as_bytes(), sequence, 9);
+        }
+        let all = topics.last_of_each(&[], 0, 950, usize::MAX);
+        assert!(all.len() > 300 && all.is_sorted());
+        let (mut pages, mut after) = (Vec::new(), 0);
+        loop {
+            let page = topics.last_of_each(&[], after, 950, 7);
+            pages.extend_from_slice(&page);
+            after = page.last().copied().unwrap_or_default();
+            if page.len() < 7 {
+                break;
+            }
+        }
+        assert_eq!(pages, all);
+        assert_eq!(topics.last_of_each(&[], 0, 950, 0), [0; 0]);
     }
 }

@@ -6,11 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use super::driver::Active;
+use super::{super::publish::of_closed, driver::Active};
 use crate::{
-    engine::{MAX_SEQUENCES, ReadError, ReadLimits},
+    engine::{MAX_SEQUENCES, ReadError, ReadLimits, StoreError},
     groups::{Delivery, Feed, MemberId},
-    model::{Event, StreamError},
+    model::Event,
 };
 
 /// One read ends once it has this many bytes.
@@ -132,7 +132,9 @@ impl Active {
 
     fn failed_to_read(&mut self, error: &ReadError) {
         match error {
-            ReadError::Closed => self.over = Some(StreamError::NotFound(self.key.0.to_string())),
+            ReadError::Closed | ReadError::Store(StoreError::Recovering) => {
+                self.over = Some(of_closed(&*self.stream));
+            }
             error => {
                 tracing::warn!(stream = %self.key.0, group = self.key.2.as_str(), %error, "a group cannot be read for");
                 self.ready.retry_at = self.clock.now() + RETRY_MS;

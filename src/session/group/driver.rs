@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use super::{
+    super::publish::of_closed,
     Door, Groups, Key, Tally,
     command::{Answer, Command, Departure, Newcomer},
     deliver::Ready,
@@ -134,7 +135,7 @@ impl Driver {
                 Next::Command(None) => return,
                 Next::Visible(open) => {
                     if let (false, Some(active)) = (open, &mut self.active) {
-                        active.over = Some(StreamError::NotFound(self.stream.name().to_string()));
+                        active.over = Some(of_closed(&*self.stream));
                     }
                     self.closed |= !open;
                 }

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, fmt, future::Future, pin::Pin, sync::Arc};
 
 use super::{driver::Active, of_group};
 use crate::{
-    engine::{DeadLetter, GroupStoreError},
+    engine::{DeadLetter, GroupStoreError, StoreError},
     model::{GivenUp, StreamError},
 };
 
@@ -214,7 +214,11 @@ impl Active {
                 tracing::warn!(%stream, group = group.as_str(), dead_letter_stream = %name, "no stream for dead letters");
                 self.saves.letters_at = self.clock.now() + RETRY_MS;
             }
-            Err(error @ (GroupStoreError::Closed | GroupStoreError::NotFound)) => {
+            Err(
+                error @ (GroupStoreError::Closed
+                | GroupStoreError::NotFound
+                | GroupStoreError::Store(StoreError::Recovering)),
+            ) => {
                 self.over = Some(of_group(&error, stream, Some(group)));
             }
             Err(error) => {
