@@ -17,6 +17,7 @@ mod abuse;
 mod auth;
 mod auth_certificates;
 mod auth_cli;
+mod auth_commands;
 mod auth_harness;
 mod auth_keys;
 mod auth_sessions;
