@@ -21,6 +21,7 @@ mod auth_commands;
 mod auth_harness;
 mod auth_keys;
 mod auth_sessions;
+mod auth_tokens;
 mod authority;
 mod bad_input;
 mod bench;
