@@ -26,6 +26,8 @@ mod authority;
 mod bad_input;
 mod bench;
 mod cli;
+mod cli_streams;
+mod cli_work;
 mod connections;
 mod drain;
 #[cfg(feature = "tools-tests")]
