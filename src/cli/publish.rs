@@ -94,7 +94,7 @@ impl Publish {
         Ok(())
     }
 
-    fn event(&self, text: String) -> Event {
+    fn event(&self, payload: Payload) -> Event {
         Event {
             id: self.id.clone(),
             topic: self.topic.clone(),
@@ -104,7 +104,7 @@ impl Publish {
             content_type: self.content_type.clone(),
             attributes: self.attribute.iter().cloned().collect::<HashMap<_, _>>(),
             ttl: self.ttl.map(value::wire_duration),
-            payload: Some(Payload::Text(text)),
+            payload: Some(payload),
             ..Default::default()
         }
     }
@@ -116,7 +116,8 @@ impl Publish {
     }
 
     async fn publish_one(&self, text: String) -> anyhow::Result<Tally> {
-        let request = PublishRequest { events: vec![self.event(text)], precondition: self.precondition() };
+        let event = self.event(Payload::Text(text));
+        let request = PublishRequest { events: vec![event], precondition: self.precondition() };
         let mut tally = Tally::new();
         let response = self.target.hub().await?.publish(request).await.map_err(|status| explain(&status))?;
         tally.add(&response.into_inner())?;
@@ -149,12 +150,12 @@ impl Publish {
                 },
                 _ = progress.tick() => tally.tell_progress(),
                 batch = lines.next(), if commands.is_some() && unanswered < MOST_UNANSWERED => {
-                    let texts = batch.context("cannot read standard input")?;
-                    if texts.is_empty() {
+                    let payloads = batch.context("cannot read standard input")?;
+                    if payloads.is_empty() {
                         commands = None;
                         continue;
                     }
-                    let events = texts.into_iter().map(|text| self.event(text)).collect();
+                    let events = payloads.into_iter().map(|payload| self.event(payload)).collect();
                     let publish = Command::Publish(PublishRequest { events, precondition: None });
                     let request = SessionRequest { request_id: 1, command: Some(publish) };
                     if let Some(commands) = &commands {
@@ -183,7 +184,7 @@ impl Lines {
 
     /// Waits for one line and takes those behind it that need no waiting. Empty at the end. Cancel-safe: what has been
     /// read of a line is kept.
-    async fn next(&mut self) -> std::io::Result<Vec<String>> {
+    async fn next(&mut self) -> std::io::Result<Vec<Payload>> {
         let mut lines = Vec::new();
         let mut bytes = 0;
         loop {
@@ -196,13 +197,18 @@ impl Lines {
                 line.pop();
             }
             bytes += line.len();
-            lines.push(String::from_utf8_lossy(&line).into_owned());
+            lines.push(payload(line));
             let more_is_there = self.input.buffer().contains(&b'\n');
             if !more_is_there || lines.len() == MOST_EVENTS || bytes >= MOST_BYTES {
                 return Ok(lines);
             }
         }
     }
+}
+
+/// A line as it is: bytes where it is no text.
+fn payload(line: Vec<u8>) -> Payload {
+    String::from_utf8(line).map_or_else(|error| Payload::Data(error.into_bytes().into()), Payload::Text)
 }
 
 /// What has come of a publish so far.

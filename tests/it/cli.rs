@@ -170,6 +170,25 @@ fn every_line_of_standard_input_is_an_event() {
 }
 
 #[test]
+fn a_line_that_is_no_text_is_published_byte_for_byte() {
+    let hub = Process::start(&[]);
+    let (mut child, mut lines) = subscriber(&hub, &["n", "--json", "-n", "2"]);
+    let mut publisher = program()
+        .args(["pub", "n", "--server", &hub.address.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it runs");
+    publisher.stdin.take().expect("piped").write_all(b"\xff\xfe\ntext").expect("written");
+    assert!(exit(&mut publisher, Duration::from_secs(10)).success());
+    let mut next = || -> serde_json::Value { serde_json::from_str(&lines.next().expect("a line")).expect("JSON") };
+    let (bytes, text) = (next(), next());
+    assert_eq!((&bytes["data"], bytes.get("text")), (&"//4=".into(), None));
+    assert_eq!((&text["text"], text.get("data")), (&"text".into(), None));
+    assert!(exit(&mut child, Duration::from_secs(10)).success());
+}
+
+#[test]
 fn a_refusal_is_one_line_with_its_reason() {
     let hub = Process::start(&[]);
     for (arguments, reason) in [(&["pub", "a..b", "x"][..], "INVALID_TOPIC"), (&["sub", "a.>.b"], "INVALID_FILTER")] {

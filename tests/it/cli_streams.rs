@@ -241,7 +241,8 @@ fn what_cannot_be_done_is_one_line_and_an_exit_code() {
     for (arguments, told) in [
         ("stream create orders other.>", "STREAM_EXISTS"),
         ("stream create other *.eu", "FILTER_OVERLAP"),
-        ("stream create a.b other.>", "(field stream.name)"),
+        ("stream create a.b other.>", "name is not the name of a stream: a stream is named by"),
+        ("group create orders a.b", "name is not the name of a group: a group is named by"),
         ("stream create other a..b", "INVALID_FILTER"),
         ("stream get none", "STREAM_NOT_FOUND"),
         ("stream info none", "STREAM_NOT_FOUND"),
