@@ -2,13 +2,14 @@
 
 use std::{
     collections::HashMap,
+    io,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
 use serde_json::json;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader, Stdin},
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Stdin},
     sync::mpsc,
 };
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
@@ -23,8 +24,10 @@ use crate::proto::v1::{
 
 /// Lines that are ready go out together, at most this many,
 const MOST_EVENTS: usize = 500;
-/// or about this many bytes: a frame may have 4 MiB.
-const MOST_BYTES: usize = 1024 * 1024;
+/// or about this many bytes: a frame may have 4 MiB, and what goes over may be one line of the longest.
+const MOST_BYTES: usize = 512 * 1024;
+/// The longest line, in bytes: no hub can be set to take a larger event.
+const MAX_LINE_BYTES: usize = 3 * 1024 * 1024;
 /// So many publishes may be without an answer.
 const MOST_UNANSWERED: usize = 16;
 /// How often progress is told.
@@ -184,17 +187,22 @@ impl Lines {
 
     /// Waits for one line and takes those behind it that need no waiting. Empty at the end. Cancel-safe: what has been
     /// read of a line is kept.
-    async fn next(&mut self) -> std::io::Result<Vec<Payload>> {
+    async fn next(&mut self) -> io::Result<Vec<Payload>> {
         let mut lines = Vec::new();
         let mut bytes = 0;
         loop {
-            let read = self.input.read_until(b'\n', &mut self.partial).await?;
-            if read == 0 && self.partial.is_empty() {
+            // One more shows that a line is too long, the rest of which nobody needs to read.
+            let most = (MAX_LINE_BYTES + 1).saturating_sub(self.partial.len());
+            (&mut self.input).take(most as u64).read_until(b'\n', &mut self.partial).await?;
+            if self.partial.is_empty() {
                 return Ok(lines);
             }
             let mut line = std::mem::take(&mut self.partial);
             if line.last() == Some(&b'\n') {
                 line.pop();
+            } else if line.len() > MAX_LINE_BYTES {
+                let told = format!("a line has more than {MAX_LINE_BYTES} bytes, and no hub takes such an event");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, told));
             }
             bytes += line.len();
             lines.push(payload(line));

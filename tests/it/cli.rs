@@ -188,6 +188,32 @@ fn a_line_that_is_no_text_is_published_byte_for_byte() {
     assert!(exit(&mut child, Duration::from_secs(10)).success());
 }
 
+/// What `pub` says to one line of so many bytes.
+fn publish_line(hub: &Process, bytes: usize) -> String {
+    let mut publisher = program()
+        .args(["pub", "n", "--server", &hub.address.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    // It need not read all of it.
+    publisher.stdin.take().expect("piped").write_all(&vec![b'x'; bytes]).ok();
+    let output = publisher.wait_with_output().expect("ended");
+    text(if output.status.success() { &output.stdout } else { &output.stderr })
+}
+
+#[test]
+fn a_line_may_be_as_long_as_the_largest_event_of_any_hub_and_no_longer() {
+    const MOST: usize = 3 * 1024 * 1024;
+    let hub = Process::start(&["--set", "sessions.max_event_bytes=3145728"]);
+    // Topic and framing count, too.
+    assert_eq!(publish_line(&hub, MOST - 64), "published 1, matched 0\n");
+    assert!(publish_line(&hub, MOST).contains("EVENT_TOO_LARGE"));
+    let refused = publish_line(&hub, MOST + 1);
+    assert!(refused.contains("a line has more than 3145728 bytes") && refused.lines().count() == 1, "{refused}");
+}
+
 #[test]
 fn a_refusal_is_one_line_with_its_reason() {
     let hub = Process::start(&[]);
