@@ -21,6 +21,9 @@ FOREIGN = {
     "PrometheusRule": ("monitoring.coreos.com/v1", {"groups"}),
 }
 
+# Overlays whose hub speaks TLS.
+WITH_TLS = {"tls", "auth"}
+
 version, folder, rendered = sys.argv[1:]
 overlay = Path(folder).name
 manifests = [m for m in yaml.safe_load_all(Path(rendered).read_text(encoding="utf-8")) if m]
@@ -124,12 +127,13 @@ def is_configured(hub, pod, claims):
     for entry in hub.get("env", []):
         if entry["name"].endswith("_FILE"):
             path = next((m for m in mounts if entry["value"].startswith(f"{m}/")), None)
-            promise(f"{entry['name']} is in a secret that is mounted read-only",
-                    path and mounts[path].get("readOnly") and "secret" in volumes[mounts[path]["name"]])
+            kind = "configMap" if entry["name"] == "SWITCHYARD_AUTH_POLICY_FILE" else "secret"
+            promise(f"{entry['name']} is in a {kind} that is mounted read-only",
+                    path and mounts[path].get("readOnly") and kind in volumes[mounts[path]["name"]])
 
 
 def is_reachable(labels, ports):
-    protocol = "https" if overlay == "tls" else "kubernetes.io/h2c"
+    protocol = "https" if overlay in WITH_TLS else "kubernetes.io/h2c"
     services = [m for m in manifests if m["kind"] == "Service" and m["metadata"]["name"] != "switchyard-ops"]
     promise("there are two services for clients", len(services) == 2)
     for service in services:
@@ -150,6 +154,46 @@ def is_reachable(labels, ports):
     budget = the("PodDisruptionBudget")["spec"]
     promise("nodes can be drained, one hub at a time",
             budget.get("maxUnavailable") == 1 and budget["selector"]["matchLabels"].items() <= labels.items())
+
+
+def is_certified(pod, hub, hubs):
+    certificate = the("Certificate")["spec"]
+    variables = {entry["name"]: entry.get("value", "") for entry in hub["env"]}
+    mounts = {m["mountPath"]: m["name"] for m in hub["volumeMounts"]}
+    secrets = {v["name"]: v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v}
+    for name, file in (("CERT", "tls.crt"), ("KEY", "tls.key")):
+        path = Path(variables.get(f"SWITCHYARD_TLS_{name}_FILE", "/"))
+        promise(f"the hub reads {file} where the certificate's secret is mounted",
+                path.name == file and secrets.get(mounts.get(str(path.parent))) == certificate["secretName"])
+    promise("the certificate is for servers", "server auth" in certificate["usages"])
+    # What clients dial: both services, and each hub by its name.
+    services = [m["metadata"] for m in manifests if m["kind"] == "Service"]
+    dialled = [(service["name"], service["namespace"]) for service in services]
+    dialled += [(f"switchyard-{n}.switchyard-headless", the("StatefulSet")["metadata"]["namespace"]) for n in range(hubs)]
+    for name, namespace in dialled:
+        for end in ("", f".{namespace}", f".{namespace}.svc", f".{namespace}.svc.cluster.local"):
+            host = name + end
+            # A wildcard stands for one word, and wants two or more behind it.
+            wildcard = "*." + host.partition(".")[2]
+            promise(f"the certificate is good for {host}",
+                    host in certificate["dnsNames"]
+                    or (wildcard.count(".") >= 2 and wildcard in certificate["dnsNames"]))
+
+
+def asks_for_credentials(hub, pod):
+    variables = {entry["name"]: entry.get("value") for entry in hub["env"]}
+    promise("credentials are asked for", variables.get("SWITCHYARD_AUTH_ENABLED") == "true")
+    policy = the("ConfigMap", "switchyard-policy")
+    path = Path(variables["SWITCHYARD_AUTH_POLICY_FILE"])
+    mount = next((m["name"] for m in hub["volumeMounts"] if m["mountPath"] == str(path.parent)), None)
+    volume = next((v for v in pod["volumes"] if v["name"] == mount), {})
+    promise("the policy is the file of its config map",
+            volume.get("configMap", {}).get("name") == policy["metadata"]["name"] and set(policy["data"]) == {path.name})
+    # A name with a hash would be another with every change, and pods keep the one they were made with.
+    promise("a changed policy reaches pods that run", policy["metadata"]["name"] == "switchyard-policy")
+    promise("no secret is in the manifests", all(m["kind"] != "Secret" for m in manifests))
+    promise("files are mounted as folders, which are swapped when they change",
+            not any("subPath" in m for m in hub["volumeMounts"]))
 
 
 def is_monitored(labels, ports):
@@ -188,6 +232,11 @@ def main():
     is_probed_and_drained(pod, hub, ports)
     is_configured(hub, pod, claims)
     is_reachable(labels, ports)
+    if overlay in WITH_TLS:
+        # As many as the overlay with the most.
+        is_certified(pod, hub, hubs=3)
+    if overlay == "auth":
+        asks_for_credentials(hub, pod)
     if overlay == "monitoring":
         is_monitored(labels, ports)
     for manifest in manifests:

@@ -50,18 +50,21 @@ pub struct Bench {
 #[derive(Debug, clap::Subcommand)]
 enum Workload {
     /// One publisher, every event to every subscriber
+    #[command(after_help = "Examples:\n  switchyard bench fan-out --subscribers 10 --seconds 10")]
     FanOut {
         /// How many subscribe
         #[arg(long, default_value_t = 1)]
         subscribers: usize,
     },
     /// Many publishers, one subscriber
+    #[command(after_help = "Examples:\n  switchyard bench fan-in --publishers 10 --payload 1024")]
     FanIn {
         /// How many publish
         #[arg(long, default_value_t = 10)]
         publishers: usize,
     },
     /// Many topics, chosen by Zipf's law, and filters with and without wildcards
+    #[command(after_help = "Examples:\n  switchyard bench topics --topics 10000 --subscribers 40")]
     Topics {
         /// How many topics
         #[arg(long, default_value_t = 10_000)]
@@ -71,24 +74,28 @@ enum Workload {
         subscribers: usize,
     },
     /// A fixed rate, whatever comes of it, and how long each event takes from when it was to be sent
+    #[command(after_help = "Examples:\n  switchyard bench latency --rate 10000 --json")]
     Latency {
         /// Events a second
         #[arg(long, default_value_t = 10_000)]
         rate: u64,
     },
     /// Many subscriptions on one session: how fast they open, and what they cost a publisher
+    #[command(after_help = "Examples:\n  switchyard bench subscriptions --count 100000 --hub-process 4711")]
     Subscriptions {
         /// How many
         #[arg(long, default_value_t = 100_000)]
         count: usize,
     },
     /// Sessions that do nothing, each on a connection of its own
+    #[command(after_help = "Examples:\n  switchyard bench idle --sessions 1000 --hub-process 4711")]
     Idle {
         /// How many
         #[arg(long, default_value_t = 1_000)]
         sessions: usize,
     },
     /// Fan-out to subscribers that read, beside one that does not
+    #[command(after_help = "Examples:\n  switchyard bench stalled --subscribers 9")]
     Stalled {
         /// How many read
         #[arg(long, default_value_t = 9)]

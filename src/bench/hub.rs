@@ -10,7 +10,7 @@ use super::{
     side::{Check, Outgoing, Publish, Receive, Side},
 };
 use crate::{
-    client::{Link, Target},
+    client::{Link, Target, explain, explain_message},
     proto::load::{
         SessionRequest, SessionResponse, Subscribe, SubscriptionSpec, hub_service_client::HubServiceClient,
         session_request::Command, session_response::Frame,
@@ -59,8 +59,8 @@ impl HubSide {
     /// Opens a session.
     pub async fn session(&self) -> anyhow::Result<(mpsc::Sender<SessionRequest>, Streaming<SessionResponse>)> {
         let (commands, receiver) = mpsc::channel(COMMANDS_IN_FLIGHT);
-        let frames = self.connect().await?.session(ReceiverStream::new(receiver)).await.context("Session")?;
-        Ok((commands, frames.into_inner()))
+        let session = self.connect().await?.session(ReceiverStream::new(receiver)).await;
+        Ok((commands, session.map_err(|status| explain(&status))?.into_inner()))
     }
 }
 
@@ -88,9 +88,10 @@ impl Side for HubSide {
         let confirm = async {
             let mut confirmed = 0;
             while confirmed < wanted {
-                match frames.next().await.context("the session ended")??.frame {
+                let frame = frames.next().await.context("the session ended")?;
+                match frame.map_err(|status| explain(&status))?.frame {
                     Some(Frame::Subscribed(_)) => confirmed += 1,
-                    Some(Frame::Ended(ended)) => bail!("subscribe refused: {:?}", ended.status),
+                    Some(Frame::Ended(ended)) => return Err(explain_message(&ended.status.unwrap_or_default())),
                     _ => {}
                 }
             }
@@ -112,7 +113,8 @@ impl Publish for HubPublisher {
 impl Receive for HubSubscriber {
     async fn receive(&mut self, check: &mut impl Check) -> anyhow::Result<()> {
         loop {
-            match self.frames.next().await.context("the session ended")??.frame {
+            let frame = self.frames.next().await.context("the session ended")?;
+            match frame.map_err(|status| explain(&status))?.frame {
                 Some(Frame::Events(events)) => {
                     return opaque::each_delivered(&events, check).context("an `events` frame does not decode");
                 }

@@ -68,7 +68,7 @@ impl DeadLetters {
 /// Page by page: there may be any number.
 async fn list(target: &Target, named: &Named, json: bool) -> anyhow::Result<()> {
     let mut client = target.groups().await?;
-    let mut page_token = String::new();
+    let (mut page_token, mut is_first) = (String::new(), true);
     loop {
         let request = ListDeadLettersRequest {
             stream: named.stream.clone(),
@@ -79,9 +79,10 @@ async fn list(target: &Target, named: &Named, json: bool) -> anyhow::Result<()> 
         let page = client.list_dead_letters(request).await.map_err(|status| explain(&status))?.into_inner();
         if json {
             show::json_lines(page.dead_letters.iter().map(as_json))?;
-        } else if !page.dead_letters.is_empty() && !show::print(&table(&page.dead_letters))? {
+        } else if (is_first || !page.dead_letters.is_empty()) && !show::print(&table(&page.dead_letters))? {
             return Ok(());
         }
+        is_first = false;
         page_token = page.next_page_token;
         if page_token.is_empty() {
             return Ok(());

@@ -2,13 +2,14 @@
 
 use std::{
     collections::HashMap,
+    io,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
 use serde_json::json;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader, Stdin},
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Stdin},
     sync::mpsc,
 };
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
@@ -23,8 +24,10 @@ use crate::proto::v1::{
 
 /// Lines that are ready go out together, at most this many,
 const MOST_EVENTS: usize = 500;
-/// or about this many bytes: a frame may have 4 MiB.
-const MOST_BYTES: usize = 1024 * 1024;
+/// or about this many bytes: a frame may have 4 MiB, and what goes over may be one line of the longest.
+const MOST_BYTES: usize = 512 * 1024;
+/// The longest line, in bytes: no hub can be set to take a larger event.
+const MAX_LINE_BYTES: usize = 3 * 1024 * 1024;
 /// So many publishes may be without an answer.
 const MOST_UNANSWERED: usize = 16;
 /// How often progress is told.
@@ -94,7 +97,7 @@ impl Publish {
         Ok(())
     }
 
-    fn event(&self, text: String) -> Event {
+    fn event(&self, payload: Payload) -> Event {
         Event {
             id: self.id.clone(),
             topic: self.topic.clone(),
@@ -104,7 +107,7 @@ impl Publish {
             content_type: self.content_type.clone(),
             attributes: self.attribute.iter().cloned().collect::<HashMap<_, _>>(),
             ttl: self.ttl.map(value::wire_duration),
-            payload: Some(Payload::Text(text)),
+            payload: Some(payload),
             ..Default::default()
         }
     }
@@ -116,7 +119,8 @@ impl Publish {
     }
 
     async fn publish_one(&self, text: String) -> anyhow::Result<Tally> {
-        let request = PublishRequest { events: vec![self.event(text)], precondition: self.precondition() };
+        let event = self.event(Payload::Text(text));
+        let request = PublishRequest { events: vec![event], precondition: self.precondition() };
         let mut tally = Tally::new();
         let response = self.target.hub().await?.publish(request).await.map_err(|status| explain(&status))?;
         tally.add(&response.into_inner())?;
@@ -149,12 +153,12 @@ impl Publish {
                 },
                 _ = progress.tick() => tally.tell_progress(),
                 batch = lines.next(), if commands.is_some() && unanswered < MOST_UNANSWERED => {
-                    let texts = batch.context("cannot read standard input")?;
-                    if texts.is_empty() {
+                    let payloads = batch.context("cannot read standard input")?;
+                    if payloads.is_empty() {
                         commands = None;
                         continue;
                     }
-                    let events = texts.into_iter().map(|text| self.event(text)).collect();
+                    let events = payloads.into_iter().map(|payload| self.event(payload)).collect();
                     let publish = Command::Publish(PublishRequest { events, precondition: None });
                     let request = SessionRequest { request_id: 1, command: Some(publish) };
                     if let Some(commands) = &commands {
@@ -183,26 +187,36 @@ impl Lines {
 
     /// Waits for one line and takes those behind it that need no waiting. Empty at the end. Cancel-safe: what has been
     /// read of a line is kept.
-    async fn next(&mut self) -> std::io::Result<Vec<String>> {
+    async fn next(&mut self) -> io::Result<Vec<Payload>> {
         let mut lines = Vec::new();
         let mut bytes = 0;
         loop {
-            let read = self.input.read_until(b'\n', &mut self.partial).await?;
-            if read == 0 && self.partial.is_empty() {
+            // One more shows that a line is too long, the rest of which nobody needs to read.
+            let most = (MAX_LINE_BYTES + 1).saturating_sub(self.partial.len());
+            (&mut self.input).take(most as u64).read_until(b'\n', &mut self.partial).await?;
+            if self.partial.is_empty() {
                 return Ok(lines);
             }
             let mut line = std::mem::take(&mut self.partial);
             if line.last() == Some(&b'\n') {
                 line.pop();
+            } else if line.len() > MAX_LINE_BYTES {
+                let told = format!("a line has more than {MAX_LINE_BYTES} bytes, and no hub takes such an event");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, told));
             }
             bytes += line.len();
-            lines.push(String::from_utf8_lossy(&line).into_owned());
+            lines.push(payload(line));
             let more_is_there = self.input.buffer().contains(&b'\n');
             if !more_is_there || lines.len() == MOST_EVENTS || bytes >= MOST_BYTES {
                 return Ok(lines);
             }
         }
     }
+}
+
+/// A line as it is: bytes where it is no text.
+fn payload(line: Vec<u8>) -> Payload {
+    String::from_utf8(line).map_or_else(|error| Payload::Data(error.into_bytes().into()), Payload::Text)
 }
 
 /// What has come of a publish so far.

@@ -99,7 +99,7 @@ impl SessionCommand {
                 session.peer.clone(),
                 or_dash(&session.principal),
                 or_dash(&session.client_name),
-                since(session),
+                session.create_time.as_ref().map(show::time).unwrap_or_default(),
                 session.subscriptions.to_string(),
                 show::bytes(session.waiting_bytes),
             ]
@@ -132,7 +132,7 @@ impl SessionCommand {
             ("peer", session.peer.clone()),
             ("principal", or_dash(&session.principal)),
             ("client", or_dash(&session.client_name)),
-            ("since", since(&session)),
+            ("since", session.create_time.as_ref().map(show::time).unwrap_or_default()),
             ("waiting", show::bytes(session.waiting_bytes)),
         ];
         let head = ["SUBSCRIPTION", "WAITING", "CREDIT", "STREAM", "SEQUENCE", "LAG"];
@@ -163,10 +163,6 @@ fn kind(session: &Session) -> &'static str {
     }
 }
 
-fn since(session: &Session) -> String {
-    session.create_time.as_ref().map(ToString::to_string).unwrap_or_default()
-}
-
 fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
@@ -178,7 +174,7 @@ fn as_json(session: &Session) -> Value {
         "peer": session.peer,
         "principal": session.principal,
         "client_name": session.client_name,
-        "create_time": since(session),
+        "create_time": session.create_time.as_ref().map(ToString::to_string),
         "subscriptions": session.subscriptions,
         "waiting_bytes": session.waiting_bytes,
     })

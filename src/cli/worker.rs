@@ -95,7 +95,10 @@ impl Worker {
                 Err(error)
             }
         };
-        eprintln!("{} events done, {} failed", self.done, self.failed);
+        // One that was refused has nothing to tell but why.
+        if left.is_ok() || self.done + self.failed > 0 {
+            eprintln!("{} events done, {} failed", self.done, self.failed);
+        }
         left
     }
 

@@ -7,12 +7,11 @@ use prost::Message;
 
 use super::{
     event::{self, EventIds},
+    stream_service::stream_name,
     wire::v1::{self as wire, session_request::Command as Wire},
 };
 use crate::{
-    model::{
-        AckMode, CommandError, Filter, Grant, Group, OnGap, Overflow, Start, StreamName, StreamWish, Wish, limits,
-    },
+    model::{AckMode, CommandError, Filter, Grant, Group, OnGap, Overflow, Start, StreamWish, Wish, limits},
     session::{Command, Outcome, Precondition, Request, Secret},
 };
 
@@ -243,7 +242,7 @@ fn stream_wish(spec: &wire::SubscriptionSpec) -> Result<Option<StreamWish>, Comm
     if !spec.group.is_empty() && matches!(start, Start::LastPerTopic | Start::Token(_)) {
         return needs("start", "a subscription without a group: a group keeps its own place");
     }
-    let name = StreamName::parse(&spec.stream).map_err(|error| field("stream", error.to_string()))?;
+    let name = stream_name("stream", &spec.stream)?;
     Ok(Some(StreamWish { name, start, on_gap, ack_mode }))
 }
 

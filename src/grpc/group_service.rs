@@ -493,7 +493,7 @@ impl group_service_server::GroupService for GroupService {
 }
 
 fn group_name(place: &'static str, name: &str) -> Result<Group, CommandError> {
-    Group::parse(name).map_err(|error| field(place, error.to_string()))
+    Group::parse(name).map_err(|error| field(place, format!("is not the name of a group: {error}")))
 }
 
 /// A refusal of a request whose group is in a field: what is wrong with its settings stands below that.

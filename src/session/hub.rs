@@ -123,7 +123,7 @@ impl Hub {
         let engine = streams.as_ref().map(|streams| Arc::clone(&streams.engine));
         // Without streams there is nothing to resume, and no token that anybody could hand back.
         let secret = engine.as_ref().map_or([0; 32], |engine| engine.token_key());
-        Self {
+        let hub = Self {
             engine,
             groups: streams.map(|streams| Arc::new(Groups::new(streams))),
             tokens: TokenKey::new(secret),
@@ -142,7 +142,10 @@ impl Hub {
             draining: AtomicBool::new(false),
             start: Instant::now(),
             rates: Mutex::default(),
-        }
+        };
+        // Before anybody can publish: what streams have by now was not stored in this run.
+        hub.look_at_rates();
+        hub
     }
 
     /// What the operator set.
@@ -321,7 +324,7 @@ impl Hub {
     pub async fn keep_time(&self) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut look_at = Instant::now();
+        let mut look_at = Instant::now() + rates::LOOK_INTERVAL;
         loop {
             let now = ticks.tick().await;
             if now >= look_at {

@@ -2,11 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::{Buf, BufMut};
 use prost::Message;
 use prost_types::FileDescriptorSet;
-use serde_json::{Value, json};
 use switchyard::{
     auth::Reflection,
     grpc::{CALLS, Needs},
@@ -20,7 +18,7 @@ use tonic::{
 };
 
 use crate::{
-    auth_harness::{Guarded, KEY, claims, token},
+    auth_harness::{Guarded, bad_credentials, code_of, token},
     harness::{Folder, channel, event, http_get, hub, hub_with, publish, reason, reason_of_call, soon, spec},
 };
 
@@ -178,43 +176,13 @@ fn requests(name: &str) -> BTreeMap<&'static str, (Vec<u8>, Bare)> {
     rows
 }
 
-/// What is no credential, and the reason it is refused for.
-fn bad_credentials() -> Vec<(&'static str, Option<String>, &'static str)> {
-    let good = token("root", &["admin"]);
-    let [header, payload, signature] = good.split('.').collect::<Vec<_>>()[..] else { panic!("three parts") };
-    let encoded = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let of_key = |key: &str, claims: &Value| {
-        let key = jsonwebtoken::EncodingKey::from_secret(key.as_bytes());
-        jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).expect("a token")
-    };
-    let forged = encoded(claims("root", &["admin"], 7200));
-    let mut other = claims("root", &["admin"], 3600);
-    other["aud"] = json!("another-hub");
-    let bearer = |token: String| Some(format!("Bearer {token}"));
-    vec![
-        ("none", None, "CREDENTIAL_MISSING"),
-        ("expired", bearer(of_key(KEY, &claims("root", &["admin"], -3600))), "CREDENTIAL_EXPIRED"),
-        ("wrong audience", bearer(of_key(KEY, &other)), "CREDENTIAL_INVALID"),
-        ("wrong key", bearer(of_key(&"x".repeat(32), &claims("root", &["admin"], 3600))), "CREDENTIAL_INVALID"),
-        ("alg none", bearer(format!("{}.{payload}.", encoded(json!({ "alg": "none" })))), "CREDENTIAL_INVALID"),
-        ("tampered", bearer(format!("{header}.{forged}.{signature}")), "CREDENTIAL_INVALID"),
-        ("unsigned", bearer(format!("{header}.{payload}.")), "CREDENTIAL_INVALID"),
-        ("static token", bearer("no-such-static-token".into()), "CREDENTIAL_INVALID"),
-        ("another scheme", Some(format!("Basic {good}")), "CREDENTIAL_INVALID"),
-    ]
-}
-
-fn code_of(reason: &str) -> Code {
-    if reason.starts_with("CREDENTIAL") { Code::Unauthenticated } else { Code::PermissionDenied }
-}
-
 /// Everything that a refusal says.
 fn said(status: &Status) -> String {
     format!("{} {} {:?}", status.message(), String::from_utf8_lossy(status.details()), status.metadata())
 }
 
 /// A hub with a stream of the name, with one event, and a group.
-async fn vault(folder: &Folder) -> Guarded {
+pub async fn vault(folder: &Folder) -> Guarded {
     let hub = Guarded::start(folder, |_| {}).await;
     let channel = channel(hub.server.address).await;
     let admin = hub.header("root", &["admin"]);
@@ -254,7 +222,7 @@ async fn every_call_is_refused_without_a_good_credential() {
     let channel = channel(hub.server.address).await;
     let needs: BTreeMap<_, _> = CALLS.iter().copied().collect();
     for (path, (message, _)) in requests("vault") {
-        for (kind, header, expected) in bad_credentials() {
+        for (kind, header, expected) in bad_credentials("root", &["admin"]) {
             let answer = call(&channel, path, message.clone(), header.as_deref()).await;
             if needs[path] == Needs::Nothing {
                 assert!(answer.is_ok(), "{path} with {kind}: {answer:?}");

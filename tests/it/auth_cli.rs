@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     auth_harness::{KEY, POLICY, token},
+    authority::{Authority, Secret},
     harness::{Folder, program, until},
 };
 
@@ -136,4 +137,43 @@ async fn denies_and_management_are_on_record_without_payloads_and_tokens() {
     for secret in ["the-payload", "no-such-token", KEY, bob.as_str(), root.as_str()] {
         assert!(!log.contains(secret), "{secret}");
     }
+}
+
+/// The warnings that a hub logs before it serves, by their first words.
+fn warnings(flags: &[&str]) -> Vec<String> {
+    let log = crate::tls::log_of(flags);
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let loud = lines.filter(|line| line["level"] == "WARN" && line["message"].as_str().is_some_and(is_of_exposure));
+    let told = loud.map(|line| {
+        assert!(line["address"].as_str().is_some_and(|address| address.starts_with("0.0.0.0:")), "where: {line}");
+        line["message"].as_str().and_then(|message| message.split(':').next()).expect("words").to_owned()
+    });
+    told.collect()
+}
+
+fn is_of_exposure(message: &str) -> bool {
+    message.starts_with("WITHOUT ")
+}
+
+#[test]
+fn a_hub_that_others_can_reach_says_loudly_what_it_does_not_ask_for() {
+    let folder = Folder::new();
+    let file = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).expect("written");
+        format!("auth.{}={}", name, folder.path().join(name).display())
+    };
+    let (policy, key) = (file("policy_file", POLICY), file("jwt_key_file", KEY));
+    let auth = ["--set", "auth.enabled=true", "--set", &policy, "--set", &key];
+    let exposed = ["--listen", "0.0.0.0:0"];
+    let inside = ["--listen", "127.0.0.1:0"];
+    assert_eq!(warnings(&exposed), ["WITHOUT AUTHENTICATION", "WITHOUT TLS"]);
+    assert_eq!(warnings(&[&exposed[..], &auth].concat()), ["WITHOUT TLS"]);
+    assert_eq!(warnings(&inside), [] as [String; 0]);
+    let authority = Authority::new("ours");
+    let secret = Secret::new(&authority.server(), "");
+    let tls = [("cert_file", "tls.crt"), ("key_file", "tls.key")]
+        .map(|(key, name)| format!("tls.{key}={}", secret.path(name).display()));
+    let tls = ["--set", &tls[0], "--set", &tls[1]];
+    assert_eq!(warnings(&[&exposed[..], &tls].concat()), ["WITHOUT AUTHENTICATION"]);
+    assert_eq!(warnings(&[&exposed[..], &tls, &auth].concat()), [] as [String; 0]);
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use switchyard::{
     auth::Mint,
@@ -9,7 +10,7 @@ use switchyard::{
     proto::v1::session_response::Frame,
     server::{self, Server},
 };
-use tonic::Request;
+use tonic::{Code, Request};
 
 use crate::harness::{Folder, Session, client, config, event, publish, soon};
 
@@ -147,4 +148,36 @@ pub fn token_for(name: &str, roles: &[&str], life: Duration) -> String {
         life,
     };
     mint.sign(KEY, SystemTime::now()).expect("a token")
+}
+
+/// What is no credential, as the value of a header, and the reason it is refused for. The tampered one claims to be an
+/// administrator.
+pub fn bad_credentials(name: &str, roles: &[&str]) -> Vec<(&'static str, Option<String>, &'static str)> {
+    let good = token(name, roles);
+    let [header, payload, signature] = good.split('.').collect::<Vec<_>>()[..] else { panic!("three parts") };
+    let encoded = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let of_key = |key: &str, claims: &Value| {
+        let key = jsonwebtoken::EncodingKey::from_secret(key.as_bytes());
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).expect("a token")
+    };
+    let forged = encoded(claims(name, &["admin"], 7200));
+    let mut other = claims(name, roles, 3600);
+    other["aud"] = json!("another-hub");
+    let bearer = |token: String| Some(format!("Bearer {token}"));
+    vec![
+        ("none", None, "CREDENTIAL_MISSING"),
+        ("expired", bearer(of_key(KEY, &claims(name, roles, -3600))), "CREDENTIAL_EXPIRED"),
+        ("wrong audience", bearer(of_key(KEY, &other)), "CREDENTIAL_INVALID"),
+        ("wrong key", bearer(of_key(&"x".repeat(32), &claims(name, roles, 3600))), "CREDENTIAL_INVALID"),
+        ("alg none", bearer(format!("{}.{payload}.", encoded(json!({ "alg": "none" })))), "CREDENTIAL_INVALID"),
+        ("tampered", bearer(format!("{header}.{forged}.{signature}")), "CREDENTIAL_INVALID"),
+        ("unsigned", bearer(format!("{header}.{payload}.")), "CREDENTIAL_INVALID"),
+        ("static token", bearer("no-such-static-token".into()), "CREDENTIAL_INVALID"),
+        ("another scheme", Some(format!("Basic {good}")), "CREDENTIAL_INVALID"),
+    ]
+}
+
+/// The code that goes with a reason.
+pub fn code_of(reason: &str) -> Code {
+    if reason.starts_with("CREDENTIAL") { Code::Unauthenticated } else { Code::PermissionDenied }
 }

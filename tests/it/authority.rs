@@ -58,6 +58,13 @@ impl Authority {
         self.issue(server_params())
     }
 
+    /// What a hub of these names shows.
+    pub fn server_of(&self, names: Vec<String>) -> Identity {
+        let mut params = CertificateParams::new(names).expect("names");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.issue(params)
+    }
+
     /// What a hub showed until the year 2001.
     pub fn expired_server(&self) -> Identity {
         let mut params = server_params();

@@ -10,22 +10,24 @@ use switchyard::cli::Arguments;
 
 use crate::harness::{Process, exit, program, root, signal};
 
-fn run(arguments: &[&str]) -> Output {
+/// Runs a command to its end.
+pub fn run(arguments: &[&str]) -> Output {
     program().args(arguments).stdin(Stdio::null()).output().expect("the program runs")
 }
 
-fn text(bytes: &[u8]) -> String {
+/// What was printed.
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("text")
 }
 
 /// Runs a command against a hub and gives what it prints.
-fn against(hub: &Process, arguments: &[&str]) -> Output {
+pub fn against(hub: &Process, arguments: &[&str]) -> Output {
     let server = format!("http://{}", hub.address);
     run(&[arguments, &["--server", &server]].concat())
 }
 
 /// A subscriber that is subscribed, and the lines it prints.
-fn subscriber(hub: &Process, arguments: &[&str]) -> (std::process::Child, impl Iterator<Item = String> + use<>) {
+pub fn subscriber(hub: &Process, arguments: &[&str]) -> (std::process::Child, impl Iterator<Item = String> + use<>) {
     let mut child = program()
         .arg("sub")
         .args(arguments)
@@ -37,25 +39,31 @@ fn subscriber(hub: &Process, arguments: &[&str]) -> (std::process::Child, impl I
     let mut errors = BufReader::new(child.stderr.take().expect("piped"));
     let mut line = String::new();
     errors.read_line(&mut line).expect("a line");
-    assert_eq!(line, "subscribed\n");
+    assert!(line.starts_with("subscribed"), "{line}");
     std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::sink()));
     let lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
     (child, lines)
 }
 
+/// Every command, and every command of it, by its name.
+fn all(command: &clap::Command, name: &str, found: &mut Vec<String>) {
+    found.push(name.to_owned());
+    for below in command.get_subcommands() {
+        all(below, format!("{name} {}", below.get_name()).trim_start(), found);
+    }
+}
+
 #[test]
 fn every_help_text_shows_an_example() {
-    let streams =
-        ["list", "create", "get", "info", "update", "delete", "purge", "event"].map(|c| format!("stream {c}"));
-    let groups = ["list", "create", "get", "update", "delete", "seek", "dead-letters"].map(|c| format!("group {c}"));
-    let letters = ["list", "redrive", "purge"].map(|c| format!("group dead-letters {c}"));
-    let others = ["", "serve", "pub", "sub", "stream", "group", "session", "health", "bench"].map(str::to_owned);
-    let sessions = ["list", "get", "terminate"].map(|c| format!("session {c}"));
-    for command in others.into_iter().chain(streams).chain(groups).chain(letters).chain(sessions) {
-        let output = run(&command.split_whitespace().chain(["--help"]).collect::<Vec<_>>());
+    let mut names = Vec::new();
+    all(&<Arguments as clap::CommandFactory>::command(), "", &mut names);
+    assert!(names.len() > 30, "{names:?}");
+    for name in names {
+        let output = run(&name.split_whitespace().chain(["--help"]).collect::<Vec<_>>());
         assert!(output.status.success());
         let help = text(&output.stdout);
-        assert!(help.contains("Examples:") && help.contains(&format!("switchyard {command}")), "{help}");
+        let example = help.split("Examples:").nth(1).unwrap_or_default();
+        assert!(example.contains(&format!("switchyard {name}")), "{name}: {help}");
     }
 }
 
@@ -159,6 +167,51 @@ fn every_line_of_standard_input_is_an_event() {
     assert_eq!(text(&output.stdout), format!("published {LINES}, matched {LINES}\n"));
     assert!(lines.enumerate().all(|(n, line)| line == format!("n {n}")));
     assert!(exit(&mut child, Duration::from_secs(10)).success());
+}
+
+#[test]
+fn a_line_that_is_no_text_is_published_byte_for_byte() {
+    let hub = Process::start(&[]);
+    let (mut child, mut lines) = subscriber(&hub, &["n", "--json", "-n", "2"]);
+    let mut publisher = program()
+        .args(["pub", "n", "--server", &hub.address.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it runs");
+    publisher.stdin.take().expect("piped").write_all(b"\xff\xfe\ntext").expect("written");
+    assert!(exit(&mut publisher, Duration::from_secs(10)).success());
+    let mut next = || -> serde_json::Value { serde_json::from_str(&lines.next().expect("a line")).expect("JSON") };
+    let (bytes, text) = (next(), next());
+    assert_eq!((&bytes["data"], bytes.get("text")), (&"//4=".into(), None));
+    assert_eq!((&text["text"], text.get("data")), (&"text".into(), None));
+    assert!(exit(&mut child, Duration::from_secs(10)).success());
+}
+
+/// What `pub` says to one line of so many bytes.
+fn publish_line(hub: &Process, bytes: usize) -> String {
+    let mut publisher = program()
+        .args(["pub", "n", "--server", &hub.address.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    // It need not read all of it.
+    publisher.stdin.take().expect("piped").write_all(&vec![b'x'; bytes]).ok();
+    let output = publisher.wait_with_output().expect("ended");
+    text(if output.status.success() { &output.stdout } else { &output.stderr })
+}
+
+#[test]
+fn a_line_may_be_as_long_as_the_largest_event_of_any_hub_and_no_longer() {
+    const MOST: usize = 3 * 1024 * 1024;
+    let hub = Process::start(&["--set", "sessions.max_event_bytes=3145728"]);
+    // Topic and framing count, too.
+    assert_eq!(publish_line(&hub, MOST - 64), "published 1, matched 0\n");
+    assert!(publish_line(&hub, MOST).contains("EVENT_TOO_LARGE"));
+    let refused = publish_line(&hub, MOST + 1);
+    assert!(refused.contains("a line has more than 3145728 bytes") && refused.lines().count() == 1, "{refused}");
 }
 
 #[test]

@@ -17,13 +17,17 @@ mod abuse;
 mod auth;
 mod auth_certificates;
 mod auth_cli;
+mod auth_commands;
 mod auth_harness;
 mod auth_keys;
 mod auth_sessions;
+mod auth_tokens;
 mod authority;
 mod bad_input;
 mod bench;
 mod cli;
+mod cli_streams;
+mod cli_work;
 mod connections;
 mod drain;
 #[cfg(feature = "tools-tests")]

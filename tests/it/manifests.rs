@@ -5,10 +5,14 @@
 use std::{collections::BTreeSet, fs, process::Command};
 
 use serde_json::Value;
-use switchyard::config::{Config, Flags, defaults};
+use switchyard::{
+    auth::{Policy, Principal},
+    config::{Config, Flags, defaults},
+};
 
 use crate::{
-    harness::{Process, http_get, root},
+    authority::{Authority, Secret, tls_client, trust},
+    harness::{Process, http_get, hub_with, root},
     stored::Folder,
 };
 
@@ -65,10 +69,52 @@ fn variable(key: &str) -> String {
 
 #[test]
 fn the_hub_takes_the_settings_of_the_base_and_of_every_overlay() {
-    for folder in ["base", "overlays/monitoring", "overlays/replicas", "overlays/tls"] {
-        let config = settings(folder);
+    for folder in folders() {
+        let config = settings(&folder);
         assert_eq!(config.data_dir.to_str(), Some("/var/lib/switchyard/data"), "{folder}");
+        let with_tls = ["overlays/tls", "overlays/auth"].contains(&folder.as_str());
+        assert_eq!((config.tls.is_on(), config.auth.enabled), (with_tls, folder == "overlays/auth"), "{folder}");
     }
+}
+
+/// The base and every overlay.
+fn folders() -> Vec<String> {
+    let overlays = fs::read_dir(root().join("k8s/overlays")).expect("overlays");
+    let name = |entry: fs::DirEntry| format!("overlays/{}", entry.file_name().to_string_lossy());
+    let mut folders: Vec<String> = overlays.map(|entry| name(entry.expect("an overlay"))).collect();
+    folders.push("base".to_owned());
+    assert!(folders.len() >= 5, "{folders:?}");
+    folders
+}
+
+#[test]
+fn the_hub_takes_the_policy_of_the_overlay_for_credentials() {
+    let manifests = rendered("overlays/auth");
+    let mut policies = manifests.iter().filter_map(|manifest| manifest["data"]["policy.toml"].as_str());
+    let policy = Policy::parse(policies.next().expect("a policy")).expect("it is one");
+    assert!(policies.next().is_none());
+    for role in ["orders-writer", "orders-reader", "operator"] {
+        assert_eq!(policy.roles_of(&Principal::nobody(), &[role.into()]).len(), 1, "{role}");
+    }
+}
+
+#[tokio::test]
+async fn clients_trust_the_certificate_by_every_name_they_dial() {
+    let manifests = rendered("overlays/tls");
+    let names = of_kind(&manifests, "Certificate")["spec"]["dnsNames"].as_array().expect("names");
+    let names = names.iter().map(|name| name.as_str().expect("a name").to_owned()).collect();
+    let authority = Authority::new("cluster");
+    let secret = Secret::new(&authority.server_of(names), "");
+    let hub = hub_with(|config| secret.serve(config)).await;
+    let pods = (0..3).map(|n| format!("switchyard-{n}.switchyard-headless"));
+    for host in pods.chain(["switchyard".to_owned(), "switchyard-headless".to_owned()]) {
+        for end in ["", ".switchyard", ".switchyard.svc", ".switchyard.svc.cluster.local"] {
+            let dialled = trust(&authority).domain_name(format!("{host}{end}"));
+            tls_client(hub.address, dialled).await.unwrap_or_else(|error| panic!("{host}{end}: {error:?}"));
+        }
+    }
+    let stranger = tls_client(hub.address, trust(&authority).domain_name("switchyard.other.svc")).await;
+    assert!(stranger.is_err(), "and by no other");
 }
 
 /// `switchyard_...` names in a text; what a histogram is made of counts as its name.

@@ -70,6 +70,46 @@ async fn heartbeats_keep_an_idle_session_alive(kind: Kind) {
     }
 }
 
+/// Longer than what nginx and HAProxy allow, in their files as they are.
+const IDLE_AS_SHIPPED: Duration = Duration::from_secs(65);
+
+/// Nothing is shortened: the heartbeats are those of the hub, every 15 s, and the times those of the proxy. Nothing else is
+/// sent: nginx counts a hub's HTTP/2 pings too, of which clients behind another proxy know nothing.
+async fn heartbeats_outlast(kind: Kind) {
+    let hubs = [0; 2].map(|_| Process::start(&["--set", "connections.keepalive_interval_ms=600000"]));
+    let proxy = Proxy::start(kind, ports(&hubs), &[]).await;
+    let mut session = Session::open_on(&mut proxy.client("hub-0.example").await).await;
+    session.subscribe(1, spec(&["idle"])).await;
+    let mut half_closed = Session::open_on(&mut proxy.client("hub-0.example").await).await;
+    half_closed.subscribe(1, spec(&["idle"])).await;
+    half_closed.half_close();
+    let mut silent = idle(&proxy, NO_HEARTBEATS).await;
+    let (stay, half_closed_stays, silent_ends) = tokio::join!(
+        stays(&mut session, IDLE_AS_SHIPPED),
+        stays(&mut half_closed, IDLE_AS_SHIPPED),
+        // Long before the hub would say something of its own.
+        tokio::time::timeout(IDLE_AS_SHIPPED, silent.frames.next()),
+    );
+    assert!(stay && half_closed_stays, "idle sessions live through {kind:?}");
+    let cut = silent_ends.is_ok_and(|next| !matches!(next, Some(Ok(_))));
+    assert!(cut, "{kind:?} cuts what is idle, so the others show something");
+    proxy.client("hub-0.example").await.publish(publish(vec![event("idle", "still here")])).await.expect("published");
+    for session in [&mut session, &mut half_closed] {
+        loop {
+            match session.frame().await.frame {
+                Some(Frame::Heartbeat(_)) => {}
+                Some(Frame::Events(events)) => break assert_eq!(texts(&events), ["still here"]),
+                other => panic!("unexpected: {other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_idle_session_outlives_what_nginx_and_haproxy_allow_as_shipped() {
+    tokio::join!(heartbeats_outlast(Kind::Nginx), heartbeats_outlast(Kind::Haproxy));
+}
+
 /// With a setting of the file changed, a session that has heartbeats, and whose client says no more, ends all the same.
 async fn without_it_an_idle_session_ends(kind: Kind, from: &str, to: &str) {
     let hubs = hubs();
