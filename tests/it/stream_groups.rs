@@ -345,6 +345,34 @@ async fn members_end_with_their_group_and_with_their_stream() {
 }
 
 #[tokio::test]
+async fn a_stream_stays_while_a_group_puts_its_dead_letters_there() {
+    let folder = Folder::new();
+    let mut place = Place::new(&folder).await;
+    place
+        .group(|group| {
+            group.max_attempts = Some(1);
+            group.dead_letter_stream = "lost".into();
+        })
+        .await;
+    let delete = || DeleteStreamRequest { name: "lost".into() };
+    let refused = place.streams.delete_stream(delete()).await.expect_err("it is needed");
+    assert_eq!(reason_of_call(&refused), "CONFIG_MISMATCH");
+    assert!(refused.message().contains("group g of stream jobs"), "{}", refused.message());
+    place.publish_keyed(&[("bad", "k"), ("next", "k")]).await;
+    let mut member = place.member().await;
+    member.event().await;
+    member.nack(1, 0, "no").await;
+    assert_eq!(member.texts(1).await, ["next"], "its key goes on");
+    place.until_letters(1).await;
+    let change = UpdateGroupRequest {
+        group: Some(Group { stream: "jobs".into(), name: "g".into(), ..Group::default() }),
+        update_mask: Some(prost_types::FieldMask { paths: vec!["dead_letter_stream".into()] }),
+    };
+    place.groups.update_group(change).await.expect("changed");
+    place.streams.delete_stream(delete()).await.expect("deleted");
+}
+
+#[tokio::test]
 async fn groups_are_listed_and_changed() {
     let folder = Folder::new();
     let mut place = Place::new(&folder).await;
