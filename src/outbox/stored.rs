@@ -151,8 +151,10 @@ impl Stored {
         self.sent = if others { sequence } else { self.through.max(sequence) };
     }
 
-    /// Everything that waited is gone and will be read again.
+    /// Everything that waited is gone and will be read again. So is a gap behind it: what is lost is found again, but for
+    /// that of another epoch, before which nothing waits.
     pub(super) fn rewind(&mut self) {
+        self.gap = self.gap.take().filter(|gap| gap.reason == GapReason::Epoch);
         self.through = self.sent;
         self.caught_up = false;
         self.following = false;

@@ -128,17 +128,23 @@ impl Feeds {
         self.known.contains_key(&key)
     }
 
-    /// Changes what a subscription gets of all that was not read for it yet.
+    /// Changes what a subscription gets of all that was not sent to it yet.
     pub(super) fn set_filters(&mut self, key: SubscriptionKey, filters: Arc<[Filter]>) {
         if let Some(after) = self.tail_of(key).map(|tail| tail.after) {
-            // Up to there the old ones were looked at.
+            // Up to there the old ones were looked at, if nothing waits.
             self.outbox.fill(key, &[], after, after);
             self.leave(key);
-            self.outbox.set_following(key, false);
         }
-        if let Some(feed) = self.known.get_mut(&key) {
-            feed.filters = filters;
+        // What waits was read with the old ones.
+        self.outbox.rewind(key);
+        let Some(feed) = self.known.get_mut(&key) else { return };
+        if !feed.first.is_empty() {
+            feed.first = feed.stream.last_per_topic(&filters, feed.first_up_to);
+            if feed.first.is_empty() {
+                self.outbox.fill(key, &[], feed.first_up_to, *feed.stream.visible().borrow());
+            }
         }
+        feed.filters = filters;
     }
 
     /// Notes which subscriptions want to be read for, and forgets those that are over.

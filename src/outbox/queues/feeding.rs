@@ -216,6 +216,13 @@ impl Queues {
         self.make_ready(key.slot);
     }
 
+    /// See [`Self::rewind`].
+    pub(in crate::outbox) fn rewind_key(&mut self, key: SubscriptionKey) {
+        if live(&mut self.subscribers, key).is_some() {
+            self.rewind(key.slot);
+        }
+    }
+
     /// Gives up what waits for a subscription from a stream, to be read again.
     pub(super) fn rewind(&mut self, slot: u32) {
         self.with_queue(slot, |subscriber, pool, _| {
