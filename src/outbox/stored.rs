@@ -37,6 +37,8 @@ pub struct Room {
 pub(super) struct Member {
     /// Its group may hand it more, and has been told or need not be.
     pub(super) hungry: bool,
+    /// It says what became of what it was sent: it has not had all it may get before it has said that of the last event.
+    pub(super) acknowledges: bool,
     /// The tokens of its filters.
     pub(super) tokens: u32,
 }

@@ -32,6 +32,7 @@ mod errors;
 #[cfg(feature = "tools-tests")]
 mod examples;
 mod full_load;
+mod group_members;
 mod groups;
 #[cfg(feature = "tools-tests")]
 mod grpcurl;

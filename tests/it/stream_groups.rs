@@ -1,17 +1,15 @@
 //! Groups on streams: work is shared, acknowledged, tried again, given up and given back.
 
-use std::collections::VecDeque;
-
 use switchyard::proto::v1::{
     AckMode, AckOutcome, Acknowledge, CreateGroupRequest, DeleteGroupRequest, DeleteStreamRequest, EndReason, Group,
-    Hello, ListDeadLettersRequest, ListGroupsRequest, PurgeDeadLettersRequest, RedriveDeadLettersRequest,
-    SeekGroupRequest, StartPosition, StartPreset, Subscribe, SubscribeRequest, SubscriptionSpec, Unsubscribe, Update,
-    UpdateGroupRequest, session_request::Command as Wire, start_position::Position,
+    ListDeadLettersRequest, ListGroupsRequest, PurgeDeadLettersRequest, RedriveDeadLettersRequest, SeekGroupRequest,
+    StartPosition, StartPreset, Subscribe, SubscribeRequest, SubscriptionSpec, Unsubscribe, Update, UpdateGroupRequest,
+    session_request::Command as Wire, start_position::Position,
 };
 
 use crate::{
-    harness::{Folder, Session, credit, field, reason, reason_of_call, soon, until},
-    workplace::{Member, Place, member, ms, preset, text},
+    harness::{Folder, credit, field, reason, reason_of_call, soon, until},
+    workplace::{Place, member, ms, preset, text},
 };
 
 #[tokio::test]
@@ -239,28 +237,6 @@ async fn what_a_member_leaves_goes_to_another() {
     let event = third.event().await;
     assert_eq!((event.sequence, event.attempt), (1, 2), "its transport was lost");
     third.ack(&[1]).await;
-}
-
-#[tokio::test]
-async fn a_member_with_a_name_may_come_back_for_what_it_has() {
-    let folder = Folder::new();
-    let mut place = Place::new(&folder).await;
-    place.group(|_| {}).await;
-    place.publish(&["a"]).await;
-    let named = async |place: &Place| {
-        let mut session = Session::open(place.server.address).await;
-        let hello = Hello { client_name: "worker-7".into(), ..Hello::default() };
-        session.send(0, Wire::Hello(hello)).await;
-        session.subscribe(1, member()).await;
-        Member { session, waiting: VecDeque::new(), request: 100 }
-    };
-    let mut member = named(&place).await;
-    assert_eq!(member.event().await.attempt, 1);
-    drop(member);
-    until("it is gone", async || place.state().await.members == 0).await;
-    let mut member = named(&place).await;
-    member.ack(&[1]).await;
-    assert_eq!(place.state().await.cursor, 1);
 }
 
 #[tokio::test]

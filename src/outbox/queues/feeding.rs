@@ -33,7 +33,7 @@ impl Queues {
         tokens: u32,
         request_id: i64,
     ) -> bool {
-        let member = Member { hungry: false, tokens };
+        let member = Member { hungry: false, acknowledges: opened.ack_deadline.is_some(), tokens };
         self.open_unrouted(key, opened, tokens, request_id, |subscriber| subscriber.enlist(member))
     }
 
