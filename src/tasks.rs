@@ -4,6 +4,7 @@
 //! hub cannot live without, stops the process. Every task ends by itself once what it serves is gone.
 
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     sync::{
@@ -15,7 +16,7 @@ use std::{
 
 use atomic_waker::AtomicWaker;
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
+use tokio::{runtime::Handle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// What a panic in a task means.
@@ -77,9 +78,57 @@ impl Tasks {
         self.tracker.spawn_blocking(work).await.ok()
     }
 
+    /// Does `work` here, and sees to it that it is done: if whoever waits for it gives up, it goes on as a task.
+    pub fn see_through<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> SeenThrough<T> {
+        SeenThrough { tasks: self.clone(), name, work: Some(Box::pin(work)) }
+    }
+
     /// Ends when a task failed that the hub cannot live without.
     pub async fn failed(&self) {
         self.failed.cancelled().await;
+    }
+}
+
+/// See [`Tasks::see_through`].
+pub struct SeenThrough<T: Send + 'static> {
+    tasks: Tasks,
+    name: &'static str,
+    /// `None` once it is done.
+    work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
+}
+
+impl<T: Send + 'static> fmt::Debug for SeenThrough<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SeenThrough").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl<T: Send + 'static> Future for SeenThrough<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        let Some(work) = &mut self.work else { return Poll::Pending };
+        let done = work.as_mut().poll(context);
+        if done.is_ready() {
+            self.work = None;
+        }
+        done
+    }
+}
+
+impl<T: Send + 'static> Drop for SeenThrough<T> {
+    fn drop(&mut self) {
+        // Work that panicked cannot go on, and without a runtime the process is at its end.
+        if let Some(work) = self.work.take()
+            && !std::thread::panicking()
+            && Handle::try_current().is_ok()
+        {
+            self.tasks.spawn(self.name, OnPanic::Log, async move { drop(work.await) });
+        }
     }
 }
 

@@ -513,6 +513,29 @@ pub(crate) async fn groups_are_kept_with_their_last_state(ground: &impl Ground) 
     assert_eq!((groups[0].settings.max_unacked, groups[0].state.len()), (3, 0));
 }
 
+pub(crate) async fn a_stream_stays_while_a_group_puts_its_dead_letters_there(ground: &impl Ground) {
+    let engine = ground.engine().await;
+    let stream = engine.create_stream(settings("s", &["a"])).await.expect("made");
+    engine.create_stream(settings("dead", &["dead"])).await.expect("made");
+    let into =
+        |name: Option<&str>| GroupSettings { dead_letter_stream: name.map(self::name), ..GroupSettings::default() };
+    let none = Err(GroupStoreError::DeadLetterStream { name: name("x") });
+    assert_eq!(stream.create_group(group("g"), into(Some("x"))).await, none);
+    stream.create_group(group("g"), into(Some("dead"))).await.expect("made");
+    assert_eq!(stream.update_group(group("g"), into(Some("x"))).await, none);
+    let kept = Err(DeleteError::TakesDeadLetters { stream: name("s"), group: group("g") });
+    assert_eq!(engine.delete_stream(&name("dead")).await, kept);
+    let engine = ground.reopened(engine).await;
+    assert_eq!(engine.delete_stream(&name("dead")).await, kept);
+    let stream = engine.stream("s").expect("the stream");
+    stream.update_group(group("g"), into(None)).await.expect("changed");
+    engine.delete_stream(&name("dead")).await.expect("deleted");
+    engine.create_stream(settings("dead", &["dead"])).await.expect("made");
+    stream.update_group(group("g"), into(Some("dead"))).await.expect("changed");
+    engine.delete_stream(&name("s")).await.expect("deleted, and its groups with it");
+    engine.delete_stream(&name("dead")).await.expect("deleted");
+}
+
 pub(crate) async fn a_stream_in_memory_outlives_nothing_but_its_definition(ground: &impl Ground) {
     let engine = ground.engine().await;
     let memory = StreamSettings { storage: Storage::Memory, max_events: Some(50), ..settings("m", &["m"]) };
@@ -548,7 +571,8 @@ macro_rules! suite {
             an_event_past_its_ttl_is_not_read purges_take_what_they_name what_filters_emptied_opens_again
             a_filter_purges_in_parts_between_which_others_append
             events_are_found_by_time_and_by_sequence
-            groups_are_kept_with_their_last_state a_stream_in_memory_outlives_nothing_but_its_definition
+            groups_are_kept_with_their_last_state a_stream_stays_while_a_group_puts_its_dead_letters_there
+            a_stream_in_memory_outlives_nothing_but_its_definition
             the_secret_stays_the_same
         );
     };

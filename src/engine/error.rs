@@ -1,6 +1,6 @@
 //! What can go wrong with streams: one type per operation. `grpc/status.rs` alone turns these into statuses.
 
-use crate::model::{SettingError, StreamName};
+use crate::model::{Group, SettingError, StreamName};
 
 /// The store itself could not do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -127,6 +127,14 @@ pub enum DeleteError {
     NotFound {
         /// The name.
         name: StreamName,
+    },
+    /// It takes the dead letters of a group of another stream, which would have nowhere to put them.
+    #[error("group {} of stream {stream} puts its dead letters there", .group.as_str())]
+    TakesDeadLetters {
+        /// The stream of the group.
+        stream: StreamName,
+        /// The group, the first of those that do.
+        group: Group,
     },
     /// The store could not.
     #[error(transparent)]

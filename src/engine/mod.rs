@@ -49,7 +49,7 @@ pub trait Engine: Debug + Send + Sync {
     fn update_stream(&self, settings: StreamSettings) -> Boxed<'_, Result<Arc<dyn EventStream>, UpdateError>>;
 
     /// Deletes a stream with its events and groups. Its handles answer NotFound or Closed from then on, and
-    /// [`EventStream::visible`] closes.
+    /// [`EventStream::visible`] closes. Refused while a group has it as stream for dead letters.
     fn delete_stream<'a>(&'a self, name: &'a StreamName) -> Boxed<'a, Result<(), DeleteError>>;
 
     /// The stream of that name. Takes no lock that is held for long.
@@ -172,10 +172,11 @@ pub trait EventStream: Debug + Send + Sync {
     /// Every group with its settings and the last state saved, empty when none was; ordered by name.
     fn groups(&self) -> Boxed<'_, Result<Vec<StoredGroup>, GroupStoreError>>;
 
-    /// Makes a group. Durable when it resolves.
+    /// Makes a group. Durable when it resolves. Fails with [`GroupStoreError::DeadLetterStream`] when the stream it names
+    /// for dead letters does not exist.
     fn create_group(&self, group: Group, settings: GroupSettings) -> Boxed<'_, Result<(), GroupStoreError>>;
 
-    /// Changes the settings of a group; its state stays. Durable when it resolves.
+    /// Changes the settings of a group; its state stays. Durable when it resolves. Fails as [`Self::create_group`] does.
     fn update_group(&self, group: Group, settings: GroupSettings) -> Boxed<'_, Result<(), GroupStoreError>>;
 
     /// Deletes a group with its state. Durable when it resolves.

@@ -48,7 +48,8 @@ pub enum Answer {
 /// What became of an outcome for all events sent up to one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpTo {
-    /// The answer for the event that was named. Nothing is done for the others unless it is [`Answer::Applied`].
+    /// The answer for the event that was named. Nothing is done for the others unless it is [`Answer::Applied`], or
+    /// [`Answer::AlreadyDone`] because the member settled that event before the others.
     pub answer: Answer,
     /// To how many events it was applied.
     pub applied: usize,
@@ -70,11 +71,15 @@ impl GroupState {
     pub fn acknowledge_up_to(&mut self, member: MemberId, sequence: u64, outcome: &Outcome, now: u64) -> UpTo {
         self.tick(now);
         let answer = self.judge(member, sequence, outcome);
-        let sequences = match (answer, self.phase(sequence), self.members.get(&member)) {
-            (Answer::Applied, Some(Phase::Leased { sent: Some(sent), .. }), Some(member)) => {
-                member.sent_up_to(sent.turn)
-            }
-            (Answer::Applied, ..) => vec![sequence],
+        let known = self.members.get(&member);
+        let turn = match (answer, self.sent_to(sequence)) {
+            (Answer::Applied, sent) => sent.map(|(_, turn)| turn),
+            (Answer::AlreadyDone, _) => known.and_then(|member| member.turn_of_settled(sequence)),
+            _ => None,
+        };
+        let sequences = match (known, turn) {
+            (Some(member), Some(turn)) => member.sent_up_to(turn),
+            _ if answer == Answer::Applied => vec![sequence],
             _ => Vec::new(),
         };
         for sequence in &sequences {
@@ -96,12 +101,26 @@ impl GroupState {
         }
     }
 
+    /// To whom an event was sent that is leased, and in which turn.
+    fn sent_to(&self, sequence: u64) -> Option<(MemberId, u64)> {
+        match self.phase(sequence) {
+            Some(Phase::Leased { member, sent: Some(sent) }) => Some((member, sent.turn)),
+            _ => None,
+        }
+    }
+
     fn apply(&mut self, sequence: u64, outcome: &Outcome) {
+        let sent = self.sent_to(sequence).filter(|_| matches!(outcome, Outcome::Ack | Outcome::Reject { .. }));
         match outcome {
             Outcome::Ack => self.finish(sequence),
             Outcome::Nack { delay, reason } => self.fail(sequence, shortened(reason), *delay),
             Outcome::Extend { delay } => self.extend(sequence, *delay),
             Outcome::Reject { reason } => self.reject(sequence, shortened(reason)),
+        }
+        if let Some((member, turn)) = sent
+            && let Some(member) = self.members.get_mut(&member)
+        {
+            member.settle(turn, sequence);
         }
     }
 

@@ -13,6 +13,8 @@ const KEEP_EVENTS: usize = 1024;
 pub(super) struct Held {
     pub(super) phase: Phase,
     key: Option<u64>,
+    /// The event of the same key that it is behind.
+    leader: Option<u64>,
     /// The next event of the same key.
     follower: Option<u64>,
     /// When it was first written to a transport.
@@ -52,10 +54,10 @@ impl GroupState {
 
     /// Holds an event that was offered: behind the one of its key, if there is one.
     pub(super) fn hold(&mut self, sequence: u64, key: Option<u64>) {
-        self.held.insert(sequence, Held { phase: Phase::Behind, key, follower: None, sent_since: None });
-        let earlier = key.and_then(|key| self.keys.insert(key, sequence));
-        match earlier.and_then(|earlier| self.held.get_mut(&earlier)) {
-            Some(earlier) => earlier.follower = Some(sequence),
+        let leader = key.and_then(|key| self.keys.insert(key, sequence));
+        self.held.insert(sequence, Held { phase: Phase::Behind, key, leader, follower: None, sent_since: None });
+        match leader.and_then(|leader| self.held.get_mut(&leader)) {
+            Some(leader) => leader.follower = Some(sequence),
             None => self.release(sequence),
         }
     }
@@ -121,7 +123,7 @@ impl GroupState {
         }
     }
 
-    /// The event is done: the next one of its key is free. It is not behind another.
+    /// The event is done: the next one of its key is free, unless this was behind another itself.
     pub(super) fn finish(&mut self, sequence: u64) {
         if let Some(follower) = self.remove(sequence) {
             self.release(follower);
@@ -150,20 +152,32 @@ impl GroupState {
         }
     }
 
-    /// Makes an event done, and tells which one of its key is next.
+    /// Makes an event done, and tells which one of its key is free by that.
     fn remove(&mut self, sequence: u64) -> Option<u64> {
         self.lift(sequence);
         let event = self.held.remove(&sequence)?;
         self.revision += 1;
         self.done.insert(sequence, sequence);
         self.failures.remove(&sequence);
-        if let (Some(key), None) = (event.key, event.follower) {
-            self.keys.remove(&key);
-        }
+        self.unlink(&event);
         if self.held.is_empty() && self.held.capacity() > KEEP_EVENTS {
             self.held.shrink_to(KEEP_EVENTS / 2);
             self.keys.shrink_to(KEEP_EVENTS / 2);
         }
-        event.follower
+        event.follower.filter(|_| event.leader.is_none())
+    }
+
+    /// Takes an event out of the list of its key. One that is not the first of it goes only when the stream loses it: one
+    /// that was reopened is behind later ones.
+    fn unlink(&mut self, event: &Held) {
+        if let Some(leader) = event.leader.and_then(|leader| self.held.get_mut(&leader)) {
+            leader.follower = event.follower;
+        }
+        match (event.follower.and_then(|follower| self.held.get_mut(&follower)), event.key, event.leader) {
+            (Some(follower), ..) => follower.leader = event.leader,
+            (None, Some(key), Some(leader)) => _ = self.keys.insert(key, leader),
+            (None, Some(key), None) => _ = self.keys.remove(&key),
+            (None, None, _) => {}
+        }
     }
 }

@@ -5,10 +5,16 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use super::{GroupState, held::Sent};
+use super::{
+    GroupState,
+    held::{Phase, Sent},
+};
 
 /// The failure of an event whose member did not come back.
 const LOST: &str = "the member it was delivered to was lost";
+
+/// Of so many that a member settled before others is remembered when they were sent.
+const MOST_SETTLED: usize = 1024;
 
 /// Names a member. The caller chooses it, the same for a client that comes back, and never another's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,6 +38,8 @@ pub(super) struct Member {
     unsent: BTreeSet<u64>,
     /// By turn: sequences do not rise when some are delivered again.
     sent: BTreeMap<u64, u64>,
+    /// By turn: what it settled before some that it was sent earlier. An acknowledgement up to one of these means them.
+    settled: BTreeMap<u64, u64>,
     /// Without a transport, and until when it may come back.
     detached_until: Option<u64>,
 }
@@ -56,6 +64,10 @@ impl Member {
         match sent {
             Some(sent) => {
                 self.sent.remove(&sent.turn);
+                let first = self.sent.first_key_value().map_or(u64::MAX, |(turn, _)| *turn);
+                while self.settled.first_key_value().is_some_and(|(turn, _)| *turn < first) {
+                    self.settled.pop_first();
+                }
             }
             None => {
                 self.unsent.remove(&sequence);
@@ -63,14 +75,34 @@ impl Member {
         }
     }
 
+    /// It has nothing more to say about an event that it has no more.
+    pub(super) fn settle(&mut self, turn: u64, sequence: u64) {
+        if self.sent.first_key_value().is_some_and(|(first, _)| *first < turn) {
+            self.settled.insert(turn, sequence);
+            if self.settled.len() > MOST_SETTLED {
+                self.settled.pop_first();
+            }
+        }
+    }
+
+    /// When an event was sent that it settled before some that it was sent earlier.
+    pub(super) fn turn_of_settled(&self, sequence: u64) -> Option<u64> {
+        self.settled.iter().rev().find(|(_, settled)| **settled == sequence).map(|(turn, _)| *turn)
+    }
+
     /// What was sent to it up to a turn, in that order.
     pub(super) fn sent_up_to(&self, turn: u64) -> Vec<u64> {
         self.sent.range(..=turn).map(|(_, sequence)| *sequence).collect()
     }
 
+    pub(super) fn has_leases(&self) -> bool {
+        !self.unsent.is_empty() || !self.sent.is_empty()
+    }
+
     pub(super) fn forget_leases(&mut self) {
         self.unsent.clear();
         self.sent.clear();
+        self.settled.clear();
     }
 }
 
@@ -87,6 +119,22 @@ impl GroupState {
                 Joined::Reattached
             }
             None => Joined::Present,
+        }
+    }
+
+    /// A member goes on as another, which joins with that if it has not yet: it has the leases of what was sent, whether or
+    /// not the first had lost its transport. What was not sent goes back.
+    pub fn succeed(&mut self, old: MemberId, new: MemberId) {
+        self.join(new);
+        let Some(member) = (old != new).then(|| self.forget(old)).flatten() else { return };
+        for sequence in member.unsent {
+            self.lift(sequence);
+            self.release(sequence);
+        }
+        for sequence in member.sent.into_values() {
+            let Some(Phase::Leased { sent, .. }) = self.phase(sequence) else { continue };
+            self.lift(sequence);
+            self.place(sequence, Phase::Leased { member: new, sent });
         }
     }
 
@@ -138,6 +186,11 @@ impl GroupState {
     /// True while the member is known, attached or not.
     pub fn has_member(&self, id: MemberId) -> bool {
         self.members.contains_key(&id)
+    }
+
+    /// True while a member has events that are not done.
+    pub fn has_leases(&self, id: MemberId) -> bool {
+        self.members.get(&id).is_some_and(Member::has_leases)
     }
 
     fn forget(&mut self, id: MemberId) -> Option<Member> {

@@ -102,6 +102,10 @@ fn hello(hello: wire::Hello) -> Result<Command, CommandError> {
     if hello.client_name.len() > limits::MAX_CLIENT_NAME_BYTES {
         return Err(too_long("client_name", hello.client_name.len(), limits::MAX_CLIENT_NAME_BYTES));
     }
+    let previous = hello.previous_session_id;
+    if previous.len() > limits::MAX_SESSION_ID_BYTES {
+        return Err(too_long("previous_session_id", previous.len(), limits::MAX_SESSION_ID_BYTES));
+    }
     if hello.labels.len() > limits::MAX_LABELS {
         return Err(field("labels", format!("has more than {} pairs", limits::MAX_LABELS)));
     }
@@ -118,7 +122,8 @@ fn hello(hello: wire::Hello) -> Result<Command, CommandError> {
                 .ok_or_else(|| field("heartbeat_interval", "is not positive"))?,
         ),
     };
-    Ok(Command::Hello { client_name: hello.client_name, heartbeat_interval })
+    let previous_session = (!previous.is_empty()).then(|| previous.into());
+    Ok(Command::Hello { client_name: hello.client_name, previous_session, heartbeat_interval })
 }
 
 /// What holds for a publish as a whole, and what must hold for it to happen.

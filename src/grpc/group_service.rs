@@ -230,14 +230,11 @@ impl GroupService {
             let (some, next) = letters.some(&chosen, after, ORIGINS_AT_ONCE).await?;
             let found = letters.origins(&some).await?;
             lost += told(some.len() - found.len());
-            let (buried, events): (Vec<u64>, Vec<Arc<Event>>) = found.into_iter().unzip();
-            let wanted = events.len();
-            let taken = self.groups()?.reopen(&letters.of, &letters.group, events).await?;
-            letters.remove(buried[..taken].to_vec()).await?;
-            redriven += told(taken);
+            let done = self.groups()?.redrive(&letters.of, &letters.group, &letters.stream, found).await?;
+            redriven += told(done.redriven);
             match next {
                 // With more at once than the group can hold, the rest stays for another call.
-                Some(next) if taken == wanted => after = next,
+                Some(next) if !done.full => after = next,
                 _ => break,
             }
         }

@@ -14,7 +14,9 @@ use super::{
 use crate::{
     auth::{Action, Caller},
     engine::{CreateError, DeleteError, Engine, EventStream, PurgeError, ReadError, UpdateError},
-    model::{CommandError, Durability, Event, Filter, Storage, StreamError, StreamName, StreamSettings, Topic, limits},
+    model::{
+        CommandError, Durability, Event, Filter, Group, Storage, StreamError, StreamName, StreamSettings, Topic, limits,
+    },
     session::{Hub, of_store},
 };
 
@@ -145,6 +147,7 @@ impl StreamService {
         caller.authorize(&Action::ManageStream(name.as_str()))?;
         self.engine()?.delete_stream(&name).await.map_err(|error| match error {
             DeleteError::NotFound { name } => StreamError::NotFound(name.to_string()),
+            DeleteError::TakesDeadLetters { stream, group } => takes_dead_letters(caller, &stream, &group),
             DeleteError::Store(error) => of_store(&error),
         })?;
         tracing::info!(stream = %name, "stream deleted");
@@ -308,6 +311,16 @@ fn read(stream: &str) -> Action<'_> {
 fn overlap(caller: &Caller, with: StreamName) -> StreamError {
     let seen = caller.may(&Action::SeeStream(with.as_str()));
     StreamError::Overlap { with: seen.then_some(with) }
+}
+
+/// A stream that is not deleted, since a group would have nowhere to put what it gives up. The caller may not know of that
+/// group.
+fn takes_dead_letters(caller: &Caller, stream: &StreamName, group: &Group) -> StreamError {
+    let (stream, group) = (stream.as_str(), group.as_str());
+    let seen = caller.may(&Action::SeeGroup { stream, group });
+    let whose = if seen { format!("group {group} of stream {stream}") } else { "a group of another stream".to_owned() };
+    let problem = format!("is where {whose} puts its dead letters: give that another dead_letter_stream first");
+    StreamError::Mismatch { field: "name", problem }
 }
 
 /// The stream of that name.

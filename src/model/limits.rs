@@ -61,6 +61,8 @@ pub const MAX_TOKEN_BYTES: usize = 256;
 pub const MAX_NONCE_BYTES: usize = 64;
 /// The longest `client_name` of a `hello`, in bytes.
 pub const MAX_CLIENT_NAME_BYTES: usize = 256;
+/// The longest `previous_session_id` of a `hello`, in bytes.
+pub const MAX_SESSION_ID_BYTES: usize = 64;
 /// The most labels of a `hello`.
 pub const MAX_LABELS: usize = 32;
 /// The labels of a `hello` together, names and values, in bytes.

@@ -403,6 +403,11 @@ impl Outbox {
         self.with(|state| state.queues.set_following(key, following));
     }
 
+    /// Gives up what waits for a subscription from a stream, to be read again behind what was sent.
+    pub fn rewind(&self, key: SubscriptionKey) {
+        self.with(|state| state.queues.rewind_key(key));
+    }
+
     /// Has a subscription told how far it came; false when it is gone.
     pub fn tell_progress(&self, key: SubscriptionKey, through: u64, latest: u64) -> bool {
         self.with(|state| state.queues.tell_progress(key, through, latest))

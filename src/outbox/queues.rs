@@ -378,7 +378,8 @@ impl Queues {
         }
     }
 
-    /// The client sends no more commands: subscriptions without credit can never get any, and end.
+    /// The client sends no more commands: subscriptions without credit can never get any, and end, and so do members that
+    /// have all they wanted and can say nothing of it.
     pub(super) fn no_more_commands(&mut self) {
         self.no_more_commands = true;
     }

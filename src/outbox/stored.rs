@@ -37,6 +37,8 @@ pub struct Room {
 pub(super) struct Member {
     /// Its group may hand it more, and has been told or need not be.
     pub(super) hungry: bool,
+    /// It says what became of what it was sent: it has not had all it may get before it has said that of the last event.
+    pub(super) acknowledges: bool,
     /// The tokens of its filters.
     pub(super) tokens: u32,
 }
@@ -151,8 +153,10 @@ impl Stored {
         self.sent = if others { sequence } else { self.through.max(sequence) };
     }
 
-    /// Everything that waited is gone and will be read again.
+    /// Everything that waited is gone and will be read again. So is a gap behind it: what is lost is found again, but for
+    /// that of another epoch, before which nothing waits.
     pub(super) fn rewind(&mut self) {
+        self.gap = self.gap.take().filter(|gap| gap.reason == GapReason::Epoch);
         self.through = self.sent;
         self.caught_up = false;
         self.following = false;

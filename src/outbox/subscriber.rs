@@ -194,7 +194,12 @@ impl Subscriber {
             Some(Extra::Member(member)) => !member.hungry && Member::is_low(events, bytes),
             _ => false,
         };
-        self.open && low && self.credit.covers_more_than(events, bytes)
+        self.open && low && (events as u64) < self.events_left && self.credit.covers_more_than(events, bytes)
+    }
+
+    /// True when it is over as soon as its last event is sent; its group ends one that acknowledges.
+    pub(super) fn ends_when_sent(&self) -> bool {
+        self.member().is_none_or(|member| !member.acknowledges)
     }
 
     /// What its client is told when it opens or gets new filters; `opened` for one from a stream.

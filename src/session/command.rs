@@ -23,6 +23,8 @@ pub enum Command {
     Hello {
         /// For logs and lists.
         client_name: String,
+        /// Which session it had before.
+        previous_session: Option<Arc<str>>,
         /// How often an idle client wants to hear from the hub.
         heartbeat_interval: Option<Duration>,
     },

@@ -143,14 +143,15 @@ impl Feeds {
         self.known.contains_key(&key)
     }
 
-    /// Changes what a subscription gets of all that was not read for it yet.
+    /// Changes what a subscription gets of all that was not sent to it yet.
     pub(super) fn set_filters(&mut self, key: SubscriptionKey, filters: Arc<[Filter]>) {
         if let Some(after) = self.tail_of(key).map(|tail| tail.after) {
-            // Up to there the old ones were looked at.
+            // Up to there the old ones were looked at, if nothing waits.
             self.outbox.fill(key, &[], after, after);
             self.leave(key);
-            self.outbox.set_following(key, false);
         }
+        // What waits was read with the old ones.
+        self.outbox.rewind(key);
         if let Some(feed) = self.known.get_mut(&key) {
             feed.filters = filters;
             feed.page = Page::default();

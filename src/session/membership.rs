@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Session,
-    group::{Command, Departure, Handle, Identity, Newcomer},
+    group::{Command, Departure, Handle, Identity, Newcomer, Speaker},
 };
 use crate::{
     engine::EventStream,
@@ -54,16 +54,22 @@ impl Session {
         let groups = self.hub.groups().ok_or(StreamError::None)?;
         let (key, id) = self.outbox.reserve(id, wish)?;
         let handle = groups.handle(stream, group);
-        let identity: Option<Identity> = self.entry.client_name().map(|name| (Arc::clone(name), id));
+        let identity = |session: &Arc<str>| Identity {
+            principal: Arc::clone(self.caller.principal().id()),
+            session: Arc::clone(session),
+            subscription_id: id,
+        };
         let newcomer = Box::new(Newcomer {
             outbox: Arc::clone(&self.outbox),
             key,
-            subscription_id: id,
             request_id,
-            identity,
+            identity: identity(&self.entry.id),
+            previous: self.previous_session.as_ref().map(identity),
+            may_return: self.entry.client_name().is_some(),
             filters: wish.filters.as_slice().into(),
             start: from.start.clone(),
             ack_mode: from.ack_mode,
+            max_events: wish.max_events,
         });
         match handle.ask(|answer| Command::Join { newcomer, answer }).await {
             Ok(member) => {
@@ -107,9 +113,10 @@ impl Session {
                 Err(CommandError::Unsupported { field: "up_to", needs: "a subscription with ACK_MODE_CUMULATIVE" })
             }
             Some(Membership { handle, member, .. }) => {
-                let member = *member;
-                handle.send(Command::Acknowledge { member, request_id, sequences, up_to, outcome }).await;
-                Ok(())
+                let outbox = Arc::clone(&self.outbox);
+                let speaker = Speaker { outbox, key, subscription_id: id, request_id };
+                let command = Command::Acknowledge { member: *member, speaker, sequences, up_to, outcome };
+                if handle.send(command).await { Ok(()) } else { Err(StreamError::Unavailable.into()) }
             }
         }
     }

@@ -31,7 +31,7 @@ use std::{
 use tokio_stream::{Stream, StreamExt};
 
 pub use command::{Command, Request, Secret};
-pub use group::{Groups, Standing, Streams};
+pub use group::{Groups, Redriven, Standing, Streams};
 pub use hub::{FrameMemory, Hub, Kind, Setup};
 pub use options::Options;
 pub use publish::{Placed, admit_events, of_store, place};
@@ -69,6 +69,8 @@ pub struct Session {
     outbox_id: OutboxId,
     scratch: Scratch,
     first: bool,
+    /// The session that its client had before, and comes back from.
+    previous_session: Option<Arc<str>>,
     /// Made with the first subscription that reads a stream.
     feeds: Option<Box<Feeds>>,
     /// Made with the first member of a group on a stream.
@@ -121,6 +123,7 @@ impl Session {
             outbox_id,
             scratch: Scratch::default(),
             first: true,
+            previous_session: None,
             feeds: None,
             memberships: None,
             guard: Guard::new(&caller),
@@ -251,7 +254,11 @@ impl Session {
 
     async fn command(&mut self, request_id: i64, first: bool, command: Command) -> Result<(), CommandError> {
         match command {
-            Command::Hello { client_name, heartbeat_interval } => self.hello(first, &client_name, heartbeat_interval),
+            Command::Hello { client_name, previous_session, heartbeat_interval } => {
+                self.hello(first, &client_name, heartbeat_interval)?;
+                self.previous_session = previous_session;
+                Ok(())
+            }
             Command::Subscribe { subscription_id, wish } => self.subscribe(request_id, subscription_id, wish).await,
             Command::Update { subscription_id, filters } => self.update(request_id, subscription_id, &filters),
             Command::Unsubscribe { subscription_id } => {

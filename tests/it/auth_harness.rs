@@ -111,7 +111,7 @@ impl Guarded {
         let mut request = Request::new(tokio_stream::wrappers::ReceiverStream::new(receiver));
         bear(&mut request, token);
         let response = soon("headers", client.session(request)).await.expect("a session");
-        Session { commands: Some(commands), frames: response.into_inner() }
+        Session { commands: Some(commands), frames: response.into_inner(), id: String::new() }
     }
 
     /// Publishes as somebody who may do everything.

@@ -129,6 +129,8 @@ pub fn field(status: &tonic_types::pb::Status) -> String {
 pub struct Session {
     pub commands: Option<mpsc::Sender<SessionRequest>>,
     pub frames: Streaming<SessionResponse>,
+    /// From its `welcome`, if that was read.
+    pub id: String,
 }
 
 impl Session {
@@ -141,7 +143,10 @@ impl Session {
     pub async fn open_on(client: &mut HubServiceClient<Channel>) -> Self {
         let mut session = Self::open_raw(client).await;
         match session.frame().await.frame {
-            Some(Frame::Welcome(_)) => session,
+            Some(Frame::Welcome(welcome)) => {
+                session.id = welcome.session_id;
+                session
+            }
             other => panic!("not a welcome: {other:?}"),
         }
     }
@@ -150,7 +155,7 @@ impl Session {
     pub async fn open_raw(client: &mut HubServiceClient<Channel>) -> Self {
         let (commands, receiver) = mpsc::channel(64);
         let response = soon("headers", client.session(ReceiverStream::new(receiver))).await.expect("a session");
-        Self { commands: Some(commands), frames: response.into_inner() }
+        Self { commands: Some(commands), frames: response.into_inner(), id: String::new() }
     }
 
     /// Sends a command.

@@ -46,10 +46,13 @@ async fn what_hello_holds() {
         (0..count).map(|n| (format!("n{n:03}"), value(n))).collect()
     };
     let name = |client_name| Hello { client_name, ..Hello::default() };
+    let previous = |previous_session_id| Hello { previous_session_id, ..Hello::default() };
     let with = |labels| Hello { labels, ..Hello::default() };
     for (hello, refused) in [
         (name(long(256)), None),
         (name(long(257)), Some("hello.client_name")),
+        (previous(long(64)), None),
+        (previous(long(65)), Some("hello.previous_session_id")),
         (with(labels(32, 128)), None),
         (with(labels(33, 132)), Some("hello.labels")),
         (with(labels(32, 4096)), None),

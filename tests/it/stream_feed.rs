@@ -292,6 +292,40 @@ async fn new_filters_keep_the_place() {
 }
 
 #[tokio::test]
+async fn other_filters_hold_for_all_that_was_not_sent_yet() {
+    let folder = Folder::new();
+    let hub = hub_on(&folder).await;
+    create(hub.address, stream("s", &["s.>"])).await;
+    // More than a transport and a queue hold together, and each event the last of its topic.
+    let large = "x".repeat(16 * 1024);
+    for some in (0..500).collect::<Vec<_>>().chunks(100) {
+        let topic = |n: &usize| format!("s.{}.{n}", if n % 2 == 0 { "even" } else { "odd" });
+        store(hub.address, some.iter().map(|n| event(&topic(n), large.clone())).collect()).await;
+    }
+    for begin in [StartPreset::Earliest, StartPreset::LastPerTopic] {
+        let mut wish = from("s", preset(begin));
+        wish.filters = vec!["s.even.*".into()];
+        let mut reader = Reader::open(hub.address, wish).await;
+        while reader.events.is_empty() {
+            reader.step().await;
+        }
+        let update = Update { subscription_id: 1, filters: vec!["s.odd.*".into()], expression: String::new() };
+        reader.session.send(5, Wire::Update(update)).await;
+        let subscribed = loop {
+            if let Frame::Subscribed(subscribed) = reader.step().await {
+                break subscribed;
+            }
+        };
+        assert!(reader.sequences().iter().all(|sequence| sequence % 2 == 1), "before: even numbers, from 0");
+        let before = reader.events.len();
+        assert_eq!(subscribed.start_sequence, reader.last() + 1, "behind what was sent");
+        reader.until_caught_up().await;
+        let expected: Vec<i64> = (subscribed.start_sequence..=500).filter(|sequence| sequence % 2 == 0).collect();
+        assert_eq!(reader.sequences()[before..], expected, "{begin:?}");
+    }
+}
+
+#[tokio::test]
 async fn many_read_one_stream_over_one_session() {
     let folder = Folder::new();
     let hub = hub_on(&folder).await;

@@ -1,17 +1,15 @@
 //! Groups on streams: work is shared, acknowledged, tried again, given up and given back.
 
-use std::collections::VecDeque;
-
 use switchyard::proto::v1::{
     AckMode, AckOutcome, Acknowledge, CreateGroupRequest, DeleteGroupRequest, DeleteStreamRequest, EndReason, Group,
-    Hello, ListDeadLettersRequest, ListGroupsRequest, PurgeDeadLettersRequest, RedriveDeadLettersRequest,
-    SeekGroupRequest, StartPosition, StartPreset, Subscribe, SubscribeRequest, SubscriptionSpec, Unsubscribe, Update,
-    UpdateGroupRequest, session_request::Command as Wire, start_position::Position,
+    ListDeadLettersRequest, ListGroupsRequest, PurgeDeadLettersRequest, RedriveDeadLettersRequest, SeekGroupRequest,
+    StartPosition, StartPreset, Subscribe, SubscribeRequest, SubscriptionSpec, Unsubscribe, Update, UpdateGroupRequest,
+    session_request::Command as Wire, start_position::Position,
 };
 
 use crate::{
-    harness::{Folder, Session, credit, field, reason, reason_of_call, soon, until},
-    workplace::{Member, Place, member, ms, preset, text},
+    harness::{Folder, credit, field, reason, reason_of_call, soon, until},
+    workplace::{Place, member, ms, preset, text},
 };
 
 #[tokio::test]
@@ -242,28 +240,6 @@ async fn what_a_member_leaves_goes_to_another() {
 }
 
 #[tokio::test]
-async fn a_member_with_a_name_may_come_back_for_what_it_has() {
-    let folder = Folder::new();
-    let mut place = Place::new(&folder).await;
-    place.group(|_| {}).await;
-    place.publish(&["a"]).await;
-    let named = async |place: &Place| {
-        let mut session = Session::open(place.server.address).await;
-        let hello = Hello { client_name: "worker-7".into(), ..Hello::default() };
-        session.send(0, Wire::Hello(hello)).await;
-        session.subscribe(1, member()).await;
-        Member { session, waiting: VecDeque::new(), request: 100 }
-    };
-    let mut member = named(&place).await;
-    assert_eq!(member.event().await.attempt, 1);
-    drop(member);
-    until("it is gone", async || place.state().await.members == 0).await;
-    let mut member = named(&place).await;
-    member.ack(&[1]).await;
-    assert_eq!(place.state().await.cursor, 1);
-}
-
-#[tokio::test]
 async fn what_is_done_stays_done_when_the_hub_starts_again() {
     let folder = Folder::new();
     let mut place = Place::new(&folder).await;
@@ -342,6 +318,34 @@ async fn members_end_with_their_group_and_with_their_stream() {
     assert_eq!(two.session.ended().await.reason(), EndReason::StreamNotFound);
     let refused = place.groups.list_groups(ListGroupsRequest { stream: "jobs".into(), ..Default::default() }).await;
     assert_eq!(reason_of_call(&refused.expect_err("gone")), "STREAM_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn a_stream_stays_while_a_group_puts_its_dead_letters_there() {
+    let folder = Folder::new();
+    let mut place = Place::new(&folder).await;
+    place
+        .group(|group| {
+            group.max_attempts = Some(1);
+            group.dead_letter_stream = "lost".into();
+        })
+        .await;
+    let delete = || DeleteStreamRequest { name: "lost".into() };
+    let refused = place.streams.delete_stream(delete()).await.expect_err("it is needed");
+    assert_eq!(reason_of_call(&refused), "CONFIG_MISMATCH");
+    assert!(refused.message().contains("group g of stream jobs"), "{}", refused.message());
+    place.publish_keyed(&[("bad", "k"), ("next", "k")]).await;
+    let mut member = place.member().await;
+    member.event().await;
+    member.nack(1, 0, "no").await;
+    assert_eq!(member.texts(1).await, ["next"], "its key goes on");
+    place.until_letters(1).await;
+    let change = UpdateGroupRequest {
+        group: Some(Group { stream: "jobs".into(), name: "g".into(), ..Group::default() }),
+        update_mask: Some(prost_types::FieldMask { paths: vec!["dead_letter_stream".into()] }),
+    };
+    place.groups.update_group(change).await.expect("changed");
+    place.streams.delete_stream(delete()).await.expect("deleted");
 }
 
 #[tokio::test]

@@ -1,16 +1,16 @@
 //! Streams as their owners meet them: making, changing, emptying them, and what a publish to them answers.
 
-use std::ops::Range;
+use std::{collections::BTreeSet, ops::Range, time::Duration};
 
 use switchyard::proto::v1::{
     DeleteStreamRequest, Durability, Event, GetEventRequest, GetStreamRequest, ListStreamsRequest, PublishPrecondition,
     PublishRequest, PublishResult, PurgeStreamRequest, ReceivedEvent, StartPreset, Storage, Stream,
-    UpdateStreamRequest, get_event_request::Which, publish_precondition::Condition,
+    UpdateStreamRequest, get_event_request::Which, publish_precondition::Condition, session_response::Frame,
 };
 use tonic::Code;
 
 use crate::{
-    harness::{Session, client, event, metric, publish, reason, reason_of_call, spec, texts, until},
+    harness::{Session, client, event, metric, publish, reason, reason_of_call, soon, spec, texts, until},
     stored::{
         Folder, Reader, after, all, create, from, hub_on, hub_on_with, numbered, preset, resume, state, stop, store,
         stream, streams, text, told,
@@ -35,6 +35,36 @@ async fn get_event(address: std::net::SocketAddr, stream: &str, which: Which) ->
 
 fn sequences(range: Range<i64>) -> Vec<i64> {
     range.collect()
+}
+
+#[tokio::test]
+async fn what_is_stored_is_routed_whatever_becomes_of_the_call() {
+    let folder = Folder::new();
+    let hub = hub_on(&folder).await;
+    create(hub.address, stream("s", &["s.>"])).await;
+    create(hub.address, stream("other", &["other.>"])).await;
+    let mut live = Session::open(hub.address).await;
+    live.subscribe(1, spec(&["s.>"])).await;
+    let caller = client(hub.address).await;
+    for n in 0..400 {
+        let (mut caller, number) = (caller.clone(), n.to_string());
+        // With events of two streams there is more than one moment to be given up at.
+        let events = vec![event("other.a", number.clone()), event("s.a", number)];
+        // Given up at some moment between the first byte and the answer.
+        let patience = Duration::from_micros(n * 17 % 3_000);
+        tokio::time::timeout(patience, async move { caller.publish(publish(events)).await }).await.ok();
+    }
+    store(hub.address, vec![event("s.a", "last")]).await;
+    let stored = all(hub.address, "s").await;
+    let mut missing: BTreeSet<&str> = stored.iter().map(text).collect();
+    let all_routed = async {
+        while !missing.is_empty() {
+            if let Some(Frame::Events(events)) = live.frame().await.frame {
+                texts(&events).iter().for_each(|text| _ = missing.remove(text.as_str()));
+            }
+        }
+    };
+    soon("every event that is stored", all_routed).await;
 }
 
 #[tokio::test]

@@ -17,6 +17,8 @@ pub struct Member {
     who: String,
     /// It comes back under this name, with what it has in its hands.
     named: bool,
+    /// The session it had last.
+    session: String,
     random: fastrand::Rng,
     held: Vec<i64>,
     held_since: u64,
@@ -39,7 +41,8 @@ struct Said {
 impl Member {
     pub fn new(world: &Rc<World>, who: &str, named: bool) -> Self {
         let random = world.random(who);
-        Self { world: Rc::clone(world), who: who.into(), named, random, held: Vec::new(), held_since: 0 }
+        let (world, who, session, held) = (Rc::clone(world), who.to_owned(), String::new(), Vec::new());
+        Self { world, who, named, session, random, held, held_since: 0 }
     }
 
     pub async fn work(mut self) {
@@ -59,7 +62,9 @@ impl Member {
 
     async fn visit(&mut self) {
         let name = if self.named { self.who.as_str() } else { "" };
-        let Some(session) = Session::open(&self.world, &self.who, name).await else { return };
+        let opened = Session::open_again(&self.world, &self.who, name, &self.session).await;
+        let Some(session) = opened else { return };
+        self.session.clone_from(&session.id);
         let mut visit = Visit { session, open: HashMap::new(), requests: 10, away: true };
         if !visit.session.subscribe(1, Self::wish()).await {
             return;

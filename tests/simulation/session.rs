@@ -69,6 +69,7 @@ pub struct Session {
     world: Rc<World>,
     commands: mpsc::Sender<SessionRequest>,
     frames: Streaming<SessionResponse>,
+    pub id: String,
     /// Which hub it is.
     pub life: u64,
     known: HashMap<i64, State>,
@@ -79,16 +80,24 @@ pub struct Session {
 
 impl Session {
     pub async fn open(world: &Rc<World>, who: &str, client_name: &str) -> Option<Self> {
+        Self::open_again(world, who, client_name, "").await
+    }
+
+    /// For a client that comes back, and says which session it had before.
+    pub async fn open_again(world: &Rc<World>, who: &str, client_name: &str, before: &str) -> Option<Self> {
         let mut client = HubServiceClient::new(connect().await?);
         let (commands, receiver) = mpsc::channel(256);
         let heartbeat_interval = Some(prost_types::Duration { seconds: 1, nanos: 0 });
-        let hello = Hello { client_name: client_name.into(), heartbeat_interval, ..Hello::default() };
+        let (client_name, previous_session_id) = (client_name.to_owned(), before.to_owned());
+        let hello = Hello { client_name, previous_session_id, heartbeat_interval, ..Hello::default() };
         commands.send(SessionRequest { request_id: 0, command: Some(Wire::Hello(hello)) }).await.ok()?;
         let frames = timeout(PATIENCE, client.session(ReceiverStream::new(receiver))).await.ok()?.ok()?.into_inner();
         let (known, now) = (HashMap::new(), Instant::now());
         let (who, world) = (who.to_owned(), Rc::clone(world));
-        let mut session = Self { who, world, commands, frames, life: 0, known, heard: now, pinged: now };
+        let id = String::new();
+        let mut session = Self { who, world, commands, frames, id, life: 0, known, heard: now, pinged: now };
         let Next::Frame(0, Frame::Welcome(welcome)) = session.next(PATIENCE).await else { return None };
+        session.id = welcome.session_id;
         session.life = welcome.node.strip_prefix("hub-").and_then(|life| life.parse().ok()).expect("a number");
         Some(session)
     }

@@ -182,6 +182,9 @@ impl Committer {
     pub(super) fn delete(&mut self, name: &StreamName) -> Result<(), DeleteError> {
         let found = self.directory.find(name.as_str());
         let Some(shared) = found else { return Err(DeleteError::NotFound { name: name.clone() }) };
+        if let Some((stream, group)) = self.group_that_buries_in(&shared).map_err(|trouble| trouble.error())? {
+            return Err(DeleteError::TakesDeadLetters { stream, group });
+        }
         self.transact(|transaction| forget(transaction, shared.id))?;
         if shared.storage == Storage::Memory {
             self.transact_in(Storage::Memory, |transaction| forget(transaction, shared.id))?;
@@ -271,7 +274,26 @@ impl Committer {
         read().map_err(|trouble| trouble.error().into())
     }
 
-    /// Makes a group, or changes one that is there.
+    /// The first group that has its dead letters stored in a stream.
+    fn group_that_buries_in(&self, letters: &Shared) -> Result<Option<(StreamName, Group)>, Trouble> {
+        let groups = self.link.file.read_transaction()?.open_table(GROUPS)?;
+        for entry in groups.iter()? {
+            let (key, value) = entry?;
+            let (id, group) = key.value();
+            let definition: GroupDefinition = from_row(value.value()).map_err(Trouble::row("groups"))?;
+            let settings = definition.settings().map_err(Trouble::row("groups"))?;
+            if settings.dead_letter_stream.as_ref() == Some(&letters.name)
+                && let Some(core) = self.cores.get(&id)
+            {
+                let group = Group::parse(group).map_err(|_| Trouble::Damaged("a group has no name".to_owned()))?;
+                return Ok(Some((core.shared.name.clone(), group)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes a group, or changes one that is there. Its stream for dead letters is looked for here, where streams are
+    /// deleted one at a time with this.
     pub(super) fn put_group(
         &mut self,
         stream: &Shared,
@@ -284,6 +306,11 @@ impl Committer {
             (true, true) => return Err(GroupStoreError::Exists),
             (false, false) => return Err(GroupStoreError::NotFound),
             _ => {}
+        }
+        if let Some(name) = &settings.dead_letter_stream
+            && self.directory.find(name.as_str()).is_none()
+        {
+            return Err(GroupStoreError::DeadLetterStream { name: name.clone() });
         }
         let limit = self.options.max_groups;
         if new && self.groups(stream)?.len() >= limit {

@@ -312,6 +312,20 @@ fn up_to_means_what_was_sent_before_not_what_is_lower() {
 }
 
 #[test]
+fn up_to_one_that_was_settled_before_still_means_what_was_sent_before_it() {
+    let mut group = group(&[0; 5]);
+    take(&mut group, A, 0);
+    assert_eq!(ack(&mut group, A, 2, 0), Answer::Applied);
+    assert_eq!(group.acknowledge(A, 4, &reject(), 0), Answer::Applied);
+    assert!(group.buried(4));
+    let done = |applied| UpTo { answer: Answer::AlreadyDone, applied };
+    assert_eq!(group.acknowledge_up_to(A, 4, &Outcome::Ack, 0), done(2));
+    assert_eq!(group.floor(), 4, "the fifth was sent later");
+    assert_eq!(group.acknowledge_up_to(A, 4, &Outcome::Ack, 0), done(0));
+    assert_eq!(group.acknowledge_up_to(A, 2, &Outcome::Ack, 0), done(0));
+}
+
+#[test]
 fn more_time_does_not_change_the_order_of_sending() {
     let mut group = group(&[0; 5]);
     take(&mut group, A, 0);
@@ -371,6 +385,44 @@ fn a_blocked_key_does_not_stop_the_feed() {
     assert!(group.feed().is_some());
     offer(&mut group, &[7, 0]);
     assert_eq!(take(&mut group, A, 0), [2_002]);
+}
+
+#[test]
+fn a_reopened_event_that_the_stream_loses_leaves_the_order_of_its_key() {
+    let mut group = group(&[7, 7, 7]);
+    take(&mut group, A, 0);
+    ack(&mut group, A, 1, 0);
+    assert_eq!(take(&mut group, A, 0), [2]);
+    assert!(group.reopen(1, Some(7)), "behind those that are held");
+    offer(&mut group, &[7]);
+    assert_eq!(group.purge(1), 1);
+    assert_eq!(take(&mut group, A, 0), NOTHING, "the second is not done");
+    for sequence in [2, 3, 4] {
+        assert_eq!(ack(&mut group, A, sequence, 0), Answer::Applied);
+        assert_eq!(take(&mut group, A, 0).first(), (sequence < 4).then_some(&(sequence + 1)));
+    }
+    assert!(group.reopen(1, Some(7)));
+    group.purge(1);
+    offer(&mut group, &[7]);
+    assert_eq!(take(&mut group, A, 0), [5], "nothing is left of it");
+}
+
+#[test]
+fn a_member_that_goes_on_as_another_keeps_what_it_was_sent() {
+    let mut group = group(&[0, 0]);
+    group.next(A, 0);
+    group.sent(A, 1, 0);
+    group.next(A, 0);
+    group.succeed(A, B);
+    assert!(!group.has_member(A) && group.has_leases(B));
+    assert!(!group.sent(A, 2, 0), "what the first was sent since is not its own");
+    assert_eq!(ack(&mut group, A, 1, 0), Answer::Expired);
+    assert_eq!(group.acknowledge_up_to(B, 1, &Outcome::Ack, 0), UpTo { answer: Answer::Applied, applied: 1 });
+    assert_eq!(take(&mut group, B, 0), [2]);
+    group.detach(B, 5_000, 0);
+    group.succeed(B, A);
+    assert_eq!(group.due(), Some(10_000), "the lease runs on, and nobody is waited for");
+    assert_eq!(ack(&mut group, A, 2, 9_999), Answer::Applied);
 }
 
 #[test]

@@ -71,6 +71,13 @@ enum Step {
     Settings {
         which: u64,
     },
+    Reopen {
+        sequence: u64,
+    },
+    Succeed {
+        member: u64,
+        by: u64,
+    },
 }
 
 fn an_outcome() -> impl Strategy<Value = Outcome> {
@@ -106,6 +113,8 @@ fn a_step() -> impl Strategy<Value = Step> {
         1 => sequence().prop_map(|through| Step::Purge { through }),
         1 => sequence().prop_map(|sequence| Step::Gone { sequence }),
         1 => (0..4_u64).prop_map(|which| Step::Settings { which }),
+        2 => sequence().prop_map(|sequence| Step::Reopen { sequence }),
+        1 => (member(), member()).prop_map(|(member, by)| Step::Succeed { member, by }),
     ]
 }
 
@@ -162,8 +171,11 @@ impl Both {
         let most = self.group.settings().max_attempts;
         assert!(most == 0 || delivery.attempt <= most, "{sequence} has attempt {}", delivery.attempt);
         let key = self.key(sequence).filter(|key| *key > 0);
+        // One that was reopened is behind those that were held then.
+        let order = |sequence| self.naive.held.get(&sequence).map(|known| known.order);
         for earlier in 1..sequence {
-            let overtaken = key.is_some() && self.key(earlier) == key && !self.is_done(earlier);
+            let same = key.is_some() && self.key(earlier) == key;
+            let overtaken = same && !self.is_done(earlier) && order(earlier) < order(sequence);
             assert!(!overtaken, "{sequence} overtakes {earlier}");
         }
         Some(sequence)
@@ -228,6 +240,10 @@ impl Both {
                 };
                 assert_eq!(self.group.join(member), joined);
             }
+            Step::Succeed { by, .. } => {
+                self.group.succeed(member, MemberId(*by));
+                self.naive.succeed(member, MemberId(*by));
+            }
             Step::Leave { .. } => {
                 self.group.leave(member);
                 self.naive.leave(member);
@@ -286,12 +302,20 @@ impl Both {
                     self.naive.drop_those_given_up();
                 }
             }
+            Step::Reopen { sequence } => {
+                if let Some(key) = self.key(*sequence) {
+                    assert!(self.group.reopen(*sequence, (key > 0).then_some(key)));
+                    self.naive.reopen(*sequence, key);
+                    self.naive.drop_those_given_up();
+                }
+            }
             Step::Settings { which } => {
                 self.group.set_settings(some_settings(*which));
                 self.naive.settings = some_settings(*which);
                 self.naive.drop_those_given_up();
             }
-            Step::Next { member }
+            Step::Succeed { member, .. }
+            | Step::Next { member }
             | Step::Send { member, .. }
             | Step::Unsend { member, .. }
             | Step::Join { member }
@@ -307,6 +331,10 @@ impl Both {
         let done: BTreeSet<u64> = (0..=LAST + 2).filter(|sequence| self.is_done(*sequence)).collect();
         assert_eq!(done, self.naive.done);
         assert_eq!(self.group.due(), self.naive.due());
+        for member in (1..4).map(MemberId) {
+            let has = [true, false].iter().any(|sent| !self.naive.leases_of(member, *sent).is_empty());
+            assert_eq!(self.group.has_leases(member), has, "whether {member:?} holds anything");
+        }
         for sequence in &self.naive.acked {
             assert!(done.contains(sequence), "the acknowledgement of {sequence} is lost");
         }
@@ -349,6 +377,7 @@ proptest! {
         let mut before = (both.group.revision(), both.group.encode(&[]));
         for step in &steps {
             both.step(step);
+            both.naive.forget_settled();
             both.check();
             let after = (both.group.revision(), both.group.encode(&[]));
             let restarted = matches!(step, Step::Restart);

@@ -14,6 +14,8 @@ pub(super) struct Lease {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known {
     pub(super) key: u64,
+    /// Those of one key go in the order in which they came to be held.
+    pub(super) order: u64,
     pub(super) lease: Option<Lease>,
     pub(super) was_sent: bool,
 }
@@ -32,6 +34,7 @@ pub(super) struct Naive {
     pub(super) settings: GroupSettings,
     pub(super) clock: u64,
     pub(super) turn: u64,
+    pub(super) order: u64,
     pub(super) read_to: u64,
     pub(super) done: BTreeSet<u64>,
     pub(super) failed: BTreeMap<u64, Failed>,
@@ -40,6 +43,8 @@ pub(super) struct Naive {
     pub(super) members: BTreeMap<MemberId, Option<u64>>,
     pub(super) expired: u64,
     pub(super) dropped: u64,
+    /// Who settled what, and in which turn it was sent, while that one has others that were sent earlier.
+    pub(super) settled: Vec<(MemberId, u64, u64)>,
     /// Acknowledged, and not since sought back to.
     pub(super) acked: BTreeSet<u64>,
 }
@@ -50,6 +55,7 @@ impl Naive {
             settings,
             clock: 0,
             turn: 0,
+            order: 0,
             read_to: floor,
             done: (0..=floor).collect(),
             failed: BTreeMap::new(),
@@ -57,6 +63,7 @@ impl Naive {
             members: BTreeMap::new(),
             expired: 0,
             dropped: 0,
+            settled: Vec::new(),
             acked: BTreeSet::new(),
         }
     }
@@ -66,8 +73,8 @@ impl Naive {
     }
 
     pub(super) fn is_blocked(&self, sequence: u64) -> bool {
-        let key = self.held[&sequence].key;
-        key > 0 && self.held.range(..sequence).any(|(_, earlier)| earlier.key == key)
+        let Known { key, order, .. } = self.held[&sequence];
+        key > 0 && self.held.values().any(|other| other.key == key && other.order < order)
     }
 
     pub(super) fn is_final(&self, sequence: u64) -> bool {
@@ -213,18 +220,25 @@ impl Naive {
     pub(super) fn say(&mut self, member: MemberId, sequence: u64, outcome: &Outcome, up_to: bool, now: u64) -> UpTo {
         self.tick(now);
         let answer = self.judge(member, sequence, outcome);
-        if answer != Answer::Applied {
-            return UpTo { answer, applied: 0 };
-        }
-        let turn = |naive: &Self, sequence: u64| {
-            naive.held[&sequence].lease.as_ref().and_then(|lease| lease.sent).map(|(turn, _)| turn)
+        let last = match answer {
+            Answer::Applied => self.turn_of(sequence),
+            Answer::AlreadyDone if up_to => {
+                let before = self.settled.iter().rfind(|(by, settled, _)| (*by, *settled) == (member, sequence));
+                before.map(|(.., turn)| *turn)
+            }
+            _ => None,
         };
-        let mut all = vec![sequence];
-        if let (true, Some(last)) = (up_to, turn(self, sequence)) {
+        let mut all = if answer == Answer::Applied { vec![sequence] } else { Vec::new() };
+        if let (true, Some(last)) = (up_to, last) {
             all = self.leases_of(member, true);
-            all.retain(|sequence| turn(self, *sequence).is_some_and(|turn| turn <= last));
+            all.retain(|sequence| self.turn_of(*sequence).is_some_and(|turn| turn <= last));
         }
+        // In the order of sending, as what is settled before what was sent earlier is remembered.
+        all.sort_unstable_by_key(|sequence| self.turn_of(*sequence));
         for sequence in &all {
+            if let (Outcome::Ack | Outcome::Reject { .. }, Some(turn)) = (outcome, self.turn_of(*sequence)) {
+                self.settled.push((member, *sequence, turn));
+            }
             match outcome {
                 Outcome::Ack => {
                     self.finish(*sequence);
@@ -243,13 +257,21 @@ impl Naive {
         UpTo { answer, applied: all.len() }
     }
 
+    pub(super) fn turn_of(&self, sequence: u64) -> Option<u64> {
+        self.held.get(&sequence)?.lease.as_ref()?.sent.map(|(turn, _)| turn)
+    }
+
+    pub(super) fn forget_settled(&mut self) {
+        let settled = std::mem::take(&mut self.settled);
+        let earlier = |member, turn| self.leases_of(member, true).iter().any(|one| self.turn_of(*one) < Some(turn));
+        self.settled = settled.iter().filter(|(member, _, turn)| earlier(*member, *turn)).copied().collect();
+    }
+
     pub(super) fn read(&mut self, events: &[(u64, u64)], through: u64, now: u64) {
         self.tick(now);
         for sequence in self.read_to + 1..=through {
             match events.iter().find(|(known, _)| *known == sequence) {
-                Some((_, key)) if !self.done.contains(&sequence) => {
-                    self.held.insert(sequence, Known { key: *key, ..Known::default() });
-                }
+                Some((_, key)) if !self.done.contains(&sequence) => self.hold(sequence, *key),
                 _ => {
                     self.failed.remove(&sequence);
                     self.done.insert(sequence);
@@ -259,6 +281,30 @@ impl Naive {
         self.read_to = self.read_to.max(through);
         self.skip();
         self.drop_those_given_up();
+    }
+
+    pub(super) fn hold(&mut self, sequence: u64, key: u64) {
+        self.order += 1;
+        self.held.insert(sequence, Known { key, order: self.order, ..Known::default() });
+    }
+
+    pub(super) fn reopen(&mut self, sequence: u64, key: u64) {
+        if self.done.remove(&sequence) {
+            self.acked.remove(&sequence);
+            if sequence <= self.read_to {
+                self.hold(sequence, key);
+            }
+        }
+    }
+
+    pub(super) fn succeed(&mut self, old: MemberId, new: MemberId) {
+        self.members.insert(new, None);
+        if old != new && self.members.remove(&old).is_some() {
+            self.unlease(self.leases_of(old, false));
+            for sequence in self.leases_of(old, true) {
+                self.held.get_mut(&sequence).and_then(|known| known.lease.as_mut()).expect("leased").member = new;
+            }
+        }
     }
 
     pub(super) fn skip(&mut self) {

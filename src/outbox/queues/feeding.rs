@@ -33,7 +33,7 @@ impl Queues {
         tokens: u32,
         request_id: i64,
     ) -> bool {
-        let member = Member { hungry: false, tokens };
+        let member = Member { hungry: false, acknowledges: opened.ack_deadline.is_some(), tokens };
         self.open_unrouted(key, opened, tokens, request_id, |subscriber| subscriber.enlist(member))
     }
 
@@ -214,6 +214,13 @@ impl Queues {
             stored.lose(to, reason);
         }
         self.make_ready(key.slot);
+    }
+
+    /// See [`Self::rewind`].
+    pub(in crate::outbox) fn rewind_key(&mut self, key: SubscriptionKey) {
+        if live(&mut self.subscribers, key).is_some() {
+            self.rewind(key.slot);
+        }
     }
 
     /// Gives up what waits for a subscription from a stream, to be read again.

@@ -107,7 +107,7 @@ impl Queues {
     /// Ends a subscription that has had all it may get, or gives it its place in the next round.
     fn after_turn(&mut self, slot: u32, batch: &mut Batch) {
         let subscriber = &mut self.subscribers[slot as usize];
-        let end = if subscriber.events_left == 0 {
+        let end = if subscriber.events_left == 0 && (self.no_more_commands || subscriber.ends_when_sent()) {
             End::LimitReached
         } else if self.no_more_commands && !subscriber.credit.may_send() {
             End::CreditExhausted
@@ -140,14 +140,15 @@ impl Queues {
         false
     }
 
-    /// Ends the subscriptions without credit among the next slots.
+    /// Ends the subscriptions among the next slots that can get no more: without credit, or with all they wanted.
     fn sweep(&mut self, batch: &mut Batch) {
         let end = (self.swept + SWEEP_AT_ONCE).min(self.subscribers.capacity());
         for slot in std::mem::replace(&mut self.swept, end)..end {
             let Some(subscriber) = self.subscribers.get_mut(slot) else { continue };
-            if subscriber.open && !subscriber.credit.may_send() {
+            let end = if subscriber.events_left == 0 { End::LimitReached } else { End::CreditExhausted };
+            if subscriber.open && (subscriber.events_left == 0 || !subscriber.credit.may_send()) {
                 batch.items.extend(subscriber.take_gaps().map(Item::Reply));
-                let ended = self.remove(slot as u32, 0, End::CreditExhausted);
+                let ended = self.remove(slot as u32, 0, end);
                 batch.items.extend(ended.map(Item::Reply));
             }
         }

@@ -4,18 +4,28 @@ use std::{fmt, sync::Arc};
 
 use tokio::sync::oneshot;
 
-use super::manage::Standing;
+use super::manage::{Redriven, Standing};
 use crate::{
+    engine::EventStream,
     groups::{MemberId, Outcome},
-    model::{AckMode, Event, Filter, GroupSettings, Start, StreamError},
-    outbox::{Outbox, SubscriptionKey},
+    model::{AckError, AckMode, Event, Filter, GroupSettings, Start, StreamError},
+    outbox::{Acked, Outbox, SubscriptionKey},
 };
 
 /// Where an answer goes.
 pub(super) type Answer<T> = oneshot::Sender<Result<T, StreamError>>;
 
-/// Names a client that may come back on another transport: the name it gave itself, and the subscription.
-pub(in crate::session) type Identity = (Arc<str>, i64);
+/// Names one member, for its client to name it when it comes back on another transport. A name that a client gives itself
+/// would not do: those of one service are called the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(in crate::session) struct Identity {
+    /// Whose it is.
+    pub(in crate::session) principal: Arc<str>,
+    /// Its session.
+    pub(in crate::session) session: Arc<str>,
+    /// Its subscription there.
+    pub(in crate::session) subscription_id: i64,
+}
 
 /// Who wants to be a member.
 #[derive(Debug)]
@@ -24,18 +34,50 @@ pub(in crate::session) struct Newcomer {
     pub(in crate::session) outbox: Arc<Outbox>,
     /// Its subscription there, which is reserved.
     pub(in crate::session) key: SubscriptionKey,
-    /// The id of the subscription.
-    pub(in crate::session) subscription_id: i64,
     /// What `subscribed` answers.
     pub(in crate::session) request_id: i64,
     /// By which it is known when it comes back.
-    pub(in crate::session) identity: Option<Identity>,
+    pub(in crate::session) identity: Identity,
+    /// The one that it was before.
+    pub(in crate::session) previous: Option<Identity>,
+    /// It is waited for when its transport is lost.
+    pub(in crate::session) may_return: bool,
     /// What it wants of the stream; none: everything.
     pub(in crate::session) filters: Arc<[Filter]>,
     /// Where a group begins that does not exist yet.
     pub(in crate::session) start: Start,
     /// How it acknowledges.
     pub(in crate::session) ack_mode: AckMode,
+    /// It wants so many events and no more; `None` is no limit.
+    pub(in crate::session) max_events: Option<u64>,
+}
+
+/// Who acknowledges: it is told what became of that, whatever became of its membership.
+#[derive(Debug)]
+pub(in crate::session) struct Speaker {
+    /// Where it is told.
+    pub(in crate::session) outbox: Arc<Outbox>,
+    /// Its subscription there.
+    pub(in crate::session) key: SubscriptionKey,
+    /// The id of the subscription.
+    pub(in crate::session) subscription_id: i64,
+    /// What the answer bears.
+    pub(in crate::session) request_id: i64,
+}
+
+impl Speaker {
+    /// Tells what became of the events; with request id 0 a client hears of failures only.
+    pub(super) fn tell(&self, results: Vec<Acked>) {
+        if self.request_id != 0 || results.iter().any(|(_, result)| result.is_err()) {
+            self.outbox.acknowledged(self.key, self.subscription_id, self.request_id, results);
+        }
+    }
+
+    /// Tells one that is no member any more, and so has none of the events.
+    pub(super) fn refuse(&self, sequences: &[u64], up_to: Option<u64>) {
+        let all = sequences.iter().copied().chain(up_to);
+        self.tell(all.map(|sequence| (sequence, Err(AckError::NotDelivered))).collect());
+    }
 }
 
 /// How a member went.
@@ -71,8 +113,8 @@ pub(in crate::session) enum Command {
     Acknowledge {
         /// Which member.
         member: MemberId,
-        /// What the answer bears.
-        request_id: i64,
+        /// Where the answer goes.
+        speaker: Speaker,
         /// Which events; none with `up_to`.
         sequences: Vec<u64>,
         /// All up to this one.
@@ -109,12 +151,14 @@ pub(in crate::session) enum Command {
     },
     /// Delete it.
     Delete(Answer<()>),
-    /// Deliver these again, as if they never had been.
-    Reopen {
-        /// Which.
-        events: Vec<Arc<Event>>,
-        /// Where the number of those goes for which there was room.
-        answer: Answer<usize>,
+    /// Deliver events again, as if they never had been, and remove their dead letters.
+    Redrive {
+        /// Where the dead letters are.
+        letters: Arc<dyn EventStream>,
+        /// Each with the sequence of its dead letter.
+        events: Vec<(u64, Arc<Event>)>,
+        /// Where it goes what became of them.
+        answer: Answer<Redriven>,
     },
 }
 

@@ -13,7 +13,7 @@ use tokio::{
 use super::{
     super::publish::of_closed,
     Door, Groups, Key, Tally,
-    command::{Answer, Command, Departure, Newcomer},
+    command::{Answer, Command, Departure, Newcomer, Speaker},
     deliver::Ready,
     of_group,
     save::{Saved, Saves},
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     engine::EventStream,
     groups::{Answer as Judged, GroupState, MemberId, Outcome},
-    model::{AckError, Forms, GroupSettings, StreamError},
+    model::{AckError, End, Forms, GroupSettings, StreamError},
     outbox::Acked,
 };
 
@@ -174,10 +174,10 @@ impl Driver {
         let Some(active) = &mut self.active else { return };
         let now = active.clock.now();
         for (member, how) in gone {
-            let has_identity = active.seats.vacate(member);
+            let may_return = active.seats.vacate(member);
             match how {
                 Departure::Left => active.state.leave(member),
-                Departure::Lost if has_identity => active.state.detach(member, REATTACH_WINDOW_MS, now),
+                Departure::Lost if may_return => active.state.detach(member, REATTACH_WINDOW_MS, now),
                 Departure::Lost => active.state.die(member, now),
             }
         }
@@ -210,11 +210,11 @@ impl Driver {
                     active.handed(member, &sent, &dropped, hungry);
                 }
             }
-            Command::Acknowledge { member, request_id, sequences, up_to, outcome } => {
-                if let Some(active) = &mut self.active {
-                    active.acknowledge(member, request_id, &sequences, up_to, &outcome);
-                }
-            }
+            Command::Acknowledge { member, speaker, sequences, up_to, outcome } => match &mut self.active {
+                Some(active) => active.acknowledge(member, speaker, &sequences, up_to, &outcome),
+                // The group was deleted while it wrote this.
+                None => speaker.refuse(&sequences, up_to),
+            },
             Command::Settle(done) => {
                 if let Some(active) = &mut self.active {
                     // Whoever asked may be gone.
@@ -246,10 +246,13 @@ impl Driver {
                 let deleted = self.delete().await;
                 answer.send(deleted).ok();
             }
-            Command::Reopen { events, answer } => match self.active().await {
-                Ok(active) => active.reopen(&events, answer),
-                Err(error) => drop(answer.send(Err(error))),
-            },
+            Command::Redrive { letters, events, answer } => {
+                let redriven = match self.active().await {
+                    Ok(active) => active.redrive(&letters, events).await,
+                    Err(error) => Err(error),
+                };
+                answer.send(redriven).ok();
+            }
         }
         self.end_if_over();
     }
@@ -322,7 +325,10 @@ impl Driver {
             known => known?,
         }
         let groups = Arc::clone(&self.groups);
-        self.active().await?.seat(newcomer, || groups.next_member())
+        let active = self.active().await?;
+        // With other filters than before the group reads anew: what is being stored as dead letters has to be done by then.
+        active.finish_save().await;
+        active.seat(newcomer, || groups.next_member())
     }
 }
 
@@ -334,6 +340,7 @@ impl Active {
         self.seats.look_again(now);
         self.ready.look_again(now);
         self.forget_absent();
+        self.end_settled();
         self.start_save().await;
         let read = self.read_ahead().await;
         let handed = self.hand_out().await;
@@ -362,6 +369,7 @@ impl Active {
                 self.state.acknowledge(member, *sequence, &Outcome::Ack, now);
             }
         }
+        self.seats.sent(member, sent.len());
         for sequence in dropped {
             self.state.unsend(member, *sequence);
         }
@@ -370,18 +378,28 @@ impl Active {
         }
     }
 
+    /// Ends the subscriptions of members that were sent all they wanted and hold none of it any more, behind the answers
+    /// they wait for.
+    fn end_settled(&mut self) {
+        for (outbox, key) in self.seats.settled(|member| !self.state.has_leases(member)) {
+            self.when_stored(move |_| outbox.close_key(key, End::LimitReached));
+        }
+    }
+
     /// Applies acknowledgements, to be answered when that is stored.
     fn acknowledge(
         &mut self,
         member: MemberId,
-        request_id: i64,
+        speaker: Speaker,
         sequences: &[u64],
         up_to: Option<u64>,
         outcome: &Outcome,
     ) {
         let now = self.clock.now();
-        let Some(seat) = self.seats.get(member) else { return };
-        let (outbox, key, id) = (Arc::clone(&seat.outbox), seat.key, seat.subscription_id);
+        if self.seats.get(member).is_none() {
+            // It was one of a group that was deleted, and this is another of the same name.
+            return speaker.refuse(sequences, up_to);
+        }
         let mut results: Vec<Acked> = Vec::with_capacity(sequences.len().max(1));
         for sequence in sequences {
             results.push((*sequence, result(self.state.acknowledge(member, *sequence, outcome, now))));
@@ -396,10 +414,7 @@ impl Active {
                     *result = Err(error.clone().into());
                 });
             }
-            // With request id 0 a client hears of failures only.
-            if request_id != 0 || results.iter().any(|(_, result)| result.is_err()) {
-                outbox.acknowledged(key, id, request_id, results);
-            }
+            speaker.tell(results);
         };
         let count = sequences.len().max(1);
         self.saves.when_stored(self.state.revision(), count, answer);

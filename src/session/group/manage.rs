@@ -1,6 +1,6 @@
 //! Making, changing, moving and deleting a group, and telling how it stands.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use super::{
     Tally,
@@ -9,7 +9,7 @@ use super::{
     no_dead_letter_stream, of_group,
 };
 use crate::{
-    engine::{EventStream, ReadError, ReadLimits, StoredGroup},
+    engine::{EventStream, PurgeError, ReadError, ReadLimits, StoredGroup},
     groups::GroupState,
     model::{Event, Group, GroupSettings, Start, StreamError, StreamName},
     session::publish::of_store,
@@ -38,6 +38,15 @@ pub struct Standing {
     pub expired: u64,
     /// How many events were dropped since then.
     pub dropped: u64,
+}
+
+/// What became of dead letters that were given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Redriven {
+    /// So many are delivered again.
+    pub redriven: usize,
+    /// For the others there was no room: too many wait to be delivered.
+    pub full: bool,
 }
 
 impl Driver {
@@ -70,7 +79,10 @@ impl Driver {
         let (name, _, group) = self.active_key();
         let updated = self.stream.update_group(group.clone(), settings.clone()).await;
         updated.map_err(|error| of_group(&error, &name, Some(&group)))?;
-        self.active().await?.state.set_settings(settings);
+        let active = self.active().await?;
+        // What is being stored as dead letters is not to be tried again, whatever the settings say now.
+        active.finish_save().await;
+        active.state.set_settings(settings);
         Ok(())
     }
 
@@ -111,10 +123,33 @@ impl Active {
         }
     }
 
-    pub(super) fn reopen(&mut self, events: &[Arc<Event>], answer: Answer<usize>) {
-        let reopened =
-            events.iter().take_while(|event| self.state.reopen(event.sequence(), self.ready.key_of(event))).count();
-        self.when_stored(move |stored| _ = answer.send(stored.map(|()| reopened)));
+    /// Delivers events again whose dead letters, named with them, are there, and removes those. From the first look to the
+    /// last the group does nothing else, so that two who give back the same do not do so twice.
+    pub(super) async fn redrive(
+        &mut self,
+        letters: &Arc<dyn EventStream>,
+        events: Vec<(u64, Arc<Event>)>,
+    ) -> Result<Redriven, StreamError> {
+        // It may be what stores these dead letters: until that is known their events are not done, and not to be reopened.
+        self.finish_save().await;
+        let there = letters.get(events.iter().map(|(letter, _)| *letter).collect()).await;
+        let there: HashSet<u64> = match there {
+            Ok(chunk) => chunk.events.iter().map(|event| event.sequence()).collect(),
+            Err(ReadError::Store(error)) => return Err(of_store(&error)),
+            Err(ReadError::Lost { .. } | ReadError::Closed) => HashSet::new(),
+        };
+        let events: Vec<_> = events.into_iter().filter(|(letter, _)| there.contains(letter)).collect();
+        let fits = |(_, event): &&(u64, Arc<Event>)| self.state.reopen(event.sequence(), self.ready.key_of(event));
+        let taken: Vec<u64> = events.iter().take_while(fits).map(|(letter, _)| *letter).collect();
+        let (redriven, full) = (taken.len(), taken.len() < events.len());
+        if redriven > 0 {
+            self.store_now().await?;
+            letters.remove(taken).await.map_err(|error| match error {
+                PurgeError::Closed => StreamError::NotFound(letters.name().to_string()),
+                PurgeError::Store(error) => of_store(&error),
+            })?;
+        }
+        Ok(Redriven { redriven, full })
     }
 
     pub(super) async fn standing(&mut self, base: Tally) -> Result<Standing, StreamError> {

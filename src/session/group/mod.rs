@@ -24,8 +24,8 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-pub(super) use command::{Command, Departure, Identity, Newcomer};
-pub use manage::Standing;
+pub(super) use command::{Command, Departure, Identity, Newcomer, Speaker};
+pub use manage::{Redriven, Standing};
 
 use crate::{
     engine::{Engine, EventStream, GroupStoreError},
@@ -284,23 +284,24 @@ impl Groups {
         self.handle(stream, group).ask(Command::Delete).await
     }
 
-    /// Has events of the stream delivered to the group again, beginning with attempt 1. Tells of how many, from the first,
-    /// that is stored; of the others there are too many at once.
-    pub async fn reopen(
+    /// Has events of the stream delivered to the group again, beginning with attempt 1, each named with the sequence of its
+    /// dead letter, which is removed then; one whose dead letter is gone is left as it is.
+    pub async fn redrive(
         self: &Arc<Self>,
         stream: &Arc<dyn EventStream>,
         group: &Group,
-        events: Vec<Arc<Event>>,
-    ) -> Result<usize, StreamError> {
-        self.handle(stream, group).ask(|answer| Command::Reopen { events, answer }).await
+        letters: &Arc<dyn EventStream>,
+        events: Vec<(u64, Arc<Event>)>,
+    ) -> Result<Redriven, StreamError> {
+        let letters = Arc::clone(letters);
+        self.handle(stream, group).ask(|answer| Command::Redrive { letters, events, answer }).await
     }
 }
 
 impl Handle {
-    /// Sends a command; waits for room.
-    pub(super) async fn send(&self, command: Command) {
-        // The task is gone only if it failed; then the answer does not come either.
-        let _ = self.door.commands.send(command).await;
+    /// Sends a command; waits for room. False when nobody takes it: the task is gone only if it failed.
+    pub(super) async fn send(&self, command: Command) -> bool {
+        self.door.commands.send(command).await.is_ok()
     }
 
     /// Sends a command and waits for its answer.

@@ -5,6 +5,8 @@
 
 use std::{collections::VecDeque, fmt, future::Future, pin::Pin, sync::Arc};
 
+use tokio::sync::oneshot;
+
 use super::{driver::Active, of_group};
 use crate::{
     engine::{DeadLetter, GroupStoreError, StoreError},
@@ -158,6 +160,31 @@ impl Active {
             let result = stream.save_group(group, bytes.into(), letters).await;
             Saved { result, revision, buried }
         }));
+    }
+
+    /// Waits for the save that is under way, if there is one.
+    pub(super) async fn finish_save(&mut self) {
+        if let Some(under_way) = self.saves.under_way.take() {
+            let saved = under_way.await;
+            self.saved(saved);
+        }
+    }
+
+    /// Stores what was done so far before anything else is.
+    pub(super) async fn store_now(&mut self) -> Result<(), StreamError> {
+        let (answer, mut stored) = oneshot::channel();
+        self.when_stored(move |result| _ = answer.send(result));
+        loop {
+            self.finish_save().await;
+            self.start_save().await;
+            if let Ok(result) = stored.try_recv() {
+                return result;
+            }
+            if self.saves.under_way.is_none() {
+                // After a failure nothing is stored for a while.
+                return Err(StreamError::Unavailable);
+            }
+        }
     }
 
     /// The dead letters that are to be stored now, each with the sequence its event has in the stream.

@@ -10,7 +10,7 @@ use super::{
     driver::Active,
 };
 use crate::{
-    groups::{GroupState, Joined, MemberId},
+    groups::{GroupState, MemberId},
     model::{AckMode, End, Filter, Origin, Position, StreamError, filter_tokens},
     outbox::{Opened, Outbox, ResumeOutcome, SubscriptionKey},
 };
@@ -23,10 +23,11 @@ const STARVED_INTERVAL_MS: u64 = 100;
 pub(super) struct Seat {
     pub(super) outbox: Arc<Outbox>,
     pub(super) key: SubscriptionKey,
-    pub(super) subscription_id: i64,
     /// Otherwise what was sent is done.
     pub(super) acknowledges: bool,
-    identity: Option<Identity>,
+    may_return: bool,
+    /// How many events it may still be sent; `u64::MAX` is no limit.
+    left: u64,
     /// It stands in the rotation.
     in_rotation: bool,
 }
@@ -40,7 +41,9 @@ pub(super) struct Seats {
     /// Those for whom the hub has no memory, and when to look again.
     starved: Vec<MemberId>,
     starved_until: u64,
-    /// Members that can be told when they come back, with or without a transport.
+    /// Those that were sent all they wanted, and have yet to acknowledge some of it.
+    sated: Vec<MemberId>,
+    /// All members, with or without a transport, by how they are told when they come back.
     known: HashMap<Identity, MemberId>,
     /// What all members want of the stream, sorted; none: everything. That of the last ones when there is none.
     filters: Option<Arc<[Filter]>>,
@@ -112,9 +115,27 @@ impl Seats {
         (!self.starved.is_empty()).then_some(self.starved_until)
     }
 
+    /// A member was sent events.
+    pub(super) fn sent(&mut self, member: MemberId, events: usize) {
+        if let Some(seat) = self.taken.get_mut(&member).filter(|seat| seat.left > 0 && seat.left != u64::MAX) {
+            seat.left = seat.left.saturating_sub(events as u64);
+            if seat.left == 0 && seat.acknowledges {
+                self.sated.push(member);
+            }
+        }
+    }
+
+    /// The seats of those that were sent all they wanted and, by `is_settled`, hold none of it any more. Each is told of
+    /// once.
+    pub(super) fn settled(&mut self, is_settled: impl Fn(MemberId) -> bool) -> Vec<(Arc<Outbox>, SubscriptionKey)> {
+        let all: Vec<MemberId> = self.sated.extract_if(.., |member| is_settled(*member)).collect();
+        let seats = all.iter().filter_map(|member| self.taken.get(member));
+        seats.map(|seat| (Arc::clone(&seat.outbox), seat.key)).collect()
+    }
+
     /// A member has no transport any more. True when it may come back with another.
     pub(super) fn vacate(&mut self, member: MemberId) -> bool {
-        self.taken.remove(&member).is_some_and(|seat| seat.identity.is_some())
+        self.taken.remove(&member).is_some_and(|seat| seat.may_return)
     }
 
     /// Members that may come back.
@@ -160,26 +181,31 @@ impl Active {
             outcome: ResumeOutcome::Fresh,
             ack_deadline: acknowledges.then(|| self.state.settings().ack_deadline),
         };
-        let Newcomer { outbox, key, subscription_id, request_id, identity, filters, .. } = newcomer;
+        let Newcomer { outbox, key, request_id, identity, previous, may_return, filters, max_events, .. } = newcomer;
         // The limit on tokens is below 2^32.
         outbox.open_member(key, opened, filter_tokens(&filters) as u32, request_id);
-        // Two with one name at a time are two: the name is that of the first.
-        let known = identity.as_ref().and_then(|identity| self.seats.known.get(identity)).copied();
-        let (member, identity) = match known {
-            Some(member) if self.state.has_member(member) && self.seats.taken.contains_key(&member) => (number(), None),
-            Some(member) if self.state.has_member(member) => (member, identity),
-            _ => (number(), identity),
-        };
-        if let Some(identity) = &identity {
-            self.seats.known.insert(identity.clone(), member);
+        let member = number();
+        self.state.join(member);
+        if let Some(before) = previous.and_then(|previous| self.seats.known.remove(&previous)) {
+            self.go_on(before, member);
         }
-        if self.state.join(member) == Joined::Reattached {
-            tracing::debug!(group = self.key.2.as_str(), stream = %self.key.0, "a member came back");
-        }
-        let seat = Seat { outbox, key, subscription_id, acknowledges, identity, in_rotation: false };
+        self.seats.known.insert(identity, member);
+        let left = max_events.unwrap_or(u64::MAX);
+        let seat = Seat { outbox, key, acknowledges, may_return, left, in_rotation: false };
         self.seats.taken.insert(member, seat);
         self.seats.hungry(member);
         Ok(member)
+    }
+
+    /// A member came back as another. Its old transport may not be known to be lost yet: what that says is of nobody then.
+    fn go_on(&mut self, before: MemberId, now: MemberId) {
+        if let Some(seat) = self.seats.taken.remove(&before) {
+            seat.outbox.close_key(seat.key, End::Unsubscribed);
+        }
+        if self.state.has_member(before) {
+            self.state.succeed(before, now);
+            tracing::debug!(group = self.key.2.as_str(), stream = %self.key.0, "a member came back");
+        }
     }
 
     /// All members have the same filters: an event that is nothing for one of them would be done for all.
@@ -206,8 +232,11 @@ impl Active {
         self.state.rewind();
     }
 
-    /// Forgets the names of members that did not come back.
+    /// Forgets how members that are gone would be told.
     pub(super) fn forget_absent(&mut self) {
+        if self.seats.known.len() <= self.state.counts().members {
+            return;
+        }
         let state: &GroupState = &self.state;
         self.seats.known.retain(|_, member| state.has_member(*member));
     }

@@ -179,6 +179,7 @@ impl Members {
                     epoch,
                     held: Vec::new(),
                     held_since: 0,
+                    session: String::new(),
                 };
                 work.spawn(member.work());
             }
@@ -259,8 +260,10 @@ async fn is_over(mut phase: watch::Receiver<Phase>) {
 /// One member, over the lives of many hubs.
 struct Member {
     manner: Manner,
-    /// By which the hub knows it when it comes back.
+    /// With it, the hub waits for it to come back,
     name: Option<String>,
+    /// and knows it by the session that it had.
+    session: String,
     ledger: Arc<Ledger>,
     random: fastrand::Rng,
     phase: watch::Receiver<Phase>,
@@ -316,7 +319,8 @@ impl Member {
         let (commands, receiver) = mpsc::channel(64);
         let mut visit = Visit { life, commands, open: HashMap::new(), requests: 10, away: true };
         if let Some(client_name) = self.name.clone() {
-            visit.send(0, Wire::Hello(Hello { client_name, ..Hello::default() })).await;
+            let previous_session_id = self.session.clone();
+            visit.send(0, Wire::Hello(Hello { client_name, previous_session_id, ..Hello::default() })).await;
         }
         visit.send(1, self.subscribe()).await;
         let Ok(frames) = client.session(ReceiverStream::new(receiver)).await else { return };
@@ -366,7 +370,11 @@ impl Member {
                 assert!(visit.open.is_empty(), "every word is answered before the end");
                 visit.send(1, self.subscribe()).await
             }
-            Frame::Welcome(_) | Frame::Heartbeat(_) => true,
+            Frame::Welcome(welcome) => {
+                self.session = welcome.session_id;
+                true
+            }
+            Frame::Heartbeat(_) => true,
             other => panic!("unexpected: {other:?}"),
         }
     }
