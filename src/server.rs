@@ -185,7 +185,8 @@ async fn open_engine(
     if config.data_dir.as_os_str().is_empty() {
         return Ok(None);
     }
-    let (folder, options) = (config.data_dir.clone(), config.engine.clone());
+    let (folder, mut options) = (config.data_dir.clone(), config.engine.clone());
+    options.max_owner_bytes = config.quotas.max_stored_bytes;
     let (of_store, counted) = (tasks.clone(), Arc::clone(metrics));
     let open = move || Embedded::open(&folder, &options, grpc::seal, &of_store, &counted);
     let engine = tasks.block(open).await.context("the task that opens the store failed")??;
