@@ -250,6 +250,11 @@ pub(super) fn unimplemented(text: &'static str) -> Status {
     Status::unimplemented(text)
 }
 
+/// A connection watches health as often as it may.
+pub(super) fn too_many_watches(limit: usize) -> Status {
+    Status::resource_exhausted(format!("this connection watches health {limit} times and may do so no more"))
+}
+
 /// A service that a health check asks for does not exist.
 pub(super) fn unknown_service() -> Status {
     Status::not_found("unknown service")
@@ -305,5 +310,39 @@ fn code(reason: Reason) -> Code {
         Reason::Draining | Reason::EngineUnavailable | Reason::EngineRecovering => Code::Unavailable,
         Reason::StoreCorrupt => Code::DataLoss,
         Reason::Internal => Code::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::FilterError;
+
+    #[test]
+    fn whoever_has_used_up_a_quota_is_told_which_and_when_to_try_again() {
+        let wait = Quota::RETRY_AFTER;
+        let of_command = [
+            CommandError::QuotaUsedUp { quota: Quota::Sessions, limit: 1, retry_after: wait },
+            CommandError::TooManyFilterTokens { whole: "hub", limit: 1 },
+            CommandError::NoFrameMemory,
+            StreamError::TooMany { what: "streams", limit: 1 }.into(),
+            StreamError::QuotaUsedUp { limit: 1 }.into(),
+        ];
+        for error in of_command {
+            let event = match &error {
+                CommandError::Stream(error) => Some(of_event(&error.clone().into(), 0)),
+                _ => None,
+            };
+            let end = of_end(&End::Refused(Box::new(error.clone())));
+            for fault in [super::of_command(&error, ""), end].into_iter().chain(event) {
+                let details = fault.status().get_error_details();
+                assert_eq!(fault.reason, Reason::QuotaExceeded, "{error}");
+                assert!(details.quota_failure().is_some_and(|failure| !failure.violations.is_empty()), "{error}");
+                assert_eq!(details.retry_info().and_then(|retry| retry.retry_delay), Some(wait), "{error}");
+            }
+        }
+        let other =
+            super::of_command(&CommandError::Filter { index: 0, error: FilterError::TailNotLast { index: 1 } }, "");
+        assert!(other.status().get_error_details().quota_failure().is_none());
     }
 }

@@ -53,6 +53,7 @@ pub struct Connection {
     task: AtomicWaker,
     spoke: AtomicBool,
     sessions: AtomicUsize,
+    watches: AtomicUsize,
     /// HTTP/2 streams that are open.
     streams: AtomicUsize,
     since: Instant,
@@ -86,9 +87,12 @@ impl Connection {
 
     /// Counts one session more, unless the connection has `limit` already.
     pub fn open_session(self: &Arc<Self>, limit: usize) -> Option<SessionPermit> {
-        let counted =
-            self.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1));
-        counted.ok().map(|_| SessionPermit(Arc::clone(self)))
+        add_one(&self.sessions, limit).then(|| SessionPermit(Arc::clone(self)))
+    }
+
+    /// Counts one watch of health more, unless the connection has `limit` already.
+    pub fn open_watch(self: &Arc<Self>, limit: usize) -> Option<WatchPermit> {
+        add_one(&self.watches, limit).then(|| WatchPermit(Arc::clone(self)))
     }
 
     /// What it has been asked; the task that asks is woken when that changes.
@@ -152,6 +156,21 @@ impl Drop for SessionPermit {
     fn drop(&mut self) {
         self.0.sessions.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// One watch of health on a connection, counted while this lives.
+#[derive(Debug)]
+pub struct WatchPermit(Arc<Connection>);
+
+impl Drop for WatchPermit {
+    fn drop(&mut self) {
+        self.0.watches.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Adds one to a count, unless it is at its limit.
+fn add_one(count: &AtomicUsize, limit: usize) -> bool {
+    count.fetch_update(Relaxed, Relaxed, |n| (n < limit).then_some(n + 1)).is_ok()
 }
 
 /// Runs the HTTP/2 streams of one connection as tasks of ours, and counts them.
@@ -243,6 +262,7 @@ impl Connections {
             task: AtomicWaker::new(),
             spoke: AtomicBool::new(false),
             sessions: AtomicUsize::new(0),
+            watches: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
             since: Instant::now(),
             idle_since: AtomicU64::new(0),

@@ -26,6 +26,12 @@ fn quota(status: &Status) -> (String, Option<Duration>) {
     (quota.map(|violation| violation.subject.clone()).unwrap_or_default(), wait)
 }
 
+/// The status of a frame as that of a call.
+fn of_frame(status: &tonic_types::pb::Status) -> Status {
+    let details = prost::Message::encode_to_vec(status);
+    Status::with_details(Code::from_i32(status.code), "", details.into())
+}
+
 async fn refusals(hub: &Server) -> u64 {
     metric(hub, "switchyard_quota_refusals_total").await
 }
@@ -57,6 +63,10 @@ async fn a_principal_has_so_many_subscriptions_over_all_sessions() {
     two.send(5, subscribe.clone()).await;
     let status = two.ended().await.status.expect("a status");
     assert_eq!(reason(&status), "QUOTA_EXCEEDED");
+    assert_eq!(quota(&of_frame(&status)), ("subscriptions".to_owned(), Some(Duration::from_secs(1))));
+    let request = SubscribeRequest { spec: Some(spec(&["a"])) };
+    let refused = client(hub.address).await.subscribe(request).await.expect_err("one past");
+    assert_eq!(quota(&refused), ("subscriptions".to_owned(), Some(Duration::from_secs(1))));
     // One that ends makes room, in whichever session.
     let unsubscribe = switchyard::proto::v1::Unsubscribe { subscription_id: 1 };
     one.send(6, switchyard::proto::v1::session_request::Command::Unsubscribe(unsubscribe)).await;
@@ -151,8 +161,7 @@ async fn stored_bytes_of_one() -> u64 {
 fn refused_for_room(results: &[PublishResult]) -> usize {
     let refused: Vec<_> = results.iter().filter_map(|result| result.status.clone()).collect();
     for status in &refused {
-        let details = prost::Message::encode_to_vec(status);
-        let status = Status::with_details(Code::from_i32(status.code), "", details.into());
+        let status = of_frame(status);
         assert_eq!((status.code(), reason_of_call(&status).as_str()), (Code::ResourceExhausted, "QUOTA_EXCEEDED"));
         assert_eq!(quota(&status), ("stored_bytes".to_owned(), Some(Duration::from_secs(1))));
     }

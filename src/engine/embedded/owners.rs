@@ -260,6 +260,72 @@ mod tests {
         });
     }
 
+    /// Something that changes what a stream holds.
+    async fn disturb(engine: &Embedded, stream: &Arc<dyn EventStream>, random: &mut fastrand::Rng) {
+        let (name, state) = (stream.name().as_str(), stream.state());
+        match random.u32(..9) {
+            0..=3 => {
+                let mut receipts = Vec::new();
+                for _ in 0..random.u32(1..5) {
+                    let text = "x".repeat(random.usize(..150));
+                    let events = vec![event(name, &text); random.usize(1..4)];
+                    receipts.push(stream.append(Append { events, precondition: None }).await.expect("queued"));
+                }
+                for receipt in receipts {
+                    let stored = receipt.await.map(drop);
+                    assert!(stored.is_ok() || stored == refused(), "{stored:?}");
+                }
+            }
+            4 => drop(stream.purge(random.u64(..=state.latest), None).await.expect("purged")),
+            5 => {
+                let some = (0..5).map(|_| random.u64(1..=state.latest.max(1))).collect();
+                stream.remove(some).await.expect("removed");
+            }
+            6 | 7 => {
+                let mut limit = |most: u64| random.bool().then(|| random.u64(1..most));
+                let (max_events, max_bytes, max_events_per_topic) = (limit(9), limit(LIMIT), limit(9));
+                let wanted = StreamSettings { max_events, max_bytes, max_events_per_topic, ..owned(name, "") };
+                engine.update_stream(wanted).await.expect("updated");
+            }
+            _ => engine.delete_stream(stream.name()).await.expect("deleted"),
+        }
+    }
+
+    #[test]
+    fn whatever_happens_the_count_is_right_and_never_beyond_the_limit() {
+        run(async {
+            let mut most = 0;
+            for seed in 0..20 {
+                let mut random = fastrand::Rng::with_seed(seed);
+                let disk = Simulated::default();
+                let mut engine = open(&disk, LIMIT);
+                for step in 0..80 {
+                    let name = ["a", "b", "c"][random.usize(..3)];
+                    match engine.stream(name) {
+                        _ if random.u32(..20) == 0 => {
+                            if random.bool() {
+                                engine.close().await.expect("closed");
+                            }
+                            drop(engine);
+                            disk.lose_power(&mut random);
+                            engine = open(&disk, LIMIT);
+                        }
+                        None => drop(make(&engine, owned(name, if name == "c" { "two" } else { "one" })).await),
+                        Some(stream) => disturb(&engine, &stream, &mut random).await,
+                    }
+                    for (owner, streams) in [("one", &["a", "b"][..]), ("two", &["c"])] {
+                        let all = streams.iter().filter_map(|name| engine.stream(name));
+                        let bytes: u64 = all.map(|stream| stream.state().bytes).sum();
+                        assert_eq!(bytes, held(&engine, owner), "seed {seed}, step {step}, {owner}");
+                        assert!(bytes <= LIMIT, "seed {seed}, step {step}: {bytes}");
+                        most = most.max(bytes);
+                    }
+                }
+            }
+            assert!(most > LIMIT * 9 / 10, "the limit was never near: {most}");
+        });
+    }
+
     #[test]
     fn owners_without_streams_are_forgotten() {
         run(async {
