@@ -77,6 +77,15 @@ impl Tasks {
         self.tracker.spawn_blocking(work).await.ok()
     }
 
+    /// Does `work` in the task that waits for it; when nobody waits any more, what is left of it in a task of its own.
+    pub fn finish<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Finish<T> {
+        Finish { name, work: Some(Box::pin(work)), tasks: self.clone() }
+    }
+
     /// Ends when a task failed that the hub cannot live without.
     pub async fn failed(&self) {
         self.failed.cancelled().await;
@@ -116,6 +125,38 @@ impl Drop for PanicGuard {
         tracing::error!(task = self.name, "task panicked");
         if self.on_panic == OnPanic::Stop {
             self.failed.cancel();
+        }
+    }
+}
+
+/// Work that is done to its end, waited for or not.
+pub struct Finish<T: Send + 'static> {
+    name: &'static str,
+    work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
+    tasks: Tasks,
+}
+
+impl<T: Send + 'static> Future for Finish<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        // Out of its place meanwhile: what panics is not gone on with.
+        let Some(mut work) = self.work.take() else { return Poll::Pending };
+        let polled = work.as_mut().poll(context);
+        if polled.is_pending() {
+            self.work = Some(work);
+        }
+        polled
+    }
+}
+
+impl<T: Send + 'static> Drop for Finish<T> {
+    fn drop(&mut self) {
+        // Without a runtime the process is going.
+        if let Some(work) = self.work.take()
+            && tokio::runtime::Handle::try_current().is_ok()
+        {
+            self.tasks.spawn(self.name, OnPanic::Log, async move { drop(work.await) });
         }
     }
 }

@@ -109,7 +109,11 @@ impl HubService {
         let in_flight = self.hub.may_publish(caller.principal().id(), &events).map_err(|error| refusal(&error))?;
         let placed =
             session::place(&self.hub, events, precondition, in_flight).await.map_err(|error| refusal(&error))?;
-        let results = placed.store(&self.hub, &mut Scratch::default()).await;
+        // Events that have their places will be stored; then they are delivered, and counted until then, though their
+        // publisher may be gone.
+        let hub = Arc::clone(&self.hub);
+        let storing = async move { placed.store(&hub, &mut Scratch::default()).await };
+        let results = self.tasks.finish("publish", storing).await;
         match results.first() {
             Some(Err(error)) if results.iter().all(Result::is_err) => Err(status::of_event(error, 0).status()),
             _ => Ok(unary(&results::encode(&results))),
