@@ -427,7 +427,7 @@ mod tests {
             speaks.connection.heard();
             (speaks, admit().expect("room"), admit().expect("at the limit"))
         };
-        tokio::time::advance(HANDSHAKE_GRACE - Duration::from_millis(1)).await;
+        tokio::time::advance(HANDSHAKE_GRACE.saturating_sub(Duration::from_millis(1))).await;
         assert_eq!(admit().err(), Some(ConnectionRefusal::Handshakes), "one past");
         tokio::time::advance(Duration::from_millis(1)).await;
         let third = admit().expect("in place of the first");

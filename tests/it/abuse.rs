@@ -324,7 +324,8 @@ async fn what_is_stored_is_delivered_though_its_publisher_goes_away() {
     let stored = all(hub.address, "s").await;
     let mut stored: Vec<_> = stored.iter().map(|received| text(received).to_owned()).collect();
     assert!(stored.len() > 1, "some were stored");
-    (got.sort(), stored.sort());
+    got.sort();
+    stored.sort();
     assert_eq!(got, stored);
 }
 
