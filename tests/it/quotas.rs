@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use switchyard::{
     proto::v1::{
-        CreateStreamRequest, DeleteStreamRequest, Event, PublishResult, PurgeStreamRequest, Stream, SubscribeRequest,
-        UpdateStreamRequest,
+        AckOutcome, CreateStreamRequest, DeleteStreamRequest, Event, PublishResult, PurgeStreamRequest, Stream,
+        SubscribeRequest, UpdateStreamRequest, group_service_client::GroupServiceClient,
+        hub_service_client::HubServiceClient, stream_service_client::StreamServiceClient,
     },
     server::Server,
 };
@@ -14,8 +15,9 @@ use tonic_types::StatusExt;
 
 use crate::{
     auth_harness::{Guarded, bear, token},
-    harness::{Session, client, event, hub_with, metric, publish, reason, reason_of_call, spec, until},
+    harness::{Session, channel, client, event, hub_with, metric, publish, reason, reason_of_call, spec, until},
     stored::{Folder, create, hub_on, hub_on_with, state, stop, store, stream, streams},
+    workplace::Place,
 };
 
 /// The quota that a status names, and how long it asks to wait.
@@ -245,4 +247,30 @@ async fn stored_bytes_are_on_the_account_of_who_made_the_stream() {
     let results = alice.publish(vec![sized("a.a")]).await.results;
     assert_eq!(refused_for_room(&results), 1);
     assert!(!format!("{results:?}").contains("alice"), "{results:?}");
+}
+
+#[tokio::test]
+async fn dead_letters_without_room_wait_and_acknowledgements_do_not() {
+    let folder = Folder::new();
+    let server = hub_on_with(&folder, |config| config.quotas.max_stored_bytes = 4_000).await;
+    let channel = channel(server.address).await;
+    let mut place = Place {
+        server,
+        groups: GroupServiceClient::new(channel.clone()),
+        streams: StreamServiceClient::new(channel.clone()),
+        hub: HubServiceClient::new(channel),
+    };
+    for (name, filter) in [("jobs", "jobs.>"), ("lost", "lost.>"), ("ballast", "ballast")] {
+        place.stream(name, filter).await;
+    }
+    place.group(|group| group.dead_letter_stream = "lost".into()).await;
+    store(place.server.address, vec![event("ballast", "x".repeat(2_000))]).await;
+    place.publish(&["x".repeat(1_000).as_str(), "small"]).await;
+    let mut member = place.member().await;
+    assert_eq!(member.texts(2).await[1], "small");
+    assert_eq!(member.say(&[1], |told| told.set_outcome(AckOutcome::Reject)).await, [], "it is given up all the same");
+    member.ack(&[2]).await;
+    assert!(place.letters().await.is_empty(), "there is no room for it");
+    place.streams.delete_stream(DeleteStreamRequest { name: "ballast".into() }).await.expect("deleted");
+    assert_eq!(place.until_letters(1).await[0].origin_sequence, 1);
 }

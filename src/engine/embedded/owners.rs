@@ -283,8 +283,8 @@ mod tests {
                 let mut limit = |most: u64| random.bool().then(|| random.u64(1..most));
                 let (max_events, max_bytes) = (limit(9), limit(LIMIT));
                 // What was pushed out and is still in the store may come back when this limit is raised.
-                let lower = [limit(9), stream.settings().max_events_per_topic].into_iter().flatten().min();
-                let max_events_per_topic = lower;
+                let max_events_per_topic =
+                    [limit(9), stream.settings().max_events_per_topic].into_iter().flatten().min();
                 let wanted = StreamSettings { max_events, max_bytes, max_events_per_topic, ..owned(name, "") };
                 engine.update_stream(wanted).await.expect("updated");
             }
