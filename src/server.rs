@@ -199,8 +199,10 @@ async fn open_engine(config: Config, tasks: Tasks, metrics: Arc<Metrics>) -> any
     if config.data_dir.as_os_str().is_empty() {
         return Ok(None);
     }
+    let mut options = config.engine;
+    options.max_owner_bytes = config.quotas.max_stored_bytes;
     let of_store = tasks.clone();
-    let open = move || Embedded::open(&config.data_dir, &config.engine, grpc::seal, &of_store, &metrics);
+    let open = move || Embedded::open(&config.data_dir, &options, grpc::seal, &of_store, &metrics);
     let engine = tasks.block(open).await.context("the task that opens the store failed")??;
     Ok(Some(Arc::new(engine)))
 }

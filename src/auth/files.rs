@@ -1,8 +1,9 @@
 //! Files that are read again when they change: policy, keys, static tokens.
 //!
 //! They are read every other second and compared with what was read before. That finds every way in which a file can be
-//! replaced, such as the swapped links of Kubernetes, and asks nothing of the file system. What cannot be read or used
-//! is refused, with one line in the log, and what was in force before stays.
+//! replaced, such as the swapped links of Kubernetes, and asks nothing of the file system. A file that cannot be read or used
+//! is refused, with one line in the log, and what it said before stays in force; the others count all the same, or a slip
+//! in the policy would keep a token good that was taken away.
 
 use std::{
     fs::File,
@@ -20,79 +21,89 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// The largest of these files, in bytes.
 pub(super) const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
-/// The texts of all files; `None` for those that are not set.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Texts {
-    policy: Option<String>,
-    key: Option<String>,
-    jwks: Option<String>,
-    tokens: Option<String>,
-}
-
 /// What the files say.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Contents {
-    pub(super) policy: Policy,
+    pub(super) policy: Arc<Policy>,
     pub(super) keys: Arc<KeySet>,
-    pub(super) tokens: StaticTokens,
+    pub(super) tokens: Arc<StaticTokens>,
 }
 
-/// Which files there are, and what was read of them last.
-#[derive(Debug, Clone)]
+/// Which files there are, and what counts of them.
+#[derive(Debug)]
 pub(super) struct Files {
-    policy: PathBuf,
-    key: PathBuf,
-    jwks: PathBuf,
-    tokens: PathBuf,
-    last: Result<Texts, String>,
+    policy: Watched<Policy>,
+    key: Watched<KeySet>,
+    jwks: Watched<KeySet>,
+    tokens: Watched<StaticTokens>,
+}
+
+/// One file, what was read of it last, and what it last said that could be used.
+#[derive(Debug)]
+struct Watched<T> {
+    key: &'static str,
+    path: PathBuf,
+    last: Result<Option<String>, String>,
+    good: Arc<T>,
+}
+
+/// What a look at the files found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Some of them say something else than before.
+    pub(super) changed: bool,
+    /// Why others are refused.
+    pub(super) refused: Vec<String>,
+}
+
+impl<T: Default> Watched<T> {
+    fn new(key: &'static str, path: &Path) -> Self {
+        Self { key, path: path.to_owned(), last: Ok(None), good: Arc::default() }
+    }
+
+    /// Reads it, and takes on what it says if that is something else than before.
+    fn look(&mut self, parse: impl FnOnce(&str) -> Result<T, String>, found: &mut Found) {
+        let text = text(self.key, &self.path);
+        if text == self.last {
+            return;
+        }
+        self.last.clone_from(&text);
+        let failed = |error: String| format!("auth.{}: {}: {error}", self.key, self.path.display());
+        let parsed = text.and_then(|text| text.map_or_else(|| Ok(T::default()), |text| parse(&text).map_err(failed)));
+        match parsed {
+            Ok(good) => (self.good, found.changed) = (Arc::new(good), true),
+            Err(error) => found.refused.push(error),
+        }
+    }
 }
 
 impl Files {
     pub(super) fn new(options: &Options) -> Self {
         Self {
-            policy: options.policy_file.clone(),
-            key: options.jwt_key_file.clone(),
-            jwks: options.jwks_file.clone(),
-            tokens: options.token_file.clone(),
-            last: Ok(Texts::default()),
+            policy: Watched::new("policy_file", &options.policy_file),
+            key: Watched::new("jwt_key_file", &options.jwt_key_file),
+            jwks: Watched::new("jwks_file", &options.jwks_file),
+            tokens: Watched::new("token_file", &options.token_file),
         }
     }
 
-    /// What the files say, if they say something else than before.
-    pub(super) fn read(&mut self) -> Option<Result<Contents, String>> {
-        let texts = self.texts();
-        if texts == self.last {
-            return None;
-        }
-        self.last.clone_from(&texts);
-        Some(texts.and_then(|texts| self.contents(&texts)))
+    /// Looks at all of them.
+    pub(super) fn read(&mut self) -> Found {
+        let mut found = Found::default();
+        self.policy.look(Policy::parse, &mut found);
+        self.key.look(KeySet::of_key_file, &mut found);
+        self.jwks.look(|text| KeySet::of_jwks(text, true), &mut found);
+        self.tokens.look(StaticTokens::parse, &mut found);
+        found
     }
 
-    fn texts(&self) -> Result<Texts, String> {
-        Ok(Texts {
-            policy: text("policy_file", &self.policy)?,
-            key: text("jwt_key_file", &self.key)?,
-            jwks: text("jwks_file", &self.jwks)?,
-            tokens: text("token_file", &self.tokens)?,
-        })
-    }
-
-    fn contents(&self, texts: &Texts) -> Result<Contents, String> {
-        fn parsed<T: Default>(
-            (key, path): (&str, &Path),
-            text: Option<&String>,
-            parse: impl FnOnce(&str) -> Result<T, String>,
-        ) -> Result<T, String> {
-            let result = text.map_or_else(|| Ok(T::default()), |text| parse(text));
-            result.map_err(|error| format!("auth.{key}: {}: {error}", path.display()))
+    /// What is in force.
+    pub(super) fn contents(&self) -> Contents {
+        Contents {
+            policy: Arc::clone(&self.policy.good),
+            keys: Arc::new((*self.key.good).clone().and(&self.jwks.good)),
+            tokens: Arc::clone(&self.tokens.good),
         }
-        let key = parsed(("jwt_key_file", &self.key), texts.key.as_ref(), KeySet::of_key_file)?;
-        let jwks = parsed(("jwks_file", &self.jwks), texts.jwks.as_ref(), |text| KeySet::of_jwks(text, true))?;
-        Ok(Contents {
-            policy: parsed(("policy_file", &self.policy), texts.policy.as_ref(), Policy::parse)?,
-            keys: Arc::new(key.and(&jwks)),
-            tokens: parsed(("token_file", &self.tokens), texts.tokens.as_ref(), StaticTokens::parse)?,
-        })
     }
 
     /// Looks at the files for as long as somebody needs what they say.
@@ -107,10 +118,11 @@ impl Files {
             let Some((files, found)) = tasks.block(look).await else { return };
             self = files;
             let Some(auth) = auth.upgrade() else { return };
-            match found {
-                None => {}
-                Some(Ok(contents)) => auth.replace(contents),
-                Some(Err(error)) => tracing::error!(error, "refused: what was in force before stays"),
+            for error in found.refused {
+                tracing::error!(error, "refused: what was in force before stays");
+            }
+            if found.changed {
+                auth.replace(self.contents());
             }
         }
     }
@@ -134,19 +146,55 @@ fn text(key: &str, path: &Path) -> Result<Option<String>, String> {
 mod tests {
     use super::*;
 
+    /// Options whose policy is a file of the test, which goes with it.
+    struct Policies(Options);
+
+    impl Policies {
+        fn new(test: &str) -> Self {
+            let policy_file = std::env::temp_dir().join(format!("switchyard-{test}-{}", std::process::id()));
+            Self(Options { policy_file, ..Options::default() })
+        }
+
+        fn write(&self, text: &str) {
+            std::fs::write(&self.0.policy_file, text).expect("written");
+        }
+    }
+
+    impl Drop for Policies {
+        fn drop(&mut self) {
+            std::fs::remove_file(&self.0.policy_file).ok();
+        }
+    }
+
     #[test]
     fn files_are_limited_in_size() {
-        let path = std::env::temp_dir().join(format!("switchyard-policy-{}", std::process::id()));
+        let policies = Policies::new("limited");
         let read = |bytes: u64| {
-            std::fs::write(&path, "#".repeat(bytes as usize)).expect("written");
-            let options = Options { policy_file: path.clone(), ..Options::default() };
-            Files::new(&options).read().expect("new")
+            policies.write(&"#".repeat(bytes as usize));
+            Files::new(&policies.0).read()
         };
-        assert!(read(MAX_FILE_BYTES).is_ok());
-        let error = read(MAX_FILE_BYTES + 1).expect_err("refused");
-        assert!(error.contains("auth.policy_file") && error.contains("more than"), "{error}");
-        std::fs::remove_file(&path).expect("removed");
-        let gone = Files::new(&Options { policy_file: path, ..Options::default() }).read().expect("new");
-        assert!(gone.expect_err("refused").contains("auth.policy_file"));
+        let found = read(MAX_FILE_BYTES);
+        assert!(found.changed && found.refused.is_empty(), "{found:?}");
+        let found = read(MAX_FILE_BYTES + 1);
+        assert!(!found.changed && found.refused[0].contains("auth.policy_file"), "{found:?}");
+        assert!(found.refused[0].contains("more than"), "{found:?}");
+        std::fs::remove_file(&policies.0.policy_file).expect("removed");
+        assert!(Files::new(&policies.0).read().refused[0].contains("auth.policy_file"));
+    }
+
+    #[test]
+    fn what_is_refused_is_told_once_and_what_was_good_stays() {
+        let policies = Policies::new("stays");
+        policies.write("[roles.a]");
+        let mut files = Files::new(&policies.0);
+        assert!(files.read().changed);
+        let good = files.contents().policy;
+        policies.write("[roles.a");
+        assert_eq!(files.read().refused.len(), 1);
+        let again = files.read();
+        assert!(!again.changed && again.refused.is_empty(), "{again:?}");
+        assert_eq!(files.contents().policy, good);
+        policies.write("");
+        assert!(files.read().changed && files.contents().policy != good);
     }
 }

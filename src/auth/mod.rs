@@ -103,7 +103,10 @@ impl Auth {
             return Ok(None);
         }
         let mut files = Files::new(options);
-        let contents = files.read().transpose()?.unwrap_or_default();
+        if let Some(refused) = files.read().refused.into_iter().next() {
+            return Err(refused);
+        }
+        let contents = files.contents();
         let remote = if options.is_remote() { Some(Arc::new(Remote::new(options, tasks)?)) } else { None };
         let auth = Arc::new(Self {
             options: options.clone(),

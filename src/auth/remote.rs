@@ -85,6 +85,13 @@ impl Remote {
     /// Without keys until the first is fetched.
     pub(super) fn new(options: &Options, tasks: &Tasks) -> Result<Self, String> {
         let tls = tls(&options.jwks_ca_file)?;
+        let address = if options.jwt_discovery { &options.jwt_issuer } else { &options.jwks_url };
+        if is_open_to_others(address) {
+            tracing::warn!(
+                address,
+                "WITHOUT TLS: whoever is on the network can put keys of their own in place of those that check tokens"
+            );
+        }
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
         Ok(Self {
             client: Client::builder(Connections(tasks.clone())).build(connector),
@@ -169,13 +176,7 @@ impl Remote {
             Address::Keys(address) => address.clone(),
             Address::Issuer(issuer) => {
                 let told = self.get(&format!("{}{DISCOVERY}", issuer.trim_end_matches('/'))).await?;
-                let told: serde_json::Value =
-                    serde_json::from_str(&told).map_err(|error| format!("discovery: no JSON: {error}"))?;
-                let text = |name: &str| told.get(name).and_then(serde_json::Value::as_str);
-                if text("issuer") != Some(issuer) {
-                    return Err(format!("discovery: it speaks for {:?} and not for the issuer", text("issuer")));
-                }
-                text("jwks_uri").ok_or("discovery: it tells no jwks_uri")?.to_owned()
+                discovered(issuer, &told).map_err(|error| format!("discovery: {error}"))?
             }
         };
         // Whoever can read what is at an address knows every secret there.
@@ -196,6 +197,29 @@ impl Remote {
         };
         timeout(FETCH_TIMEOUT, get).await.map_err(|_| failed("takes too long".to_owned()))?.map_err(failed)
     }
+}
+
+/// Where the keys of an issuer are, as it tells.
+fn discovered(issuer: &str, told: &str) -> Result<String, String> {
+    let told: serde_json::Value = serde_json::from_str(told).map_err(|error| format!("no JSON: {error}"))?;
+    let text = |name: &str| told.get(name).and_then(serde_json::Value::as_str);
+    if text("issuer") != Some(issuer) {
+        return Err(format!("it speaks for {:?} and not for the issuer", text("issuer")));
+    }
+    let address = text("jwks_uri").ok_or("it tells no jwks_uri")?;
+    // What was asked for with TLS is not taken without.
+    if issuer.starts_with("https://") && !address.starts_with("https://") {
+        return Err(format!("its keys are at {address:?}, without TLS"));
+    }
+    Ok(address.to_owned())
+}
+
+/// True for an address without TLS that is not on this machine.
+fn is_open_to_others(address: &str) -> bool {
+    let Some(rest) = address.strip_prefix("http://") else { return false };
+    let host = rest.split(['/', '?']).next().unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
+    name != "localhost" && !name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// The deepest cause.
@@ -226,4 +250,31 @@ fn tls(ca_file: &Path) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     Ok(config.map_err(|error| error.to_string())?.with_root_certificates(roots).with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_issuer_tells_where_its_keys_are_and_never_gives_up_tls() {
+        let told = |issuer: &str, keys: &str| {
+            discovered("https://issuer", &format!(r#"{{"issuer": "{issuer}", "jwks_uri": "{keys}"}}"#))
+        };
+        assert_eq!(told("https://issuer", "https://keys").as_deref(), Ok("https://keys"));
+        assert!(told("https://issuer", "http://keys").expect_err("refused").contains("without TLS"));
+        assert!(told("https://other", "https://keys").expect_err("refused").contains("not for the issuer"));
+        assert!(discovered("https://issuer", r#"{"issuer": "https://issuer"}"#).is_err());
+        assert!(discovered("https://issuer", "keys").is_err());
+    }
+
+    #[test]
+    fn addresses_without_tls_are_for_this_machine() {
+        for ours in ["https://a", "http://localhost:1/k", "http://127.0.0.1", "http://[::1]:8080/keys"] {
+            assert!(!is_open_to_others(ours), "{ours}");
+        }
+        for open in ["http://a", "http://10.0.0.1:80/keys", "http://[2001:db8::1]/keys", "http://localhost.example"] {
+            assert!(is_open_to_others(open), "{open}");
+        }
+    }
 }

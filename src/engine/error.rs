@@ -173,6 +173,12 @@ pub enum AppendError {
         /// How many it may have.
         limit: usize,
     },
+    /// The owner of the stream stores as much as it may.
+    #[error("the owner of the stream may store {limit} bytes")]
+    QuotaUsedUp {
+        /// How much that is, in bytes.
+        limit: u64,
+    },
     /// The append alone is larger than what may wait.
     #[error("the events have {bytes} bytes together and may have {limit}")]
     TooLarge {
@@ -224,6 +230,12 @@ pub enum GroupStoreError {
     #[error("there is no stream {name} for dead letters")]
     DeadLetterStream {
         /// Its name.
+        name: StreamName,
+    },
+    /// The owner of a stream for dead letters stores as much as it may.
+    #[error("the owner of stream {name} has no room for dead letters")]
+    QuotaUsedUp {
+        /// The name of the stream.
         name: StreamName,
     },
     /// The stream has as many groups as it may.

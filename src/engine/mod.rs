@@ -41,10 +41,12 @@ pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// [`StoreError::Unavailable`] and [`StoreError::Corrupt`] do not. An operation that failed may be called again: none
 /// leaves a half of itself behind. Dropping the future of an operation does not undo what has been queued.
 pub trait Engine: Debug + Send + Sync {
-    /// Makes a stream, which is empty. Fails when one has its name, even with the same settings.
+    /// Makes a stream, which is empty. Fails when one has its name, even with the same settings. Its bytes are on the account of
+    /// [`StreamSettings::owner`], of which no stream takes more than [`Options::max_owner_bytes`] together: an append
+    /// that has no room there is refused as a whole, and so are dead letters.
     fn create_stream(&self, settings: StreamSettings) -> Boxed<'_, Result<Arc<dyn EventStream>, CreateError>>;
 
-    /// Changes the settings of the stream with that name; all but `storage` may change. What tighter limits exclude is
+    /// Changes the settings of the stream with that name; all but `storage` and `owner` may change. What tighter limits exclude is
     /// gone when this returns. The handle stays good.
     fn update_stream(&self, settings: StreamSettings) -> Boxed<'_, Result<Arc<dyn EventStream>, UpdateError>>;
 

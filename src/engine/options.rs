@@ -30,6 +30,9 @@ pub struct Options {
     pub sync_interval_ms: u64,
     /// How often limits by age are looked at when nothing is appended, in milliseconds.
     pub sweep_interval_ms: u64,
+    /// The most bytes in all streams of one owner; 0 is no limit. Set as `quotas.max_stored_bytes`.
+    #[serde(skip)]
+    pub max_owner_bytes: u64,
 }
 
 impl Default for Options {
@@ -45,6 +48,7 @@ impl Default for Options {
             readers: 4,
             sync_interval_ms: 100,
             sweep_interval_ms: 1_000,
+            max_owner_bytes: 0,
         }
     }
 }

@@ -389,10 +389,11 @@ impl Letter {
     }
 }
 
-/// What a group gives up is written to the stream it names: that must be one that the caller may know of.
+/// What a group gives up is written to the stream it names, whatever topics that takes, and pushes other events out of it:
+/// that is for who manages the stream.
 fn check_dead_letters(caller: &Caller, settings: &GroupSettings) -> Result<(), CommandError> {
     match &settings.dead_letter_stream {
-        Some(stream) => Ok(caller.authorize(&Action::SeeStream(stream.as_str()))?),
+        Some(stream) => Ok(caller.authorize(&Action::ManageStream(stream.as_str()))?),
         None => Ok(()),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! `liveness` says that the process runs and never depends on anything else; everything else says whether it serves.
 
-use std::{collections::HashMap, pin::Pin};
+use std::{collections::HashMap, pin::Pin, sync::Arc};
 
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
@@ -12,7 +12,11 @@ use super::{
     status,
     wire::health::{HealthListRequest, HealthListResponse, health_server::Health},
 };
-use crate::readiness::{Phase, ReadinessView};
+use crate::{
+    model::limits::MAX_WATCHES,
+    net::Connection,
+    readiness::{Phase, ReadinessView},
+};
 
 /// Every name there is a status for; empty is the server as a whole.
 const SERVICES: [&str; 7] = [
@@ -37,10 +41,15 @@ impl HealthService {
     }
 }
 
-fn serving(service: &str, phase: Phase) -> ServingStatus {
+/// A service by its name; `None` for one that nobody knows, of which nothing is kept.
+fn known(service: &str) -> Option<&'static str> {
+    SERVICES.into_iter().find(|known| *known == service)
+}
+
+fn serving(service: Option<&str>, phase: Phase) -> ServingStatus {
     match (service, phase) {
-        (unknown, _) if !SERVICES.contains(&unknown) => ServingStatus::ServiceUnknown,
-        ("liveness", _) | (_, Phase::Serving) => ServingStatus::Serving,
+        (None, _) => ServingStatus::ServiceUnknown,
+        (Some("liveness"), _) | (_, Phase::Serving) => ServingStatus::Serving,
         _ => ServingStatus::NotServing,
     }
 }
@@ -52,7 +61,7 @@ fn response(status: ServingStatus) -> HealthCheckResponse {
 #[tonic::async_trait]
 impl Health for HealthService {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
-        match serving(&request.get_ref().service, self.readiness.phase()) {
+        match serving(known(&request.get_ref().service), self.readiness.phase()) {
             ServingStatus::ServiceUnknown => Err(status::unknown_service()),
             known => Ok(Response::new(response(known))),
         }
@@ -61,21 +70,28 @@ impl Health for HealthService {
     async fn list(&self, _: Request<HealthListRequest>) -> Result<Response<HealthListResponse>, Status> {
         let phase = self.readiness.phase();
         let statuses: HashMap<_, _> =
-            SERVICES.iter().map(|name| ((*name).to_owned(), response(serving(name, phase)))).collect();
+            SERVICES.iter().map(|name| ((*name).to_owned(), response(serving(Some(name), phase)))).collect();
         Ok(Response::new(HealthListResponse { statuses }))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
-    /// Ends only when the hub stops.
+    /// Ends only when the hub stops. Whoever connects may watch, so it costs little, and not without end.
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let service = request.into_inner().service;
+        let connection = request.extensions().get::<Arc<Connection>>();
+        let counted = connection.map(|connection| connection.open_watch(MAX_WATCHES));
+        let permit = counted.map(|permit| permit.ok_or_else(|| status::too_many_watches(MAX_WATCHES))).transpose()?;
+        let service = known(&request.get_ref().service);
         let mut last = None;
         let changes = self
             .readiness
             .phases()
             .take_while(|phase| *phase != Phase::Stopped)
-            .map(move |phase| serving(&service, phase))
+            .map(move |phase| {
+                // Counted as long as the stream is there.
+                let _ = &permit;
+                serving(service, phase)
+            })
             .filter(move |status| last.replace(*status) != Some(*status))
             .map(|status| Ok(response(status)));
         Ok(Response::new(Box::pin(changes)))

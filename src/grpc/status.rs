@@ -24,8 +24,8 @@ pub(super) struct Fault {
     field: Option<String>,
     /// Numbers that a program can act on.
     numbers: Vec<(&'static str, u64)>,
-    /// The quota that is used up.
-    quota: Option<Quota>,
+    /// The name of the quota that is used up.
+    quota: Option<&'static str>,
     /// How long to wait before trying again; `None` where that does not help.
     pub(super) retry_after: Option<Duration>,
 }
@@ -43,6 +43,12 @@ impl Fault {
     fn with<const N: usize>(mut self, numbers: [(&'static str, u64); N]) -> Self {
         self.numbers = numbers.into();
         self
+    }
+
+    /// A quota is used up; trying again helps once something of it is free.
+    fn of_quota(mut self, quota: &'static str, delay: Duration) -> Self {
+        self.quota = Some(quota);
+        self.retry_after(delay)
     }
 
     fn retry_after(mut self, delay: Duration) -> Self {
@@ -65,7 +71,7 @@ impl Fault {
             details.add_bad_request_violation(field, self.short_text());
         }
         if let Some(quota) = self.quota {
-            details.add_quota_failure_violation(quota.name(), self.short_text());
+            details.add_quota_failure_violation(quota, self.short_text());
         }
         if let Some(delay) = self.retry_after {
             details.set_retry_info(Some(delay));
@@ -114,15 +120,16 @@ pub(super) fn of_command(error: &CommandError, place: &str) -> Fault {
             Fault::new(Reason::SubscriptionNotFound, text).at(path("subscription_id"))
         }
         CommandError::TooManySubscriptions { .. } => Fault::new(Reason::TooManySubscriptions, text),
-        CommandError::TooManyFilterTokens { .. } => Fault::new(Reason::QuotaExceeded, text).at(path("filters")),
+        CommandError::TooManyFilterTokens { .. } => {
+            Fault::new(Reason::QuotaExceeded, text).of_quota("filter_tokens", Quota::RETRY_AFTER).at(path("filters"))
+        }
         CommandError::TooManySessions { .. } => Fault::new(Reason::TooManySessions, text),
         CommandError::QuotaUsedUp { quota, retry_after, .. } => {
-            let mut fault = Fault::new(Reason::QuotaExceeded, text);
-            fault.quota = Some(*quota);
-            fault.retry_after = *retry_after;
-            fault
+            Fault::new(Reason::QuotaExceeded, text).of_quota(quota.name(), *retry_after)
         }
-        CommandError::NoFrameMemory => Fault::new(Reason::QuotaExceeded, text).retry_after(Duration::from_secs(1)),
+        CommandError::NoFrameMemory => {
+            Fault::new(Reason::QuotaExceeded, text).of_quota("frame_bytes", Quota::RETRY_AFTER)
+        }
         CommandError::SlowFrame { .. } => Fault::new(Reason::SessionStalled, text),
         CommandError::Draining => Fault::new(Reason::Draining, text).retry_after(Duration::from_secs(1)),
         CommandError::SessionNotFound { .. } => Fault::new(Reason::SessionNotFound, text).at(path("session_id")),
@@ -154,7 +161,10 @@ pub(super) fn of_stream(error: &StreamError) -> Fault {
         StreamError::GroupExists { .. } => fault(Reason::GroupExists),
         StreamError::Setting(_) => fault(Reason::MalformedCommand),
         StreamError::Overlap { .. } => fault(Reason::FilterOverlap),
-        StreamError::TooMany { .. } => fault(Reason::QuotaExceeded),
+        StreamError::TooMany { what, .. } => fault(Reason::QuotaExceeded).of_quota(what, Quota::RETRY_AFTER),
+        StreamError::QuotaUsedUp { .. } => {
+            fault(Reason::QuotaExceeded).of_quota(Quota::StoredBytes.name(), Quota::RETRY_AFTER)
+        }
         StreamError::Token => fault(Reason::MalformedToken),
         StreamError::Lost { after, earliest, latest, .. } => {
             fault(Reason::ResumePointLost).with([("after", *after), ("earliest", *earliest), ("latest", *latest)])
@@ -240,6 +250,11 @@ pub(super) fn unimplemented(text: &'static str) -> Status {
     Status::unimplemented(text)
 }
 
+/// A connection watches health as often as it may.
+pub(super) fn too_many_watches(limit: usize) -> Status {
+    Status::resource_exhausted(format!("this connection watches health {limit} times and may do so no more"))
+}
+
 /// A service that a health check asks for does not exist.
 pub(super) fn unknown_service() -> Status {
     Status::not_found("unknown service")
@@ -295,5 +310,39 @@ fn code(reason: Reason) -> Code {
         Reason::Draining | Reason::EngineUnavailable | Reason::EngineRecovering => Code::Unavailable,
         Reason::StoreCorrupt => Code::DataLoss,
         Reason::Internal => Code::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::FilterError;
+
+    #[test]
+    fn whoever_has_used_up_a_quota_is_told_which_and_when_to_try_again() {
+        let wait = Quota::RETRY_AFTER;
+        let of_command = [
+            CommandError::QuotaUsedUp { quota: Quota::Sessions, limit: 1, retry_after: wait },
+            CommandError::TooManyFilterTokens { whole: "hub", limit: 1 },
+            CommandError::NoFrameMemory,
+            StreamError::TooMany { what: "streams", limit: 1 }.into(),
+            StreamError::QuotaUsedUp { limit: 1 }.into(),
+        ];
+        for error in of_command {
+            let event = match &error {
+                CommandError::Stream(error) => Some(of_event(&error.clone().into(), 0)),
+                _ => None,
+            };
+            let end = of_end(&End::Refused(Box::new(error.clone())));
+            for fault in [super::of_command(&error, ""), end].into_iter().chain(event) {
+                let details = fault.status().get_error_details();
+                assert_eq!(fault.reason, Reason::QuotaExceeded, "{error}");
+                assert!(details.quota_failure().is_some_and(|failure| !failure.violations.is_empty()), "{error}");
+                assert_eq!(details.retry_info().and_then(|retry| retry.retry_delay), Some(wait), "{error}");
+            }
+        }
+        let other =
+            super::of_command(&CommandError::Filter { index: 0, error: FilterError::TailNotLast { index: 1 } }, "");
+        assert!(other.status().get_error_details().quota_failure().is_none());
     }
 }

@@ -72,7 +72,8 @@ impl StreamService {
     }
 
     async fn create(&self, caller: &Caller, asked: Option<wire::Stream>) -> Result<wire::Stream, Refusal> {
-        let settings = settings(asked.as_ref().ok_or_else(|| field("stream", "is missing"))?)?;
+        let mut settings = settings(asked.as_ref().ok_or_else(|| field("stream", "is missing"))?)?;
+        settings.owner = Arc::clone(caller.principal().id());
         caller.authorize(&Action::ManageStream(settings.name.as_str()))?;
         let stream = self.engine()?.create_stream(settings).await.map_err(|error| match error {
             CreateError::Setting(error) => StreamError::Setting(error),
@@ -367,6 +368,7 @@ fn settings(asked: &wire::Stream) -> Result<StreamSettings, CommandError> {
         .map(|(index, text)| Filter::parse(text.as_bytes()).map_err(|error| CommandError::Filter { index, error }));
     let settings = StreamSettings {
         name: stream_name("name", &asked.name)?,
+        owner: Arc::default(),
         filters: filters.collect::<Result<_, _>>()?,
         storage: match wire::Storage::try_from(asked.storage) {
             Ok(wire::Storage::Unspecified | wire::Storage::File) => Storage::File,

@@ -68,6 +68,8 @@ pub const MAX_LABELS: usize = 32;
 /// The labels of a `hello` together, names and values, in bytes.
 pub const MAX_LABEL_BYTES: usize = 4096;
 
+/// The most watches of health on one connection: they need no credential.
+pub const MAX_WATCHES: usize = 100;
 /// The longest credential, in bytes.
 pub const MAX_CREDENTIAL_BYTES: usize = 12 * 1024;
 /// The longest name of a principal, in bytes.

@@ -88,8 +88,8 @@ pub enum CommandError {
         quota: Quota,
         /// How much it may use.
         limit: u64,
-        /// When it may use more; `None` when that depends on what it ends itself.
-        retry_after: Option<Duration>,
+        /// When it may use more, or may try whether it may.
+        retry_after: Duration,
     },
     /// The hub holds as many bytes of incomplete frames as it may.
     #[error("this hub has no memory left for frames that are not complete")]
@@ -130,9 +130,14 @@ pub enum Quota {
     PublishBytes,
     /// Bytes of events published and not answered yet.
     InFlightBytes,
+    /// Bytes in all streams that it made.
+    StoredBytes,
 }
 
 impl Quota {
+    /// When to try again where nothing tells when there is room: something has to end first.
+    pub const RETRY_AFTER: Duration = Duration::from_secs(1);
+
     /// Its name, in `google.rpc.QuotaFailure` and in metrics.
     pub fn name(self) -> &'static str {
         match self {
@@ -141,6 +146,7 @@ impl Quota {
             Self::PublishEvents => "publish_events_per_second",
             Self::PublishBytes => "publish_bytes_per_second",
             Self::InFlightBytes => "in_flight_bytes",
+            Self::StoredBytes => "stored_bytes",
         }
     }
 }
@@ -153,6 +159,7 @@ impl std::fmt::Display for Quota {
             Self::PublishEvents => "published events a second",
             Self::PublishBytes => "published bytes a second",
             Self::InFlightBytes => "bytes of unanswered publishes",
+            Self::StoredBytes => "stored bytes",
         })
     }
 }
@@ -257,6 +264,12 @@ pub enum StreamError {
         what: &'static str,
         /// How many there may be.
         limit: usize,
+    },
+    /// Who made the stream stores as much as it may.
+    #[error("who made the stream may store {limit} bytes in all its streams, and has no room for this")]
+    QuotaUsedUp {
+        /// How much that is.
+        limit: u64,
     },
     /// A token that this hub did not make, or that was changed.
     #[error("the token was not made by this hub, or was changed")]

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -76,6 +77,8 @@ pub struct SettingError {
 pub struct StreamSettings {
     /// Its name, which no other stream of the hub has.
     pub name: StreamName,
+    /// The principal that made it, on whose account its bytes are; empty where nobody was asked. Never changes.
+    pub owner: Arc<str>,
     /// It stores every event whose topic matches one of these; 1 to [`MAX_STREAM_FILTERS`].
     pub filters: Vec<Filter>,
     /// Where.
@@ -99,6 +102,7 @@ impl StreamSettings {
     pub fn new(name: StreamName, filters: Vec<Filter>) -> Self {
         Self {
             name,
+            owner: Arc::default(),
             filters,
             storage: Storage::File,
             max_age: None,

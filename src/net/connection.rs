@@ -3,11 +3,11 @@
 //! No connection has a timer of its own for what may take minutes: all are looked at together, now and then.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, Ipv6Addr, SocketAddr},
     pin::Pin,
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -27,6 +27,8 @@ use crate::{
 
 /// How often connections are looked at: limits of their life are kept this late at most.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// A client that takes its time for the handshake has this much before it may have to make room for another.
+const HANDSHAKE_GRACE: Duration = Duration::from_secs(1);
 /// The maximal age of a connection is this part longer or shorter, by chance, so that those that came together do not
 /// go together.
 const AGE_JITTER: f64 = 0.1;
@@ -44,11 +46,14 @@ pub(super) enum Asked {
 /// One connection. In the extensions of every request that came over it.
 #[derive(Debug)]
 pub struct Connection {
+    number: u64,
+    home: Weak<Connections>,
     peer: SocketAddr,
     asked: AtomicU8,
     task: AtomicWaker,
     spoke: AtomicBool,
     sessions: AtomicUsize,
+    watches: AtomicUsize,
     /// HTTP/2 streams that are open.
     streams: AtomicUsize,
     since: Instant,
@@ -82,9 +87,12 @@ impl Connection {
 
     /// Counts one session more, unless the connection has `limit` already.
     pub fn open_session(self: &Arc<Self>, limit: usize) -> Option<SessionPermit> {
-        let counted =
-            self.sessions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < limit).then_some(n + 1));
-        counted.ok().map(|_| SessionPermit(Arc::clone(self)))
+        add_one(&self.sessions, limit).then(|| SessionPermit(Arc::clone(self)))
+    }
+
+    /// Counts one watch of health more, unless the connection has `limit` already.
+    pub fn open_watch(self: &Arc<Self>, limit: usize) -> Option<WatchPermit> {
+        add_one(&self.watches, limit).then(|| WatchPermit(Arc::clone(self)))
     }
 
     /// What it has been asked; the task that asks is woken when that changes.
@@ -129,6 +137,9 @@ impl Connection {
     /// The client has begun to speak.
     pub(super) fn heard(&self) {
         self.spoke.store(true, Ordering::Relaxed);
+        if let Some(home) = self.home.upgrade() {
+            home.open.lock().silent.remove(&self.number);
+        }
     }
 
     fn ask(&self, asked: Asked) {
@@ -145,6 +156,21 @@ impl Drop for SessionPermit {
     fn drop(&mut self) {
         self.0.sessions.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// One watch of health on a connection, counted while this lives.
+#[derive(Debug)]
+pub struct WatchPermit(Arc<Connection>);
+
+impl Drop for WatchPermit {
+    fn drop(&mut self) {
+        self.0.watches.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Adds one to a count, unless it is at its limit.
+fn add_one(count: &AtomicUsize, limit: usize) -> bool {
+    count.fetch_update(Relaxed, Relaxed, |n| (n < limit).then_some(n + 1)).is_ok()
 }
 
 /// Runs the HTTP/2 streams of one connection as tasks of ours, and counts them.
@@ -196,6 +222,8 @@ impl Drop for OpenStream {
 #[derive(Debug, Default)]
 struct Open {
     connections: HashMap<u64, Arc<Connection>>,
+    /// Those that have not begun to speak, the oldest first.
+    silent: BTreeMap<u64, Arc<Connection>>,
     /// How many there are of each address that is counted.
     addresses: HashMap<IpAddr, usize>,
     /// No more are admitted.
@@ -225,12 +253,16 @@ impl Connections {
     /// Counts a new connection, unless there are as many as there may be.
     pub(super) fn admit(self: &Arc<Self>, peer: SocketAddr, options: &Options) -> Result<Admitted, ConnectionRefusal> {
         let jitter = 1.0 + AGE_JITTER * (2.0 * fastrand::f64() - 1.0);
+        let number = self.next.fetch_add(1, Relaxed);
         let connection = Arc::new(Connection {
+            number,
+            home: Arc::downgrade(self),
             peer,
             asked: AtomicU8::new(0),
             task: AtomicWaker::new(),
             spoke: AtomicBool::new(false),
             sessions: AtomicUsize::new(0),
+            watches: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
             since: Instant::now(),
             idle_since: AtomicU64::new(0),
@@ -239,11 +271,15 @@ impl Connections {
             closes_at: OnceLock::new(),
             certificate: OnceLock::new(),
         });
-        let number = self.next.fetch_add(1, Relaxed);
-        match self.open.lock().add(number, &connection, options) {
-            Ok(()) => {
+        let added = self.open.lock().add(&connection, options);
+        match added {
+            Ok(displaced) => {
                 self.metrics.connection_opened();
-                Ok(Admitted { connections: Arc::clone(self), number, connection })
+                if let Some(displaced) = displaced {
+                    tracing::debug!(peer = %displaced.peer, "too slow in its handshake, and others wait");
+                    self.metrics.connection_ended(ConnectionEnd::Displaced);
+                }
+                Ok(Admitted { connections: Arc::clone(self), connection })
             }
             Err(refusal) => {
                 self.metrics.connection_refused(refusal);
@@ -297,20 +333,24 @@ impl Connections {
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub(super) connections: Arc<Connections>,
-    number: u64,
     pub(super) connection: Arc<Connection>,
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.connections.open.lock().remove(self.number, &self.connection);
+        self.connections.open.lock().remove(&self.connection);
         self.connections.metrics.connection_closed();
         self.connections.closed.notify_waiters();
     }
 }
 
 impl Open {
-    fn add(&mut self, number: u64, connection: &Arc<Connection>, options: &Options) -> Result<(), ConnectionRefusal> {
+    /// Adds a connection. Gives the one that has to go for it, if there is one.
+    fn add(
+        &mut self,
+        connection: &Arc<Connection>,
+        options: &Options,
+    ) -> Result<Option<Arc<Connection>>, ConnectionRefusal> {
         if self.leaving || self.connections.len() >= options.max {
             return Err(ConnectionRefusal::Hub);
         }
@@ -319,14 +359,33 @@ impl Open {
             if options.max_per_address != 0 && count >= options.max_per_address {
                 return Err(ConnectionRefusal::Address);
             }
-            self.addresses.insert(address, count + 1);
         }
-        self.connections.insert(number, Arc::clone(connection));
-        Ok(())
+        let displaced = self.displace(options.max_handshakes, connection.since)?;
+        if let Some(address) = counted(connection.peer) {
+            *self.addresses.entry(address).or_default() += 1;
+        }
+        self.connections.insert(connection.number, Arc::clone(connection));
+        self.silent.insert(connection.number, Arc::clone(connection));
+        Ok(displaced)
     }
 
-    fn remove(&mut self, number: u64, connection: &Connection) {
-        self.connections.remove(&number);
+    /// Makes room for one more that is silent: who is slow in its handshake never keeps others from theirs.
+    fn displace(&mut self, limit: usize, now: Instant) -> Result<Option<Arc<Connection>>, ConnectionRefusal> {
+        if self.silent.len() < limit {
+            return Ok(None);
+        }
+        let Some(oldest) = self.silent.first_entry() else { return Ok(None) };
+        if now.saturating_duration_since(oldest.get().since) < HANDSHAKE_GRACE {
+            return Err(ConnectionRefusal::Handshakes);
+        }
+        let oldest = oldest.remove();
+        oldest.ask(Asked::Close);
+        Ok(Some(oldest))
+    }
+
+    fn remove(&mut self, connection: &Connection) {
+        self.connections.remove(&connection.number);
+        self.silent.remove(&connection.number);
         if let Some(address) = counted(connection.peer)
             && let Some(count) = self.addresses.get_mut(&address)
         {
@@ -355,6 +414,27 @@ mod tests {
 
     fn counted_as(address: &str) -> Option<String> {
         counted(SocketAddr::new(address.parse().expect("an address"), 1)).map(|address| address.to_string())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_silent_makes_room_after_a_second_and_who_speaks_never() {
+        let connections = Arc::new(Connections::new(Arc::default()));
+        let options = Options { max_handshakes: 2, ..Options::default() };
+        let admit = || connections.admit(SocketAddr::from(([192, 0, 2, 1], 1)), &options);
+        let closes = |admitted: &Admitted| admitted.connection.asked.load(Relaxed) == Asked::Close as u8;
+        let (speaks, first, second) = {
+            let speaks = admit().expect("room");
+            speaks.connection.heard();
+            (speaks, admit().expect("room"), admit().expect("at the limit"))
+        };
+        tokio::time::advance(HANDSHAKE_GRACE.saturating_sub(Duration::from_millis(1))).await;
+        assert_eq!(admit().err(), Some(ConnectionRefusal::Handshakes), "one past");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let third = admit().expect("in place of the first");
+        assert!(closes(&first) && ![&speaks, &second, &third].into_iter().any(closes));
+        drop(second);
+        let _fourth = admit().expect("one has gone by itself");
+        assert_eq!(admit().err(), Some(ConnectionRefusal::Handshakes), "the others are young");
     }
 
     #[test]

@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 pub use certificates::CertificateError;
-pub use connection::{Connection, Connections, SessionPermit};
+pub use connection::{Connection, Connections, SessionPermit, WatchPermit};
 pub use options::Options;
 pub use tls::{ClientAuth, Tls, TlsOptions, TlsVersion};
 

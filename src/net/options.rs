@@ -26,6 +26,9 @@ pub struct Options {
     pub max_streams: u32,
     /// A connection that has not begun to speak HTTP after this long, TLS included, is closed, in milliseconds.
     pub handshake_timeout_ms: u64,
+    /// The most connections that have not begun to speak HTTP; for one more the one that has taken longest is closed, or the
+    /// new one if none has taken a second.
+    pub max_handshakes: usize,
     /// How often a connection is asked whether it is alive, in milliseconds.
     pub keepalive_interval_ms: u64,
     /// How long the answer may take, in milliseconds.
@@ -57,6 +60,7 @@ impl Default for Options {
             max_age_grace_ms: 60_000,
             max_streams: 1_024,
             handshake_timeout_ms: 10_000,
+            max_handshakes: 2_000,
             keepalive_interval_ms: 30_000,
             keepalive_timeout_ms: 10_000,
             user_timeout_ms: 40_000,
@@ -109,6 +113,7 @@ impl Options {
         let least = [
             ("max", self.max as u64, 1),
             ("max_streams", self.max_streams.into(), 1),
+            ("max_handshakes", self.max_handshakes as u64, 1),
             ("send_buffer_bytes", self.send_buffer_bytes as u64, 16 * 1024),
             ("max_header_list_bytes", self.max_header_list_bytes.into(), 1024),
             ("max_local_resets", self.max_local_resets as u64, 1),

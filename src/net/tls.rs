@@ -10,10 +10,7 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use parking_lot::RwLock;
 use rustls::{ServerConfig, server::Acceptor};
 use serde::{Deserialize, Serialize};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::Semaphore,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 use super::{
@@ -40,8 +37,6 @@ pub struct TlsOptions {
     pub client_auth: ClientAuth,
     /// The oldest version of TLS that is spoken.
     pub min_version: TlsVersion,
-    /// The most handshakes whose keys are computed at a time; more wait for their turn.
-    pub max_handshakes: usize,
     /// How often the files are looked at, in milliseconds.
     pub reload_interval_ms: u64,
     /// Whether the operator's port is served by TLS, too.
@@ -79,7 +74,6 @@ impl Default for TlsOptions {
             client_ca_file: PathBuf::new(),
             client_auth: ClientAuth::None,
             min_version: TlsVersion::V12,
-            max_handshakes: 32,
             reload_interval_ms: 1_000,
             ops: false,
         }
@@ -105,9 +99,6 @@ impl TlsOptions {
         if let Some((_, rule)) = rules.iter().find(|(kept, _)| !kept) {
             return Err((*rule).to_owned());
         }
-        if !(1..=Semaphore::MAX_PERMITS).contains(&self.max_handshakes) {
-            return Err(format!("tls.max_handshakes is {} and must be at least 1", self.max_handshakes));
-        }
         if !(100..=MAX_TIME_MS).contains(&self.reload_interval_ms) {
             return Err(format!(
                 "tls.reload_interval_ms is {} and must be 100 to {MAX_TIME_MS}",
@@ -130,7 +121,6 @@ pub struct Tls {
     current: RwLock<Arc<ServerConfig>>,
     /// What `current` was made of.
     served: [u8; 32],
-    turns: Semaphore,
     metrics: Arc<Metrics>,
 }
 
@@ -151,7 +141,6 @@ impl Tls {
             options: options.clone(),
             current: RwLock::new(made.config),
             served: files.fingerprint(),
-            turns: Semaphore::new(options.max_handshakes),
             metrics: Arc::clone(metrics),
         })))
     }
@@ -208,19 +197,14 @@ impl Tls {
         }
     }
 
-    /// Greets a client. The computing is done in turns, so that a thousand clients that come at once do not hold up those
-    /// that are there; a client that is waited for takes no turn, so that slow ones cannot hold up the others.
+    /// Greets a client. How many are greeted at a time, and how long each may take, is for who calls.
     pub(super) async fn accept<I>(&self, io: I, connection: &Connection) -> io::Result<Box<TlsStream<I>>>
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
         let greeted = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
-        let answered = {
-            let _turn = self.turns.acquire().await.map_err(io::Error::other)?;
-            let config = Arc::clone(&self.current.read());
-            greeted.into_stream(config)
-        };
-        let stream = Box::new(answered.await?);
+        let config = Arc::clone(&self.current.read());
+        let stream = Box::new(greeted.into_stream(config).await?);
         if let Some(leaf) = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()) {
             connection.identified(leaf);
         }

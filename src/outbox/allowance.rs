@@ -22,9 +22,11 @@ impl Allowance {
     pub(super) fn take(&self) -> Result<(), CommandError> {
         let fits = |used: usize| Some(used + 1).filter(|sum| self.limit == 0 || *sum <= self.limit);
         let taken = self.used.fetch_update(Relaxed, Relaxed, fits);
-        let refusal =
-            |_| CommandError::QuotaUsedUp { quota: Quota::Subscriptions, limit: self.limit as u64, retry_after: None };
-        taken.map(drop).map_err(refusal)
+        taken.map(drop).map_err(|_| CommandError::QuotaUsedUp {
+            quota: Quota::Subscriptions,
+            limit: self.limit as u64,
+            retry_after: Quota::RETRY_AFTER,
+        })
     }
 
     /// So many are over.

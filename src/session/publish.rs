@@ -10,7 +10,7 @@ use super::{Hub, InFlight};
 use crate::{
     auth::Caller,
     engine::{Append, AppendError, Appended, EventStream, Precondition, ReadError, Receipt, StoreError},
-    model::{CommandError, Durability, Event, EventError, Origin, StreamError},
+    model::{CommandError, Durability, Event, EventError, Origin, Quota, StreamError},
     outbox::{Accepted, Published, StoredAt},
     router::Scratch,
 };
@@ -169,6 +169,9 @@ impl Placed {
                 }
                 Err(error) => {
                     hub.metrics().events_refused(share.places.len());
+                    if matches!(error, AppendError::QuotaUsedUp { .. }) {
+                        hub.metrics().quota_refused(Quota::StoredBytes.name());
+                    }
                     let error = EventError::from(of_append(&error, &origin));
                     for place in share.places {
                         self.results[place] = Err(error.clone());
@@ -202,6 +205,7 @@ fn of_append(error: &AppendError, origin: &Origin) -> StreamError {
         AppendError::SequenceMismatch { actual } => StreamError::SequenceMismatch { actual: *actual },
         AppendError::MixedTopics => mismatch("on a topic needs events of one topic".to_owned()),
         AppendError::TooManyTopics { limit } => StreamError::TooMany { what: "topics in this stream", limit: *limit },
+        AppendError::QuotaUsedUp { limit } => StreamError::QuotaUsedUp { limit: *limit },
         AppendError::TooLarge { .. } => StreamError::Mismatch { field: "events", problem: error.to_string() },
         AppendError::Store(error) => of_store(error),
     }

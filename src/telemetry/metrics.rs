@@ -74,6 +74,8 @@ pub enum ConnectionRefusal {
     Hub,
     /// That of the client's address.
     Address,
+    /// That of connections whose clients have not begun to speak.
+    Handshakes,
 }
 
 /// Why the hub ended a connection.
@@ -81,6 +83,8 @@ pub enum ConnectionRefusal {
 pub enum ConnectionEnd {
     /// The client did not begin to speak.
     NeverSpoke,
+    /// The client was slow to begin to speak, and another needed its place.
+    Displaced,
     /// There was no stream on it for long.
     Idle,
     /// It has come of age.
@@ -197,6 +201,7 @@ impl Metrics {
         let reason = match refusal {
             ConnectionRefusal::Hub => "hub",
             ConnectionRefusal::Address => "address",
+            ConnectionRefusal::Handshakes => "handshakes",
         };
         self.connections_refused.get_or_create(&ReasonLabel { reason }).inc();
     }
@@ -205,6 +210,7 @@ impl Metrics {
     pub fn connection_ended(&self, end: ConnectionEnd) {
         let reason = match end {
             ConnectionEnd::NeverSpoke => "never_spoke",
+            ConnectionEnd::Displaced => "displaced",
             ConnectionEnd::Idle => "idle",
             ConnectionEnd::Age => "age",
         };

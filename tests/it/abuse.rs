@@ -1,6 +1,6 @@
 //! Clients that do not keep to HTTP/2 or to good manners: the hub bears them or ends them, and nobody else notices.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use h2::client::Builder;
 use switchyard::{
@@ -15,13 +15,14 @@ use tonic::Code;
 
 use crate::{
     harness::{
-        Process, Session, client, credit, event, hub, hub_with, metric, publish, reason_of_call, soon, spec, texts,
-        until,
+        Process, Session, client, credit, event, hub, hub_with, metric, pause, publish, reason_of_call, soon, spec,
+        texts, until,
     },
     http2::{
-        CONTINUATION, Call, DATA, END_HEADERS, HEADERS, Http2, Manual, PING, PREFACE, RST_STREAM, RawFrame, SESSION,
-        command, frame, framed, header_block,
+        CONTINUATION, Call, DATA, END_HEADERS, HEADERS, Http2, Manual, PING, PREFACE, PUBLISH, RST_STREAM, RawFrame,
+        SESSION, command, frame, framed, header_block,
     },
+    stored::{Folder, all, create, hub_on_with, stream, text},
     witness::Witness,
 };
 
@@ -293,6 +294,39 @@ async fn a_publish_whose_client_goes_away_is_whole_or_not_at_all() {
     assert_eq!(got.len() % BATCH, 0, "{} events", got.len());
     assert!(got.iter().enumerate().all(|(n, text)| *text == (n % BATCH).to_string()));
     witness.is_served().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_stored_is_delivered_though_its_publisher_goes_away() {
+    let folder = Folder::new();
+    let hub = hub_on_with(&folder, |config| config.quotas.max_in_flight_bytes = 1024).await;
+    create(hub.address, stream("s", &["gone"])).await;
+    let mut watcher = watcher(hub.address, "gone").await;
+    let mut random = fastrand::Rng::with_seed(1);
+    for n in 0..100 {
+        let mut connection = Http2::connect(hub.address).await;
+        let mut call = connection.call(PUBLISH).await;
+        call.send(framed(&prost::Message::encode_to_vec(&publish(vec![event("gone", n.to_string())]))));
+        call.half_close();
+        // Now and then just while it is being stored.
+        pause(Duration::from_micros(random.u64(..3_000))).await;
+        call.reset();
+    }
+    // Only once all that was begun is answered for is there room for so much.
+    let large = || publish(vec![event("a", "x".repeat(2_000))]);
+    let mut client = client(hub.address).await;
+    until("the others are done", async || client.publish(large()).await.is_ok()).await;
+    client.publish(publish(vec![event("gone", "marker")])).await.expect("published");
+    let mut got = Vec::new();
+    while got.last().is_none_or(|text| text != "marker") {
+        got.extend(texts(&next_events(&mut watcher).await));
+    }
+    let stored = all(hub.address, "s").await;
+    let mut stored: Vec<_> = stored.iter().map(|received| text(received).to_owned()).collect();
+    assert!(stored.len() > 1, "some were stored");
+    got.sort();
+    stored.sort();
+    assert_eq!(got, stored);
 }
 
 /// A session on a connection written by hand, on stream 1.

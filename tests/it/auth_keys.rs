@@ -76,6 +76,7 @@ impl Issuer {
         let routes = Router::new()
             .route("/.well-known/openid-configuration", get(discovery))
             .route("/keys", get(keys))
+            .route("/moved", get(|| async { axum::response::Redirect::temporary("/keys") }))
             .with_state(issuer.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await.expect("serving") });
         issuer
@@ -165,6 +166,20 @@ async fn a_hub_starts_without_its_issuer_and_waits_for_it() {
     assert_eq!(refused(&hub, &good).await, "CREDENTIAL_INVALID");
     issuer.answer(Some(json!({ "keys": [public(0)] })));
     until("the keys are there", async || refused(&hub, &good).await.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_fetched_from_the_address_that_was_set_and_from_no_other() {
+    let folder = Folder::new();
+    let issuer = Issuer::start(Some(json!({ "keys": [public(0)] }))).await;
+    let hub = Guarded::start(&folder, |config| {
+        config.auth.jwt_key_file = std::path::PathBuf::new();
+        config.auth.jwks_url = format!("{}/moved", issuer.address());
+        config.auth.jwt_issuer = issuer.address();
+    })
+    .await;
+    assert_eq!(refused(&hub, &signed(&issuer, 0, "k0")).await, "CREDENTIAL_INVALID");
+    assert_eq!(issuer.asked(), 0, "no redirect is followed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -341,3 +341,56 @@ async fn a_static_token_that_is_taken_away_takes_its_rights_with_it() {
     assert_eq!(why(&until_ended(&mut dev).await), (1, "PERMISSION_REVOKED".into()));
     assert_eq!(refused(&mut dev, "open.a").await, "TOPIC_DENIED");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_policy_does_not_hold_back_a_token_that_is_taken_away() {
+    let folder = Folder::new();
+    let tokens = folder.path().join("tokens.toml");
+    std::fs::write(&tokens, "[tokens.dev]\ntoken = 'a-static-token-of-dev'\nroles = ['reader']").expect("written");
+    let hub = Guarded::start(&folder, |config| config.auth.token_file.clone_from(&tokens)).await;
+    let mut dev = hub.session("a-static-token-of-dev").await;
+    let mut bob = hub.session(&token("bob", &["reader"])).await;
+    dev.subscribe(1, spec(&["open.>"])).await;
+    hub.set_policy("[roles.reader");
+    std::fs::write(&tokens, "").expect("written");
+    assert_eq!(why(&until_ended(&mut dev).await), (1, "PERMISSION_REVOKED".into()));
+    assert_eq!(refused(&mut bob, "open.a").await, "", "the policy from before is in force");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_gives_up_only_to_a_stream_that_its_manager_manages_too() {
+    let folder = Folder::new();
+    let hub = Guarded::start(&folder, |config| {
+        let policy = format!(
+            "{}\n[roles.groups.allow]\nstreams = ['*']\nsubscribe = ['>']\nmanage = ['groups', 'streams:lost']",
+            crate::auth_harness::POLICY
+        );
+        std::fs::write(&config.auth.policy_file, policy).expect("written");
+    })
+    .await;
+    with_stream(&hub).await;
+    for name in ["lost", "audit"] {
+        let stream = v1::Stream { name: name.into(), filters: vec![format!("{name}.>")], ..Default::default() };
+        let mut request = Request::new(v1::CreateStreamRequest { stream: Some(stream) });
+        bear(&mut request, &token("root", &["admin"]));
+        StreamServiceClient::new(channel(hub.server.address).await).create_stream(request).await.expect("created");
+    }
+    let mut groups = v1::group_service_client::GroupServiceClient::new(channel(hub.server.address).await);
+    let group = |to: &str| v1::Group {
+        stream: "vault".into(),
+        name: "g".into(),
+        dead_letter_stream: to.into(),
+        ..Default::default()
+    };
+    for (to, expected) in [("audit", "ACTION_DENIED"), ("nowhere", "ACTION_DENIED"), ("lost", "")] {
+        let mut request = Request::new(v1::CreateGroupRequest { group: Some(group(to)), start: None });
+        bear(&mut request, &token("greta", &["groups"]));
+        let created = groups.create_group(request).await;
+        assert_eq!(created.err().map(|status| reason_of_call(&status)).unwrap_or_default(), expected, "{to}");
+    }
+    let update_mask = Some(prost_types::FieldMask { paths: vec!["dead_letter_stream".into()] });
+    let mut request = Request::new(v1::UpdateGroupRequest { group: Some(group("audit")), update_mask });
+    bear(&mut request, &token("greta", &["groups"]));
+    let refused = groups.update_group(request).await.expect_err("refused");
+    assert_eq!(reason_of_call(&refused), "ACTION_DENIED");
+}

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use switchyard::server::Server;
+use switchyard::{model::limits::MAX_WATCHES, server::Server};
 use tokio_stream::StreamExt;
 use tonic::{Code, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::harness::{http_get, hub, hub_with, soon};
+use crate::harness::{http_get, hub, hub_with, soon, until};
 
 const SERVICES: [&str; 7] = [
     "",
@@ -50,6 +50,21 @@ async fn watch_of_an_unknown_service_stays_open() {
     assert_eq!(first.status(), ServingStatus::ServiceUnknown);
     let more = tokio::time::timeout(Duration::from_millis(200), unknown.next()).await;
     assert!(more.is_err(), "neither ended nor repeated: {more:?}");
+}
+
+#[tokio::test]
+async fn a_connection_has_its_share_of_watches_and_no_more() {
+    let hub = hub().await;
+    let (mut client, mut other) = (health(hub.address).await, health(hub.address).await);
+    let mut open = Vec::new();
+    for n in 0..MAX_WATCHES {
+        let service = if n % 2 == 0 { "readiness".to_owned() } else { "x".repeat(60_000) };
+        open.push(client.watch(about(&service)).await.expect("a stream"));
+    }
+    assert_eq!(client.watch(about("")).await.expect_err("one past").code(), Code::ResourceExhausted);
+    assert!(client.check(about("")).await.is_ok() && other.watch(about("")).await.is_ok());
+    open.pop();
+    until("there is room again", async || client.watch(about("")).await.is_ok()).await;
 }
 
 async fn stop(hub: Server) {

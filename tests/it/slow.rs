@@ -110,36 +110,84 @@ async fn a_tls_handshake_that_does_not_end_is_closed() {
     until("only the witness is left", async || metric(&hub, "switchyard_open_connections").await == 1).await;
 }
 
+/// How many connections the hub ended because others needed their place.
+async fn displaced(hub: &Server) -> u64 {
+    let text = http_get(hub.ops_address, "/metrics").await;
+    let line = "switchyard_connections_ended_total{reason=\"displaced\"} ";
+    text.lines().find_map(|found| found.strip_prefix(line)?.parse().ok()).unwrap_or(0)
+}
+
+/// As many handshakes as there may be at a time.
+const HANDSHAKES: u64 = 10;
+
+/// Takes every place of a hub that clients have before they speak, and never goes on from there.
+async fn take_every_place(hub: &Server, parts: &[&[u8]]) -> Vec<TcpStream> {
+    let mut stuck = Vec::new();
+    for part in parts.iter().cycle().take(HANDSHAKES as usize) {
+        let mut stream = TcpStream::connect(hub.address).await.expect("a port");
+        stream.write_all(part).await.expect("sent");
+        stuck.push(stream);
+    }
+    until("all are in their handshake", async || metric(hub, "switchyard_open_connections").await == HANDSHAKES).await;
+    stuck
+}
+
 #[tokio::test]
 async fn handshakes_that_wait_for_their_client_keep_nobody_from_theirs() {
     let authority = Authority::new("ours");
     let secret = Secret::new(&authority.server(), "");
     let hub = hub_with(|config| {
         secret.serve(config);
-        config.tls.max_handshakes = 1;
+        config.connections.max_handshakes = HANDSHAKES as usize;
+        config.connections.handshake_timeout_ms = 600_000;
     })
     .await;
     let hello = client_hello(&authority);
-    let mut stuck = Vec::new();
-    for n in 0..50 {
-        let mut stream = TcpStream::connect(hub.address).await.expect("a port");
-        let part = if n % 2 == 0 { hello.len() } else { hello.len() / 2 };
-        stream.write_all(&hello[..part]).await.expect("sent");
-        stuck.push(stream);
-    }
-    until("all are in their handshake", async || metric(&hub, "switchyard_open_connections").await == 50).await;
-    let mut clients = tokio::task::JoinSet::new();
-    for _ in 0..20 {
-        let (address, trust) = (hub.address, trust(&authority));
-        clients.spawn(async move {
-            let mut client = tls_client(address, trust).await.expect("TLS");
+    let stuck = take_every_place(&hub, &[&[], &hello[..hello.len() / 2], &hello]).await;
+    let mut served = Vec::new();
+    for n in 1..=HANDSHAKES {
+        until("a client is served", async || {
+            let Ok(mut client) = tls_client(hub.address, trust(&authority)).await else { return false };
             client.publish(publish(vec![event("a", "x")])).await.expect("published");
-        });
+            served.push(client);
+            true
+        })
+        .await;
+        if n == 1 {
+            assert_eq!(displaced(&hub).await, 1, "no more than are needed go");
+        }
     }
-    while let Some(served) = clients.join_next().await {
-        served.expect("served");
+    // Whoever has spoken stands in nobody's way.
+    assert_eq!(displaced(&hub).await, 1);
+    for client in &mut served {
+        client.publish(publish(vec![event("a", "x")])).await.expect("still there");
     }
-    assert!(metric(&hub, "switchyard_open_connections").await >= 50, "the stuck ones are still there");
+    drop(stuck);
+}
+
+#[tokio::test]
+async fn a_crowd_that_says_nothing_makes_room_and_the_oldest_goes_first() {
+    let hub = hub_with(|config| {
+        config.connections.max_handshakes = HANDSHAKES as usize;
+        config.connections.handshake_timeout_ms = 600_000;
+    })
+    .await;
+    let mut witness = Witness::open(hub.address).await;
+    let mut stuck = Vec::new();
+    for _ in 0..HANDSHAKES {
+        stuck.push(TcpStream::connect(hub.address).await.expect("a port"));
+    }
+    until("all were accepted", async || metric(&hub, "switchyard_open_connections").await == HANDSHAKES + 1).await;
+    // One more goes at once while none of them has had its second, and takes the place of the oldest after that.
+    until("the oldest goes", async || {
+        let mut one_more = TcpStream::connect(hub.address).await.expect("a port");
+        one_more.write_all(PREFACE).await.ok();
+        displaced(&hub).await > 0
+    })
+    .await;
+    let mut nothing = Vec::new();
+    soon("the close", stuck[0].read_to_end(&mut nothing)).await.ok();
+    witness.is_served().await;
 }
 
 #[tokio::test]

@@ -403,7 +403,6 @@ fn options_that_do_not_go_together_are_refused() {
             "cert_file",
         ),
         (TlsOptions { ops: true, ..TlsOptions::default() }, "tls.ops"),
-        (TlsOptions { max_handshakes: 0, ..on() }, "max_handshakes"),
         (TlsOptions { reload_interval_ms: 99, ..on() }, "reload_interval_ms"),
     ];
     for (options, told) in bad {

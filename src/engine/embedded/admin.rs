@@ -56,6 +56,7 @@ pub(super) fn empty_core(
         created: definition.created,
         storage: settings.storage,
         topics: RwLock::new(Topics::new(settings.max_events_per_topic)),
+        share: link.owners.share(&settings.owner),
         settings: RwLock::new(Arc::new(settings)),
         bounds: Mutex::new(bounds),
         tail: Arc::new(Tail::default()),
@@ -149,13 +150,14 @@ impl Committer {
         Ok(shared)
     }
 
-    pub(super) fn update(&mut self, settings: StreamSettings) -> Result<Arc<Shared>, UpdateError> {
+    pub(super) fn update(&mut self, mut settings: StreamSettings) -> Result<Arc<Shared>, UpdateError> {
         settings.check()?;
         let found = self.directory.find(settings.name.as_str());
         let Some(shared) = found else { return Err(UpdateError::NotFound { name: settings.name }) };
         if shared.storage != settings.storage {
             return Err(UpdateError::Mismatch { field: "storage" });
         }
+        settings.owner = Arc::clone(&shared.settings.read().owner);
         if let Some(with) = self.overlap(&settings) {
             return Err(UpdateError::Overlap { with });
         }

@@ -17,13 +17,14 @@ use super::{
     disk::Fault,
     inbox::{AppendWork, SaveWork, Work},
     keep::Swept,
+    owners::Charges,
     rows::{BATCHES, GROUP_STATES, META, PROGRESS, REPEATS, row},
     store::{Store, Trouble},
     stream::{Link, Shared, micros},
     tail::Budget,
 };
 use crate::{
-    engine::{AppendError, Appended, GroupStoreError, Health, Options, StoreError},
+    engine::{AppendError, Appended, DeadLetter, GroupStoreError, Health, Options, StoreError},
     model::{Durability, Group, Seal, Storage},
     telemetry::Metrics,
 };
@@ -91,6 +92,7 @@ enum Answer {
 struct Round {
     now: u64,
     drafts: BTreeMap<u64, Draft>,
+    charges: Charges,
     states: Vec<(Arc<Shared>, Group, Vec<u8>)>,
     answers: Vec<Answer>,
     /// Something has to be on the disk before it is answered.
@@ -175,7 +177,8 @@ impl Committer {
     }
 
     fn work(&mut self, works: Vec<Work>) {
-        let mut round = Round { now: micros(SystemTime::now()), ..Round::default() };
+        let charges = Charges::new(self.options.max_owner_bytes);
+        let mut round = Round { now: micros(SystemTime::now()), charges, ..Round::default() };
         for work in works {
             match work {
                 Work::Append(work) => self.plan_append(&mut round, work),
@@ -196,7 +199,8 @@ impl Committer {
             (.., Some(core)) => {
                 round.wants(stream.storage, stream.settings.read().durability);
                 let draft = round.drafts.entry(stream.id).or_insert_with(|| core.draft(round.now));
-                core.plan(draft, &work.events, work.precondition, self.options.max_topics, self.seal)
+                let (max_topics, charges) = (self.options.max_topics, &mut round.charges);
+                core.plan(draft, &work.events, work.precondition, max_topics, self.seal, charges)
             }
         };
         match planned {
@@ -206,7 +210,7 @@ impl Committer {
     }
 
     fn plan_save(&mut self, round: &mut Round, work: SaveWork) {
-        match self.check_save(&work) {
+        match self.check_save(&work).and_then(|letters| self.charge_save(round, &work, letters)) {
             Ok(letters) => {
                 round.wants(work.stream.storage, work.stream.settings.read().durability);
                 for (id, letter) in letters.into_iter().zip(&work.dead_letters) {
@@ -243,9 +247,33 @@ impl Committer {
         }
     }
 
+    /// What a group gives up is on the account of who owns the stream it goes to, all of it or nothing.
+    fn charge_save(
+        &mut self,
+        round: &mut Round,
+        work: &SaveWork,
+        letters: Vec<u64>,
+    ) -> Result<Vec<u64>, GroupStoreError> {
+        if round.charges.is_off() {
+            return Ok(letters);
+        }
+        let mut by_stream: BTreeMap<u64, Vec<&DeadLetter>> = BTreeMap::new();
+        for (id, letter) in letters.iter().zip(&work.dead_letters) {
+            by_stream.entry(*id).or_default().push(letter);
+        }
+        for (id, some) in by_stream {
+            let Some(core) = self.cores.get_mut(&id) else { continue };
+            let draft = round.drafts.entry(id).or_insert_with(|| core.draft(round.now));
+            let events = some.iter().map(|letter| &*letter.event);
+            core.charge(draft, events, false, self.seal, &mut round.charges)
+                .map_err(|_| GroupStoreError::QuotaUsedUp { name: core.shared.name.clone() })?;
+        }
+        Ok(letters)
+    }
+
     /// Writes what a round planned, and what limits want to have deleted.
     fn finish(&mut self, round: Round) {
-        let Round { now, mut drafts, states, answers, sync, soon } = round;
+        let Round { now, mut drafts, states, answers, sync, soon, .. } = round;
         let bytes: usize = drafts.values().map(Draft::bytes).sum();
         // The disk first: what is in memory alone is gone anyway when the process ends between the two.
         for storage in [Storage::File, Storage::Memory] {

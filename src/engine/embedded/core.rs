@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::{
     batch::{self, HEAD_BYTES, Head, MOST_RECORD_HEAD_BYTES, Record},
     keep::Front,
+    owners::Charges,
     repeats::Repeats,
     rows::Progress,
     store::Trouble,
@@ -83,6 +84,8 @@ pub(super) struct Draft {
     topics: Option<HashMap<Box<[u8]>, u64>>,
     /// How many events it has.
     events: usize,
+    /// What they are stored with, in bytes.
+    stored: u64,
 }
 
 /// Part of a draft that goes into one batch.
@@ -122,7 +125,15 @@ impl Core {
     /// A draft without events.
     pub(super) fn draft(&mut self, now: u64) -> Draft {
         self.repeats.expire(now);
-        Draft { pieces: Vec::new(), next: self.next, time: self.time.max(now), keys: 0, topics: None, events: 0 }
+        Draft {
+            pieces: Vec::new(),
+            next: self.next,
+            time: self.time.max(now),
+            keys: 0,
+            topics: None,
+            events: 0,
+            stored: 0,
+        }
     }
 
     /// How far the stream comes with a draft.
@@ -144,6 +155,7 @@ impl Core {
         precondition: Option<Precondition>,
         max_topics: usize,
         seal: Seal,
+        charges: &mut Charges,
     ) -> Result<Vec<Appended>, AppendError> {
         let known = |event: &Event| event.dedupe_key().is_some_and(|key| self.repeats.find(key).is_some());
         if let Some(precondition) = precondition
@@ -152,6 +164,8 @@ impl Core {
             self.check(draft, events, precondition)?;
         }
         self.check_topics(draft, events, max_topics)?;
+        self.charge(draft, events.iter().map(|event| &**event), true, seal, charges)
+            .map_err(|limit| AppendError::QuotaUsedUp { limit })?;
         let epoch = self.shared.epoch;
         let mut scratch = Vec::new();
         let mut results = Vec::with_capacity(events.len());
@@ -199,6 +213,35 @@ impl Core {
         if topics.len() + new.len() <= limit { Ok(()) } else { Err(AppendError::TooManyTopics { limit }) }
     }
 
+    /// Charges the owner for events that are about to be put into the draft, all or none. Where they may be
+    /// `repetitions`, those that are known are not stored again.
+    pub(super) fn charge<'a>(
+        &self,
+        draft: &Draft,
+        events: impl Iterator<Item = &'a Event>,
+        repetitions: bool,
+        seal: Seal,
+        charges: &mut Charges,
+    ) -> Result<(), u64> {
+        if charges.is_off() {
+            return Ok(());
+        }
+        let (mut sequence, mut bytes, mut scratch) = (draft.next, 0, Vec::new());
+        let mut seen = BTreeSet::new();
+        for event in events {
+            let key = if !repetitions || self.repeats.is_off() { None } else { event.dedupe_key() };
+            if key.is_some_and(|key| self.repeats.find(key).is_some() || !seen.insert(key)) {
+                continue;
+            }
+            scratch.clear();
+            let stamp = Stamp { stream: self.shared.name.as_str(), sequence, time: time_of(draft.time) };
+            seal(event, &stamp, &mut scratch);
+            bytes += scratch.len() as u64;
+            sequence += 1;
+        }
+        charges.add(&self.shared, draft.stored, bytes)
+    }
+
     /// Puts one event into the draft.
     pub(super) fn put(&self, draft: &mut Draft, event: &Event, seal: Seal, scratch: &mut Vec<u8>) -> u64 {
         let (sequence, time) = (draft.next, draft.time);
@@ -239,6 +282,7 @@ impl Core {
         }
         draft.next += 1;
         draft.events += 1;
+        draft.stored += scratch.len() as u64;
         sequence
     }
 
@@ -328,6 +372,7 @@ impl Core {
         bounds.events -= pushed_out.len() as u64;
         bounds.bytes -= pushed_out.iter().map(|(_, len)| u64::from(*len)).sum::<u64>();
         drop(bounds);
+        shared.weigh();
         for (sequence, _) in pushed_out {
             self.push_out(sequence);
         }
@@ -380,6 +425,7 @@ impl Core {
     pub(super) fn retire(&self, why: Retired) {
         self.shared.retire(why);
         self.shared.tail.clear();
+        self.shared.share.set(0);
     }
 }
 

@@ -141,6 +141,8 @@ impl Core {
         let mut shown = self.shared.bounds.lock();
         self.floor_moved |= shown.floor != bounds.floor;
         (shown.floor, shown.events, shown.bytes) = (bounds.floor, bounds.events, bounds.bytes);
+        drop(shown);
+        self.shared.weigh();
         Ok(ended)
     }
 
@@ -338,6 +340,7 @@ impl Core {
         bounds.bytes = bounds.bytes.saturating_sub(bytes);
         let floor = bounds.floor;
         drop(bounds);
+        self.shared.weigh();
         self.shared.tail.clear();
         self.open = None;
         self.front.forget(floor);

@@ -12,6 +12,7 @@ mod core;
 mod disk;
 mod inbox;
 mod keep;
+mod owners;
 mod read;
 mod recover;
 mod repeats;

@@ -70,6 +70,9 @@ pub(super) struct Definition {
     /// In microseconds since 1970.
     pub(super) created: u64,
     name: String,
+    /// Empty, too, where streams were made before they had one.
+    #[serde(default)]
+    owner: String,
     filters: Vec<String>,
     memory: bool,
     max_age_ms: Option<u64>,
@@ -86,6 +89,7 @@ impl Definition {
             epoch,
             created,
             name: settings.name.as_str().to_owned(),
+            owner: (*settings.owner).to_owned(),
             filters: settings.filters.iter().map(|filter| filter.as_str().to_owned()).collect(),
             memory: settings.storage == Storage::Memory,
             max_age_ms: settings.max_age.map(ms),
@@ -106,6 +110,7 @@ impl Definition {
         let filters = self.filters.iter().map(|filter| Filter::parse(filter.as_bytes()).map_err(|_| Damaged));
         Ok(StreamSettings {
             name: StreamName::parse(&self.name).map_err(|_| Damaged)?,
+            owner: self.owner.as_str().into(),
             filters: filters.collect::<Result<_, _>>()?,
             storage: if self.memory { Storage::Memory } else { Storage::File },
             max_age: self.max_age_ms.map(Duration::from_millis),
@@ -183,6 +188,7 @@ mod tests {
         assert_eq!(Progress::from_row(&progress.to_row()), Ok(progress));
         let filters = vec![Filter::parse(b"a.>").expect("a filter")];
         let mut settings = StreamSettings::new(StreamName::parse("s").expect("a name"), filters);
+        settings.owner = "jwt:alice".into();
         settings.max_age = Some(Duration::from_secs(1));
         settings.durability = Durability::Interval;
         let row = to_row(&Definition::new(&settings, 5, 6));

@@ -16,6 +16,7 @@ use super::{
     committer::Committer,
     inbox::{AppendWork, Closed, Inbox, SaveWork, Work},
     keep::{Purge, Selection},
+    owners::{Owners, Share},
     read,
     store::Store,
     tail::Tail,
@@ -42,12 +43,21 @@ pub(super) struct Link {
     pub(super) tasks: Tasks,
     /// One permit for each read from the disk that may go on.
     pub(super) readers: Semaphore,
+    pub(super) owners: Owners,
     health: AtomicU8,
 }
 
 impl Link {
     pub(super) fn new(inbox: Inbox, file: Store, memory: Store, tasks: Tasks, readers: usize) -> Self {
-        Self { inbox, file, memory, tasks, readers: Semaphore::new(readers), health: AtomicU8::new(0) }
+        Self {
+            inbox,
+            file,
+            memory,
+            tasks,
+            readers: Semaphore::new(readers),
+            owners: Owners::default(),
+            health: AtomicU8::new(0),
+        }
     }
 
     pub(super) fn store(&self, storage: Storage) -> &Store {
@@ -125,6 +135,7 @@ pub(super) struct Shared {
     pub(super) visible: watch::Receiver<u64>,
     /// Not 0: as a [`Retired`].
     pub(super) retired: AtomicU8,
+    pub(super) share: Share,
     pub(super) link: Arc<Link>,
 }
 
@@ -163,6 +174,11 @@ impl Shared {
 
     pub(super) fn bounds(&self) -> Bounds {
         *self.bounds.lock()
+    }
+
+    /// What it holds has changed.
+    pub(super) fn weigh(&self) {
+        self.share.set(self.bounds().bytes);
     }
 
     /// Where a read after `after` begins, or what it finds at once.

@@ -347,7 +347,8 @@ fn of_group(error: &GroupStoreError, stream: &StreamName, group: Option<&Group>)
         GroupStoreError::Setting(error) => StreamError::Setting(error.clone()),
         GroupStoreError::DeadLetterStream { name } => no_dead_letter_stream(name),
         GroupStoreError::TooMany { limit } => StreamError::TooMany { what: "groups on this stream", limit: *limit },
-        GroupStoreError::TooLarge { .. } => StreamError::Unavailable,
+        // Dead letters wait by themselves; nobody else is told.
+        GroupStoreError::TooLarge { .. } | GroupStoreError::QuotaUsedUp { .. } => StreamError::Unavailable,
         GroupStoreError::Store(error) => of_store(error),
     }
 }

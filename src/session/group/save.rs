@@ -241,6 +241,11 @@ impl Active {
                 tracing::warn!(%stream, group = group.as_str(), dead_letter_stream = %name, "no stream for dead letters");
                 self.saves.letters_at = self.clock.now() + RETRY_MS;
             }
+            Err(GroupStoreError::QuotaUsedUp { name }) => {
+                // They wait where they are; acknowledgements do not.
+                tracing::warn!(%stream, group = group.as_str(), dead_letter_stream = %name, "no room for dead letters");
+                self.saves.letters_at = self.clock.now() + RETRY_MS;
+            }
             Err(
                 error @ (GroupStoreError::Closed
                 | GroupStoreError::NotFound

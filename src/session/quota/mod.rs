@@ -45,6 +45,8 @@ pub struct Options {
     pub publish_bytes_per_second: u64,
     /// The most bytes of encoded events that one principal may have published and not been answered for.
     pub max_in_flight_bytes: usize,
+    /// The most bytes in all streams that one principal made. The engine counts them.
+    pub max_stored_bytes: u64,
 }
 
 impl Options {
@@ -140,7 +142,7 @@ impl Account {
     pub(super) fn open_session(self: &Arc<Self>) -> Result<SessionUse, CommandError> {
         add(&self.sessions, 1, self.options.max_sessions)
             .map(|()| SessionUse(Arc::clone(self)))
-            .ok_or_else(|| self.used_up(Quota::Sessions, None))
+            .ok_or_else(|| self.used_up(Quota::Sessions, Quota::RETRY_AFTER))
     }
 
     /// Whose it is.
@@ -167,7 +169,7 @@ impl Account {
         let most = options.max_in_flight_bytes;
         // One publish that is larger passes alone.
         if add(&self.in_flight_bytes, bytes, most.max(if most > 0 { bytes } else { 0 })).is_none() {
-            return Err(self.used_up(Quota::InFlightBytes, Some(Duration::from_millis(100))));
+            return Err(self.used_up(Quota::InFlightBytes, Duration::from_millis(100)));
         }
         let in_flight = InFlight { account: Arc::clone(self), bytes, span: None };
         let rates = [options.publish_events_per_second, options.publish_bytes_per_second];
@@ -180,7 +182,7 @@ impl Account {
         });
         let quotas = [Quota::PublishEvents, Quota::PublishBytes];
         if let Some(which) = (0..2).filter(|which| !waits[*which].is_zero()).max_by_key(|which| waits[*which]) {
-            return Err(self.used_up(quotas[which], Some(waits[which])));
+            return Err(self.used_up(quotas[which], waits[which]));
         }
         for which in 0..2 {
             buckets[which].take(amounts[which], rates[which], rates[which], now);
@@ -188,13 +190,14 @@ impl Account {
         Ok(in_flight)
     }
 
-    fn used_up(&self, quota: Quota, retry_after: Option<Duration>) -> CommandError {
+    fn used_up(&self, quota: Quota, retry_after: Duration) -> CommandError {
         let limit = match quota {
             Quota::Sessions => self.options.max_sessions as u64,
             Quota::Subscriptions => self.options.max_subscriptions as u64,
             Quota::PublishEvents => self.options.publish_events_per_second,
             Quota::PublishBytes => self.options.publish_bytes_per_second,
             Quota::InFlightBytes => self.options.max_in_flight_bytes as u64,
+            Quota::StoredBytes => self.options.max_stored_bytes,
         };
         CommandError::QuotaUsedUp { quota, limit, retry_after }
     }
@@ -243,7 +246,7 @@ mod tests {
         let Err(CommandError::QuotaUsedUp { quota, retry_after, .. }) = account.publish(1, 50, Duration::ZERO) else {
             panic!("passes");
         };
-        assert_eq!((quota, retry_after), (Quota::PublishBytes, Some(Duration::from_millis(500))));
+        assert_eq!((quota, retry_after), (Quota::PublishBytes, Duration::from_millis(500)));
         account.publish(1, 50, Duration::from_millis(500)).expect("after the wait");
     }
 
