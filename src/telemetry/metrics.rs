@@ -11,6 +11,10 @@ use prometheus_client::{
 
 use super::looked_at::{Gauges, LookedAt};
 
+const CERTIFICATE_ENDS_HELP: &str =
+    "When the certificate ends that is served, and the first authority of clients, in seconds since 1970";
+const IDS_FORGOTTEN_HELP: &str =
+    "Ids forgotten before the dedupe window of their stream ended, because it had too many";
 const COMMIT_SECONDS_HELP: &str = "How long the store takes to write and flush what waits, in seconds";
 /// From a tenth of a millisecond to more than a second and a half.
 const COMMIT_SECONDS: [f64; 15] = [
@@ -108,7 +112,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("switchyard");
         macro_rules! registered {
-            ($name:literal, $help:literal) => {{
+            ($name:literal, $help:expr) => {{
                 let metric = Default::default();
                 registry.register($name, $help, Clone::clone(&metric));
                 metric
@@ -126,10 +130,8 @@ impl Default for Metrics {
         let tls_reloads: Counter = registered!("tls_reloads", "Changes of the TLS files that are served now");
         let tls_reload_failures: Counter =
             registered!("tls_reload_failures", "Changes of the TLS files that were refused");
-        let tls_certificate_ends: Family<CertificateLabel, Gauge> = registered!(
-            "tls_certificate_expiry_timestamp_seconds",
-            "When the certificate ends that is served, and the first authority of clients, in seconds since 1970"
-        );
+        let tls_certificate_ends: Family<CertificateLabel, Gauge> =
+            registered!("tls_certificate_expiry_timestamp_seconds", CERTIFICATE_ENDS_HELP);
         let sessions: Counter = registered!("sessions", "Sessions opened, Subscribe calls included");
         let sessions_closed: Counter = registered!("sessions_closed", "Sessions closed");
         let events_in: Counter = registered!("events_in", "Events published and accepted");
@@ -145,10 +147,7 @@ impl Default for Metrics {
         let denied: Family<ReasonLabel, Counter> = registered!("denied", "Calls and commands denied, by reason");
         let quota_refusals: Family<QuotaLabel, Counter> =
             registered!("quota_refusals", "Refusals because a quota is used up, by quota");
-        let dedupe_ids_forgotten: Counter = registered!(
-            "dedupe_ids_forgotten",
-            "Ids forgotten before the dedupe window of their stream ended, because it had too many"
-        );
+        let dedupe_ids_forgotten: Counter = registered!("dedupe_ids_forgotten", IDS_FORGOTTEN_HELP);
         let commit_seconds = Histogram::new(COMMIT_SECONDS);
         registry.register("commit_seconds", COMMIT_SECONDS_HELP, commit_seconds.clone());
         let looked_at = Mutex::new(LookedAt::new(&mut registry));

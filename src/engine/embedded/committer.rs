@@ -72,7 +72,7 @@ struct Forgotten {
 
 impl Forgotten {
     /// How many there are, if it is time to tell.
-    fn to_tell(&mut self, now: Instant) -> Option<u64> {
+    fn take_due(&mut self, now: Instant) -> Option<u64> {
         if self.told_at.is_some_and(|told| now < told + TELL_INTERVAL) {
             return None;
         }
@@ -443,7 +443,7 @@ impl Committer {
                 of = Some(core.shared.name.clone());
             }
         }
-        if let Some((stream, early)) = of.zip(self.forgotten.to_tell(now)) {
+        if let Some((stream, early)) = of.zip(self.forgotten.take_due(now)) {
             let limit = self.options.max_dedupe_ids;
             tracing::warn!(%stream, early, limit, "repetitions may be stored: ids are forgotten before the dedupe window ends");
         }
@@ -585,7 +585,7 @@ mod tests {
         let (mut forgotten, start) = (Forgotten::default(), Instant::now());
         let told = [0, 30, 59, 60, 119].map(|second| {
             forgotten.early += 5;
-            forgotten.to_tell(start + Duration::from_secs(second))
+            forgotten.take_due(start + Duration::from_secs(second))
         });
         assert_eq!(told, [Some(5), None, None, Some(15), None]);
     }

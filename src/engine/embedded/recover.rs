@@ -274,8 +274,8 @@ mod tests {
 
     #[test]
     fn how_far_the_reading_has_come_is_told_once_a_second() {
-        let mut reading = Reading::new(2, 1000);
-        let start = reading.tell_at - TELL_INTERVAL;
+        let start = Instant::now();
+        let mut reading = Reading { tell_at: start + TELL_INTERVAL, ..Reading::new(2, 1000) };
         let at = |ms| start + Duration::from_millis(ms);
         let told = [500, 999, 1000, 1001, 1999, 2000].map(|ms| reading.add(3, 10, at(ms)));
         assert_eq!(told, [false, false, true, false, false, true]);
