@@ -107,13 +107,13 @@ impl HubService {
             message.events.iter().map(|raw| event::accept(raw, max_event_bytes, &mut ids)).collect();
         session::admit_events(&caller, &mut events, precondition).map_err(|error| refusal(&error))?;
         let in_flight = self.hub.may_publish(caller.principal().id(), &events).map_err(|error| refusal(&error))?;
+        let placed =
+            session::place(&self.hub, events, precondition, in_flight).await.map_err(|error| refusal(&error))?;
+        // What has its places will be stored, and is then routed and counted until then, whether or not the client waits to
+        // hear of it. Not before: what waits for room has no bound but the calls that wait.
         let hub = Arc::clone(&self.hub);
-        let work = async move {
-            let placed = session::place(&hub, events, precondition, in_flight).await?;
-            Ok::<_, CommandError>(placed.store(&hub, &mut Scratch::default()).await)
-        };
-        // What is stored is routed too, whether or not the client waits to hear of it.
-        let results = self.tasks.see_through("publish", work).await.map_err(|error| refusal(&error))?;
+        let storing = async move { placed.store(&hub, &mut Scratch::default()).await };
+        let results = self.tasks.see_through("publish", storing).await;
         match results.first() {
             Some(Err(error)) if results.iter().all(Result::is_err) => Err(status::of_event(error, 0).status()),
             _ => Ok(unary(&results::encode(&results))),
