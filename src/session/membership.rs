@@ -64,7 +64,7 @@ impl Session {
             key,
             request_id,
             identity: identity(&self.entry.id),
-            previous: self.previous_session.as_ref().map(identity),
+            previous: self.before.as_ref().map(identity),
             may_return: self.entry.client_name().is_some(),
             filters: wish.filters.as_slice().into(),
             start: from.start.clone(),

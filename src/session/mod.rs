@@ -70,7 +70,7 @@ pub struct Session {
     scratch: Scratch,
     first: bool,
     /// The session that its client had before, and comes back from.
-    previous_session: Option<Arc<str>>,
+    before: Option<Arc<str>>,
     /// Made with the first subscription that reads a stream.
     feeds: Option<Box<Feeds>>,
     /// Made with the first member of a group on a stream.
@@ -123,7 +123,7 @@ impl Session {
             outbox_id,
             scratch: Scratch::default(),
             first: true,
-            previous_session: None,
+            before: None,
             feeds: None,
             memberships: None,
             guard: Guard::new(&caller),
@@ -256,7 +256,7 @@ impl Session {
         match command {
             Command::Hello { client_name, previous_session, heartbeat_interval } => {
                 self.hello(first, &client_name, heartbeat_interval)?;
-                self.previous_session = previous_session;
+                self.before = previous_session;
                 Ok(())
             }
             Command::Subscribe { subscription_id, wish } => self.subscribe(request_id, subscription_id, wish).await,
