@@ -299,7 +299,7 @@ async fn other_filters_hold_for_all_that_was_not_sent_yet() {
     // More than a transport and a queue hold together, and each event the last of its topic.
     let large = "x".repeat(16 * 1024);
     for some in (0..500).collect::<Vec<_>>().chunks(100) {
-        let topic = |n: &usize| format!("s.{}.{n}", if n % 2 == 0 { "even" } else { "odd" });
+        let topic = |n: &usize| format!("s.{}.{n}", if n.is_multiple_of(2) { "even" } else { "odd" });
         store(hub.address, some.iter().map(|n| event(&topic(n), large.clone())).collect()).await;
     }
     for begin in [StartPreset::Earliest, StartPreset::LastPerTopic] {

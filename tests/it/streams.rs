@@ -60,7 +60,9 @@ async fn what_is_stored_is_routed_whatever_becomes_of_the_call() {
     let all_routed = async {
         while !missing.is_empty() {
             if let Some(Frame::Events(events)) = live.frame().await.frame {
-                texts(&events).iter().for_each(|text| _ = missing.remove(text.as_str()));
+                for text in texts(&events) {
+                    missing.remove(text.as_str());
+                }
             }
         }
     };
