@@ -47,7 +47,7 @@ fmt: ## format the Rust code
 
 # Built one after the other: together, the hub would get dependencies with features that only the comparison needs.
 .PHONY: bench
-bench: ## measure hub, NATS and bare tonic side by side: 14 minutes in which the machine should do nothing else
+bench: ## measure hub, NATS and bare tonic side by side: 10 minutes in which the machine should do nothing else
 	scripts/install-bench-tools.sh
 	cargo build --release --locked
 	cargo build --release --locked --package switchyard-versus

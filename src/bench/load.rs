@@ -107,18 +107,22 @@ struct Shared {
     /// Wakes each publisher.
     arrived: Vec<Notify>,
     published: AtomicU64,
-    delivered: AtomicU64,
+    /// To each subscriber.
+    delivered: Vec<AtomicU64>,
+    /// Every event is for every subscriber.
+    for_all: bool,
 }
 
 /// Runs a load on one side. An error is a client or server that failed; faults of delivery are in the outcome.
 pub async fn run<S: Side>(side: &S, plan: &Plan, progress: impl Fn(u64, u64)) -> anyhow::Result<Outcome> {
     ensure!(plan.payload_bytes >= HEADER_BYTES, "a payload has at least {HEADER_BYTES} bytes");
     let plan = Arc::new(plan.clone());
-    let shared = Arc::new(Shared::new(plan.publishers));
+    let shared = Arc::new(Shared::new(&plan));
     let mut subscribers = JoinSet::new();
     for filters in &plan.subscribers {
         let subscriber = side.subscriber(filters).await.context("cannot subscribe")?;
-        subscribers.spawn(receive(subscriber, Arc::clone(&plan), Arc::clone(&shared)));
+        let number = subscribers.len();
+        subscribers.spawn(receive(subscriber, number, Arc::clone(&plan), Arc::clone(&shared)));
     }
     let mut publishers = JoinSet::new();
     for number in 0..plan.publishers {
@@ -201,7 +205,8 @@ impl<P: Publish> Tasks<P> {
 }
 
 impl Shared {
-    fn new(publishers: usize) -> Self {
+    fn new(plan: &Plan) -> Self {
+        let (publishers, subscribers) = (plan.publishers, plan.subscribers.len());
         Self {
             start: Instant::now(),
             counting: AtomicBool::new(false),
@@ -210,12 +215,21 @@ impl Shared {
             outstanding: (0..publishers).map(|_| AtomicU64::new(0)).collect(),
             arrived: (0..publishers).map(|_| Notify::new()).collect(),
             published: AtomicU64::new(0),
-            delivered: AtomicU64::new(0),
+            delivered: (0..subscribers).map(|_| AtomicU64::new(0)).collect(),
+            for_all: plan.deliveries.iter().all(|deliveries| *deliveries == subscribers as u64),
         }
     }
 
     fn totals(&self) -> (u64, u64) {
-        (self.published.load(Relaxed), self.delivered.load(Relaxed))
+        (self.published.load(Relaxed), self.delivered.iter().map(|delivered| delivered.load(Relaxed)).sum())
+    }
+
+    /// How many events the slowest subscriber has not had, where that can be told. What it is behind waits in one queue, which
+    /// would be full while the deliveries that are outstanding are few for all of them together.
+    fn most_behind(&self) -> u64 {
+        let slowest = self.delivered.iter().map(|delivered| delivered.load(Relaxed)).min();
+        let published = self.published.load(Relaxed);
+        slowest.filter(|_| self.for_all).map_or(0, |slowest| published.saturating_sub(slowest))
     }
 
     fn owed(&self) -> u64 {
@@ -237,7 +251,7 @@ async fn publish<P: Publish>(
 ) -> anyhow::Result<P> {
     let most = MOST_TOGETHER.min((MOST_BYTES_TOGETHER / plan.payload_bytes).max(1) as u64);
     let fan_out = plan.deliveries.iter().copied().max().unwrap_or(1).max(1);
-    let outstanding = &shared.outstanding[number];
+    let (outstanding, publishers) = (&shared.outstanding[number], plan.publishers as u64);
     let mut events = Events::new(number, &plan);
     let mut batch = Vec::new();
     // For a fixed rate: when the next event is due, in nanoseconds since the start.
@@ -245,7 +259,8 @@ async fn publish<P: Publish>(
     while !shared.stop.load(Relaxed) {
         match plan.pace {
             Pace::Window(window) => {
-                let room = window.saturating_sub(outstanding.load(Relaxed).div_ceil(fan_out)).min(most);
+                let behind = outstanding.load(Relaxed).div_ceil(fan_out).max(shared.most_behind() / publishers);
+                let room = window.saturating_sub(behind).min(most);
                 // Waking for every single delivery would measure the load and not the side.
                 if room < most.min(window / 4).max(1) {
                     shared.arrived[number].notified().await;
@@ -310,10 +325,11 @@ impl Events {
 /// One subscriber.
 async fn receive<R: Receive>(
     mut subscriber: R,
+    number: usize,
     plan: Arc<Plan>,
     shared: Arc<Shared>,
 ) -> anyhow::Result<(Faults, Histogram<u64>)> {
-    let mut audit = Audit::new(&plan, &shared);
+    let mut audit = Audit::new(number, &plan, &shared);
     loop {
         tokio::select! {
             biased;
@@ -326,6 +342,7 @@ async fn receive<R: Receive>(
 
 /// What one subscriber finds.
 struct Audit<'a> {
+    number: usize,
     shared: &'a Shared,
     timed: bool,
     expectation: Expectation,
@@ -338,8 +355,9 @@ struct Audit<'a> {
 }
 
 impl<'a> Audit<'a> {
-    fn new(plan: &Plan, shared: &'a Shared) -> Self {
+    fn new(number: usize, plan: &Plan, shared: &'a Shared) -> Self {
         Self {
+            number,
             shared,
             timed: matches!(plan.pace, Pace::Rate(_)),
             expectation: Expectation::new(plan.publishers, plan.topics.len()),
@@ -352,7 +370,7 @@ impl<'a> Audit<'a> {
 
     /// Tells the publishers what has arrived.
     fn settle(&mut self, shared: &Shared) {
-        shared.delivered.fetch_add(std::mem::take(&mut self.delivered), Relaxed);
+        shared.delivered[self.number].fetch_add(std::mem::take(&mut self.delivered), Relaxed);
         self.now = None;
         for (publisher, arrived) in self.arrived.iter_mut().enumerate().filter(|(_, arrived)| **arrived > 0) {
             // Never below zero, even when events are repeated.

@@ -92,7 +92,8 @@ impl Ground {
             Contender::Hub => (
                 &self.hub_program,
                 &["serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log-format", "json"],
-                "\"address\":\"",
+                // It listens before it serves.
+                "\"message\":\"serving\",\"address\":\"",
             ),
             Contender::Nats => {
                 (&self.nats_program, &["--addr", "127.0.0.1", "--port", "-1"], "Listening for client connections on ")

@@ -52,7 +52,7 @@ struct Arguments {
     #[arg(long, default_value_t = 3)]
     repetitions: usize,
     /// For how many seconds each load is measured
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 2.0)]
     seconds: f64,
     /// Only rows and series whose names begin like this; may be repeated
     #[arg(long, value_name = "NAME")]
@@ -110,7 +110,7 @@ fn compare(arguments: &Arguments) -> anyhow::Result<()> {
     eprintln!("{}", machine.summary());
 
     let seconds = if arguments.quick { 1.0 } else { arguments.seconds.max(0.1) };
-    let warm_up_seconds = if arguments.quick { 0.3 } else { 1.0 };
+    let warm_up_seconds = if arguments.quick { 0.3 } else { 0.5 };
     let mut contest = Contest {
         ground: Ground {
             hub_program,
