@@ -12,7 +12,7 @@ use switchyard::{
 };
 use tonic::{Code, Request};
 
-use crate::harness::{Folder, Session, client, config, event, publish, soon};
+use crate::harness::{Folder, Session, client, config, event, publish, reason_of_call, soon};
 
 /// The secret that tokens are signed with.
 pub const KEY: &str = "0123456789abcdef0123456789abcdef";
@@ -180,4 +180,12 @@ pub fn bad_credentials(name: &str, roles: &[&str]) -> Vec<(&'static str, Option<
 /// The code that goes with a reason.
 pub fn code_of(reason: &str) -> Code {
     if reason.starts_with("CREDENTIAL") { Code::Unauthenticated } else { Code::PermissionDenied }
+}
+
+/// The reason for which a token is refused; empty when it is not.
+pub async fn refused(hub: &Guarded, token: &str) -> String {
+    let mut request = Request::new(publish(vec![event("open.a", "x")]));
+    bear(&mut request, token);
+    let answer = soon("an answer", client(hub.server.address).await.publish(request)).await;
+    answer.err().map(|status| reason_of_call(&status)).unwrap_or_default()
 }

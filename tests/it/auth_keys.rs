@@ -10,11 +10,10 @@ use axum::{Router, extract::State, http::StatusCode, routing::get};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
-use tonic::Request;
 
 use crate::{
-    auth_harness::{Guarded, bear, claims, token},
-    harness::{Folder, client, event, publish, reason_of_call, soon, until},
+    auth_harness::{Guarded, claims, refused, token},
+    harness::{Folder, until},
 };
 
 /// The first two test vectors of RFC 8032: secret and public key.
@@ -104,14 +103,6 @@ impl Issuer {
         })
         .await
     }
-}
-
-/// The reason for which a token is refused; empty when it is not.
-async fn refused(hub: &Guarded, token: &str) -> String {
-    let mut request = Request::new(publish(vec![event("open.a", "x")]));
-    bear(&mut request, token);
-    let answer = soon("an answer", client(hub.server.address).await.publish(request)).await;
-    answer.err().map(|status| reason_of_call(&status)).unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,11 +6,11 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, jwk::Jwk};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256};
 use serde_json::{Value, json};
 use switchyard::proto::v1::{self, session_request::Command as Wire, session_response::Frame};
-use tonic::{Code, Request};
+use tonic::Code;
 
 use crate::{
-    auth_harness::{Guarded, bad_credentials, bear, claims, code_of, token},
-    harness::{Folder, client, event, metric, publish, reason, reason_of_call, soon, spec, texts},
+    auth_harness::{Guarded, bad_credentials, claims, code_of, refused, token},
+    harness::{Folder, event, metric, reason, spec, texts},
 };
 
 /// A key of an issuer, made for one test.
@@ -86,14 +86,6 @@ fn tampered(good: &str) -> Vec<String> {
         format!("{none}.{payload}.{signature}"),
         format!("{none}.{payload}."),
     ]
-}
-
-/// The reason for which a token is refused; empty when it is not.
-async fn refused(hub: &Guarded, token: &str) -> String {
-    let mut request = Request::new(publish(vec![event("open.a", "x")]));
-    bear(&mut request, token);
-    let answer = soon("an answer", client(hub.server.address).await.publish(request)).await;
-    answer.err().map(|status| reason_of_call(&status)).unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread")]
