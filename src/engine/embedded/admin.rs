@@ -387,14 +387,12 @@ impl Committer {
         }
         let (shared, lost) = (Arc::clone(&core.shared), stored.next < core.next);
         tracing::warn!(stream = %shared.name, lost, "a stream is not what it was before the disk failed");
-        shared.retire(Retired::Replaced);
+        core.retire(Retired::Replaced);
         let mut reading = Reading::new(1, self.link.file.bytes());
         let mut core = recover::stream(&self.link, &self.options, id, lost, &mut reading)?;
         core.trim(micros(SystemTime::now()), 0)?;
         self.directory.put(&core.shared);
-        if let Some(old) = self.cores.insert(id, core) {
-            old.retire(Retired::Replaced);
-        }
+        self.cores.insert(id, core);
         Ok(())
     }
 }
