@@ -18,9 +18,9 @@ use super::{
 };
 use crate::{
     auth::{Action, Caller},
-    engine::{EventStream, MAX_SEQUENCES, PurgeError, ReadError, ReadLimits},
+    engine::{EventStream, MAX_SEQUENCES, ReadError, ReadLimits},
     model::{CommandError, Event, Group, GroupSettings, Start, StreamError, limits},
-    session::{Groups, Hub, Standing, of_store},
+    session::{Groups, Hub, Standing, of_purge, of_read},
 };
 
 /// A page of dead letters ends once it has this many bytes.
@@ -304,7 +304,7 @@ impl Letters {
                     after = earliest - 1;
                     continue;
                 }
-                Err(error) => return Err(self.of_read(&error)),
+                Err(error) => return Err(of_read(&error, self.stream.name())),
             };
             for event in chunk.events {
                 let (sequence, size) = (event.sequence(), event.encoded().len());
@@ -332,7 +332,7 @@ impl Letters {
         let begin = chosen.partition_point(|sequence| *sequence <= after);
         let some: Vec<u64> = chosen[begin..].iter().copied().take(most.min(ORIGINS_AT_ONCE)).collect();
         let next = some.last().copied().filter(|_| begin + some.len() < chosen.len());
-        let chunk = self.stream.get(some).await.map_err(|error| self.of_read(&error))?;
+        let chunk = self.stream.get(some).await.map_err(|error| of_read(&error, self.stream.name()))?;
         Ok((chunk.events.into_iter().filter_map(|event| self.judge(event)).collect(), next))
     }
 
@@ -346,8 +346,7 @@ impl Letters {
         let kept = match self.of.get(origins).await {
             Ok(chunk) => chunk.events,
             Err(ReadError::Lost { .. }) => Vec::new(),
-            Err(ReadError::Closed) => return Err(StreamError::NotFound(self.of.name().to_string())),
-            Err(ReadError::Store(error)) => return Err(of_store(&error)),
+            Err(error) => return Err(of_read(&error, self.of.name())),
         };
         let origin_of = |letter: &Letter| {
             let event = kept.iter().find(|event| event.sequence() == letter.origin)?;
@@ -362,17 +361,7 @@ impl Letters {
         if sequences.is_empty() {
             return Ok(0);
         }
-        self.stream.remove(sequences).await.map_err(|error| match error {
-            PurgeError::Closed => StreamError::NotFound(self.stream.name().to_string()),
-            PurgeError::Store(error) => of_store(&error),
-        })
-    }
-
-    fn of_read(&self, error: &ReadError) -> StreamError {
-        match error {
-            ReadError::Store(error) => of_store(error),
-            ReadError::Closed | ReadError::Lost { .. } => StreamError::NotFound(self.stream.name().to_string()),
-        }
+        self.stream.remove(sequences).await.map_err(|error| of_purge(&error, self.stream.name()))
     }
 }
 

@@ -13,11 +13,11 @@ use super::{
 };
 use crate::{
     auth::{Action, Caller},
-    engine::{CreateError, DeleteError, Engine, EventStream, PurgeError, ReadError, UpdateError},
+    engine::{CreateError, DeleteError, Engine, EventStream, ReadError, UpdateError},
     model::{
         CommandError, Durability, Event, Filter, Group, Storage, StreamError, StreamName, StreamSettings, Topic, limits,
     },
-    session::{Hub, of_store},
+    session::{Hub, of_purge, of_read, of_store},
 };
 
 /// The most streams or groups in one page, and how many there are unless a page is asked to be of another size.
@@ -167,10 +167,7 @@ impl StreamService {
                 Some(Filter::parse(text.as_bytes()).map_err(|error| field("filter", format!("is invalid: {error}")))?)
             }
         };
-        let purged = stream.purge(up_to, filter).await.map_err(|error| match error {
-            PurgeError::Closed => StreamError::NotFound(asked.name.clone()),
-            PurgeError::Store(error) => of_store(&error),
-        })?;
+        let purged = stream.purge(up_to, filter).await.map_err(|error| of_purge(&error, stream.name()))?;
         tracing::info!(stream = %stream.name(), events = purged, "stream purged");
         Ok(purged.cast_signed())
     }
@@ -195,9 +192,8 @@ impl StreamService {
             }
         };
         let found = stream.get(vec![sequence]).await.map_err(|error| match error {
-            ReadError::Closed => StreamError::NotFound(asked.stream.clone()),
             ReadError::Lost { .. } => missing(which.clone()),
-            ReadError::Store(error) => of_store(&error),
+            error => of_read(&error, stream.name()),
         })?;
         // One that the caller may not read is as if it were not there.
         let readable = |event: &Arc<Event>| caller.may(&Action::ReadEvent { stream: name, topic: event.topic() });

@@ -25,7 +25,7 @@ use crate::{
     router::{Descent, NodeId, Trie},
 };
 
-use super::publish::of_store;
+use super::publish::of_read;
 
 /// So much of a stream is read at a time for all that follow it.
 const FOLLOW_AT_ONCE: ReadLimits = ReadLimits { events: 1024, bytes: 1024 * 1024 };
@@ -285,8 +285,7 @@ impl Feeds {
                 }
             }
             // Deleted; or made anew, which is for the client to find out by its token.
-            ReadError::Closed => StreamError::NotFound(stream.to_string()),
-            ReadError::Store(ref error) => of_store(error),
+            ReadError::Closed | ReadError::Store(_) => of_read(error, &stream),
         };
         self.leave(key);
         self.known.remove(&key);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     Session, TokenKey,
     feed::{Feed, Feeds},
-    publish::of_store,
+    publish::of_read,
 };
 use crate::{
     engine::{EventStream, ReadError},
@@ -93,7 +93,7 @@ async fn beginning(
         Start::Earliest => Beginning::with_what_is_there(state.earliest - 1),
         Start::LastPerTopic => {
             let first = stream.last_per_topic(filters, 0, state.latest, 1).await;
-            let first = first.map_err(|error| unread(state, &error))?;
+            let first = first.map_err(|error| of_read(&error, stream.name()))?;
             let after = first.first().map_or(state.latest, |sequence| sequence - 1);
             Beginning { last_up_to: state.latest, ..Beginning::after(after) }
         }
@@ -101,7 +101,7 @@ async fn beginning(
         Start::At(time) => match stream.first_at(*time).await {
             Ok(sequence) => Beginning::with_what_is_there(sequence.max(state.earliest) - 1),
             Err(ReadError::Lost { earliest, .. }) => Beginning::with_what_is_there(earliest - 1),
-            Err(error) => return Err(unread(state, &error)),
+            Err(error) => return Err(of_read(&error, stream.name())),
         },
         Start::Token(token) => {
             let position = tokens.open(token)?;
@@ -118,14 +118,6 @@ async fn beginning(
             Beginning { outcome: if resumed { ResumeOutcome::Resumed } else { beginning.outcome }, ..beginning }
         }
     })
-}
-
-/// Why nobody knows where it begins.
-fn unread(state: &StreamState, error: &ReadError) -> StreamError {
-    match error {
-        ReadError::Store(error) => of_store(error),
-        _ => StreamError::NotFound(state.settings.name.to_string()),
-    }
 }
 
 /// Behind a sequence of the stream as it is.

@@ -9,8 +9,8 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use super::{Hub, InFlight};
 use crate::{
     auth::Caller,
-    engine::{Append, AppendError, Appended, EventStream, Precondition, ReadError, Receipt, StoreError},
-    model::{CommandError, Durability, Event, EventError, Origin, Quota, StreamError},
+    engine::{Append, AppendError, Appended, EventStream, Precondition, PurgeError, ReadError, Receipt, StoreError},
+    model::{CommandError, Durability, Event, EventError, Origin, Quota, StreamError, StreamName},
     outbox::{Accepted, Published, StoredAt},
     router::Scratch,
 };
@@ -213,9 +213,22 @@ fn of_append(error: &AppendError, origin: &Origin) -> StreamError {
 
 /// Why the handle of a stream is no longer good, in the words of the hub.
 pub(super) fn of_closed(stream: &dyn EventStream) -> StreamError {
-    match stream.check() {
-        Err(ReadError::Store(error)) => of_store(&error),
-        _ => StreamError::NotFound(stream.name().to_string()),
+    of_read(&stream.check().err().unwrap_or(ReadError::Closed), stream.name())
+}
+
+/// Why a stream could not be read, in the words of the hub. Where it matters what is lost, that is for the caller to say.
+pub fn of_read(error: &ReadError, stream: &StreamName) -> StreamError {
+    match error {
+        ReadError::Store(error) => of_store(error),
+        ReadError::Closed | ReadError::Lost { .. } => StreamError::NotFound(stream.to_string()),
+    }
+}
+
+/// Why nothing could be taken out of a stream, in the words of the hub.
+pub fn of_purge(error: &PurgeError, stream: &StreamName) -> StreamError {
+    match error {
+        PurgeError::Store(error) => of_store(error),
+        PurgeError::Closed => StreamError::NotFound(stream.to_string()),
     }
 }
 

@@ -9,10 +9,10 @@ use super::{
     no_dead_letter_stream, of_group,
 };
 use crate::{
-    engine::{EventStream, PurgeError, ReadError, ReadLimits, StoredGroup},
+    engine::{EventStream, ReadError, ReadLimits, StoredGroup},
     groups::GroupState,
     model::{Event, Group, GroupSettings, Start, StreamError, StreamName},
-    session::publish::of_store,
+    session::publish::{of_purge, of_read, of_store},
 };
 
 /// How a group stands.
@@ -144,10 +144,7 @@ impl Active {
         let (redriven, full) = (taken.len(), taken.len() < events.len());
         if redriven > 0 {
             self.store_now().await?;
-            letters.remove(taken).await.map_err(|error| match error {
-                PurgeError::Closed => StreamError::NotFound(letters.name().to_string()),
-                PurgeError::Store(error) => of_store(&error),
-            })?;
+            letters.remove(taken).await.map_err(|error| of_purge(&error, letters.name()))?;
         }
         Ok(Redriven { redriven, full })
     }
@@ -193,10 +190,9 @@ async fn standing(
     let unacked = counts.unacked as u64;
     let oldest = match stream.read(floor, &Arc::default(), ReadLimits { events: 1, bytes: 1 }).await {
         Ok(chunk) => chunk.events.into_iter().next(),
-        Err(ReadError::Closed) => return Err(StreamError::NotFound(name.to_string())),
         // Gone between the two looks.
         Err(ReadError::Lost { .. }) => None,
-        Err(ReadError::Store(error)) => return Err(of_store(&error)),
+        Err(error) => return Err(of_read(&error, name)),
     };
     Ok(Standing {
         stream: name.clone(),
@@ -225,9 +221,8 @@ async fn sequence_at(stream: &Arc<dyn EventStream>, start: &Start, field: &'stat
         Start::After(sequence) => Ok(sequence + 1),
         Start::At(time) => match stream.first_at(*time).await {
             Ok(sequence) => Ok(sequence.max(kept.earliest)),
-            Err(ReadError::Closed) => Err(StreamError::NotFound(stream.name().to_string())),
             Err(ReadError::Lost { earliest, .. }) => Ok(earliest),
-            Err(ReadError::Store(error)) => Err(of_store(&error)),
+            Err(error) => Err(of_read(&error, stream.name())),
         },
         Start::LastPerTopic => refuse("of a group cannot be the last event of every topic".to_owned()),
         Start::Token(_) => refuse("of a group cannot be a resume token".to_owned()),
