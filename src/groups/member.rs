@@ -16,20 +16,10 @@ const LOST: &str = "the member it was delivered to was lost";
 /// Of so many that a member settled before others is remembered when they were sent.
 const MOST_SETTLED: usize = 1024;
 
-/// Names a member. The caller chooses it, the same for a client that comes back, and never another's.
+/// Names a member. The caller chooses it, and never one that was another's: a client that comes back is a new member, which
+/// [succeeds](GroupState::succeed) the one it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MemberId(pub u64);
-
-/// How a member came in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Joined {
-    /// It is new, and has nothing.
-    New,
-    /// It came back in time, and has the leases it had.
-    Reattached,
-    /// It was there already.
-    Present,
-}
 
 /// What one member has.
 #[derive(Debug, Default)]
@@ -40,7 +30,7 @@ pub(super) struct Member {
     sent: BTreeMap<u64, u64>,
     /// By turn: what it settled before some that it was sent earlier. An acknowledgement up to one of these means them.
     settled: BTreeMap<u64, u64>,
-    /// Without a transport, and until when it may come back.
+    /// Without a transport, and until when another may succeed it.
     detached_until: Option<u64>,
 }
 
@@ -107,19 +97,9 @@ impl Member {
 }
 
 impl GroupState {
-    /// A member joins, or comes back.
-    pub fn join(&mut self, id: MemberId) -> Joined {
-        let Some(member) = self.members.get_mut(&id) else {
-            self.members.insert(id, Member::default());
-            return Joined::New;
-        };
-        match member.detached_until.take() {
-            Some(until) => {
-                self.windows.remove(&(until, id));
-                Joined::Reattached
-            }
-            None => Joined::Present,
-        }
+    /// A member joins. One that is there stays as it is.
+    pub fn join(&mut self, id: MemberId) {
+        self.members.entry(id).or_default();
     }
 
     /// A member goes on as another, which joins with that if it has not yet: it has the leases of what was sent, whether or
@@ -147,8 +127,8 @@ impl GroupState {
         }
     }
 
-    /// The transport of a member is lost. What was sent stays with it for `window` milliseconds, in which it may join
-    /// again; the rest goes back at once.
+    /// The transport of a member is lost. What was sent stays with it for `window` milliseconds, in which another
+    /// may succeed it; the rest goes back at once.
     pub fn detach(&mut self, id: MemberId, window: u64, now: u64) {
         self.tick(now);
         let Some(member) = self.members.get_mut(&id).filter(|member| member.is_attached()) else { return };

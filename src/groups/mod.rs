@@ -40,7 +40,7 @@ pub use acknowledge::{Answer, Outcome, UpTo};
 pub use delivery::Delivery;
 pub use failure::DeadLetter;
 pub use feed::{Feed, StaleRead};
-pub use member::{Joined, MemberId};
+pub use member::MemberId;
 pub use snapshot::SnapshotError;
 
 use crate::model::{GroupSettings, limits::MAX_TIME_MS};

@@ -69,8 +69,8 @@ impl Folder {
         let folder = path.display().to_string();
         let io = |error: Error| OpenError::Io { folder: folder.clone(), problem: error.to_string() };
         std::fs::create_dir_all(path).map_err(io)?;
-        let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
-        let lock = options.open(path.join(LOCK_FILE)).map_err(io)?;
+        let mut options = OpenOptions::new();
+        let lock = options.read(true).write(true).create(true).truncate(false).open(path.join(LOCK_FILE)).map_err(io)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), lock: Mutex::new(Some(lock)) }),
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse { folder }),
@@ -86,14 +86,15 @@ impl Folder {
 
 impl Disk for Folder {
     fn open(&self) -> Result<Box<dyn StorageBackend>, Error> {
-        let options = OpenOptions::new().read(true).write(true).clone();
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
         let path = self.path.join(STORE_FILE);
         let file = match std::fs::metadata(&path) {
             // A new store would hide that there was another.
             Ok(found) if found.len() == 0 => return Err(Error::new(ErrorKind::UnexpectedEof, "the file is empty")),
-            Ok(_) => options.clone().open(path)?,
+            Ok(_) => options.open(path)?,
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                options.clone().create(true).truncate(true).open(self.path.join(NEW_FILE))?
+                options.create(true).truncate(true).open(self.path.join(NEW_FILE))?
             }
             Err(error) => return Err(error),
         };

@@ -245,11 +245,8 @@ fn a_member_that_comes_back_in_time_keeps_what_it_was_sent() {
     assert_eq!(group.next(A, 1_000), None, "it has no transport");
     assert_eq!(take(&mut group, B, 1_000), [2], "what was not sent to it goes to others");
     assert_eq!(take(&mut group, B, 5_999), NOTHING);
-    assert_eq!(
-        (group.join(A), group.join(A), group.join(MemberId(3))),
-        (Joined::Reattached, Joined::Present, Joined::New)
-    );
-    assert_eq!(ack(&mut group, A, 1, 7_000), Answer::Applied);
+    group.succeed(A, MemberId(3));
+    assert_eq!(ack(&mut group, MemberId(3), 1, 7_000), Answer::Applied);
 }
 
 #[test]
@@ -261,7 +258,6 @@ fn a_member_that_does_not_come_back_has_failed_what_it_was_sent() {
     assert_eq!(group.due(), Some(6_000));
     group.tick(6_000);
     assert!(!group.has_member(A));
-    assert_eq!(group.join(A), Joined::New);
     let again = deliveries(&mut group, B, 7_000).remove(0);
     assert_eq!((again.attempt, &*again.last_failure), (2, "the member it was delivered to was lost"));
 }
@@ -281,8 +277,8 @@ fn a_lease_also_ends_while_its_member_has_no_transport() {
     group.detach(A, 60_000, 9_000);
     group.tick(10_000);
     assert_eq!((group.counts().leased, group.counts().redelivering), (0, 1));
-    assert_eq!(group.join(A), Joined::Reattached);
-    assert_eq!(ack(&mut group, A, 1, 10_000), Answer::Expired);
+    group.succeed(A, MemberId(3));
+    assert_eq!(ack(&mut group, MemberId(3), 1, 10_000), Answer::Expired);
 }
 
 #[test]

@@ -298,7 +298,7 @@ impl Naive {
     }
 
     pub(super) fn succeed(&mut self, old: MemberId, new: MemberId) {
-        self.members.insert(new, None);
+        self.members.entry(new).or_insert(None);
         if old != new && self.members.remove(&old).is_some() {
             self.unlease(self.leases_of(old, false));
             for sequence in self.leases_of(old, true) {
