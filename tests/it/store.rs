@@ -6,10 +6,15 @@ use std::{
     time::Duration,
 };
 
-use switchyard::proto::v1::StartPreset;
+use switchyard::proto::v1::{
+    AckMode, Acknowledge, GetGroupRequest, StartPreset, SubscriptionSpec, group_service_client::GroupServiceClient,
+    session_request::Command,
+};
+
+use tonic::transport::Channel;
 
 use crate::{
-    harness::{Process, exit, program},
+    harness::{Process, Session, channel, exit, program, soon},
     stored::{Folder, Reader, all, create, from, numbered, preset, resume, state, store, stream, text},
 };
 
@@ -68,6 +73,38 @@ async fn everything_is_there_after_a_stop() {
     let mut rest = Reader::open(hub.address, from("s", resume(&token))).await;
     rest.until(3000).await;
     assert_eq!(rest.sequences(), (reached + 1..=3000).collect::<Vec<_>>());
+}
+
+/// How far the group `g` of the stream `s` is.
+async fn cursor(groups: &mut GroupServiceClient<Channel>) -> i64 {
+    let request = GetGroupRequest { stream: "s".into(), name: "g".into() };
+    let told = groups.get_group(request).await.expect("a group").into_inner();
+    told.group.and_then(|group| group.state).expect("a state").cursor
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_group_is_told_to_have_done_is_done_after_a_kill() {
+    let folder = Folder::new();
+    let mut hub = Process::start(&["--data-dir", folder.text()]);
+    create(hub.address, stream("s", &["s.>"])).await;
+    for last in (1..=30).map(|round| 100 * round) {
+        store(hub.address, numbered("s.x", 0..100)).await;
+        let mut member = Session::open(hub.address).await;
+        let place = from("s", preset(StartPreset::Earliest));
+        member
+            .subscribe(1, SubscriptionSpec { group: "g".into(), ack_mode: AckMode::Cumulative.into(), ..place })
+            .await;
+        while member.events().await.events.last().is_none_or(|received| received.sequence < last) {}
+        let mut groups = GroupServiceClient::new(channel(hub.address).await);
+        let done = Acknowledge { subscription_id: 1, up_to: last, ..Acknowledge::default() };
+        member.send(2, Command::Acknowledge(done)).await;
+        // Without a pause: the time between what is done and what is stored is short.
+        soon("the group is done", async { while cursor(&mut groups).await < last {} }).await;
+        hub.child.kill().expect("killed");
+        hub.exit(PATIENCE);
+        hub = Process::start(&["--data-dir", folder.text()]);
+        assert_eq!(cursor(&mut GroupServiceClient::new(channel(hub.address).await)).await, last);
+    }
 }
 
 /// Where a piece of an event is in the file.

@@ -33,7 +33,7 @@ pub struct Standing {
     /// Events that were, and are not done.
     pub unacked: u64,
     /// The first event that is not done.
-    pub oldest: Option<Arc<Event>>,
+    pub oldest: Option<Event>,
     /// How many leases ran out since the hub started.
     pub expired: u64,
     /// How many events were dropped since then.
@@ -128,18 +128,18 @@ impl Active {
     pub(super) async fn redrive(
         &mut self,
         letters: &Arc<dyn EventStream>,
-        events: Vec<(u64, Arc<Event>)>,
+        events: Vec<(u64, Event)>,
     ) -> Result<Redriven, StreamError> {
         // It may be what stores these dead letters: until that is known their events are not done, and not to be reopened.
         self.finish_save().await;
         let there = letters.get(events.iter().map(|(letter, _)| *letter).collect()).await;
         let there: HashSet<u64> = match there {
-            Ok(chunk) => chunk.events.iter().map(|event| event.sequence()).collect(),
+            Ok(chunk) => chunk.events.iter().map(Event::sequence).collect(),
             Err(ReadError::Store(error)) => return Err(of_store(&error)),
             Err(ReadError::Lost { .. } | ReadError::Closed) => HashSet::new(),
         };
         let events: Vec<_> = events.into_iter().filter(|(letter, _)| there.contains(letter)).collect();
-        let fits = |(_, event): &&(u64, Arc<Event>)| self.state.reopen(event.sequence(), self.ready.key_of(event));
+        let fits = |(_, event): &&(u64, Event)| self.state.reopen(event.sequence(), self.ready.key_of(event));
         let taken: Vec<u64> = events.iter().take_while(fits).map(|(letter, _)| *letter).collect();
         let (redriven, full) = (taken.len(), taken.len() < events.len());
         if redriven > 0 {
@@ -149,7 +149,12 @@ impl Active {
         Ok(Redriven { redriven, full })
     }
 
+    /// How the group stands, with what is told to be done stored, so that no crash undoes it; while nothing can be stored,
+    /// as it is in memory.
     pub(super) async fn standing(&mut self, base: Tally) -> Result<Standing, StreamError> {
+        if let Err(error) = self.store_now().await {
+            tracing::debug!(group = self.key.2.as_str(), stream = %self.key.0, %error, "told of what is not stored");
+        }
         let members = self.seats.len();
         let (name, _, group) = &self.key;
         standing(&self.stream, name, group, &self.state, members, base).await
