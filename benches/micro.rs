@@ -58,12 +58,12 @@ fn finish<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// An event as `grpc/event.rs` makes it, as far as the rooms behind it look.
-fn event(topic: &str) -> Arc<Event> {
+fn event(topic: &str) -> Event {
     let mut encoded = topic.as_bytes().to_vec();
     encoded.resize(topic.len() + PAYLOAD_BYTES, 7);
     let len = u16::try_from(topic.len()).expect("a short topic");
     let spans = Spans { topic: Span { start: 0, len }, ..Spans::default() };
-    Arc::new(Event::new(encoded.into(), spans, 0).expect("a topic"))
+    Event::new(encoded.into(), spans, 0).expect("a topic")
 }
 
 fn filter(text: &str) -> Filter {

@@ -30,7 +30,7 @@ fn main() {
 }
 
 /// An entry of an `events` frame: the event with topic, id and data, and the number of the attempt.
-fn event(number: usize, with_id: bool) -> Arc<Event> {
+fn event(number: usize, with_id: bool) -> Event {
     let topic = "orders.eu.created";
     let id = format!("{number:016x}");
     let mut body = Vec::new();
@@ -60,7 +60,7 @@ fn event(number: usize, with_id: bool) -> Arc<Event> {
     let span = |start: usize, text: &str| Span { start: (at + start) as u32, len: text.len() as u16 };
     let id = if with_id { span(id_at, &id) } else { Span::default() };
     let spans = Spans { topic: span(topic_at, topic), id, ..Spans::default() };
-    Arc::new(Event::new(entry.into(), spans, 0).expect("an event"))
+    Event::new(entry.into(), spans, 0).expect("an event")
 }
 
 /// A store in a directory of its own.
@@ -88,7 +88,7 @@ impl Bed {
     }
 
     /// Publishes everything with so many batches on their way at any time.
-    fn publish(&self, stream: &Arc<dyn EventStream>, batches: &[Vec<Arc<Event>>]) {
+    fn publish(&self, stream: &Arc<dyn EventStream>, batches: &[Vec<Event>]) {
         self.runtime.block_on(async {
             let mut receipts = std::collections::VecDeque::new();
             for events in batches {
@@ -130,7 +130,7 @@ impl Drop for Bed {
     }
 }
 
-fn batches(total: usize, with_id: bool) -> Vec<Vec<Arc<Event>>> {
+fn batches(total: usize, with_id: bool) -> Vec<Vec<Event>> {
     (0..total / BATCH).map(|batch| (0..BATCH).map(|n| event(batch * BATCH + n, with_id)).collect()).collect()
 }
 
@@ -167,7 +167,7 @@ fn publish_alone_fsynced(bencher: Bencher<'_, '_>) {
     let one = event(0, false);
     bencher.bench_local(|| {
         bed.runtime.block_on(async {
-            let append = Append { events: vec![Arc::clone(&one)], precondition: None };
+            let append = Append { events: vec![one.clone()], precondition: None };
             stream.append(append).await.expect("queued").await.expect("stored")
         })
     });

@@ -143,14 +143,14 @@ impl Caller {
     }
 
     /// Refuses the events of a publish that the caller may not publish, and tells why if there is any.
-    pub fn authorize_events(&self, events: &mut [Result<Arc<Event>, EventError>]) -> Option<Denial> {
+    pub fn authorize_events(&self, events: &mut [Result<Event, EventError>]) -> Option<Denial> {
         let guard = self.guard.as_ref()?;
         let over = self.is_over();
         if !over && guard.rights.allow_every_publish() {
             return None;
         }
         // Batches are often of one topic.
-        let mut last: Option<(Arc<Event>, bool)> = None;
+        let mut last: Option<(Event, bool)> = None;
         let mut refused = None;
         for place in events {
             let Ok(event) = place else { continue };
@@ -158,7 +158,7 @@ impl Caller {
                 Some((before, allowed)) if before.topic() == event.topic() => *allowed,
                 _ => {
                     let allowed = !over && guard.rights.allow(&Action::Publish(event.topic()));
-                    last = Some((Arc::clone(event), allowed));
+                    last = Some((event.clone(), allowed));
                     allowed
                 }
             };

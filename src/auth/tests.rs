@@ -142,7 +142,7 @@ async fn a_refused_event_leaves_the_others_alone() {
             topic: crate::model::Span { start: 0, len: topic.len() as u16 },
             ..crate::model::Spans::default()
         };
-        Ok(Arc::new(crate::model::Event::new(topic.into(), spans, 0).expect("an event")))
+        Ok(crate::model::Event::new(topic.into(), spans, 0).expect("an event"))
     };
     let mut events = vec![event("a.b"), event("a.b"), event("b"), event("b"), event("a.c")];
     assert_eq!(dev.authorize_events(&mut events), Some(Denial::Topic("publish to this topic")));

@@ -35,7 +35,7 @@ pub(crate) fn seal(event: &Event, stamp: &Stamp<'_>, out: &mut Vec<u8>) -> Spans
 }
 
 /// An event whose bytes are topic, source, id and text.
-pub(crate) fn event_with(topic: &str, id: &str, text: &str, ttl_ms: u64) -> Arc<Event> {
+pub(crate) fn event_with(topic: &str, id: &str, text: &str, ttl_ms: u64) -> Event {
     let source = if id.is_empty() { "" } else { "src" };
     let span = |before: &[&str], it: &str| Span {
         start: before.iter().map(|part| part.len() as u32).sum(),
@@ -49,10 +49,10 @@ pub(crate) fn event_with(topic: &str, id: &str, text: &str, ttl_ms: u64) -> Arc<
         ttl_ms: std::num::NonZeroU64::new(ttl_ms),
     };
     let encoded = [topic, source, id, text].concat();
-    Arc::new(Event::new(encoded.into(), spans, 0).expect("an event"))
+    Event::new(encoded.into(), spans, 0).expect("an event")
 }
 
-pub(crate) fn event(topic: &str, text: &str) -> Arc<Event> {
+pub(crate) fn event(topic: &str, text: &str) -> Event {
     event_with(topic, "", text, 0)
 }
 
@@ -74,7 +74,7 @@ fn group(text: &str) -> Group {
 
 pub(crate) async fn append_all(
     stream: &Arc<dyn EventStream>,
-    events: Vec<Arc<Event>>,
+    events: Vec<Event>,
     precondition: Option<Precondition>,
 ) -> Result<Vec<Appended>, AppendError> {
     stream.append(Append { events, precondition }).await?.await
@@ -115,7 +115,7 @@ pub(crate) async fn read_all(
 pub(crate) fn text_of(event: &Event, stream: &Arc<dyn EventStream>) -> String {
     let spans = event.spans();
     let start = usize::from(spans.topic.len + spans.source.len + spans.id.len);
-    let end = event.encoded().len() - stream.name().as_str().len();
+    let end = event.encoded_len() - stream.name().as_str().len();
     String::from_utf8(event.encoded()[start..end].to_vec()).expect("text")
 }
 
@@ -475,7 +475,7 @@ pub(crate) async fn events_are_found_by_time_and_by_sequence(ground: &impl Groun
     stream.purge(10, None).await.expect("purged");
     assert_eq!(stream.first_at(start).await, Ok(11));
     let got = stream.get(vec![400, 3, 11, 12, 9_999]).await.expect("readable");
-    assert_eq!(got.events.iter().map(|event| event.sequence()).collect::<Vec<_>>(), [11, 12, 400]);
+    assert_eq!(got.events.iter().map(Event::sequence).collect::<Vec<_>>(), [11, 12, 400]);
     assert_eq!(lasts(&stream, &[], (0, 500), 9).await, [400]);
 }
 

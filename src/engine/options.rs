@@ -44,7 +44,7 @@ impl Default for Options {
             max_dedupe_ids: 1_000_000,
             max_queued_bytes: 64 * 1024 * 1024,
             tail_cache_bytes: 64 * 1024 * 1024,
-            store_cache_bytes: 128 * 1024 * 1024,
+            store_cache_bytes: 16 * 1024 * 1024,
             readers: 4,
             sync_interval_ms: 100,
             sweep_interval_ms: 1_000,

@@ -3,7 +3,6 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -20,7 +19,7 @@ pub const MAX_SEQUENCES: usize = 1_000;
 #[derive(Debug)]
 pub struct Append {
     /// At least one, in order.
-    pub events: Vec<Arc<Event>>,
+    pub events: Vec<Event>,
     /// What must hold for them to be appended.
     pub precondition: Option<Precondition>,
 }
@@ -79,7 +78,7 @@ pub struct ReadLimits {
 #[derive(Debug, Default)]
 pub struct Chunk {
     /// What matched, in order.
-    pub events: Vec<Arc<Event>>,
+    pub events: Vec<Event>,
     /// As far as this read looked.
     pub through: u64,
     /// The last sequence that was visible when it looked.
@@ -92,7 +91,7 @@ pub struct DeadLetter {
     /// Where it goes.
     pub stream: StreamName,
     /// What is appended there.
-    pub event: Arc<Event>,
+    pub event: Event,
 }
 
 /// A group as the engine keeps it.

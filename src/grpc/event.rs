@@ -4,7 +4,7 @@
 //! and the whole is copied once, out of the receive buffer, into a complete entry of an `events` frame: field
 //! `Events.events`, a `ReceivedEvent` with the event and `attempt` 1. Nothing is decoded into objects on the way.
 
-use std::{num::NonZeroU64, ops::Range, sync::Arc, time::SystemTime};
+use std::{num::NonZeroU64, ops::Range, time::SystemTime};
 
 use bytes::Bytes;
 use prost::{
@@ -114,7 +114,7 @@ impl Found {
 }
 
 /// Checks an encoded event and makes its shared form.
-pub(super) fn accept(raw: &[u8], max_bytes: usize, ids: &mut EventIds) -> Result<Arc<Event>, EventError> {
+pub(super) fn accept(raw: &[u8], max_bytes: usize, ids: &mut EventIds) -> Result<Event, EventError> {
     if raw.len() > max_bytes {
         return Err(EventError::TooLarge { bytes: raw.len(), limit: max_bytes });
     }
@@ -144,7 +144,7 @@ pub(super) fn accept(raw: &[u8], max_bytes: usize, ids: &mut EventIds) -> Result
 
     let event = Event::new(entry.into(), found.spans(at), 0)
         .ok_or(EventError::Field { field: "topic", problem: "cannot be found again" })?;
-    Ok(Arc::new(event))
+    Ok(event)
 }
 
 /// The stored form of an event, at the end of `out`: the entry as a subscriber of the stream gets it. See
@@ -438,7 +438,7 @@ mod tests {
         EventIds::new("s")
     }
 
-    fn accepted(raw: &[u8]) -> Result<Arc<Event>, EventError> {
+    fn accepted(raw: &[u8]) -> Result<Event, EventError> {
         accept(raw, 1024 * 1024, &mut ids())
     }
 

@@ -18,7 +18,7 @@ use super::{
     },
 };
 use crate::{
-    model::{End, Grant, Reason, limits},
+    model::{End, Event, Grant, Reason, limits},
     outbox::{Acked, Batch, Frame, GapReason, Item, Reply, ResumeOutcome, Subscribed, Welcome},
     session::TokenKey,
     telemetry::Metrics,
@@ -35,7 +35,7 @@ const USUAL_FRAME_BYTES: usize = 64;
 
 /// Encodes a batch, and counts it.
 pub(super) fn encode(batch: &mut Batch, tokens: &TokenKey, metrics: &Metrics) -> Bytes {
-    let event_bytes: usize = batch.events.iter().map(|event| event.encoded().len()).sum();
+    let event_bytes: usize = batch.events.iter().map(Event::encoded_len).sum();
     let mut out = Vec::with_capacity(event_bytes + batch.items.len() * USUAL_FRAME_BYTES);
     let mut events = batch.events.iter();
     for item in batch.items.drain(..) {
@@ -50,7 +50,7 @@ pub(super) fn encode(batch: &mut Batch, tokens: &TokenKey, metrics: &Metrics) ->
                 let token = position.map(|position| tokens.seal(&position));
                 let token_bytes =
                     token.as_ref().map_or(0, |token| 1 + encoded_len_varint(token.len() as u64) + token.len());
-                let entries: usize = some.iter().map(|event| event.encoded().len()).sum();
+                let entries: usize = some.iter().map(Event::encoded_len).sum();
                 put_events_header(&mut out, subscription_id, entries + token_bytes);
                 for event in some {
                     out.extend_from_slice(event.encoded());
@@ -210,7 +210,6 @@ fn acknowledged((sequence, result): &Acked) -> wire::AckResult {
     wire::AckResult { sequence: sequence.cast_signed(), status }
 }
 
-/// The result of every event of a publish.
 fn duration(duration: std::time::Duration) -> Option<prost_types::Duration> {
     duration.try_into().ok()
 }
@@ -222,8 +221,6 @@ fn reason(reason: Reason) -> wire::EndReason {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::{
         grpc::event::{self, EventIds},
@@ -242,7 +239,7 @@ mod tests {
                 Item::Reply(Reply { request_id: 9, frame: Frame::Pong("n".into()) }),
                 Item::Events { subscription_id: 1, count: 1, position: None },
             ],
-            events: sent.iter().map(accept).collect::<Vec<Arc<_>>>(),
+            events: sent.iter().map(accept).collect(),
         };
         let bytes = encode(&mut batch, &TokenKey::new([7; 32]), &Metrics::default());
         let mut rest = &bytes[..];

@@ -43,7 +43,7 @@ type Stream = Arc<dyn EventStream>;
 
 /// A dead letter of a group.
 struct Letter {
-    event: Arc<Event>,
+    event: Event,
     origin: u64,
     attempts: u32,
     reason: String,
@@ -282,7 +282,7 @@ impl GroupService {
 
 impl Letters {
     /// What is a dead letter of this group.
-    fn judge(&self, event: Arc<Event>) -> Option<Letter> {
+    fn judge(&self, event: Event) -> Option<Letter> {
         let told = wire::Event::decode(event::published(&event)).ok()?;
         let value = |name: &str| told.attributes.get(name).map(String::as_str);
         let [stream, sequence, group, attempts, reason] = DEAD_LETTER_ATTRIBUTES.map(value);
@@ -307,7 +307,7 @@ impl Letters {
                 Err(error) => return Err(of_read(&error, self.stream.name())),
             };
             for event in chunk.events {
-                let (sequence, size) = (event.sequence(), event.encoded().len());
+                let (sequence, size) = (event.sequence(), event.encoded_len());
                 let Some(letter) = self.judge(event) else { continue };
                 if found.len() == most || (bytes + size > PAGE_BYTES && !found.is_empty()) {
                     return Ok((found, Some(sequence - 1)));
@@ -338,7 +338,7 @@ impl Letters {
 
     /// The events that dead letters are of, each with the sequence of its dead letter, without those that the stream of
     /// the group does not keep.
-    async fn origins(&self, letters: &[Letter]) -> Result<Vec<(u64, Arc<Event>)>, StreamError> {
+    async fn origins(&self, letters: &[Letter]) -> Result<Vec<(u64, Event)>, StreamError> {
         if letters.is_empty() {
             return Ok(Vec::new());
         }
@@ -352,7 +352,7 @@ impl Letters {
             let event = kept.iter().find(|event| event.sequence() == letter.origin)?;
             // A stream that was made again has others under the same sequences.
             let same = event::published(&letter.event).starts_with(event::published(event));
-            same.then(|| (letter.event.sequence(), Arc::clone(event)))
+            same.then(|| (letter.event.sequence(), event.clone()))
         };
         Ok(letters.iter().filter_map(origin_of).collect())
     }
@@ -569,7 +569,7 @@ fn shown(standing: &Standing) -> wire::Group {
             cursor: told(standing.cursor),
             pending: told(standing.pending),
             unacked: told(standing.unacked),
-            oldest_unacked_time: standing.oldest.as_ref().and_then(|event| event::append_time(event)),
+            oldest_unacked_time: standing.oldest.as_ref().and_then(event::append_time),
             expired: told(standing.expired),
             dropped: told(standing.dropped),
         }),

@@ -172,7 +172,7 @@ impl StreamService {
         Ok(purged.cast_signed())
     }
 
-    async fn event(&self, caller: &Caller, asked: &wire::GetEventRequest) -> Result<Arc<Event>, Refusal> {
+    async fn event(&self, caller: &Caller, asked: &wire::GetEventRequest) -> Result<Event, Refusal> {
         let stream = self.stream(caller, ("stream", &asked.stream), read)?;
         let name = stream.name().as_str();
         let missing = |which: String| StreamError::EventNotFound { stream: stream.name().clone(), which };
@@ -196,7 +196,7 @@ impl StreamService {
             error => of_read(&error, stream.name()),
         })?;
         // One that the caller may not read is as if it were not there.
-        let readable = |event: &Arc<Event>| caller.may(&Action::ReadEvent { stream: name, topic: event.topic() });
+        let readable = |event: &Event| caller.may(&Action::ReadEvent { stream: name, topic: event.topic() });
         Ok(found.events.into_iter().next().filter(readable).ok_or_else(|| missing(which))?)
     }
 }

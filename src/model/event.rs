@@ -1,8 +1,9 @@
 //! The event as the hub passes it on, and as a stream keeps it.
 
-use std::num::NonZeroU64;
+use std::{iter, num::NonZeroU64, ops::Range};
 
 use bytes::Bytes;
+use triomphe::ThinArc;
 
 use super::{Topic, limits::MAX_EVENT_FIELD_BYTES};
 
@@ -46,59 +47,64 @@ pub struct Spans {
     pub ttl_ms: Option<NonZeroU64>,
 }
 
-/// One immutable event: what the hub looks at, and its encoded form, made once and shared by all who get it.
+/// One immutable event: what the hub looks at, and its encoded form, made once and shared by all who get it. Cheap to
+/// clone.
 ///
 /// What the bytes mean is the wire's business (`grpc/event.rs` makes them); the rooms between only count them, look at
 /// the fields that [`Spans`] tells of, and hand them on. The stored form of an event is another `Event`, whose bytes
 /// also say in which stream it is, where, and since when.
-#[derive(Debug)]
+///
+/// Events whose encoded forms stand in the same memory are made [together](Self::together), in one allocation: one for
+/// each would cost as much as all else that is done to read it. All of it lives until the last of them is gone, so who
+/// keeps a few of many for long gives them memory of their own ([`Self::detached`]).
+#[derive(Debug, Clone)]
 pub struct Event {
-    encoded: Bytes,
-    spans: Spans,
-    sequence: u64,
+    together: ThinArc<Bytes, Place>,
+    at: u32,
 }
 
-impl Event {
-    /// An event whose encoded form has at `spans.topic` what the caller has checked to be a topic. `sequence` is its
-    /// place in its stream, 0 for one that is not from a stream. Spans that are not inside `encoded` give `None`.
-    pub fn new(encoded: Bytes, spans: Spans, sequence: u64) -> Option<Self> {
+/// One of several events whose encoded forms stand in the same memory.
+// In this order: what every delivery looks at comes first, and is in one line of the cache with what stands before it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    start: u32,
+    len: u32,
+    sequence: u64,
+    spans: Spans,
+}
+
+impl Place {
+    /// The event whose encoded form is `entry` of `bytes`, and has at `spans.topic` what the caller has checked to be a
+    /// topic. `sequence` is its place in its stream, 0 for one that is not from a stream. `None` when the entry is not
+    /// inside the bytes, or the spans not inside the entry.
+    pub fn new(bytes: &[u8], entry: Range<usize>, spans: Spans, sequence: u64) -> Option<Self> {
+        let start = u32::try_from(entry.start).ok()?;
+        let encoded = bytes.get(entry)?;
         let fields = [spans.topic, spans.key, spans.id, spans.source];
-        if fields.iter().any(|span| span.of(&encoded).is_none()) {
+        if fields.iter().any(|span| span.of(encoded).is_none()) {
             return None;
         }
-        debug_assert!(spans.topic.of(&encoded).is_some_and(|name| Topic::parse(name).is_ok()));
-        Some(Self { encoded, spans, sequence })
+        debug_assert!(spans.topic.of(encoded).is_some_and(|name| Topic::parse(name).is_ok()));
+        Some(Self { start, len: u32::try_from(encoded.len()).ok()?, sequence, spans })
     }
 
-    /// The topic it was published to.
-    pub fn topic(&self) -> Topic<'_> {
-        Topic::checked(self.field(self.spans.topic))
+    /// The encoded form, in the bytes that the place was made for.
+    pub fn encoded<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let start = self.start as usize;
+        bytes.get(start..start + self.len as usize).unwrap_or_default()
     }
 
-    /// The ordering key; empty for none.
-    pub fn key(&self) -> &[u8] {
-        self.field(self.spans.key)
+    /// The topic of the event, in the bytes that the place was made for.
+    pub fn topic<'a>(&self, bytes: &'a [u8]) -> Topic<'a> {
+        Topic::checked(self.spans.topic.of(self.encoded(bytes)).unwrap_or_default())
     }
 
-    /// The sequence in the stream it was read from, counted from 1; 0 for one that is not from a stream.
-    pub fn sequence(&self) -> u64 {
-        self.sequence
-    }
-
-    /// Where the fields stand in [`Self::encoded`].
-    pub fn spans(&self) -> &Spans {
-        &self.spans
-    }
-
-    /// The bytes to put into an `events` frame.
-    pub fn encoded(&self) -> &[u8] {
-        &self.encoded
-    }
-
-    /// What a stream knows a repetition of this event by: a hash of source and id. `None` when the publisher gave no
-    /// id. The hash is kept in stores and must never change.
-    pub fn dedupe_key(&self) -> Option<u128> {
-        let (id, source) = (self.field(self.spans.id), self.field(self.spans.source));
+    /// What a stream knows a repetition of the event by: a hash of source and id. `None` when the publisher gave no id. The
+    /// hash is kept in stores and must never change.
+    pub fn dedupe_key(&self, bytes: &[u8]) -> Option<u128> {
+        let field = |span: Span| span.of(self.encoded(bytes)).unwrap_or_default();
+        let (id, source) = (field(self.spans.id), field(self.spans.source));
         if id.is_empty() || source.len() > MAX_EVENT_FIELD_BYTES || id.len() > MAX_EVENT_FIELD_BYTES {
             return None;
         }
@@ -110,16 +116,79 @@ impl Event {
         Some(xxhash_rust::xxh3::xxh3_128(&both[..end]))
     }
 
+    /// The event in memory of its own, out of the bytes that the place was made for.
+    pub fn detached(&self, bytes: &[u8]) -> Event {
+        let encoded = Bytes::copy_from_slice(self.encoded(bytes));
+        Event { together: ThinArc::from_header_and_iter(encoded, iter::once(Self { start: 0, ..*self })), at: 0 }
+    }
+}
+
+impl Event {
+    /// An event by itself; see [`Place::new`].
+    pub fn new(encoded: Bytes, spans: Spans, sequence: u64) -> Option<Self> {
+        let place = Place::new(&encoded, 0..encoded.len(), spans, sequence)?;
+        Some(Self { together: ThinArc::from_header_and_iter(encoded, iter::once(place)), at: 0 })
+    }
+
+    /// The events at `places` of `bytes`, which are those that the places were made for. There are fewer than 2^32.
+    pub fn together(bytes: Bytes, places: Vec<Place>) -> impl Iterator<Item = Self> {
+        let count = places.len() as u32;
+        let together = ThinArc::from_header_and_iter(bytes, places.into_iter());
+        (0..count).map(move |at| Self { together: together.clone(), at })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.together.header.header
+    }
+
+    fn place(&self) -> &Place {
+        &self.together.slice[self.at as usize]
+    }
+
+    /// The topic it was published to.
+    pub fn topic(&self) -> Topic<'_> {
+        self.place().topic(self.bytes())
+    }
+
+    /// The ordering key; empty for none.
+    pub fn key(&self) -> &[u8] {
+        self.spans().key.of(self.encoded()).unwrap_or_default()
+    }
+
+    /// The sequence in the stream it was read from, counted from 1; 0 for one that is not from a stream.
+    pub fn sequence(&self) -> u64 {
+        self.place().sequence
+    }
+
+    /// Where the fields stand in [`Self::encoded`].
+    pub fn spans(&self) -> &Spans {
+        &self.place().spans
+    }
+
+    /// The length of [`Self::encoded`], without a look at the bytes.
+    pub fn encoded_len(&self) -> usize {
+        self.place().len as usize
+    }
+
+    /// The bytes to put into an `events` frame.
+    pub fn encoded(&self) -> &[u8] {
+        self.place().encoded(self.bytes())
+    }
+
+    /// What a stream knows a repetition of this event by; see [`Place::dedupe_key`].
+    pub fn dedupe_key(&self) -> Option<u128> {
+        self.place().dedupe_key(self.bytes())
+    }
+
     /// The same event in memory of its own, for one that is a small part of what it shares.
     #[must_use]
     pub fn detached(&self) -> Self {
-        Self { encoded: Bytes::copy_from_slice(&self.encoded), spans: self.spans, sequence: self.sequence }
-    }
-
-    fn field(&self, span: Span) -> &[u8] {
-        span.of(&self.encoded).unwrap_or_default()
+        self.place().detached(self.bytes())
     }
 }
+
+// The queues of all subscriptions are made of these.
+const _: () = assert!(size_of::<Option<Event>>() <= 16);
 
 #[cfg(test)]
 mod tests {
@@ -152,8 +221,25 @@ mod tests {
     const KEY_OF_ORDERS_1: u128 = 191_969_376_211_092_580_419_026_911_629_541_017_350;
 
     #[test]
+    fn events_that_were_made_together_keep_their_order_and_outlive_each_other() {
+        let bytes = Bytes::from_static(b"-abc");
+        let spans = Spans { topic: Span { start: 0, len: 1 }, ..Spans::default() };
+        let place = |at: usize| Place::new(&bytes, at..at + 1, spans, at as u64).expect("inside");
+        let mut together: Vec<_> = Event::together(bytes.clone(), vec![place(1), place(2), place(3)]).collect();
+        let last = together.pop().expect("the last");
+        let found: Vec<_> = together.iter().map(|event| (event.encoded(), event.sequence())).collect();
+        assert_eq!(found, [(&b"a"[..], 1), (b"b", 2)]);
+        drop(together);
+        for same in [last.clone(), last.detached()] {
+            assert_eq!((same.encoded(), same.topic().to_string(), same.sequence()), (&b"c"[..], "c".to_owned(), 3));
+        }
+        assert_eq!(Event::together(bytes, Vec::new()).count(), 0);
+    }
+
+    #[test]
     fn spans_outside_the_bytes_are_refused() {
         let spans = Spans { topic: Span { start: 0, len: 1 }, key: Span { start: 1, len: 9 }, ..Spans::default() };
         assert!(Event::new(Bytes::from_static(b"abc"), spans, 0).is_none());
+        assert!(Place::new(b"abc", 2..4, Spans::default(), 0).is_none());
     }
 }

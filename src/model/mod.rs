@@ -11,7 +11,7 @@ mod stream;
 mod subscription;
 mod topic;
 
-pub use event::{Event, Span, Spans};
+pub use event::{Event, Place, Span, Spans};
 pub use reason::Reason;
 pub use refusal::{AckError, CommandError, Denial, End, EventError, Quota, StreamError};
 pub use stream::{

@@ -244,7 +244,7 @@ pub struct Batch {
     /// What to send, in order.
     pub items: Vec<Item>,
     /// The events the items speak of, in order.
-    pub events: Vec<Arc<Event>>,
+    pub events: Vec<Event>,
 }
 
 impl Batch {

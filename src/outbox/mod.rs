@@ -184,7 +184,7 @@ impl Outbox {
     /// router to forget.
     pub fn offer<'a, T>(
         &self,
-        offers: impl Iterator<Item = (SubscriptionKey, &'a Arc<Event>, T)> + Clone,
+        offers: impl Iterator<Item = (SubscriptionKey, &'a Event, T)> + Clone,
         mut taken: impl FnMut(T),
     ) -> Vec<Closed> {
         let allowed = self.budget.allowed_bytes();
@@ -200,7 +200,7 @@ impl Outbox {
     }
 
     /// Offers an event to one member of a group, but only if it would be served at once.
-    pub fn offer_if_served(&self, key: SubscriptionKey, event: &Arc<Event>) -> bool {
+    pub fn offer_if_served(&self, key: SubscriptionKey, event: &Event) -> bool {
         let allowed = self.budget.allowed_bytes();
         self.with(|state| state.queues.would_serve(key) && state.queues.offer(key, event, allowed) == Offer::Taken)
     }
@@ -340,8 +340,8 @@ impl Outbox {
     }
 
     /// Puts events into the queue of a member of a group on a stream; false when it is gone.
-    pub fn hand(&self, key: SubscriptionKey, events: &[Arc<Event>]) -> bool {
-        self.with(|state| state.queues.put(key, events, 0, 0))
+    pub fn hand(&self, key: SubscriptionKey, events: &[Event]) -> bool {
+        self.with(|state| state.queues.put(key, events.iter().cloned(), 0, 0))
     }
 
     /// Forgets what waits for a member of a group on a stream.
@@ -375,16 +375,13 @@ impl Outbox {
 
     /// Puts into the queue of a subscription what was found in its stream up to `through`, whose last event is `latest`;
     /// false when it is gone.
-    pub fn fill(&self, key: SubscriptionKey, events: &[Arc<Event>], through: u64, latest: u64) -> bool {
+    pub fn fill(&self, key: SubscriptionKey, events: Vec<Event>, through: u64, latest: u64) -> bool {
         self.with(|state| state.queues.put(key, events, through, latest))
     }
 
     /// Puts events into the queues of subscriptions that follow their stream, in order. Those that have no room come back;
     /// they follow no longer.
-    pub fn follow<'a>(
-        &self,
-        events: impl Iterator<Item = (SubscriptionKey, &'a Arc<Event>)>,
-    ) -> HashSet<SubscriptionKey> {
+    pub fn follow<'a>(&self, events: impl Iterator<Item = (SubscriptionKey, &'a Event)>) -> HashSet<SubscriptionKey> {
         let allowed = self.budget.allowed_bytes();
         self.with(|state| {
             let mut behind = HashSet::new();

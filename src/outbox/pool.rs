@@ -3,8 +3,6 @@
 //! Each subscription has a queue that is a linked list through the pool, so that an empty queue costs 16 bytes and no
 //! allocation, and memory freed by one subscription serves the next.
 
-use std::sync::Arc;
-
 use crate::model::Event;
 
 /// Names no node.
@@ -26,16 +24,11 @@ pub(super) struct Queue {
 /// Where an event waits in the pool.
 pub(super) type NodeId = u32;
 
-#[derive(Debug)]
-struct Node {
-    event: Option<Arc<Event>>,
-    next: u32,
-}
-
-/// All nodes of one session.
+/// All nodes of one session. Each has a place in both lists: together they would have a gap between them.
 #[derive(Debug)]
 pub(super) struct Pool {
-    nodes: Vec<Node>,
+    events: Vec<Option<Event>>,
+    next: Vec<u32>,
     free: u32,
     used: usize,
 }
@@ -64,35 +57,34 @@ impl Queue {
 
 impl Pool {
     pub(super) fn new() -> Self {
-        Self { nodes: Vec::new(), free: NONE, used: 0 }
+        Self { events: Vec::new(), next: Vec::new(), free: NONE, used: 0 }
     }
 
     /// The event that waits at `id`.
-    pub(super) fn get(&self, id: NodeId) -> Option<&Arc<Event>> {
-        self.nodes.get(id as usize)?.event.as_ref()
+    pub(super) fn get(&self, id: NodeId) -> Option<&Event> {
+        self.events.get(id as usize)?.as_ref()
     }
 
     /// Appends an event and tells where it waits.
-    pub(super) fn push(&mut self, queue: &mut Queue, event: Arc<Event>) -> NodeId {
+    pub(super) fn push(&mut self, queue: &mut Queue, event: Event) -> NodeId {
         queue.len += 1;
         queue.bytes = queue.bytes.saturating_add(size(&event));
-        let node = Node { event: Some(event), next: NONE };
         let id = if self.free == NONE {
             // Budgets keep a session far below 2^32 waiting events.
-            self.nodes.push(node);
-            (self.nodes.len() - 1) as u32
+            self.events.push(Some(event));
+            self.next.push(NONE);
+            (self.events.len() - 1) as u32
         } else {
             let id = self.free;
-            let slot = &mut self.nodes[id as usize];
-            self.free = slot.next;
-            *slot = node;
+            self.free = std::mem::replace(&mut self.next[id as usize], NONE);
+            self.events[id as usize] = Some(event);
             id
         };
         self.used += 1;
         if queue.tail == NONE {
             queue.head = id;
         } else {
-            self.nodes[queue.tail as usize].next = id;
+            self.next[queue.tail as usize] = id;
         }
         queue.tail = id;
         id
@@ -101,40 +93,35 @@ impl Pool {
     /// Has the oldest `most` events brought from memory all at once. Those of a client that takes nothing lie there since long,
     /// and freeing one after the other would wait for each; what is freed is also what the next events are written to.
     pub(super) fn fetch(&self, queue: Queue, most: usize) {
-        let nodes = || {
-            let first = queue.head().and_then(|id| self.nodes.get(id as usize));
-            std::iter::successors(first, |node| self.nodes.get(node.next as usize)).take(most)
-        };
-        let events = || nodes().filter_map(|node| node.event.as_ref());
+        let nodes = || std::iter::successors(queue.head(), |id| self.next.get(*id as usize).copied()).take(most);
+        let events = || nodes().filter_map(|id| self.get(id));
         // First what all else hangs on: each of these can be fetched without waiting for another.
-        let shared = events().fold(0, |sum, event| sum ^ Arc::strong_count(event));
+        let shared = events().fold(0, |sum, event| sum ^ event.sequence());
         let lines = events().flat_map(|event| event.encoded().iter().step_by(CACHE_LINE_BYTES));
-        std::hint::black_box(lines.fold(shared, |sum, byte| sum ^ usize::from(*byte)));
+        std::hint::black_box(lines.fold(shared, |sum, byte| sum ^ u64::from(*byte)));
     }
 
     /// Takes the oldest event.
-    pub(super) fn pop(&mut self, queue: &mut Queue) -> Option<Arc<Event>> {
+    pub(super) fn pop(&mut self, queue: &mut Queue) -> Option<Event> {
         let id = queue.head()?;
-        let node = &mut self.nodes[id as usize];
-        let event = node.event.take()?;
-        queue.head = node.next;
+        let event = self.events[id as usize].take()?;
+        queue.head = std::mem::replace(&mut self.next[id as usize], self.free);
         if queue.head == NONE {
             queue.tail = NONE;
         }
         queue.len -= 1;
         queue.bytes -= size(&event);
-        node.next = self.free;
         self.free = id;
         self.used -= 1;
-        if self.used == 0 && self.nodes.capacity() > KEEP_NODES {
+        if self.used == 0 && self.events.capacity() > KEEP_NODES {
             *self = Self::new();
         }
         Some(event)
     }
 
     /// Puts `event` in the place of the one that waits at `id` in `queue`, and gives that one back.
-    pub(super) fn replace(&mut self, queue: &mut Queue, id: NodeId, event: Arc<Event>) -> Option<Arc<Event>> {
-        let place = self.nodes.get_mut(id as usize)?.event.as_mut()?;
+    pub(super) fn replace(&mut self, queue: &mut Queue, id: NodeId, event: Event) -> Option<Event> {
+        let place = self.events.get_mut(id as usize)?.as_mut()?;
         queue.bytes = queue.bytes - size(place) + size(&event);
         Some(std::mem::replace(place, event))
     }
@@ -146,5 +133,5 @@ impl Pool {
 }
 
 fn size(event: &Event) -> u32 {
-    u32::try_from(event.encoded().len()).unwrap_or(u32::MAX)
+    u32::try_from(event.encoded_len()).unwrap_or(u32::MAX)
 }

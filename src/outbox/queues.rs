@@ -8,7 +8,6 @@ mod writer;
 use std::{
     collections::{BTreeSet, VecDeque},
     hash::BuildHasher,
-    sync::Arc,
 };
 
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -319,12 +318,12 @@ impl Queues {
 
     /// Queues an event for a subscription, which does what it must when that is too much: see [`crate::model::Overflow`]. With
     /// all of the session at more than `allowed_bytes`, its largest queues are shed.
-    pub(super) fn offer(&mut self, key: SubscriptionKey, event: &Arc<Event>, allowed_bytes: usize) -> Offer {
+    pub(super) fn offer(&mut self, key: SubscriptionKey, event: &Event, allowed_bytes: usize) -> Offer {
         if self.ending.is_some() {
             return Offer::Gone;
         }
         let (max_events, max_bytes) = (self.limits.queue_events, self.limits.queue_bytes);
-        let bytes = event.encoded().len();
+        let bytes = event.encoded_len();
         let Some(subscriber) = live(&mut self.subscribers, key) else { return Offer::Gone };
         // What waits already is all it will ever be sent.
         if !subscriber.conflates() && subscriber.queue.len() as u64 >= subscriber.events_left {
@@ -336,7 +335,7 @@ impl Queues {
             return Offer::Gone;
         }
         self.with_queue(key.slot, |subscriber, pool, hasher| {
-            subscriber.push(event, pool, hasher);
+            subscriber.push(event.clone(), pool, hasher);
             while subscriber.queue.len() > 1
                 && (subscriber.queue.len() > max_events || subscriber.queue.bytes() > max_bytes)
             {

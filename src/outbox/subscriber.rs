@@ -1,6 +1,6 @@
 //! One subscription as the outbox sees it: credit, queue, counts, and what it does when its queue is full.
 
-use std::{hash::BuildHasher, num::NonZeroU32, sync::Arc};
+use std::{hash::BuildHasher, num::NonZeroU32};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use smallvec::SmallVec;
@@ -239,30 +239,30 @@ impl Subscriber {
     }
 
     /// Queues an event; with conflation, in the place of the one of the same topic that waits.
-    pub(super) fn push(&mut self, event: &Arc<Event>, pool: &mut Pool, hasher: &DefaultHashBuilder) {
+    pub(super) fn push(&mut self, event: Event, pool: &mut Pool, hasher: &DefaultHashBuilder) {
         let Some(Extra::Topics(topics)) = self.extra.as_deref_mut() else {
-            pool.push(&mut self.queue, Arc::clone(event));
+            pool.push(&mut self.queue, event);
             return;
         };
         let topic = event.topic();
         let hash = hasher.hash_one(topic);
         let same = topics.find(hash, |id| pool.get(*id).is_some_and(|waiting| waiting.topic() == topic));
         if let Some(id) = same.copied() {
-            pool.replace(&mut self.queue, id, Arc::clone(event));
+            pool.replace(&mut self.queue, id, event);
             self.conflated = self.conflated.saturating_add(1);
         } else {
-            let id = pool.push(&mut self.queue, Arc::clone(event));
+            let id = pool.push(&mut self.queue, event);
             topics.insert_unique(hash, id, |id| hash_at(*id, pool, hasher));
         }
     }
 
     /// The size of the oldest event.
     pub(super) fn next_bytes(&self, pool: &Pool) -> Option<usize> {
-        Some(pool.get(self.queue.head()?)?.encoded().len())
+        Some(pool.get(self.queue.head()?)?.encoded_len())
     }
 
     /// Takes the oldest event.
-    pub(super) fn pop(&mut self, pool: &mut Pool, hasher: &DefaultHashBuilder) -> Option<Arc<Event>> {
+    pub(super) fn pop(&mut self, pool: &mut Pool, hasher: &DefaultHashBuilder) -> Option<Event> {
         if let (Some(Extra::Topics(topics)), Some(head)) = (self.extra.as_deref_mut(), self.queue.head())
             && let Ok(entry) = topics.find_entry(hash_at(head, pool, hasher), |id| *id == head)
         {

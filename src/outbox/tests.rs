@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     num::NonZeroU32,
-    sync::Arc,
 };
 
 use proptest::prelude::*;
@@ -27,13 +26,13 @@ const LIMITS: SessionLimits = SessionLimits {
 const ENOUGH: usize = usize::MAX;
 
 /// An event of about `bytes` on a topic, with a number to know it by.
-fn event(number: u64, topic: usize, bytes: usize) -> Arc<Event> {
+fn event(number: u64, topic: usize, bytes: usize) -> Event {
     let topic = format!("t{topic}");
     let mut encoded = topic.clone().into_bytes();
     encoded.extend_from_slice(&number.to_be_bytes());
     encoded.resize(encoded.len().max(bytes), 0);
     let spans = Spans { topic: Span { start: 0, len: topic.len() as u16 }, ..Spans::default() };
-    Arc::new(Event::new(encoded.into(), spans, 0).expect("a topic"))
+    Event::new(encoded.into(), spans, 0).expect("a topic")
 }
 
 fn number(event: &Event) -> u64 {
@@ -66,7 +65,7 @@ fn take(queues: &mut Queues) -> (Turn, Vec<(i64, Vec<u64>)>, Vec<Frame>) {
         match item {
             Item::Reply(reply) => frames.push(reply.frame),
             Item::Events { subscription_id, count, .. } => {
-                let numbers: Vec<u64> = events.by_ref().take(count).map(|event| number(event)).collect();
+                let numbers: Vec<u64> = events.by_ref().take(count).map(number).collect();
                 assert_eq!(numbers.len(), count);
                 delivered.push((subscription_id, numbers));
             }
@@ -179,9 +178,9 @@ proptest! {
                     let Some(model) = models.get_mut(&id) else { continue };
                     next += 1;
                     let event = event(next, 0, bytes);
-                    sizes.insert(next, event.encoded().len());
+                    sizes.insert(next, event.encoded_len());
                     prop_assert_eq!(queues.offer(model.key, &event, ENOUGH), Offer::Taken);
-                    model.offer(next, event.encoded().len());
+                    model.offer(next, event.encoded_len());
                 }
                 Step::Grant { id, events, bytes } => {
                     let explicit = models.get(&id).is_some_and(|model| model.granted.is_some());

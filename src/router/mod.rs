@@ -184,7 +184,7 @@ impl Router {
     }
 
     /// Hands events to everyone who wants them, in order. [`Scratch::matched`] tells how many each went to.
-    pub async fn publish(&self, events: &[Arc<Event>], scratch: &mut Scratch) {
+    pub async fn publish(&self, events: &[Event], scratch: &mut Scratch) {
         scratch.matched.clear();
         scratch.matched.resize(events.len(), 0);
         if self.is_empty() {
@@ -209,7 +209,7 @@ impl Router {
     }
 
     /// Matches the next run of events. Tells where the one after it begins.
-    fn find(&self, events: &[Arc<Event>], from: usize, scratch: &mut Scratch) -> usize {
+    fn find(&self, events: &[Event], from: usize, scratch: &mut Scratch) -> usize {
         let Scratch { matches, members, descent, .. } = scratch;
         matches.clear();
         members.clear();
@@ -263,7 +263,7 @@ impl Router {
         outboxes.dedup_by_key(|(id, _)| *id);
     }
 
-    async fn deliver(&self, events: &[Arc<Event>], scratch: &mut Scratch, work: &mut Work) {
+    async fn deliver(&self, events: &[Event], scratch: &mut Scratch, work: &mut Work) {
         let Scratch { matches, outboxes, matched, .. } = scratch;
         for of_one in matches.chunk_by(|a, b| a.outbox == b.outbox) {
             let Some(outbox) = outbox_of(outboxes, of_one[0].outbox) else { continue };
@@ -281,7 +281,7 @@ impl Router {
 
     /// Gives each event to one member of each of its groups: to the next in turn that would be served at once, or,
     /// where none of those asked would, to the next in turn.
-    async fn draw(&self, events: &[Arc<Event>], scratch: &mut Scratch, work: &mut Work) {
+    async fn draw(&self, events: &[Event], scratch: &mut Scratch, work: &mut Work) {
         let Scratch { members, draws, outboxes, matched, .. } = scratch;
         for draw in draws.iter() {
             let event = &events[draw.event as usize];

@@ -68,7 +68,7 @@ pub enum Command {
     /// Publish events.
     Publish {
         /// In order.
-        events: Vec<Result<Arc<Event>, EventError>>,
+        events: Vec<Result<Event, EventError>>,
         /// What must hold for them to be published.
         precondition: Option<Precondition>,
     },

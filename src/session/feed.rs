@@ -147,7 +147,7 @@ impl Feeds {
     pub(super) fn set_filters(&mut self, key: SubscriptionKey, filters: Arc<[Filter]>) {
         if let Some(after) = self.tail_of(key).map(|tail| tail.after) {
             // Up to there the old ones were looked at, if nothing waits.
-            self.outbox.fill(key, &[], after, after);
+            self.outbox.fill(key, Vec::new(), after, after);
             self.leave(key);
         }
         // What waits was read with the old ones.
@@ -207,24 +207,25 @@ impl Feeds {
             self.starved.push(key);
         } else if room.events > 0 {
             match feed.read(room).await {
-                Ok(chunk) => self.take(key, &chunk),
+                Ok(chunk) => self.take(key, chunk),
                 Err(error) => self.failed(key, room.after, &error),
             }
         }
     }
 
     /// Puts what was read for a subscription into its queue.
-    fn take(&mut self, key: SubscriptionKey, chunk: &Chunk) {
-        if !self.outbox.fill(key, &chunk.events, chunk.through, chunk.latest) {
+    fn take(&mut self, key: SubscriptionKey, chunk: Chunk) {
+        let Chunk { events, through, latest } = chunk;
+        if !self.outbox.fill(key, events, through, latest) {
             self.known.remove(&key);
             return;
         }
         let Some(feed) = self.known.get_mut(&key) else { return };
-        if chunk.through >= feed.last_up_to {
+        if through >= feed.last_up_to {
             feed.page = Page::default();
         }
-        if chunk.through >= chunk.latest {
-            self.join(key, chunk.through);
+        if through >= latest {
+            self.join(key, through);
         }
     }
 
@@ -268,7 +269,7 @@ impl Feeds {
             ReadError::Lost { earliest, latest } if feed.start == Some(after) => {
                 feed.start = Some(earliest - 1);
                 let chunk = Chunk { events: Vec::new(), through: earliest - 1, latest };
-                return self.take(key, &chunk);
+                return self.take(key, chunk);
             }
             ReadError::Lost { earliest, latest } => {
                 let to = match feed.on_gap {
@@ -362,7 +363,7 @@ impl Feeds {
         let after = self.tails[at].after;
         for key in followers {
             self.leave(key);
-            self.outbox.fill(key, &[], after, after);
+            self.outbox.fill(key, Vec::new(), after, after);
             self.outbox.set_following(key, false);
             self.failed(key, after, error);
         }
@@ -464,7 +465,7 @@ impl Tail {
     }
 
     /// Which events go to whom: by event, each subscription once.
-    fn matches(&mut self, events: &[Arc<Event>]) -> Vec<(usize, SubscriptionKey)> {
+    fn matches(&mut self, events: &[Event]) -> Vec<(usize, SubscriptionKey)> {
         let topics: Vec<Topic<'_>> = events.iter().map(|event| event.topic()).collect();
         let mut found = Vec::new();
         self.trie.matches(&topics, &mut self.descent, &mut |event, key| found.push((event, key)));

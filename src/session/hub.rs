@@ -244,20 +244,16 @@ impl Hub {
     }
 
     /// Lets a principal publish, or says when it may.
-    pub fn may_publish(
-        &self,
-        principal: &str,
-        events: &[Result<Arc<Event>, EventError>],
-    ) -> Result<InFlight, CommandError> {
+    pub fn may_publish(&self, principal: &str, events: &[Result<Event, EventError>]) -> Result<InFlight, CommandError> {
         self.may_publish_from(&self.quotas.account(principal), events)
     }
 
     pub(super) fn may_publish_from(
         &self,
         account: &Arc<Account>,
-        events: &[Result<Arc<Event>, EventError>],
+        events: &[Result<Event, EventError>],
     ) -> Result<InFlight, CommandError> {
-        let bytes = events.iter().flatten().map(|event| event.encoded().len()).sum();
+        let bytes = events.iter().flatten().map(Event::encoded_len).sum();
         let may = account.publish(events.len(), bytes, self.start.elapsed());
         let mut in_flight = may.inspect_err(|error| self.note_refusal(account, error))?;
         in_flight.span = self.tracing.as_ref().and_then(|tracing| tracing.publish(events));
@@ -273,15 +269,15 @@ impl Hub {
     }
 
     /// Publishes for a caller without a session. [`Scratch::matched`] tells how many each event went to.
-    pub async fn publish(&self, events: &[Arc<Event>]) -> Scratch {
+    pub async fn publish(&self, events: &[Event]) -> Scratch {
         let mut scratch = Scratch::default();
         self.publish_with(events, &mut scratch).await;
         scratch
     }
 
-    pub(super) async fn publish_with(&self, events: &[Arc<Event>], scratch: &mut Scratch) {
+    pub(super) async fn publish_with(&self, events: &[Event], scratch: &mut Scratch) {
         self.router.publish(events, scratch).await;
-        self.metrics.events_in(events.len(), events.iter().map(|event| event.encoded().len()).sum());
+        self.metrics.events_in(events.len(), events.iter().map(Event::encoded_len).sum());
     }
 
     /// How many sessions there are.

@@ -381,13 +381,13 @@ impl Session {
     async fn publish(
         &mut self,
         request_id: i64,
-        mut events: Vec<Result<Arc<Event>, EventError>>,
+        mut events: Vec<Result<Event, EventError>>,
         precondition: Option<Precondition>,
     ) -> Result<(), CommandError> {
         self.caller.refresh();
         admit_events(&self.caller, &mut events, precondition)?;
         let in_flight = self.hub.may_publish_from(&self.entry.account, &events)?;
-        let to_stream = |event: &Result<Arc<Event>, EventError>| {
+        let to_stream = |event: &Result<Event, EventError>| {
             let engine = self.hub.engine();
             engine.is_some_and(|engine| event.as_ref().is_ok_and(|event| engine.stream_of(event.topic()).is_some()))
         };
@@ -502,7 +502,7 @@ impl Drop for Outlet {
 }
 
 /// The events that may be published, and for every other its place and what is wrong with it.
-fn split(events: Vec<Result<Arc<Event>, EventError>>) -> (Vec<Arc<Event>>, Vec<(usize, EventError)>) {
+fn split(events: Vec<Result<Event, EventError>>) -> (Vec<Event>, Vec<(usize, EventError)>) {
     let mut accepted = Vec::with_capacity(events.len());
     let mut refused = Vec::new();
     for (place, event) in events.into_iter().enumerate() {

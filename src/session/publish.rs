@@ -38,7 +38,7 @@ struct Part {
 struct Share {
     /// Which of the publish.
     places: Vec<usize>,
-    events: Vec<Arc<Event>>,
+    events: Vec<Event>,
 }
 
 /// The first half of a publish.
@@ -49,7 +49,7 @@ pub(super) type Storing = Pin<Box<dyn Future<Output = (i64, Vec<Published>)> + S
 /// Refuses the events that the caller may not publish; all of a publish that is atomic.
 pub fn admit_events(
     caller: &Caller,
-    events: &mut [Result<Arc<Event>, EventError>],
+    events: &mut [Result<Event, EventError>],
     precondition: Option<Precondition>,
 ) -> Result<(), CommandError> {
     match (caller.authorize_events(events), precondition) {
@@ -62,7 +62,7 @@ pub fn admit_events(
 /// one stream.
 pub async fn place(
     hub: &Hub,
-    events: Vec<Result<Arc<Event>, EventError>>,
+    events: Vec<Result<Event, EventError>>,
     precondition: Option<Precondition>,
     in_flight: InFlight,
 ) -> Result<Placed, CommandError> {
@@ -105,7 +105,7 @@ impl Share {
 }
 
 impl Shares {
-    fn of(hub: &Hub, events: Vec<Result<Arc<Event>, EventError>>) -> Self {
+    fn of(hub: &Hub, events: Vec<Result<Event, EventError>>) -> Self {
         let total = events.len();
         let (results, live) = (Vec::with_capacity(total), Share::with_room(0));
         let mut shares = Self { results, live, of_streams: Vec::new() };
@@ -184,7 +184,7 @@ impl Placed {
 }
 
 /// Hands stored events to live subscriptions, except those that were stored before, and tells to how many each went.
-async fn route(hub: &Hub, mut events: Vec<Arc<Event>>, appended: &[Appended], scratch: &mut Scratch) -> Vec<u64> {
+async fn route(hub: &Hub, mut events: Vec<Event>, appended: &[Appended], scratch: &mut Scratch) -> Vec<u64> {
     if appended.iter().any(|appended| appended.duplicate) {
         let mut new = appended.iter().map(|appended| !appended.duplicate);
         events.retain(|_| new.next().unwrap_or_default());

@@ -20,7 +20,7 @@ pub struct Tracing {
 
 impl Tracing {
     /// Begins the span of a publish.
-    pub(super) fn publish(&self, events: &[Result<Arc<Event>, EventError>]) -> Option<PublishSpan> {
+    pub(super) fn publish(&self, events: &[Result<Event, EventError>]) -> Option<PublishSpan> {
         let accepted = || events.iter().flatten();
         let first = accepted().next()?;
         let parents = accepted().filter_map(|event| (self.parent_of)(event));

@@ -7,9 +7,7 @@
 
 use std::{num::NonZeroU64, ops::Range};
 
-use bytes::Bytes;
-
-use crate::model::{Event, Span, Spans};
+use crate::model::{Place, Span, Spans};
 
 /// The checksum, which covers all that follows it.
 const SUM_BYTES: usize = 4;
@@ -75,13 +73,9 @@ impl Record {
         self.spans.ttl_ms.map_or(u64::MAX, |ttl| self.time.saturating_add(ttl.get().saturating_mul(1000)))
     }
 
-    /// The event, as a slice of the bytes that the record was decoded from.
-    pub(super) fn event(&self, bytes: &Bytes) -> Result<Event, Damaged> {
-        let entry = self.entry();
-        if entry.end > bytes.len() {
-            return Err(Damaged);
-        }
-        Event::new(bytes.slice(entry), self.spans, self.sequence).ok_or(Damaged)
+    /// The event, in the bytes that the record was decoded from.
+    pub(super) fn place(&self, bytes: &[u8]) -> Result<Place, Damaged> {
+        Place::new(bytes, self.entry(), self.spans, self.sequence).ok_or(Damaged)
     }
 }
 

@@ -264,7 +264,7 @@ impl Committer {
         for (id, some) in by_stream {
             let Some(core) = self.cores.get_mut(&id) else { continue };
             let draft = round.drafts.entry(id).or_insert_with(|| core.draft(round.now));
-            let events = some.iter().map(|letter| &*letter.event);
+            let events = some.iter().map(|letter| &letter.event);
             core.charge(draft, events, false, self.seal, &mut round.charges)
                 .map_err(|_| GroupStoreError::QuotaUsedUp { name: core.shared.name.clone() })?;
         }

@@ -151,7 +151,7 @@ impl Core {
     pub(super) fn plan(
         &mut self,
         draft: &mut Draft,
-        events: &[Arc<Event>],
+        events: &[Event],
         precondition: Option<Precondition>,
         max_topics: usize,
         seal: Seal,
@@ -159,13 +159,12 @@ impl Core {
     ) -> Result<Vec<Appended>, AppendError> {
         let known = |event: &Event| event.dedupe_key().is_some_and(|key| self.repeats.find(key).is_some());
         if let Some(precondition) = precondition
-            && (self.repeats.is_off() || !events.iter().all(|event| known(event)))
+            && (self.repeats.is_off() || !events.iter().all(known))
         {
             self.check(draft, events, precondition)?;
         }
         self.check_topics(draft, events, max_topics)?;
-        self.charge(draft, events.iter().map(|event| &**event), true, seal, charges)
-            .map_err(|limit| AppendError::QuotaUsedUp { limit })?;
+        self.charge(draft, events.iter(), true, seal, charges).map_err(|limit| AppendError::QuotaUsedUp { limit })?;
         let epoch = self.shared.epoch;
         let mut scratch = Vec::new();
         let mut results = Vec::with_capacity(events.len());
@@ -185,7 +184,7 @@ impl Core {
         Ok(results)
     }
 
-    fn check(&self, draft: &mut Draft, events: &[Arc<Event>], precondition: Precondition) -> Result<(), AppendError> {
+    fn check(&self, draft: &mut Draft, events: &[Event], precondition: Precondition) -> Result<(), AppendError> {
         let (expected, actual) = match precondition {
             Precondition::LastSequence(expected) => (expected, draft.next - 1),
             Precondition::LastTopicSequence(expected) => {
@@ -202,7 +201,7 @@ impl Core {
     }
 
     /// Refuses what would make too many topics. Counts exactly only when it is close.
-    fn check_topics(&self, draft: &Draft, events: &[Arc<Event>], limit: usize) -> Result<(), AppendError> {
+    fn check_topics(&self, draft: &Draft, events: &[Event], limit: usize) -> Result<(), AppendError> {
         let topics = self.shared.topics.read();
         if topics.len() + draft.events + events.len() <= limit {
             return Ok(());

@@ -70,7 +70,8 @@ impl Folder {
         let io = |error: Error| OpenError::Io { folder: folder.clone(), problem: error.to_string() };
         std::fs::create_dir_all(path).map_err(io)?;
         let mut options = OpenOptions::new();
-        let lock = options.read(true).write(true).create(true).truncate(false).open(path.join(LOCK_FILE)).map_err(io)?;
+        let lock =
+            options.read(true).write(true).create(true).truncate(false).open(path.join(LOCK_FILE)).map_err(io)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), lock: Mutex::new(Some(lock)) }),
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse { folder }),

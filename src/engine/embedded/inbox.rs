@@ -29,7 +29,7 @@ pub(super) enum Work {
 
 pub(super) struct AppendWork {
     pub(super) stream: Arc<Shared>,
-    pub(super) events: Vec<Arc<Event>>,
+    pub(super) events: Vec<Event>,
     pub(super) precondition: Option<Precondition>,
     pub(super) reply: oneshot::Sender<Result<Vec<Appended>, AppendError>>,
     pub(super) room: Room,
@@ -97,8 +97,8 @@ impl Inbox {
     }
 
     /// What events cost while they wait.
-    pub(super) fn cost<'a>(events: impl IntoIterator<Item = &'a Arc<Event>>) -> usize {
-        events.into_iter().map(|event| event.encoded().len() + EVENT_OVERHEAD_BYTES).sum()
+    pub(super) fn cost<'a>(events: impl IntoIterator<Item = &'a Event>) -> usize {
+        events.into_iter().map(|event| event.encoded_len() + EVENT_OVERHEAD_BYTES).sum()
     }
 
     /// The most that one work may cost.

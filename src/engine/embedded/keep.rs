@@ -13,7 +13,7 @@ use super::{
     core::{Core, Load},
     store::{Loaded, Trouble},
 };
-use crate::model::{Event, Filter, Topic};
+use crate::model::{Filter, Topic};
 
 /// So many batches are written again in one commit.
 const SWEEP_AT_ONCE: usize = 32;
@@ -190,7 +190,7 @@ impl Core {
     /// A record will be gone from the store; repetitions of it are known none the less.
     fn leave(&mut self, record: &Record, value: &Bytes, now: u64) {
         if self.repeats.covers(record.time, now) && record.spans.id.len > 0 {
-            let key = record.event(value).ok().as_ref().and_then(Event::dedupe_key);
+            let key = record.place(value).ok().and_then(|place| place.dedupe_key(value));
             self.leaving.extend(key.map(|key| (record.sequence, record.time, key)));
         }
     }

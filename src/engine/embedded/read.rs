@@ -1,7 +1,7 @@
 //! Reading: from the tail in memory, or from the store. Both see a stream through its bounds, and both give nothing
 //! that has expired or was pushed out.
 
-use std::{sync::Arc, time::SystemTime};
+use std::time::SystemTime;
 
 use super::{
     batch::Records,
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     engine::{Chunk, ReadError, ReadLimits, StoreError},
-    model::{Event, Filter},
+    model::{Event, Filter, Topic},
 };
 
 /// One call looks at so many bytes at most.
@@ -26,9 +26,8 @@ struct Finder<'a> {
     filters: &'a [Filter],
     limits: ReadLimits,
     chunk: Chunk,
-    bytes: usize,
-    /// The first event of the piece that is looked at, and what its events have together.
-    from: (usize, usize),
+    /// How many events were found, and how long they are together.
+    found: (usize, usize),
     /// Something is missing: it was deleted meanwhile, or lost.
     hole: bool,
 }
@@ -36,36 +35,27 @@ struct Finder<'a> {
 impl<'a> Finder<'a> {
     fn new(after: u64, latest: u64, filters: &'a [Filter], limits: ReadLimits) -> Self {
         let chunk = Chunk { events: Vec::new(), through: after, latest };
-        Self { filters, limits, chunk, bytes: 0, from: (0, 0), hole: false }
+        Self { filters, limits, chunk, found: (0, 0), hole: false }
     }
 
     fn is_full(&self) -> bool {
-        self.chunk.events.len() >= self.limits.events.max(1)
-            || (self.bytes >= self.limits.bytes && !self.chunk.events.is_empty())
+        let (events, bytes) = self.found;
+        events >= self.limits.events.max(1) || (bytes >= self.limits.bytes && events > 0)
     }
 
-    fn wants(&self, event: &Event) -> bool {
-        self.filters.is_empty() || self.filters.iter().any(|filter| filter.matches(event.topic()))
-    }
-
-    fn add(&mut self, event: Arc<Event>) {
-        self.bytes += event.encoded().len();
-        self.chunk.events.push(event);
-    }
-
-    /// The events of one piece of memory follow.
-    fn begin_piece(&mut self) {
-        self.from = (self.chunk.events.len(), self.bytes);
-    }
-
-    /// That were all, of a piece of `bytes`.
-    fn end_piece(&mut self, bytes: usize) {
-        let (events, before) = self.from;
-        if (self.bytes - before) * SHARE < bytes {
-            for event in &mut self.chunk.events[events..] {
-                *event = Arc::new(event.detached());
-            }
+    /// Whether an event of `bytes` is among those that are wanted; counts it then.
+    fn wants(&mut self, topic: Topic<'_>, bytes: usize) -> bool {
+        let wants = self.filters.is_empty() || self.filters.iter().any(|filter| filter.matches(topic));
+        if wants {
+            self.found.0 += 1;
+            self.found.1 += bytes;
         }
+        wants
+    }
+
+    /// True when what was found since then is a small part of a piece of memory of `bytes`.
+    fn is_small_part(&self, before: (usize, usize), bytes: usize) -> bool {
+        (self.found.1 - before.1) * SHARE < bytes
     }
 }
 
@@ -87,21 +77,25 @@ pub(super) fn from_tail(
     let mut now = None;
     for piece in &pieces {
         let (events, expires) = piece.events()?;
-        finder.begin_piece();
+        let (before, first) = (finder.found, finder.chunk.events.len());
         let skip = (after + 1).saturating_sub(piece.first) as usize;
         for (at, event) in events.iter().enumerate().skip(skip) {
             let sequence = event.sequence();
             if finder.is_full() || sequence > bounds.latest {
-                finder.end_piece(piece.bytes());
-                return Some(finder.chunk);
+                break;
             }
             finder.chunk.through = sequence;
             let kept = topics.as_ref().is_none_or(|topics| topics.keeps(event.topic().as_bytes(), sequence));
-            if kept && finder.wants(event) && !has_expired(expires, at, &mut now) {
-                finder.add(Arc::clone(event));
+            if kept && !has_expired(expires, at, &mut now) && finder.wants(event.topic(), event.encoded_len()) {
+                finder.chunk.events.push(event.clone());
             }
         }
-        finder.end_piece(piece.bytes());
+        if finder.is_small_part(before, piece.bytes()) {
+            finder.chunk.events[first..].iter_mut().for_each(|event| *event = event.detached());
+        }
+        if finder.chunk.through < piece.last {
+            break;
+        }
     }
     Some(finder.chunk)
 }
@@ -155,29 +149,37 @@ fn look(stream: &Shared, loaded: &Loaded, finder: &mut Finder<'_>) -> Result<(),
     let topics = stream.topics.read();
     let topics = topics.is_limited().then_some(topics);
     let now = micros(SystemTime::now());
-    finder.begin_piece();
+    let mut places = Vec::with_capacity(loaded.most_records());
+    let before = finder.found;
+    let mut whole = true;
     for record in Records::new(&head, &loaded.value) {
         let record = record.map_err(&damaged)?;
         if record.sequence <= finder.chunk.through {
             continue;
         }
         if finder.is_full() || record.sequence > latest {
-            finder.end_piece(loaded.value.len());
-            return Ok(());
+            whole = false;
+            break;
         }
         finder.chunk.through = record.sequence;
         let kept = topics.as_ref().is_none_or(|topics| topics.keeps(record.topic(&loaded.value), record.sequence));
         if !kept || record.expired(now) {
             continue;
         }
-        let event = record.event(&loaded.value).map_err(&damaged)?;
-        if finder.wants(&event) {
-            finder.add(Arc::new(event));
+        let place = record.place(&loaded.value).map_err(&damaged)?;
+        if finder.wants(place.topic(&loaded.value), record.len as usize) {
+            places.push(place);
         }
     }
-    finder.end_piece(loaded.value.len());
-    // The end of the batch may be of events that are gone.
-    finder.chunk.through = finder.chunk.through.max(head.last.min(latest));
+    if finder.is_small_part(before, loaded.value.len()) {
+        finder.chunk.events.extend(places.iter().map(|place| place.detached(&loaded.value)));
+    } else {
+        finder.chunk.events.extend(Event::together(loaded.value.clone(), places));
+    }
+    if whole {
+        // The end of the batch may be of events that are gone.
+        finder.chunk.through = finder.chunk.through.max(head.last.min(latest));
+    }
     Ok(())
 }
 
@@ -204,7 +206,7 @@ pub(super) fn some(stream: &Shared, sequences: &[u64]) -> Result<Chunk, ReadErro
                 if next == Some(record.sequence) {
                     let topics = stream.topics.read();
                     if !record.expired(now) && topics.keeps(record.topic(&loaded.value), record.sequence) {
-                        chunk.events.push(Arc::new(record.event(&loaded.value).map_err(&damaged)?.detached()));
+                        chunk.events.push(record.place(&loaded.value).map_err(&damaged)?.detached(&loaded.value));
                     }
                     next = rest.next();
                 }

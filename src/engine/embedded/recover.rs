@@ -18,10 +18,7 @@ use super::{
     stream::{Link, micros},
     topics::Topics,
 };
-use crate::{
-    engine::Options,
-    model::{Event, Storage},
-};
+use crate::{engine::Options, model::Storage};
 
 /// What this hub writes.
 pub(super) const FORMAT: u64 = 1;
@@ -211,8 +208,8 @@ impl Core {
             for record in Records::new(head, value) {
                 let record = record.map_err(Trouble::batch(id, head.first))?;
                 if !self.repeats.is_off() && self.repeats.covers(record.time, now) && record.spans.id.len > 0 {
-                    let event = record.event(value).map_err(Trouble::batch(id, head.first))?;
-                    if let Some(key) = Event::dedupe_key(&event) {
+                    let place = record.place(value).map_err(Trouble::batch(id, head.first))?;
+                    if let Some(key) = place.dedupe_key(value) {
                         self.repeats.add(key, record.sequence, record.time);
                     }
                 }

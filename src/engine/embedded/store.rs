@@ -223,6 +223,13 @@ pub(super) struct Loaded {
     pub(super) value: Bytes,
 }
 
+impl Loaded {
+    /// How many records it has, or fewer if its head says what cannot be.
+    pub(super) fn most_records(&self) -> usize {
+        (self.head.count as usize).min(self.value.len())
+    }
+}
+
 impl Batches {
     /// The batch that covers `sequence`, if there is one.
     pub(super) fn covering(&self, stream: u64, sequence: u64) -> Result<Option<Loaded>, Trouble> {

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::batch::{Damaged, Head, Record, Records};
+use super::batch::{Damaged, Head, Records};
 use crate::model::Event;
 
 /// What an event costs in memory besides its bytes.
@@ -34,7 +34,7 @@ pub(super) struct Piece {
 /// What is in a piece.
 #[derive(Debug)]
 struct Read {
-    events: Box<[Arc<Event>]>,
+    events: Box<[Event]>,
     /// When each is past its ttl; empty when none has one.
     expires: Box<[u64]>,
 }
@@ -47,7 +47,7 @@ impl Piece {
 
     /// Its events, and when each is past its ttl, unless none has one. `None` when it is not what was written, which
     /// cannot be: it never left this memory.
-    pub(super) fn events(&self) -> Option<(&[Arc<Event>], &[u64])> {
+    pub(super) fn events(&self) -> Option<(&[Event], &[u64])> {
         let read = match self.read.get() {
             Some(read) => read,
             None => {
@@ -62,12 +62,18 @@ impl Piece {
         let count = self.count() as u32;
         let head =
             Head { first: self.first, last: self.last, base_time: self.base_time, last_time: self.base_time, count };
-        let records: Vec<Record> = Records::new(&head, &self.value).collect::<Result<_, _>>()?;
-        let mortal = records.iter().any(|record| record.spans.ttl_ms.is_some());
-        Ok(Read {
-            events: records.iter().map(|record| record.event(&self.value).map(Arc::new)).collect::<Result<_, _>>()?,
-            expires: records.iter().filter(|_| mortal).map(Record::expires).collect(),
-        })
+        let (mut places, mut expires) = (Vec::with_capacity(self.count()), Vec::new());
+        for record in Records::new(&head, &self.value) {
+            let record = record?;
+            let at = record.expires();
+            if at != u64::MAX || !expires.is_empty() {
+                // Those before it live for ever.
+                expires.resize(places.len(), u64::MAX);
+                expires.push(at);
+            }
+            places.push(record.place(&self.value)?);
+        }
+        Ok(Read { events: Event::together(self.value.clone(), places).collect(), expires: expires.into() })
     }
 
     fn count(&self) -> usize {

@@ -340,9 +340,9 @@ async fn check(engine: &Arc<dyn Engine>, witness: &mut Witness, all: &mut BTreeM
     }
     assert!(witness.stored.keys().all(|sequence| *sequence <= latest), "a stored event is lost");
     let known = witness.stored.iter().rev().take(5).map(|(n, (id, _))| (*n, event_with("s", id, "again", 0)));
-    let known: Vec<(u64, Arc<Event>)> = known.collect();
+    let known: Vec<(u64, Event)> = known.collect();
     if !known.is_empty() {
-        let events = known.iter().map(|(_, event)| Arc::clone(event)).collect();
+        let events = known.iter().map(|(_, event)| event.clone()).collect();
         let results = append_all(&stream, events, None).await.expect("known");
         let expected: Vec<_> = known.iter().map(|(sequence, _)| (*sequence, true)).collect();
         assert_eq!(results.iter().map(|r| (r.sequence, r.duplicate)).collect::<Vec<_>>(), expected);
@@ -589,7 +589,7 @@ fn events_found_here_and_there_do_not_hold_what_lies_between_them() {
         let apart = |one: &Event, two: &Event| two.encoded().as_ptr().addr().abs_diff(one.encoded().as_ptr().addr());
         let shared = apart(&all.events[0], &all.events[100]);
         assert_eq!(shared, apart(&all.events[100], &all.events[200]), "events share what was read together");
-        assert_eq!(few.events.iter().map(|event| event.sequence()).collect::<Vec<_>>(), [1, 101, 201, 301, 401]);
+        assert_eq!(few.events.iter().map(Event::sequence).collect::<Vec<_>>(), [1, 101, 201, 301, 401]);
         assert_ne!(apart(&few.events[0], &few.events[1]), shared, "few of many have memory of their own");
     });
 }

@@ -1,7 +1,5 @@
 //! Subscriptions from streams: how their session fills their queues.
 
-use std::sync::Arc;
-
 use super::{
     super::{
         frame::{Acked, Frame, GapReason, Opened, Reply, ResumeOutcome},
@@ -97,8 +95,8 @@ impl Queues {
     }
 
     /// Notes what the writer took for a member of a group.
-    pub(super) fn note_sent(&mut self, key: SubscriptionKey, events: &[Arc<Event>]) {
-        self.appetite.sent.push((key, events.iter().map(|event| event.sequence()).collect()));
+    pub(super) fn note_sent(&mut self, key: SubscriptionKey, events: &[Event]) {
+        self.appetite.sent.push((key, events.iter().map(Event::sequence).collect()));
     }
 
     /// Says that a subscription has other filters; false when it is gone.
@@ -146,7 +144,7 @@ impl Queues {
 
     /// Puts an event into the queue of one that follows its stream. False when it does not, or has no room: it then
     /// follows no longer, and is behind that event.
-    pub(in crate::outbox) fn follow(&mut self, key: SubscriptionKey, event: &Arc<Event>, free_bytes: usize) -> bool {
+    pub(in crate::outbox) fn follow(&mut self, key: SubscriptionKey, event: &Event, free_bytes: usize) -> bool {
         let Some(stored) = live(&mut self.subscribers, key).and_then(|subscriber| subscriber.stored()) else {
             return false;
         };
@@ -156,10 +154,10 @@ impl Queues {
         }
         let fits = self.room(key, free_bytes).is_some_and(|room| room.events > 0);
         if following && fits {
-            return self.put(key, std::slice::from_ref(event), sequence, sequence);
+            return self.put(key, [event.clone()], sequence, sequence);
         }
         if following {
-            self.put(key, &[], sequence - 1, sequence);
+            self.put(key, [], sequence - 1, sequence);
         }
         self.set_following(key, false);
         false
@@ -169,7 +167,7 @@ impl Queues {
     pub(in crate::outbox) fn put(
         &mut self,
         key: SubscriptionKey,
-        events: &[Arc<Event>],
+        events: impl IntoIterator<Item = Event>,
         through: u64,
         latest: u64,
     ) -> bool {

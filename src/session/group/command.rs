@@ -156,7 +156,7 @@ pub(in crate::session) enum Command {
         /// Where the dead letters are.
         letters: Arc<dyn EventStream>,
         /// Each with the sequence of its dead letter.
-        events: Vec<(u64, Arc<Event>)>,
+        events: Vec<(u64, Event)>,
         /// Where it goes what became of them.
         answer: Answer<Redriven>,
     },

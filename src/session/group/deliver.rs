@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
     hash::{BuildHasher, RandomState},
-    sync::Arc,
 };
 
 use super::{super::publish::of_closed, driver::Active};
@@ -30,7 +29,7 @@ const RETRY_MS: u64 = 1_000;
 /// Events that wait to be handed out.
 #[derive(Debug, Default)]
 pub(super) struct Ready {
-    events: BTreeMap<u64, Arc<Event>>,
+    events: BTreeMap<u64, Event>,
     bytes: usize,
     /// After a failure: nothing is read before.
     retry_at: u64,
@@ -38,16 +37,16 @@ pub(super) struct Ready {
 }
 
 impl Ready {
-    fn keep(&mut self, event: &Arc<Event>) {
-        let bytes = event.encoded().len();
-        if self.bytes + bytes <= READY_BYTES && self.events.insert(event.sequence(), Arc::clone(event)).is_none() {
+    fn keep(&mut self, event: &Event) {
+        let bytes = event.encoded_len();
+        if self.bytes + bytes <= READY_BYTES && self.events.insert(event.sequence(), event.clone()).is_none() {
             self.bytes += bytes;
         }
     }
 
-    fn take(&mut self, sequence: u64) -> Option<Arc<Event>> {
+    fn take(&mut self, sequence: u64) -> Option<Event> {
         let event = self.events.remove(&sequence)?;
-        self.bytes -= event.encoded().len();
+        self.bytes -= event.encoded_len();
         Some(event)
     }
 
@@ -143,7 +142,7 @@ impl Active {
     }
 
     /// Events of these sequences, without those that are not kept; `None` when they cannot be read now.
-    pub(super) async fn fetch(&mut self, mut sequences: Vec<u64>) -> Option<HashMap<u64, Arc<Event>>> {
+    pub(super) async fn fetch(&mut self, mut sequences: Vec<u64>) -> Option<HashMap<u64, Event>> {
         sequences.sort_unstable();
         sequences.truncate(MAX_SEQUENCES);
         if sequences.is_empty() {
@@ -214,7 +213,7 @@ impl Active {
                 }
                 let Some(delivery) = self.state.next(turn.member, now) else { return again };
                 match self.ready.events.get(&delivery.sequence) {
-                    Some(event) => turn.bytes = turn.bytes.saturating_sub(event.encoded().len()),
+                    Some(event) => turn.bytes = turn.bytes.saturating_sub(event.encoded_len()),
                     None => again.push(delivery.sequence),
                 }
                 turn.events -= 1;
@@ -227,7 +226,7 @@ impl Active {
     }
 
     /// Puts what a member gets into its queue.
-    fn deliver(&mut self, turn: Turn, fetched: &HashMap<u64, Arc<Event>>) {
+    fn deliver(&mut self, turn: Turn, fetched: &HashMap<u64, Event>) {
         let mut events = Vec::with_capacity(turn.deliveries.len());
         for Delivery { sequence, attempt, last_failure } in &turn.deliveries {
             let Some(event) = self.ready.take(*sequence).or_else(|| fetched.get(sequence).cloned()) else {
@@ -235,11 +234,7 @@ impl Active {
                 self.state.gone(*sequence);
                 continue;
             };
-            events.push(if *attempt > 1 {
-                Arc::new((self.forms.again)(&event, *attempt, last_failure))
-            } else {
-                event
-            });
+            events.push(if *attempt > 1 { (self.forms.again)(&event, *attempt, last_failure) } else { event });
         }
         let Some(seat) = self.seats.get(turn.member) else { return };
         if !events.is_empty() && !seat.outbox.hand(seat.key, &events) {

@@ -291,7 +291,7 @@ impl Groups {
         stream: &Arc<dyn EventStream>,
         group: &Group,
         letters: &Arc<dyn EventStream>,
-        events: Vec<(u64, Arc<Event>)>,
+        events: Vec<(u64, Event)>,
     ) -> Result<Redriven, StreamError> {
         let letters = Arc::clone(letters);
         self.handle(stream, group).ask(|answer| Command::Redrive { letters, events, answer }).await

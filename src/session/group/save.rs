@@ -204,7 +204,7 @@ impl Active {
                 self.state.gone(letter.sequence);
                 continue;
             };
-            bytes += event.encoded().len();
+            bytes += event.encoded_len();
             if bytes > LETTER_BYTES && !letters.is_empty() {
                 break;
             }
@@ -215,7 +215,7 @@ impl Active {
                 attempts: letter.attempts,
                 reason: &letter.reason,
             };
-            let event = Arc::new((self.forms.dead_letter)(event, &told));
+            let event = (self.forms.dead_letter)(event, &told);
             letters.push((letter.sequence, DeadLetter { stream: stream.clone(), event }));
         }
         letters
