@@ -142,9 +142,8 @@ pub(super) fn accept(raw: &[u8], max_bytes: usize, ids: &mut EventIds) -> Result
     entry.extend_from_slice(&[KEY_ATTEMPT, 1]);
     debug_assert_eq!(entry.len(), entry.capacity());
 
-    let event = Event::new(entry.into(), found.spans(at), 0)
-        .ok_or(EventError::Field { field: "topic", problem: "cannot be found again" })?;
-    Ok(event)
+    Event::new(entry.into(), found.spans(at), 0)
+        .ok_or(EventError::Field { field: "topic", problem: "cannot be found again" })
 }
 
 /// The stored form of an event, at the end of `out`: the entry as a subscriber of the stream gets it. See

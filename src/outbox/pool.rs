@@ -24,7 +24,7 @@ pub(super) struct Queue {
 /// Where an event waits in the pool.
 pub(super) type NodeId = u32;
 
-/// All nodes of one session. Each has a place in both lists: together they would have a gap between them.
+/// All nodes of one session, each with a place in both lists: as one record an event and a number would be padded to 24 bytes.
 #[derive(Debug)]
 pub(super) struct Pool {
     events: Vec<Option<Event>>,

@@ -228,11 +228,10 @@ impl Driver {
             }
             Command::Standing(answer) => {
                 let base = self.tally;
-                let standing = match self.active().await {
-                    Ok(active) => active.standing(base).await,
-                    Err(error) => Err(error),
-                };
-                answer.send(standing).ok();
+                match self.active().await {
+                    Ok(active) => active.standing(base, answer).await,
+                    Err(error) => _ = answer.send(Err(error)),
+                }
             }
             Command::Update { change, answer } => {
                 let updated = self.update(change).await;

@@ -149,15 +149,12 @@ impl Active {
         Ok(Redriven { redriven, full })
     }
 
-    /// How the group stands, with what is told to be done stored, so that no crash undoes it; while nothing can be stored,
-    /// as it is in memory.
-    pub(super) async fn standing(&mut self, base: Tally) -> Result<Standing, StreamError> {
-        if let Err(error) = self.store_now().await {
-            tracing::debug!(group = self.key.2.as_str(), stream = %self.key.0, %error, "told of what is not stored");
-        }
+    /// Tells how the group stands once what is done is stored, so that no crash undoes what was told; or could not be.
+    pub(super) async fn standing(&mut self, base: Tally, answer: Answer<Standing>) {
         let members = self.seats.len();
         let (name, _, group) = &self.key;
-        standing(&self.stream, name, group, &self.state, members, base).await
+        let standing = standing(&self.stream, name, group, &self.state, members, base).await;
+        self.when_stored(move |_| _ = answer.send(standing));
     }
 }
 
