@@ -6,7 +6,8 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::{
-    event::{self, EventIds},
+    event,
+    event_ids::EventIds,
     stream_service::stream_name,
     wire::v1::{self as wire, session_request::Command as Wire},
 };

@@ -12,6 +12,7 @@ use prost::{
     encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_varint, encoded_len_varint, skip_field},
 };
 
+use super::event_ids::EventIds;
 use crate::model::{
     Event, EventError, GivenUp, NameError, Span, Spans, Stamp, Topic,
     limits::{MAX_EVENT_ATTRIBUTES, MAX_EVENT_FIELD_BYTES},
@@ -43,50 +44,6 @@ pub(super) const DEAD_LETTER_ATTRIBUTES: [&str; 5] =
     ["deadletterstream", "deadlettersequence", "deadlettergroup", "deadletterattempts", "deadletterreason"];
 /// `Event.id`, length-delimited.
 const KEY_ID: u8 = (1 << 3) | 2;
-
-/// Makes ids for events that have none: the name of the session, and a number.
-#[derive(Debug)]
-pub(super) struct EventIds {
-    /// The name of the session and a hyphen.
-    prefix: Box<[u8]>,
-    last: u64,
-}
-
-/// A number in hexadecimal.
-struct Hex {
-    digits: [u8; 16],
-    from: usize,
-}
-
-impl EventIds {
-    /// `session` is unique among all sessions of all hubs.
-    pub(super) fn new(session: &str) -> Self {
-        Self { prefix: format!("{session}-").into_bytes().into(), last: 0 }
-    }
-
-    /// Counts one more, and gives its number.
-    fn next(&mut self) -> Hex {
-        self.last += 1;
-        Hex::of(self.last)
-    }
-}
-
-impl Hex {
-    /// Written by hand: the formatting machinery costs as much as all the rest of an event.
-    fn of(mut number: u64) -> Self {
-        let mut hex = Self { digits: [b'0'; 16], from: 16 };
-        while number > 0 || hex.from == 16 {
-            hex.from -= 1;
-            hex.digits[hex.from] = b"0123456789abcdef"[(number & 15) as usize];
-            number >>= 4;
-        }
-        hex
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        &self.digits[self.from..]
-    }
-}
 
 /// What the walk over an event found.
 #[derive(Debug, Default)]
@@ -121,10 +78,9 @@ pub(super) fn accept(raw: &[u8], max_bytes: usize, ids: &mut EventIds) -> Result
     let found = walk(raw)?;
     Topic::parse(&raw[found.topic.clone()])?;
 
-    let number = found.id.is_empty().then(|| ids.next());
+    let id = found.id.is_empty().then(|| ids.next());
     // A session's name is short: the id has fewer than 128 bytes, and its length is one byte.
-    let id_bytes = number.as_ref().map_or(0, |number| ids.prefix.len() + number.as_bytes().len());
-    let event_bytes = raw.len() + if number.is_some() { 2 + id_bytes } else { 0 };
+    let event_bytes = raw.len() + id.as_ref().map_or(0, |id| 2 + id.len());
     let received_bytes = 1 + varint_bytes(event_bytes) + event_bytes + 2;
     let mut entry = Vec::with_capacity(1 + varint_bytes(received_bytes) + received_bytes);
     entry.push(KEY_ENTRY);
@@ -133,11 +89,10 @@ pub(super) fn accept(raw: &[u8], max_bytes: usize, ids: &mut EventIds) -> Result
     encode_varint(event_bytes as u64, &mut entry);
     let at = entry.len();
     entry.extend_from_slice(raw);
-    if let Some(number) = number {
+    if let Some(id) = id {
         // A field that stands again later wins: also over an id that was sent empty.
-        entry.extend_from_slice(&[KEY_ID, id_bytes as u8]);
-        entry.extend_from_slice(&ids.prefix);
-        entry.extend_from_slice(number.as_bytes());
+        entry.extend_from_slice(&[KEY_ID, id.len() as u8]);
+        id.put(&mut entry);
     }
     entry.extend_from_slice(&[KEY_ATTEMPT, 1]);
     debug_assert_eq!(entry.len(), entry.capacity());
@@ -538,13 +493,6 @@ mod tests {
         let second = client::ReceivedEvent { attempt: 200, last_failure: "no luck".into(), ..first.clone() };
         assert_eq!(received(&again(&stored, 200, "no luck")), second);
         assert_eq!(received(&again(&stored, 3, "")), client::ReceivedEvent { attempt: 3, ..first });
-    }
-
-    #[test]
-    fn numbers_are_written_in_hexadecimal() {
-        for number in [0, 1, 15, 16, 255, 4096, u64::MAX] {
-            assert_eq!(Hex::of(number).as_bytes(), format!("{number:x}").as_bytes());
-        }
     }
 
     #[test]

@@ -223,7 +223,7 @@ fn reason(reason: Reason) -> wire::EndReason {
 mod tests {
     use super::*;
     use crate::{
-        grpc::event::{self, EventIds},
+        grpc::{event, event_ids::EventIds},
         proto::v1 as client,
     };
 

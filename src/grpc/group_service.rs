@@ -20,7 +20,7 @@ use crate::{
     auth::{Action, Caller},
     engine::{EventStream, MAX_SEQUENCES, ReadError, ReadLimits},
     model::{CommandError, Event, Group, GroupSettings, Start, StreamError, limits},
-    session::{Groups, Hub, Standing, of_purge, of_read},
+    session::{AsOf, Groups, Hub, Standing, of_purge, of_read},
 };
 
 /// A page of dead letters ends once it has this many bytes.
@@ -147,7 +147,7 @@ impl GroupService {
     ) -> Result<Vec<wire::Group>, StreamError> {
         let (mut found, mut after) = (Vec::new(), after.to_owned());
         loop {
-            let some = self.groups()?.list(stream, &after, most).await?;
+            let some = self.groups()?.list(stream, &after, most, AsOf::Stored).await?;
             let last = some.len() < most;
             if let Some(standing) = some.last() {
                 standing.group.as_str().clone_into(&mut after);

@@ -23,8 +23,8 @@ use tower::Service;
 
 use super::{
     access::Access,
-    command,
-    event::{self, EventIds},
+    command, event,
+    event_ids::EventIds,
     framer::Framer,
     results,
     session_body::SessionBody,

@@ -7,6 +7,7 @@ mod access;
 mod command;
 mod door;
 mod event;
+mod event_ids;
 mod framer;
 mod frames;
 mod group_service;

@@ -31,7 +31,7 @@ use std::{
 use tokio_stream::{Stream, StreamExt};
 
 pub use command::{Command, Request, Secret};
-pub use group::{Groups, Redriven, Standing, Streams};
+pub use group::{AsOf, Groups, Redriven, Standing, Streams};
 pub use hub::{FrameMemory, Hub, Kind, Setup};
 pub use options::Options;
 pub use publish::{Placed, admit_events, of_purge, of_read, of_store, place};

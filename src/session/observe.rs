@@ -1,6 +1,6 @@
 //! What operators want to know of streams and groups whenever they look: how large, how far behind, how old.
 
-use super::Hub;
+use super::{AsOf, Hub};
 use crate::{
     engine::Health,
     telemetry::{Gauges, GroupGauges, StreamGauges, StreamsGauges},
@@ -43,7 +43,7 @@ impl Hub {
             });
             let left = MOST_TOLD - gauges.each_group.len();
             let Some(groups) = self.groups().filter(|_| left > 0) else { continue };
-            for standing in groups.list(stream, "", left).await.unwrap_or_default() {
+            for standing in groups.list(stream, "", left, AsOf::Now).await.unwrap_or_default() {
                 let since = standing.oldest.as_ref().and_then(|event| groups.append_time(event));
                 let age = since.and_then(|since| since.elapsed().ok());
                 gauges.each_group.push(GroupGauges {

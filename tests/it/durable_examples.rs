@@ -137,6 +137,14 @@ impl Client {
     }
 }
 
+impl Drop for Client {
+    /// A test that fails leaves none behind.
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
 /// The sequence in a line, the rest of which must fit.
 fn handled(line: &str) -> usize {
     let (sequence, rest) = line.split_once(' ').expect("a sequence");

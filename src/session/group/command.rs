@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use tokio::sync::oneshot;
 
-use super::manage::{Redriven, Standing};
+use super::manage::{AsOf, Redriven, Standing};
 use crate::{
     engine::EventStream,
     groups::{MemberId, Outcome},
@@ -134,7 +134,12 @@ pub(in crate::session) enum Command {
         answer: Answer<()>,
     },
     /// Tell how it stands.
-    Standing(Answer<Standing>),
+    Standing {
+        /// When.
+        as_of: AsOf,
+        /// Where the answer goes.
+        answer: Answer<Standing>,
+    },
     /// Change its settings.
     Update {
         /// What to change.

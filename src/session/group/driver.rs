@@ -226,10 +226,10 @@ impl Driver {
                 // As above, here and below.
                 answer.send(created).ok();
             }
-            Command::Standing(answer) => {
+            Command::Standing { as_of, answer } => {
                 let base = self.tally;
                 match self.active().await {
-                    Ok(active) => active.standing(base, answer).await,
+                    Ok(active) => active.standing(base, as_of, answer).await,
                     Err(error) => _ = answer.send(Err(error)),
                 }
             }

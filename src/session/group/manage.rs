@@ -40,6 +40,15 @@ pub struct Standing {
     pub dropped: u64,
 }
 
+/// How sure what is told of a group has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AsOf {
+    /// As it is now: a crash may undo the last of it. Never waits for the disk to write.
+    Now,
+    /// Told once it is stored, so that no crash undoes it, or could not be.
+    Stored,
+}
+
 /// What became of dead letters that were given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Redriven {
@@ -149,12 +158,15 @@ impl Active {
         Ok(Redriven { redriven, full })
     }
 
-    /// Tells how the group stands once what is done is stored, so that no crash undoes what was told; or could not be.
-    pub(super) async fn standing(&mut self, base: Tally, answer: Answer<Standing>) {
+    pub(super) async fn standing(&mut self, base: Tally, as_of: AsOf, answer: Answer<Standing>) {
         let members = self.seats.len();
         let (name, _, group) = &self.key;
         let standing = standing(&self.stream, name, group, &self.state, members, base).await;
-        self.when_stored(move |_| _ = answer.send(standing));
+        let tell = move |_| _ = answer.send(standing);
+        match as_of {
+            AsOf::Now => tell(Ok(())),
+            AsOf::Stored => self.when_stored(tell),
+        }
     }
 }
 

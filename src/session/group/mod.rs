@@ -25,14 +25,15 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub(super) use command::{Command, Departure, Identity, Newcomer, Speaker};
-pub use manage::{Redriven, Standing};
+pub use manage::{AsOf, Redriven, Standing};
 
 use crate::{
-    engine::{Engine, EventStream, GroupStoreError},
+    engine::{Engine, EventStream, GroupStoreError, StoredGroup},
     groups::MemberId,
     model::{Event, Forms, Group, GroupSettings, Start, StreamError, StreamName},
     tasks::{OnPanic, Tasks},
 };
+use command::Answer;
 use driver::Driver;
 
 use super::publish::of_store;
@@ -103,6 +104,14 @@ pub(super) struct Handle {
     groups: Arc<Groups>,
     key: Key,
     door: Arc<Door>,
+}
+
+/// Who is asked how a group stands.
+enum Asked {
+    /// Its task, which goes on while the handle is there.
+    Task(Handle, oneshot::Receiver<Result<Standing, StreamError>>),
+    /// Nobody: as it is stored.
+    Store(StoredGroup, Tally),
 }
 
 impl Groups {
@@ -217,7 +226,7 @@ impl Groups {
     ) -> Result<Standing, StreamError> {
         let handle = self.handle(stream, group);
         handle.ask(|answer| Command::Create { settings, start, answer }).await?;
-        handle.ask(Command::Standing).await
+        handle.ask(stored_standing).await
     }
 
     /// How a group stands.
@@ -226,24 +235,35 @@ impl Groups {
         stream: &Arc<dyn EventStream>,
         group: &Group,
     ) -> Result<Standing, StreamError> {
-        self.handle(stream, group).ask(Command::Standing).await
+        self.handle(stream, group).ask(stored_standing).await
     }
 
-    /// How all groups of a stream stand that come after `after` by name, at most `most`.
+    /// How all groups of a stream stand that come after `after` by name, at most `most`. All are asked before the first is
+    /// waited for: what they wait for is the same flush.
     pub async fn list(
         self: &Arc<Self>,
         stream: &Arc<dyn EventStream>,
         after: &str,
         most: usize,
+        as_of: AsOf,
     ) -> Result<Vec<Standing>, StreamError> {
         let stored = stream.groups().await.map_err(|error| of_group(&error, stream.name(), None))?;
-        let mut all = Vec::new();
+        let mut asked = Vec::new();
         for one in stored.into_iter().filter(|one| one.group.as_str() > after).take(most) {
             let key = (stream.name().clone(), stream.epoch(), one.group.clone());
-            let standing = if self.is_used(&key) {
-                self.standing(stream, &one.group).await
+            asked.push(if self.is_used(&key) {
+                let handle = self.handle(stream, &one.group);
+                let told = handle.begin(|answer| Command::Standing { as_of, answer }).await;
+                Asked::Task(handle, told)
             } else {
-                manage::standing_of_idle(stream, one, self.tally(&key)).await
+                Asked::Store(one, self.tally(&key))
+            });
+        }
+        let mut all = Vec::with_capacity(asked.len());
+        for one in asked {
+            let standing = match one {
+                Asked::Task(_handle, told) => told.await.unwrap_or(Err(StreamError::Unavailable)),
+                Asked::Store(stored, tally) => manage::standing_of_idle(stream, stored, tally).await,
             };
             match standing {
                 Ok(standing) => all.push(standing),
@@ -264,7 +284,7 @@ impl Groups {
     ) -> Result<Standing, StreamError> {
         let handle = self.handle(stream, group);
         handle.ask(|answer| Command::Update { change: Box::new(change), answer }).await?;
-        handle.ask(Command::Standing).await
+        handle.ask(stored_standing).await
     }
 
     /// Moves the cursor of a group.
@@ -276,7 +296,7 @@ impl Groups {
     ) -> Result<Standing, StreamError> {
         let handle = self.handle(stream, group);
         handle.ask(|answer| Command::Seek { to, answer }).await?;
-        handle.ask(Command::Standing).await
+        handle.ask(stored_standing).await
     }
 
     /// Deletes a group.
@@ -309,9 +329,14 @@ impl Handle {
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, StreamError>>) -> Command,
     ) -> Result<T, StreamError> {
+        self.begin(command).await.await.unwrap_or(Err(StreamError::Unavailable))
+    }
+
+    /// Sends a command; where its answer comes.
+    async fn begin<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> oneshot::Receiver<T> {
         let (answer, told) = oneshot::channel();
         self.send(command(answer)).await;
-        told.await.unwrap_or(Err(StreamError::Unavailable))
+        told
     }
 
     /// A member is gone; what it sent before is looked at first.
@@ -329,6 +354,10 @@ impl Drop for Handle {
         drop(used);
         self.door.wake.notify_one();
     }
+}
+
+fn stored_standing(answer: Answer<Standing>) -> Command {
+    Command::Standing { as_of: AsOf::Stored, answer }
 }
 
 /// What the store says of a group, in the words of the hub.
