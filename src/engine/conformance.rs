@@ -183,13 +183,17 @@ pub(crate) async fn topics_belong_to_one_stream(ground: &impl Ground) {
     for (topic, stream) in [("a.b", Some("one")), ("b.c", Some("one")), ("b.c.d", Some("two")), ("a", None)] {
         assert_eq!(of(&engine, topic).as_deref(), stream, "{topic}");
     }
-    engine.update_stream(settings("two", &["b.c.>", "x"])).await.expect("updated");
+    engine.update_stream(settings("two", &["b.c.>", "x"]), None).await.expect("updated");
     let overlap = UpdateError::Overlap { with: name("two") };
-    assert_eq!(engine.update_stream(settings("one", &["*"])).await.err(), Some(overlap));
+    assert_eq!(engine.update_stream(settings("one", &["*"]), None).await.err(), Some(overlap));
     let missing = UpdateError::NotFound { name: name("three") };
-    assert_eq!(engine.update_stream(settings("three", &["z"])).await.err(), Some(missing));
+    assert_eq!(engine.update_stream(settings("three", &["z"]), None).await.err(), Some(missing));
     let memory = StreamSettings { storage: Storage::Memory, ..settings("one", &["a.>"]) };
-    assert_eq!(engine.update_stream(memory).await.err(), Some(UpdateError::Mismatch { field: "storage" }));
+    assert_eq!(engine.update_stream(memory, None).await.err(), Some(UpdateError::Mismatch { field: "storage" }));
+    let two = engine.stream("two").expect("made");
+    let (before, less) = (two.settings(), StreamSettings { max_events: Some(9), ..settings("two", &["b.c.>", "x"]) });
+    engine.update_stream(less.clone(), Some(Arc::clone(&before))).await.expect("nobody else changed it");
+    assert_eq!(engine.update_stream(less, Some(before)).await.err(), Some(UpdateError::Changed));
 
     let engine = ground.reopened(engine).await;
     assert_eq!(of(&engine, "x").as_deref(), Some("two"));
@@ -204,7 +208,7 @@ pub(crate) async fn a_stream_made_again_has_a_new_epoch_and_no_events(ground: &i
     let engine = ground.engine().await;
     let one = engine.create_stream(settings("s", &[">"])).await.expect("made");
     append(&one, "a", "").await;
-    one.create_group(group("g"), GroupSettings::default()).await.expect("made");
+    one.create_group(group("g"), GroupSettings::default(), Bytes::new()).await.expect("made");
     engine.delete_stream(one.name()).await.expect("deleted");
     let two = engine.create_stream(settings("s", &[">"])).await.expect("made");
     assert!(two.epoch() > one.epoch());
@@ -227,7 +231,7 @@ pub(crate) async fn repetitions_are_known_inside_the_window(ground: &impl Ground
     assert_eq!(results(append_all(&stream, some(&["2", "", "3"]), None).await), [(2, true), (4, false), (5, false)]);
     // The limit deletes what the keys are of.
     let few = StreamSettings { max_events: Some(1), ..settings("s", &[">"]) };
-    engine.update_stream(few).await.expect("updated");
+    engine.update_stream(few, None).await.expect("updated");
     assert_eq!(sequences(&stream, 4).await, [5]);
     let engine = ground.reopened(engine).await;
     let stream = engine.stream("s").expect("the stream");
@@ -236,7 +240,7 @@ pub(crate) async fn repetitions_are_known_inside_the_window(ground: &impl Ground
         [(5, true), (2, true), (1, true), (6, false)]
     );
     let off = StreamSettings { dedupe_window: Duration::ZERO, ..settings("s", &[">"]) };
-    engine.update_stream(off).await.expect("updated");
+    engine.update_stream(off, None).await.expect("updated");
     assert_eq!(results(append_all(&stream, some(&["4", "4"]), None).await), [(7, false), (8, false)]);
 }
 
@@ -299,7 +303,7 @@ pub(crate) async fn limits_hold_exactly_for_readers(ground: &impl Ground) {
     let engine = ground.reopened(engine).await;
     let few = engine.stream("few").expect("the stream");
     assert_eq!((few.state().earliest, few.state().events), (5_016, 10));
-    engine.update_stream(settings("few", &["few"])).await.expect("updated");
+    engine.update_stream(settings("few", &["few"]), None).await.expect("updated");
     append(&few, "few", "").await;
     assert_eq!((few.state().earliest, few.state().events), (5_016, 11));
 }
@@ -309,13 +313,13 @@ pub(crate) async fn old_events_go_by_themselves(ground: &impl Ground) {
     let stream = engine.create_stream(settings("s", &[">"])).await.expect("made");
     append_all(&stream, vec![event("a", ""), event("b", "")], None).await.expect("stored");
     let short = StreamSettings { max_age: Some(Duration::from_millis(1)), ..settings("s", &[">"]) };
-    engine.update_stream(short).await.expect("updated");
+    engine.update_stream(short, None).await.expect("updated");
     while stream.state().events > 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!((stream.state().earliest, stream.state().latest), (3, 2));
     assert_eq!(stream.last_of(Topic::parse(b"a").expect("a topic")), None);
-    engine.update_stream(settings("s", &[">"])).await.expect("updated");
+    engine.update_stream(settings("s", &[">"]), None).await.expect("updated");
     assert_eq!(append(&stream, "a", "").await, 3);
     let engine = ground.reopened(engine).await;
     let stream = engine.stream("s").expect("the stream");
@@ -343,7 +347,7 @@ pub(crate) async fn a_topic_keeps_its_last_events(ground: &impl Ground) {
     assert_eq!(lasts(&stream, &["a", "rare"], (0, 3_010), 9).await, [3_001]);
     assert_eq!(lasts(&stream, &[], (2_999, u64::MAX), 2).await, [3_000, 3_001]);
     let one = StreamSettings { max_events_per_topic: Some(1), ..two };
-    engine.update_stream(one).await.expect("updated");
+    engine.update_stream(one, None).await.expect("updated");
     assert_eq!(sequences(&stream, 0).await, [2_999, 3_000, 3_001, 3_011]);
     append(&stream, "c", "").await;
     assert_eq!(sequences(&stream, 0).await, [2_999, 3_001, 3_011, 3_012]);
@@ -484,11 +488,11 @@ pub(crate) async fn groups_are_kept_with_their_last_state(ground: &impl Ground) 
     let stream = engine.create_stream(settings("s", &["a"])).await.expect("made");
     let dead = engine.create_stream(settings("dead", &["dead"])).await.expect("made");
     let settings_of = |n| GroupSettings { max_unacked: n, ..GroupSettings::default() };
-    stream.create_group(group("g"), settings_of(1)).await.expect("made");
-    assert_eq!(stream.create_group(group("g"), settings_of(2)).await, Err(GroupStoreError::Exists));
+    stream.create_group(group("g"), settings_of(1), Bytes::new()).await.expect("made");
+    assert_eq!(stream.create_group(group("g"), settings_of(2), Bytes::new()).await, Err(GroupStoreError::Exists));
     assert_eq!(stream.update_group(group("h"), settings_of(2)).await, Err(GroupStoreError::NotFound));
     assert_eq!(stream.delete_group(group("h")).await, Err(GroupStoreError::NotFound));
-    stream.create_group(group("h"), GroupSettings::default()).await.expect("made");
+    stream.create_group(group("h"), GroupSettings::default(), Bytes::new()).await.expect("made");
     stream.update_group(group("g"), settings_of(7)).await.expect("changed");
 
     let letter = |to: &str| DeadLetter { stream: name(to), event: event_with("a", "id", "given up", 0) };
@@ -508,7 +512,7 @@ pub(crate) async fn groups_are_kept_with_their_last_state(ground: &impl Ground) 
     let letters = read_all(&dead, 0, &[], EVERYTHING).await.expect("readable");
     assert_eq!(letters, [(1, "given up".to_owned()), (2, "given up".to_owned())]);
     stream.delete_group(group("g")).await.expect("deleted");
-    stream.create_group(group("g"), settings_of(3)).await.expect("made");
+    stream.create_group(group("g"), settings_of(3), Bytes::new()).await.expect("made");
     let groups = stream.groups().await.expect("readable");
     assert_eq!((groups[0].settings.max_unacked, groups[0].state.len()), (3, 0));
 }
@@ -520,8 +524,8 @@ pub(crate) async fn a_stream_stays_while_a_group_puts_its_dead_letters_there(gro
     let into =
         |name: Option<&str>| GroupSettings { dead_letter_stream: name.map(self::name), ..GroupSettings::default() };
     let none = Err(GroupStoreError::DeadLetterStream { name: name("x") });
-    assert_eq!(stream.create_group(group("g"), into(Some("x"))).await, none);
-    stream.create_group(group("g"), into(Some("dead"))).await.expect("made");
+    assert_eq!(stream.create_group(group("g"), into(Some("x")), Bytes::new()).await, none);
+    stream.create_group(group("g"), into(Some("dead")), Bytes::new()).await.expect("made");
     assert_eq!(stream.update_group(group("g"), into(Some("x"))).await, none);
     let kept = Err(DeleteError::TakesDeadLetters { stream: name("s"), group: group("g") });
     assert_eq!(engine.delete_stream(&name("dead")).await, kept);

@@ -102,6 +102,9 @@ pub enum UpdateError {
     /// A setting is out of its range.
     #[error(transparent)]
     Setting(#[from] SettingError),
+    /// Its settings are not those any more that the change was made from.
+    #[error("the settings have changed meanwhile")]
+    Changed,
     /// A setting that stays as it was made.
     #[error("{field} of a stream cannot be changed")]
     Mismatch {

@@ -48,7 +48,14 @@ pub trait Engine: Debug + Send + Sync {
 
     /// Changes the settings of the stream with that name; all but `storage` and `owner` may change. What tighter limits exclude is
     /// gone when this returns. The handle stays good.
-    fn update_stream(&self, settings: StreamSettings) -> Boxed<'_, Result<Arc<dyn EventStream>, UpdateError>>;
+    ///
+    /// With `before` they are changed only if they are those still: of two who change a part each, none undoes what the
+    /// other did.
+    fn update_stream(
+        &self,
+        settings: StreamSettings,
+        before: Option<Arc<StreamSettings>>,
+    ) -> Boxed<'_, Result<Arc<dyn EventStream>, UpdateError>>;
 
     /// Deletes a stream with its events and groups. Its handles answer NotFound or Closed from then on, and
     /// [`EventStream::visible`] closes. Refused while a group has it as stream for dead letters.
@@ -174,9 +181,14 @@ pub trait EventStream: Debug + Send + Sync {
     /// Every group with its settings and the last state saved, empty when none was; ordered by name.
     fn groups(&self) -> Boxed<'_, Result<Vec<StoredGroup>, GroupStoreError>>;
 
-    /// Makes a group. Durable when it resolves. Fails with [`GroupStoreError::DeadLetterStream`] when the stream it names
-    /// for dead letters does not exist.
-    fn create_group(&self, group: Group, settings: GroupSettings) -> Boxed<'_, Result<(), GroupStoreError>>;
+    /// Makes a group with its first state, both or none. Durable when it resolves, but for the state in a stream in memory.
+    /// Fails with [`GroupStoreError::DeadLetterStream`] when the stream it names for dead letters does not exist.
+    fn create_group(
+        &self,
+        group: Group,
+        settings: GroupSettings,
+        state: bytes::Bytes,
+    ) -> Boxed<'_, Result<(), GroupStoreError>>;
 
     /// Changes the settings of a group; its state stays. Durable when it resolves. Fails as [`Self::create_group`] does.
     fn update_group(&self, group: Group, settings: GroupSettings) -> Boxed<'_, Result<(), GroupStoreError>>;

@@ -84,7 +84,9 @@ impl GroupState {
         if sequence == 0 || !self.done.contains(sequence) {
             return true;
         }
-        if self.held.len() - self.unacked() >= LOOK_AHEAD {
+        // Without a member nothing that is reopened is held, and what is done has a hole for each.
+        let holes = self.done.ranges().len();
+        if self.held.len() - self.unacked() >= LOOK_AHEAD || holes >= LOOK_AHEAD + self.settings.max_unacked as usize {
             return false;
         }
         self.revision += 1;

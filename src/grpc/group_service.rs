@@ -147,17 +147,14 @@ impl GroupService {
     ) -> Result<Vec<wire::Group>, StreamError> {
         let (mut found, mut after) = (Vec::new(), after.to_owned());
         loop {
-            let some = self.groups()?.list(stream, &after, most, AsOf::Stored).await?;
-            let last = some.len() < most;
-            if let Some(standing) = some.last() {
-                standing.group.as_str().clone_into(&mut after);
-            }
+            let (some, last) = self.groups()?.list(stream, &after, most, AsOf::Stored).await?;
             let seen = |standing: &&Standing| {
                 caller.may(&Action::SeeGroup { stream: stream.name().as_str(), group: standing.group.as_str() })
             };
             found.extend(some.iter().filter(seen).map(shown).take(most - found.len()));
-            if last || found.len() == most {
-                return Ok(found);
+            match last {
+                Some(last) if found.len() < most => last.as_str().clone_into(&mut after),
+                _ => return Ok(found),
             }
         }
     }

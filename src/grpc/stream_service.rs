@@ -109,36 +109,23 @@ impl StreamService {
         if paths.is_empty() {
             return Err(field("update_mask", "is empty").into());
         }
-        let stream = self
-            .stream(caller, ("stream.name", &wanted.name), manage)
-            .map_err(|error| Refusal::at("stream.", error))?;
-        let mut merged = of_settings(&stream.settings());
-        for path in &paths {
-            match path.as_str() {
-                "filters" => merged.filters.clone_from(&wanted.filters),
-                "max_age" => merged.max_age = wanted.max_age,
-                "max_events" => merged.max_events = wanted.max_events,
-                "max_bytes" => merged.max_bytes = wanted.max_bytes,
-                "max_events_per_topic" => merged.max_events_per_topic = wanted.max_events_per_topic,
-                "dedupe_window" => merged.dedupe_window = wanted.dedupe_window,
-                "durability" => merged.durability = wanted.durability,
-                "name" | "storage" => {
-                    let problem = format!("names {path}, which cannot be changed");
-                    return Err(StreamError::Mismatch { field: "update_mask", problem }.into());
+        let stream = loop {
+            let found = self.stream(caller, ("stream.name", &wanted.name), manage);
+            let before = found.map_err(|error| Refusal::at("stream.", error))?.settings();
+            let merged = settings(&merge(&before, &wanted, &paths)?)?;
+            match self.engine()?.update_stream(merged, Some(before)).await {
+                Ok(stream) => break stream,
+                // Somebody else changed another part of it.
+                Err(UpdateError::Changed) => {}
+                Err(UpdateError::NotFound { name }) => return Err(StreamError::NotFound(name.to_string()).into()),
+                Err(UpdateError::Setting(error)) => return Err(StreamError::Setting(error).into()),
+                Err(UpdateError::Mismatch { field }) => {
+                    return Err(StreamError::Mismatch { field, problem: "cannot be changed".to_owned() }.into());
                 }
-                unknown => {
-                    let problem = format!("names {unknown:?}, which is no setting of a stream");
-                    return Err(StreamError::Mismatch { field: "update_mask", problem }.into());
-                }
+                Err(UpdateError::Overlap { with }) => return Err(overlap(caller, with).into()),
+                Err(UpdateError::Store(error)) => return Err(of_store(&error).into()),
             }
-        }
-        let stream = self.engine()?.update_stream(settings(&merged)?).await.map_err(|error| match error {
-            UpdateError::NotFound { name } => StreamError::NotFound(name.to_string()),
-            UpdateError::Setting(error) => StreamError::Setting(error),
-            UpdateError::Mismatch { field } => StreamError::Mismatch { field, problem: "cannot be changed".to_owned() },
-            UpdateError::Overlap { with } => overlap(caller, with),
-            UpdateError::Store(error) => of_store(&error),
-        })?;
+        };
         tracing::info!(stream = %stream.name(), changed = paths.join(","), "stream updated");
         Ok(self.shown(&*stream))
     }
@@ -388,6 +375,31 @@ fn settings(asked: &wire::Stream) -> Result<StreamSettings, CommandError> {
     };
     settings.check().map_err(StreamError::Setting)?;
     Ok(settings)
+}
+
+/// The settings of a stream with those that `paths` name as they are wanted.
+fn merge(before: &StreamSettings, wanted: &wire::Stream, paths: &[String]) -> Result<wire::Stream, StreamError> {
+    let mut merged = of_settings(before);
+    for path in paths {
+        match path.as_str() {
+            "filters" => merged.filters.clone_from(&wanted.filters),
+            "max_age" => merged.max_age = wanted.max_age,
+            "max_events" => merged.max_events = wanted.max_events,
+            "max_bytes" => merged.max_bytes = wanted.max_bytes,
+            "max_events_per_topic" => merged.max_events_per_topic = wanted.max_events_per_topic,
+            "dedupe_window" => merged.dedupe_window = wanted.dedupe_window,
+            "durability" => merged.durability = wanted.durability,
+            "name" | "storage" => {
+                let problem = format!("names {path}, which cannot be changed");
+                return Err(StreamError::Mismatch { field: "update_mask", problem });
+            }
+            unknown => {
+                let problem = format!("names {unknown:?}, which is no setting of a stream");
+                return Err(StreamError::Mismatch { field: "update_mask", problem });
+            }
+        }
+    }
+    Ok(merged)
 }
 
 /// Settings as they are told.

@@ -48,6 +48,14 @@ impl Credit {
         if self.events == UNCOUNTED { usize::MAX } else { left(self.events) }
     }
 
+    /// How many more bytes may wait behind `used`; one event may overdraw them.
+    pub(super) fn bytes_left(self, used: usize) -> usize {
+        if self.bytes == UNCOUNTED {
+            return usize::MAX;
+        }
+        usize::try_from(self.bytes).unwrap_or(0).saturating_sub(used)
+    }
+
     /// Takes what one event of `bytes` costs.
     pub(super) fn spend(&mut self, bytes: usize) {
         debug_assert!(self.may_send());

@@ -36,7 +36,7 @@ pub use frame::{
     Standing, StoredAt, Subscribed, Welcome,
 };
 pub use queues::{Appetite, Closed, Counts, SubscriptionKey};
-pub use stored::Room;
+pub use stored::{Filled, Room};
 pub use subscriber::Route;
 
 use crate::{
@@ -373,10 +373,10 @@ impl Outbox {
         })
     }
 
-    /// Puts into the queue of a subscription what was found in its stream up to `through`, whose last event is `latest`;
-    /// false when it is gone.
-    pub fn fill(&self, key: SubscriptionKey, events: Vec<Event>, through: u64, latest: u64) -> bool {
-        self.with(|state| state.queues.put(key, events, through, latest))
+    /// Puts into the queue of a subscription what was found in its stream behind `after`, which [`Self::room`] told, up to
+    /// `through`; the last event of the stream is `latest`.
+    pub fn fill(&self, key: SubscriptionKey, after: u64, events: Vec<Event>, through: u64, latest: u64) -> Filled {
+        self.with(|state| state.queues.feed(key, after, events, through, latest))
     }
 
     /// Puts events into the queues of subscriptions that follow their stream, in order. Those that have no room come back;
@@ -395,9 +395,15 @@ impl Outbox {
         })
     }
 
-    /// From now on its session keeps a subscription filled without being asked, or no longer does.
-    pub fn set_following(&self, key: SubscriptionKey, following: bool) {
-        self.with(|state| state.queues.set_following(key, following));
+    /// From now on its session keeps a subscription filled without being asked. False when it does not have all up to
+    /// `through`, or is gone.
+    pub fn begin_following(&self, key: SubscriptionKey, through: u64) -> bool {
+        self.with(|state| state.queues.begin_following(key, through))
+    }
+
+    /// Its session, which has looked at all up to `through`, does not keep a subscription filled any more.
+    pub fn end_following(&self, key: SubscriptionKey, through: u64) {
+        self.with(|state| state.queues.end_following(key, through));
     }
 
     /// Gives up what waits for a subscription from a stream, to be read again behind what was sent.
@@ -405,9 +411,9 @@ impl Outbox {
         self.with(|state| state.queues.rewind_key(key));
     }
 
-    /// Has a subscription told how far it came; false when it is gone.
-    pub fn tell_progress(&self, key: SubscriptionKey, through: u64, latest: u64) -> bool {
-        self.with(|state| state.queues.tell_progress(key, through, latest))
+    /// Has a subscription that follows told that it came to `through`; one that does no longer is further back.
+    pub fn tell_progress(&self, key: SubscriptionKey, through: u64) {
+        self.with(|state| state.queues.tell_progress(key, through));
     }
 
     /// Events up to `to` are lost to a subscription from a stream: it is told behind what waits, and filled again only then.

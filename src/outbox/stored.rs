@@ -32,6 +32,17 @@ pub struct Room {
     pub bytes: usize,
 }
 
+/// What became of events for a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filled {
+    /// They wait in it.
+    Taken,
+    /// They do not: what waited before them was given up since, and comes first.
+    Stale,
+    /// The subscription is gone.
+    Gone,
+}
+
 /// The part of a subscription that only a member of a group on a stream has. Its group keeps its place.
 #[derive(Debug)]
 pub(super) struct Member {
@@ -116,6 +127,16 @@ impl Stored {
     /// The last sequence that the stream was known to have.
     pub(super) fn latest(&self) -> u64 {
         self.latest
+    }
+
+    /// Everything up to here was sent, waits, or was passed over.
+    pub(super) fn through(&self) -> u64 {
+        self.through
+    }
+
+    /// Something is lost, which it was not told yet.
+    pub(super) fn has_gap(&self) -> bool {
+        self.gap.is_some()
     }
 
     /// How much may be put into its queue, in which so much waits.

@@ -1,5 +1,7 @@
 //! The pure core against a model: never over credit, order kept, nothing lost without a word, nobody starved.
 
+mod feeding;
+
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     num::NonZeroU32,

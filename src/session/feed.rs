@@ -3,8 +3,9 @@
 //! A subscription is *behind* or *following*. One that is behind is read for on its own, from where it is, whenever its
 //! queue in the outbox is low. When it has all that the stream has it follows: what comes is read once for all that
 //! follow a stream, matched by a trie, and put into their queues. One whose queue is full then is behind again. The
-//! session's own task does all of it, one step at a time, so there is nothing between the two states in which an event
-//! could be lost or come twice. Nothing is ever dropped here: a slow subscription is only further behind.
+//! session's own task does all of it, one step at a time; what waits in a queue may be given up at any time, and so the
+//! outbox takes what was read only for a subscription that is still where the read began. Nothing is ever dropped here: a
+//! slow subscription is only further behind.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -21,7 +22,7 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     engine::{Chunk, EventStream, ReadError, ReadLimits},
     model::{End, Event, Filter, OnGap, StreamError, Topic},
-    outbox::{GapReason, Outbox, Room, SubscriptionKey},
+    outbox::{Filled, GapReason, Outbox, Room, SubscriptionKey},
     router::{Descent, NodeId, Trie},
 };
 
@@ -147,7 +148,7 @@ impl Feeds {
     pub(super) fn set_filters(&mut self, key: SubscriptionKey, filters: Arc<[Filter]>) {
         if let Some(after) = self.tail_of(key).map(|tail| tail.after) {
             // Up to there the old ones were looked at, if nothing waits.
-            self.outbox.fill(key, Vec::new(), after, after);
+            self.outbox.end_following(key, after);
             self.leave(key);
         }
         // What waits was read with the old ones.
@@ -207,18 +208,23 @@ impl Feeds {
             self.starved.push(key);
         } else if room.events > 0 {
             match feed.read(room).await {
-                Ok(chunk) => self.take(key, chunk),
+                Ok(chunk) => self.take(key, room.after, chunk),
                 Err(error) => self.failed(key, room.after, &error),
             }
         }
     }
 
-    /// Puts what was read for a subscription into its queue.
-    fn take(&mut self, key: SubscriptionKey, chunk: Chunk) {
+    /// Puts what was read for a subscription behind `after` into its queue.
+    fn take(&mut self, key: SubscriptionKey, after: u64, chunk: Chunk) {
         let Chunk { events, through, latest } = chunk;
-        if !self.outbox.fill(key, events, through, latest) {
-            self.known.remove(&key);
-            return;
+        match self.outbox.fill(key, after, events, through, latest) {
+            Filled::Taken => {}
+            // What waited was given up while this was read: it is read with that, from where it is now.
+            Filled::Stale => return self.wait_for_turn(key),
+            Filled::Gone => {
+                self.known.remove(&key);
+                return;
+            }
         }
         let Some(feed) = self.known.get_mut(&key) else { return };
         if through >= feed.last_up_to {
@@ -232,19 +238,18 @@ impl Feeds {
     /// Lets a subscription follow that was read for up to `through`, all that its stream had.
     fn join(&mut self, key: SubscriptionKey, through: u64) {
         let Some(feed) = self.known.get_mut(&key) else { return };
-        let at = self.tails.iter().position(|tail| Arc::ptr_eq(&tail.stream, &feed.stream)).unwrap_or_else(|| {
+        let found = self.tails.iter().position(|tail| Arc::ptr_eq(&tail.stream, &feed.stream));
+        // Where the others are further already, or what was read was given up since, it is read for once more.
+        if found.is_some_and(|at| through < self.tails[at].after) || !self.outbox.begin_following(key, through) {
+            return;
+        }
+        let at = found.unwrap_or_else(|| {
             self.tails.push(Tail::new(&feed.stream, through));
             self.tails.len() - 1
         });
-        let tail = &mut self.tails[at];
-        if through < tail.after {
-            // The others are further already: it is read for once more.
-            return;
-        }
-        feed.nodes = tail.insert(&feed.filters, key);
+        feed.nodes = self.tails[at].insert(&feed.filters, key);
         feed.following = true;
         feed.start = None;
-        self.outbox.set_following(key, true);
     }
 
     /// Lets a subscription follow no longer; it is read for on its own from where it is.
@@ -269,7 +274,7 @@ impl Feeds {
             ReadError::Lost { earliest, latest } if feed.start == Some(after) => {
                 feed.start = Some(earliest - 1);
                 let chunk = Chunk { events: Vec::new(), through: earliest - 1, latest };
-                return self.take(key, chunk);
+                return self.take(key, after, chunk);
             }
             ReadError::Lost { earliest, latest } => {
                 let to = match feed.on_gap {
@@ -363,9 +368,12 @@ impl Feeds {
         let after = self.tails[at].after;
         for key in followers {
             self.leave(key);
-            self.outbox.fill(key, Vec::new(), after, after);
-            self.outbox.set_following(key, false);
-            self.failed(key, after, error);
+            self.outbox.end_following(key, after);
+            // Further back than the others, if what waited for it was given up.
+            match self.outbox.room(key) {
+                Some(room) => self.failed(key, room.after, error),
+                None => drop(self.known.remove(&key)),
+            }
         }
     }
 
@@ -386,7 +394,7 @@ impl Feeds {
             .collect();
         for (key, feed) in self.known.iter().filter(|(_, feed)| feed.following) {
             if let Some((_, after)) = news.iter().find(|(stream, _)| Arc::ptr_eq(stream, &feed.stream)) {
-                self.outbox.tell_progress(*key, *after, *after);
+                self.outbox.tell_progress(*key, *after);
             }
         }
     }

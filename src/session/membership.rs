@@ -59,7 +59,11 @@ impl Session {
             session: Arc::clone(session),
             subscription_id: id,
         };
+        let member = groups.next_member();
+        // From here on its group hears when it goes, also if whoever asked for it does not wait until it is one.
+        let membership = Membership { handle, member, ack_mode: from.ack_mode, how: Departure::Lost };
         let newcomer = Box::new(Newcomer {
+            member,
             outbox: Arc::clone(&self.outbox),
             key,
             request_id,
@@ -71,9 +75,8 @@ impl Session {
             ack_mode: from.ack_mode,
             max_events: wish.max_events,
         });
-        match handle.ask(|answer| Command::Join { newcomer, answer }).await {
-            Ok(member) => {
-                let membership = Membership { handle, member, ack_mode: from.ack_mode, how: Departure::Lost };
+        match membership.handle.ask(|answer| Command::Join { newcomer, answer }).await {
+            Ok(()) => {
                 self.memberships.get_or_insert_default().insert(key, membership);
                 Ok(id)
             }

@@ -43,7 +43,8 @@ impl Hub {
             });
             let left = MOST_TOLD - gauges.each_group.len();
             let Some(groups) = self.groups().filter(|_| left > 0) else { continue };
-            for standing in groups.list(stream, "", left, AsOf::Now).await.unwrap_or_default() {
+            let (standings, _) = groups.list(stream, "", left, AsOf::Now).await.unwrap_or_default();
+            for standing in standings {
                 let since = standing.oldest.as_ref().and_then(|event| groups.append_time(event));
                 let age = since.and_then(|since| since.elapsed().ok());
                 gauges.each_group.push(GroupGauges {

@@ -37,6 +37,7 @@ mod errors;
 mod examples;
 mod full_disk;
 mod full_load;
+mod group_edges;
 mod group_members;
 mod groups;
 #[cfg(feature = "tools-tests")]

@@ -386,6 +386,24 @@ async fn what_is_too_old_is_removed() {
     assert_eq!((state.earliest_sequence, state.latest_sequence), (11, 10));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_who_change_a_stream_at_once_none_undoes_what_the_other_did() {
+    let folder = Folder::new();
+    let hub = hub_on(&folder).await;
+    create(hub.address, stream("s", &["s.>"])).await;
+    for n in 1..100 {
+        let change = |path: &'static str| {
+            let wanted = Stream { name: "s".into(), max_events: n, max_bytes: n * 1_000, ..Stream::default() };
+            async move { update(hub.address, wanted, &[path]).await.expect("updated") }
+        };
+        tokio::join!(change("max_events"), change("max_bytes"));
+        // Whoever was last saw what the other did.
+        let found = update(hub.address, Stream { name: "s".into(), ..Stream::default() }, &["max_age"]).await;
+        let found = found.expect("updated");
+        assert_eq!((found.max_events, found.max_bytes), (n, n * 1_000));
+    }
+}
+
 #[tokio::test]
 async fn a_single_event_is_shown() {
     let folder = Folder::new();

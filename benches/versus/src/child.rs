@@ -100,6 +100,13 @@ impl Server {
         Ok(kibibytes * 1024)
     }
 
+    /// How much it has had read from disks, in bytes; what the system had in memory is not counted.
+    pub(crate) fn disk_read_bytes(&self) -> anyhow::Result<u64> {
+        let io = fs::read_to_string(format!("/proc/{}/io", self.process.0.id())).context("the server is gone")?;
+        let line = io.lines().find_map(|line| line.strip_prefix("read_bytes: ")).context("read_bytes")?;
+        line.parse().context("read_bytes")
+    }
+
     /// Ends it as an operator would, so that it can put away what it holds, and waits until it is gone.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         let id = self.process.0.id().to_string();

@@ -37,6 +37,9 @@ const LAST_STREAM: &str = "last_stream";
 /// The row of the last epoch that a stream got.
 const LAST_EPOCH: &str = "last_epoch";
 
+/// So many ids of deleted events are forgotten in one commit.
+const REPEATS_AT_ONCE: usize = 100_000;
+
 /// A stream without events, as it is at `progress`.
 pub(super) fn empty_core(
     link: &Arc<Link>,
@@ -150,10 +153,17 @@ impl Committer {
         Ok(shared)
     }
 
-    pub(super) fn update(&mut self, mut settings: StreamSettings) -> Result<Arc<Shared>, UpdateError> {
+    pub(super) fn update(
+        &mut self,
+        mut settings: StreamSettings,
+        before: Option<&StreamSettings>,
+    ) -> Result<Arc<Shared>, UpdateError> {
         settings.check()?;
         let found = self.directory.find(settings.name.as_str());
         let Some(shared) = found else { return Err(UpdateError::NotFound { name: settings.name }) };
+        if before.is_some_and(|before| *before != **shared.settings.read()) {
+            return Err(UpdateError::Changed);
+        }
         if shared.storage != settings.storage {
             return Err(UpdateError::Mismatch { field: "storage" });
         }
@@ -202,8 +212,13 @@ impl Committer {
     /// be done.
     pub(super) fn purge(&mut self, id: u64, what: Purge) -> Result<(u64, Option<Purge>), PurgeError> {
         let now = micros(SystemTime::now());
-        let Some(mut core) = self.cores.remove(&id) else { return Err(PurgeError::Closed) };
+        let Some(core) = self.cores.get(&id) else { return Err(PurgeError::Closed) };
         let storage = core.shared.storage;
+        if let (Some(error), Storage::File) = (&self.broken, storage) {
+            // What cannot be stored is not to be taken from readers either.
+            return Err(error.clone().into());
+        }
+        let Some(mut core) = self.cores.remove(&id) else { return Err(PurgeError::Closed) };
         let purged = match what {
             Purge::UpTo(up_to) => core.trim(now, up_to).map(|ended| (ended, None)).map_err(|trouble| trouble.error()),
             Purge::Selected { selection, at } => self.purge_some(&mut core, selection, at, now),
@@ -233,7 +248,7 @@ impl Committer {
             let mut batches = transaction.open_table(BATCHES)?;
             let (gone, left) = core.take_out(&mut batches, &selection, at, now)?;
             // What is deleted and the keys that stay behind are one commit.
-            let chores = core.do_chores(&mut batches, &mut transaction.open_table(REPEATS)?, now)?;
+            let chores = core.do_chores(&mut batches, &mut transaction.open_table(REPEATS)?, now, 0)?;
             transaction.open_table(PROGRESS)?.insert(id, &*core.progress(None).to_row())?;
             Ok((gone, left, chores))
         })?;
@@ -294,17 +309,17 @@ impl Committer {
         Ok(None)
     }
 
-    /// Makes a group, or changes one that is there. Its stream for dead letters is looked for here, where streams are
+    /// Makes a group, which `first` is the state of, or changes one that is there. Its stream for dead letters is looked for here, where streams are
     /// deleted one at a time with this.
     pub(super) fn put_group(
         &mut self,
         stream: &Shared,
         group: &Group,
         settings: &GroupSettings,
-        new: bool,
+        first: Option<&[u8]>,
     ) -> Result<(), GroupStoreError> {
         settings.check()?;
-        match (self.knows_group(stream, group)?, new) {
+        match (self.knows_group(stream, group)?, first.is_some()) {
             (true, true) => return Err(GroupStoreError::Exists),
             (false, false) => return Err(GroupStoreError::NotFound),
             _ => {}
@@ -315,13 +330,24 @@ impl Committer {
             return Err(GroupStoreError::DeadLetterStream { name: name.clone() });
         }
         let limit = self.options.max_groups;
-        if new && self.groups(stream)?.len() >= limit {
+        if first.is_some() && self.groups(stream)?.len() >= limit {
             return Err(GroupStoreError::TooMany { limit });
         }
         let definition = to_row(&GroupDefinition::new(settings));
-        Ok(self.transact(|transaction| {
-            transaction.open_table(GROUPS)?.insert((stream.id, group.as_str()), &*definition)?;
+        let key = (stream.id, group.as_str());
+        let put_state = |transaction: &WriteTransaction| {
+            if let Some(first) = first {
+                transaction.open_table(GROUP_STATES)?.insert(key, &*row(first))?;
+            }
             Ok(())
+        };
+        if stream.storage == Storage::Memory {
+            // Before the group is there: it has a state while this process lives.
+            self.transact_in(Storage::Memory, put_state)?;
+        }
+        Ok(self.transact(|transaction| {
+            transaction.open_table(GROUPS)?.insert(key, &*definition)?;
+            if stream.storage == Storage::File { put_state(transaction) } else { Ok(()) }
         })?)
     }
 
@@ -346,14 +372,22 @@ impl Committer {
     pub(super) fn forget_repeats(&mut self, now: u64) -> Result<(), Trouble> {
         for core in self.cores.values() {
             let store = core.shared.store();
-            let range = (core.shared.id, 0)..=(core.shared.id, u64::MAX);
+            let id = core.shared.id;
             let old = |time: u64| !core.repeats.covers(time, now);
-            let oldest = store.read_transaction()?.open_table(REPEATS)?.range(range.clone())?.next().transpose()?;
-            if !oldest.is_some_and(|(_, value)| old(value.value().0)) {
-                continue;
+            // Times ascend with sequences, so the old ones stand in front; the others are not looked at.
+            let mut up_to = None;
+            let read = store.read_transaction()?.open_table(REPEATS)?;
+            for entry in read.range((id, 0)..=(id, u64::MAX))?.take(REPEATS_AT_ONCE) {
+                let (key, value) = entry?;
+                if !old(value.value().0) {
+                    break;
+                }
+                up_to = Some(key.value());
             }
+            drop(read);
+            let Some(up_to) = up_to else { continue };
             let transaction = store.write()?;
-            transaction.open_table(REPEATS)?.retain_in(range, |_, (time, _)| !old(time))?;
+            transaction.open_table(REPEATS)?.retain_in((id, 0)..=up_to, |_, _| false)?;
             transaction.commit()?;
         }
         Ok(())

@@ -164,8 +164,9 @@ impl Committer {
     }
 
     fn leave(&self) {
-        // Nobody waits for ever: what is left is dropped with the inbox.
         self.link.inbox.close();
+        // What is left holds the inbox, and who waits for it would wait for ever.
+        while self.link.inbox.take(Instant::now()).is_some() {}
         self.link.set_health(Health::Unavailable);
         self.link.file.leave();
         self.link.memory.leave();
@@ -376,8 +377,9 @@ impl Committer {
         let mut repeats = transaction.open_table(REPEATS)?;
         for core in busy {
             let id = core.shared.id;
-            swept.push((id, core.do_chores(&mut batches, &mut repeats, now)?));
-            progress.insert(id, &*core.progress(drafts.get(&id)).to_row())?;
+            let draft = drafts.get(&id);
+            swept.push((id, core.do_chores(&mut batches, &mut repeats, now, draft.map_or(0, Draft::batches))?));
+            progress.insert(id, &*core.progress(draft).to_row())?;
         }
         Ok(())
     }

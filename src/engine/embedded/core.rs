@@ -441,6 +441,11 @@ impl Draft {
         self.pieces.is_empty()
     }
 
+    /// How many batches it is written to.
+    pub(super) fn batches(&self) -> usize {
+        self.pieces.len()
+    }
+
     /// How many bytes are to be written.
     pub(super) fn bytes(&self) -> usize {
         self.pieces.iter().map(|piece| piece.records().len()).sum()

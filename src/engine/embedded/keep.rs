@@ -15,8 +15,10 @@ use super::{
 };
 use crate::model::{Filter, Topic};
 
-/// So many batches are written again in one commit.
+/// So many batches are written again in one commit,
 const SWEEP_AT_ONCE: usize = 32;
+/// or so many times as many as are new in it: what is dead is not to grow faster than it is swept.
+const SWEEP_FOR_EACH: usize = 2;
 
 /// So many bytes of batches are looked at in one commit of a purge: what else waits to be written waits no longer than that.
 const PURGE_BYTES: usize = 4 * 1024 * 1024;
@@ -114,6 +116,7 @@ impl Core {
         let purge = purge.min(self.next - 1);
         let mut ended = 0;
         let mut bounds = self.shared.bounds();
+        let mut failed = None;
         loop {
             let over = bounds.events > most_events || bounds.bytes > most_bytes;
             // When all that is left is dead, it is passed like anything else: batches go from the front on, one after the
@@ -122,7 +125,15 @@ impl Core {
             if !passes && max_age.is_none() && bounds.floor > purge {
                 break;
             }
-            let Some(record) = self.oldest()? else { break };
+            let record = match self.oldest() {
+                Ok(Some(record)) => record,
+                Ok(None) => break,
+                // What was ended until then is ended.
+                Err(trouble) => {
+                    failed = Some(trouble);
+                    break;
+                }
+            };
             let old = max_age.is_some_and(|age| record.time.saturating_add(age) <= now);
             if !passes && !old && record.sequence > purge {
                 break;
@@ -136,14 +147,15 @@ impl Core {
             }
         }
         // What was passed over because it was pushed out is gone too.
-        let passed = self.front.first.unwrap_or_default().max(purge + 1);
+        let purged = if failed.is_some() { 0 } else { purge };
+        let passed = self.front.first.unwrap_or_default().max(purged + 1);
         bounds.floor = if bounds.events == 0 { self.next } else { bounds.floor.max(passed) };
         let mut shown = self.shared.bounds.lock();
         self.floor_moved |= shown.floor != bounds.floor;
         (shown.floor, shown.events, shown.bytes) = (bounds.floor, bounds.events, bounds.bytes);
         drop(shown);
         self.shared.weigh();
-        Ok(ended)
+        failed.map_or(Ok(ended), Err)
     }
 
     /// The oldest record that was not looked at, also one that is pushed out.
@@ -203,12 +215,14 @@ impl Core {
         }
     }
 
-    /// Does in the store what limits did in memory. What has to be remembered once that is committed is given back.
+    /// Does in the store what limits did in memory, in a commit with so many `new` batches. What has to be remembered once
+    /// that is committed is given back.
     pub(super) fn do_chores(
         &mut self,
         batches: &mut BatchTable<'_>,
         repeats: &mut RepeatTable<'_>,
         now: u64,
+        new: usize,
     ) -> Result<Vec<Swept>, Trouble> {
         let id = self.shared.id;
         // First, so that no batch becomes part of one that goes.
@@ -216,7 +230,7 @@ impl Core {
             batches.remove((id, *first))?;
         }
         let mut swept = Vec::new();
-        let candidates: Vec<u64> = self.sweep.iter().copied().take(SWEEP_AT_ONCE).collect();
+        let candidates: Vec<u64> = self.sweep.iter().copied().take(SWEEP_AT_ONCE.max(SWEEP_FOR_EACH * new)).collect();
         for first in candidates {
             // Those in front are deleted as a whole before long.
             if self.front.first.is_none_or(|front| first > front) && !self.deletions.contains(&first) {
@@ -366,4 +380,42 @@ fn covering(batches: &BatchTable<'_>, stream: u64, sequence: u64) -> Result<Opti
 fn loaded(stream: u64, first: u64, value: &[u8]) -> Result<Loaded, Trouble> {
     let head = batch::head(stream, first, value).map_err(Trouble::batch(stream, first))?;
     Ok(Loaded { head, value: Bytes::copy_from_slice(value) })
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::ReadableTableMetadata;
+
+    use super::super::{Embedded, Simulated, rows::BATCHES};
+    use crate::{
+        engine::{
+            Engine, Options,
+            conformance::{append_all, event, seal, settings},
+        },
+        model::StreamSettings,
+        tasks::Tasks,
+    };
+
+    #[test]
+    fn what_newer_events_push_out_is_swept_as_fast_as_it_comes() {
+        const TOPICS: usize = 1_000;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let (disk, tasks) = (Simulated::default(), Tasks::default());
+            let opened = Embedded::open_simulated(&disk, &Options::default(), seal, &tasks, &std::sync::Arc::default());
+            let engine = opened.expect("a store");
+            let wanted = StreamSettings { max_events_per_topic: Some(1), ..settings("s", &["t.>"]) };
+            let stream = engine.create_stream(wanted).await.expect("made");
+            let text = "x".repeat(1_000);
+            // Each append is a hundred batches, as many as it makes dead: more than are swept when little is written.
+            for _ in 0..16 {
+                let events = (0..6_000).map(|n| event(&format!("t.{}", n % TOPICS), &text)).collect();
+                append_all(&stream, events, None).await.expect("stored");
+            }
+            let read = engine.link.file.read_transaction().expect("open");
+            let batches = read.open_table(BATCHES).expect("a table").len().expect("counted");
+            assert!(batches < 400, "{batches} batches for {TOPICS} events");
+            assert_eq!(stream.state().events, TOPICS as u64);
+        });
+    }
 }

@@ -223,8 +223,13 @@ impl Engine for Embedded {
         Box::pin(async move { self.link.act(|committer| committer.create(settings)).await?.map(handle) })
     }
 
-    fn update_stream(&self, settings: StreamSettings) -> Boxed<'_, Result<Arc<dyn EventStream>, UpdateError>> {
-        Box::pin(async move { self.link.act(|committer| committer.update(settings)).await?.map(handle) })
+    fn update_stream(
+        &self,
+        settings: StreamSettings,
+        before: Option<Arc<StreamSettings>>,
+    ) -> Boxed<'_, Result<Arc<dyn EventStream>, UpdateError>> {
+        let act = move |committer: &mut Committer| committer.update(settings, before.as_deref());
+        Box::pin(async move { self.link.act(act).await?.map(handle) })
     }
 
     fn delete_stream<'a>(&'a self, name: &'a StreamName) -> Boxed<'a, Result<(), DeleteError>> {

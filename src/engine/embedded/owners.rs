@@ -174,7 +174,10 @@ mod tests {
             let engine = open(&disk, LIMIT);
             let [a, b] = ["a", "b"].map(|name| engine.stream(name).expect("the stream"));
             assert_eq!((put(&a, 1).await, put(&b, 1).await), (refused(), refused()), "counted again");
-            engine.update_stream(StreamSettings { max_events: Some(2), ..owned("a", "thief") }).await.expect("updated");
+            engine
+                .update_stream(StreamSettings { max_events: Some(2), ..owned("a", "thief") }, None)
+                .await
+                .expect("updated");
             assert_eq!((put(&b, 3).await, put(&b, 1).await), (Ok(()), refused()), "what a limit ended is free");
             engine.delete_stream(b.name()).await.expect("deleted");
             assert_eq!((held(&engine, "one"), held(&engine, "thief")), (2 * LONE, 0), "the owner stays");
@@ -246,7 +249,7 @@ mod tests {
             let engine = open(&Simulated::default(), LIMIT);
             let (jobs, lost) = (make(&engine, owned("j", "one")).await, make(&engine, owned("l", "two")).await);
             let group = Group::parse("g").expect("a group");
-            jobs.create_group(group.clone(), GroupSettings::default()).await.expect("made");
+            jobs.create_group(group.clone(), GroupSettings::default(), bytes::Bytes::new()).await.expect("made");
             let save = async |count| {
                 let letters = lone(&lost, count).into_iter().map(|event| DeadLetter { stream: name("l"), event });
                 jobs.save_group(group.clone(), bytes::Bytes::new(), letters.collect()).await
@@ -286,7 +289,7 @@ mod tests {
                 let max_events_per_topic =
                     [limit(9), stream.settings().max_events_per_topic].into_iter().flatten().min();
                 let wanted = StreamSettings { max_events, max_bytes, max_events_per_topic, ..owned(name, "") };
-                engine.update_stream(wanted).await.expect("updated");
+                engine.update_stream(wanted, None).await.expect("updated");
             }
             _ => engine.delete_stream(stream.name()).await.expect("deleted"),
         }

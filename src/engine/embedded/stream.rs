@@ -367,12 +367,20 @@ impl EventStream for Handle {
         Box::pin(group_act(&self.0, |committer, stream| committer.groups(stream)))
     }
 
-    fn create_group(&self, group: Group, settings: GroupSettings) -> Boxed<'_, Result<(), GroupStoreError>> {
-        Box::pin(group_act(&self.0, move |committer, stream| committer.put_group(stream, &group, &settings, true)))
+    fn create_group(
+        &self,
+        group: Group,
+        settings: GroupSettings,
+        state: Bytes,
+    ) -> Boxed<'_, Result<(), GroupStoreError>> {
+        let act = move |committer: &mut Committer, stream: &Shared| {
+            committer.put_group(stream, &group, &settings, Some(&state))
+        };
+        Box::pin(group_act(&self.0, act))
     }
 
     fn update_group(&self, group: Group, settings: GroupSettings) -> Boxed<'_, Result<(), GroupStoreError>> {
-        Box::pin(group_act(&self.0, move |committer, stream| committer.put_group(stream, &group, &settings, false)))
+        Box::pin(group_act(&self.0, move |committer, stream| committer.put_group(stream, &group, &settings, None)))
     }
 
     fn delete_group(&self, group: Group) -> Boxed<'_, Result<(), GroupStoreError>> {

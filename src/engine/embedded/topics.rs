@@ -74,6 +74,7 @@ impl Topics {
         if self.limit.is_some() {
             let Ok(at) = kept.sequences.binary_search_by_key(&sequence, |kept| kept.0) else { return false };
             kept.sequences.remove(at);
+            kept.last = kept.sequences.back().map_or(0, |last| last.0);
         }
         kept.count = kept.count.saturating_sub(1);
         if kept.count == 0 {
@@ -131,6 +132,16 @@ mod tests {
         let kept = [1, 3, 4].map(|sequence| topics.keeps(b"a", sequence));
         assert_eq!(kept, [false, true, true]);
         assert_eq!((topics.last(b"a"), topics.last(b"c")), (Some(4), None));
+    }
+
+    #[test]
+    fn the_last_of_a_topic_with_a_limit_is_the_last_that_is_kept() {
+        let mut topics = Topics::new(Some(2));
+        for sequence in 1..=2 {
+            topics.add(b"a", sequence, 9);
+        }
+        assert!(topics.remove(b"a", 2) && !topics.remove(b"a", 2));
+        assert_eq!((topics.last(b"a"), topics.last_of_each(&[], 0, 9, 9)), (Some(1), vec![1]));
     }
 
     #[test]

@@ -28,6 +28,22 @@ fn what_was_not_acknowledged_is_delivered_again_and_the_rest_is_not() {
 }
 
 #[test]
+fn no_more_is_reopened_without_members_than_a_group_may_hold() {
+    let mut group = GroupState::new(settings(), 200_000);
+    let (mut reopened, mut every_second) = (0, (1..200_000).step_by(2));
+    // Nobody uses it, so it is as it is stored whenever some more of it is given back.
+    while every_second.by_ref().take(64).all(|sequence| {
+        let taken = group.reopen(sequence, None);
+        reopened += usize::from(taken);
+        taken
+    }) {
+        group = GroupState::restore(settings(), &group.encode(&[]), 0).expect("what was encoded");
+        assert!(reopened < 20_000, "there is no end to it");
+    }
+    assert_eq!(reopened, 16 * 1024 + settings().max_unacked as usize);
+}
+
+#[test]
 fn attempts_waits_and_reasons_survive() {
     let keys = [7, 7, 0];
     let mut group = group(&keys);

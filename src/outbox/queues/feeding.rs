@@ -3,12 +3,12 @@
 use super::{
     super::{
         frame::{Acked, Frame, GapReason, Opened, Reply, ResumeOutcome},
-        stored::{Member, Room, Stored},
+        stored::{Filled, Member, Room, Stored},
         subscriber::Subscriber,
     },
     Appetite, Queues, SubscriptionKey, live,
 };
-use crate::model::{CommandError, Event};
+use crate::model::{CommandError, End, Event};
 
 impl Queues {
     /// Opens a reserved subscription from a stream and says so; false when it is gone.
@@ -62,7 +62,9 @@ impl Queues {
         request_id: i64,
         results: Vec<Acked>,
     ) {
-        let frame = if live(&mut self.subscribers, key).is_some() && self.ending.is_none() {
+        // A session that is ending tells of its subscriptions behind its answers; to one that is stalled it tells nothing.
+        let stalled = matches!(self.ending, Some(End::Stalled { .. }));
+        let frame = if live(&mut self.subscribers, key).is_some() && !stalled {
             Frame::Acknowledged { subscription_id: id, results }
         } else if request_id != 0 {
             let error = Box::new(CommandError::SubscriptionNotFound { id });
@@ -137,9 +139,12 @@ impl Queues {
         let room = subscriber.room()?;
         let credit = subscriber.credit.covers(events, bytes);
         let left = usize::try_from(subscriber.events_left).unwrap_or(usize::MAX).saturating_sub(events);
-        let bytes = room.bytes.min(free_bytes);
-        let events = if bytes == 0 { 0 } else { room.events.min(credit).min(left) };
-        Some(Room { events, bytes, ..room })
+        let free = room.bytes.min(free_bytes);
+        let more = if free == 0 { 0 } else { room.events.min(credit).min(left) };
+        // What waits for a member is kept from the others, so no more than it may be sent.
+        let exact = more > 0 && subscriber.member().is_some();
+        let bytes = if exact { free.min(subscriber.credit.bytes_left(bytes)) } else { free };
+        Some(Room { events: more, bytes, ..room })
     }
 
     /// Puts an event into the queue of one that follows its stream. False when it does not, or has no room: it then
@@ -159,8 +164,27 @@ impl Queues {
         if following {
             self.put(key, [], sequence - 1, sequence);
         }
-        self.set_following(key, false);
+        self.end_following(key, sequence - 1);
         false
+    }
+
+    /// Puts into a queue what was found in its stream behind `after` up to `through`, unless what waited behind `after` was
+    /// given up since that was asked for.
+    pub(in crate::outbox) fn feed(
+        &mut self,
+        key: SubscriptionKey,
+        after: u64,
+        events: Vec<Event>,
+        through: u64,
+        latest: u64,
+    ) -> Filled {
+        let stored = live(&mut self.subscribers, key).and_then(|subscriber| subscriber.stored());
+        let Some(stored) = stored.filter(|_| self.ending.is_none()) else { return Filled::Gone };
+        if stored.through() != after {
+            return Filled::Stale;
+        }
+        self.put(key, events, through, latest);
+        Filled::Taken
     }
 
     /// Puts into a queue what was found in its stream up to `through`; false when it is gone.
@@ -187,23 +211,40 @@ impl Queues {
         true
     }
 
-    /// From now on its session keeps it filled without being asked, or no longer does.
-    pub(in crate::outbox) fn set_following(&mut self, key: SubscriptionKey, following: bool) {
-        if let Some(stored) = live(&mut self.subscribers, key).and_then(|subscriber| subscriber.stored_mut()) {
-            stored.following = following;
+    /// From now on its session keeps it filled without being asked; false when it does not have all up to `through`.
+    pub(in crate::outbox) fn begin_following(&mut self, key: SubscriptionKey, through: u64) -> bool {
+        let Some(stored) = live(&mut self.subscribers, key).and_then(|subscriber| subscriber.stored_mut()) else {
+            return false;
+        };
+        let has_all = stored.through() == through && !stored.has_gap();
+        stored.following |= has_all;
+        has_all
+    }
+
+    /// Its session, which has looked at all up to `through`, does not keep it filled any more.
+    pub(in crate::outbox) fn end_following(&mut self, key: SubscriptionKey, through: u64) {
+        if let Some(stored) = self.following(key, through) {
+            stored.following = false;
         }
         self.make_ready(key.slot);
     }
 
-    /// Has a subscription told how far it came; false when it is gone.
-    pub(in crate::outbox) fn tell_progress(&mut self, key: SubscriptionKey, through: u64, latest: u64) -> bool {
-        let Some(subscriber) = live(&mut self.subscribers, key) else { return false };
-        let waits = !subscriber.queue.is_empty();
-        let Some(stored) = subscriber.stored_mut() else { return false };
-        stored.passed(through, latest, waits);
-        stored.tell();
+    /// Has a subscription that follows told how far it came.
+    pub(in crate::outbox) fn tell_progress(&mut self, key: SubscriptionKey, through: u64) {
+        if let Some(stored) = self.following(key, through) {
+            stored.tell();
+        }
         self.make_ready(key.slot);
-        true
+    }
+
+    /// One that follows, and of which all up to `through` was looked at. Not one that does no longer: what waited for it
+    /// was given up, so that it is further back.
+    fn following(&mut self, key: SubscriptionKey, through: u64) -> Option<&mut Stored> {
+        let subscriber = live(&mut self.subscribers, key)?;
+        let waits = !subscriber.queue.is_empty();
+        let stored = subscriber.stored_mut().filter(|stored| stored.following)?;
+        stored.passed(through, through, waits);
+        Some(stored)
     }
 
     /// Events up to `to` are lost to a subscription.

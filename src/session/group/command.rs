@@ -30,6 +30,8 @@ pub(in crate::session) struct Identity {
 /// Who wants to be a member.
 #[derive(Debug)]
 pub(in crate::session) struct Newcomer {
+    /// The number it has from then on.
+    pub(in crate::session) member: MemberId,
     /// Where what it gets is put.
     pub(in crate::session) outbox: Arc<Outbox>,
     /// Its subscription there, which is reserved.
@@ -91,12 +93,12 @@ pub(in crate::session) enum Departure {
 
 /// What to do.
 pub(in crate::session) enum Command {
-    /// Take in a member, and tell it that it is subscribed. Tells the number it has from then on.
+    /// Take in a member, and tell it that it is subscribed.
     Join {
         /// Who.
         newcomer: Box<Newcomer>,
-        /// Where its number goes.
-        answer: Answer<MemberId>,
+        /// Where the answer goes.
+        answer: Answer<()>,
     },
     /// Note what became of what a member was handed.
     Handed {

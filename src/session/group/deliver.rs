@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     hash::{BuildHasher, RandomState},
+    time::Duration,
 };
 
 use super::{super::publish::of_closed, driver::Active};
@@ -225,14 +226,42 @@ impl Active {
         again
     }
 
+    /// True for an event that was read ahead and that the stream does not give any more: it was purged, or is past its ttl.
+    fn is_over(&self, event: &Event, earliest: u64) -> bool {
+        let expired = || {
+            let ttl = Duration::from_millis(event.spans().ttl_ms?.get());
+            // By the clock that the stream goes by, which is not that of leases.
+            Some((self.forms.append_time)(event)?.elapsed().ok()? >= ttl)
+        };
+        event.sequence() < earliest || expired().unwrap_or(false)
+    }
+
     /// Puts what a member gets into its queue.
     fn deliver(&mut self, turn: Turn, fetched: &HashMap<u64, Event>) {
         let mut events = Vec::with_capacity(turn.deliveries.len());
+        // How long those are that had to be read again was not known when they were dealt.
+        let mut bytes_left = turn.bytes;
+        let earliest = self.stream.state().earliest;
         for Delivery { sequence, attempt, last_failure } in &turn.deliveries {
-            let Some(event) = self.ready.take(*sequence).or_else(|| fetched.get(sequence).cloned()) else {
-                // The stream does not keep it any more.
-                self.state.gone(*sequence);
-                continue;
+            let event = match (self.ready.take(*sequence), fetched.get(sequence)) {
+                (Some(event), _) if self.is_over(&event, earliest) => {
+                    self.state.gone(*sequence);
+                    continue;
+                }
+                (Some(event), _) => event,
+                (None, Some(_)) if bytes_left == 0 => {
+                    self.state.unsend(turn.member, *sequence);
+                    continue;
+                }
+                (None, Some(event)) => {
+                    bytes_left = bytes_left.saturating_sub(event.encoded_len());
+                    event.clone()
+                }
+                (None, None) => {
+                    // The stream does not keep it any more.
+                    self.state.gone(*sequence);
+                    continue;
+                }
             };
             events.push(if *attempt > 1 { (self.forms.again)(&event, *attempt, last_failure) } else { event });
         }

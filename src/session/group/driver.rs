@@ -13,7 +13,7 @@ use tokio::{
 use super::{
     super::publish::of_closed,
     Door, Groups, Key, Tally,
-    command::{Answer, Command, Departure, Newcomer, Speaker},
+    command::{Command, Departure, Newcomer, Speaker},
     deliver::Ready,
     of_group,
     save::{Saved, Saves},
@@ -147,12 +147,12 @@ impl Driver {
 
     async fn next(&mut self, more: bool) -> Next {
         let due = self.active.as_ref().and_then(Active::due).map(|due| self.clock.at(due));
-        let takes = self.active.as_ref().is_none_or(|active| active.saves.has_room());
+        let takes = self.takes_commands();
         let under_way = self.active.as_mut().and_then(|active| active.saves.under_way.as_mut());
         tokio::select! {
             biased;
             saved = super::super::first(under_way) => Next::Saved(saved),
-            () = self.door.wake.notified() => Next::Wake,
+            () = self.door.wake.notified(), if takes => Next::Wake,
             command = self.commands.recv(), if takes => Next::Command(command),
             changed = self.visible.changed(), if !self.closed => Next::Visible(changed.is_ok()),
             () = std::future::ready(()), if more => Next::Go,
@@ -160,17 +160,31 @@ impl Driver {
         }
     }
 
-    async fn apply_waiting(&mut self) {
+    /// False while so many answers wait for the disk that what comes has to wait, too.
+    fn takes_commands(&self) -> bool {
+        self.active.as_ref().is_none_or(|active| active.saves.has_room())
+    }
+
+    /// Applies what waits; false when some of it has to wait on.
+    async fn apply_waiting(&mut self) -> bool {
         for _ in 0..COMMANDS_AT_ONCE {
-            let Ok(command) = self.commands.try_recv() else { return };
+            if !self.takes_commands() {
+                return false;
+            }
+            let Ok(command) = self.commands.try_recv() else { return true };
             self.apply(command).await;
         }
+        true
     }
 
     /// Members that are gone, after all that they sent before.
     async fn see_off(&mut self) {
         let gone = std::mem::take(&mut *self.door.departures.lock());
-        self.apply_waiting().await;
+        if !self.apply_waiting().await {
+            self.door.departures.lock().splice(0..0, gone);
+            self.door.wake.notify_one();
+            return;
+        }
         let Some(active) = &mut self.active else { return };
         let now = active.clock.now();
         for (member, how) in gone {
@@ -204,7 +218,11 @@ impl Driver {
 
     async fn apply(&mut self, command: Command) {
         match command {
-            Command::Join { newcomer, answer } => self.join(*newcomer, answer).await,
+            Command::Join { newcomer, answer } => {
+                let joined = self.join(*newcomer).await;
+                // Whoever asked may be gone, here and below; one that is says so as a member does.
+                answer.send(joined).ok();
+            }
             Command::Handed { member, sent, dropped, hungry } => {
                 if let Some(active) = &mut self.active {
                     active.handed(member, &sent, &dropped, hungry);
@@ -217,13 +235,11 @@ impl Driver {
             },
             Command::Settle(done) => {
                 if let Some(active) = &mut self.active {
-                    // Whoever asked may be gone.
                     active.when_stored(move |_| done.send(()).unwrap_or_default());
                 }
             }
             Command::Create { settings, start, answer } => {
                 let created = self.create(settings, &start).await;
-                // As above, here and below.
                 answer.send(created).ok();
             }
             Command::Standing { as_of, answer } => {
@@ -305,29 +321,17 @@ impl Driver {
         }
     }
 
-    async fn join(&mut self, newcomer: Newcomer, answer: Answer<MemberId>) {
-        let joined = self.try_join(newcomer).await;
-        if let Err(Ok(member)) = answer.send(joined)
-            && let Some(active) = &mut self.active
-        {
-            // Nobody waits for it any more.
-            active.seats.vacate(member);
-            active.state.leave(member);
-        }
-    }
-
-    async fn try_join(&mut self, newcomer: Newcomer) -> Result<MemberId, StreamError> {
+    async fn join(&mut self, newcomer: Newcomer) -> Result<(), StreamError> {
         match self.active().await.map(drop) {
             Err(StreamError::GroupNotFound { .. }) => {
                 self.create(GroupSettings::default(), &newcomer.start).await?;
             }
             known => known?,
         }
-        let groups = Arc::clone(&self.groups);
         let active = self.active().await?;
         // With other filters than before the group reads anew: what is being stored as dead letters has to be done by then.
         active.finish_save().await;
-        active.seat(newcomer, || groups.next_member())
+        active.seat(newcomer)
     }
 }
 

@@ -66,14 +66,8 @@ impl Driver {
         let (_, _, group) = self.active_key();
         let first = sequence_at(&self.stream, start, "start").await?;
         let refused = |error| of_group(&error, &name, Some(&group));
-        self.stream.create_group(group.clone(), settings.clone()).await.map_err(refused)?;
-        let state = GroupState::new(settings, first - 1);
-        let saved = self.stream.save_group(group.clone(), state.encode(&[]).into(), Vec::new()).await;
-        if let Err(error) = saved {
-            // Where it begins is not known to the store: better no group than one that begins elsewhere.
-            self.stream.delete_group(group.clone()).await.ok();
-            return Err(refused(error));
-        }
+        let state = GroupState::new(settings.clone(), first - 1);
+        self.stream.create_group(group.clone(), settings, state.encode(&[]).into()).await.map_err(refused)?;
         self.active = Some(self.active_with(state));
         Ok(())
     }

@@ -238,18 +238,20 @@ impl Groups {
         self.handle(stream, group).ask(stored_standing).await
     }
 
-    /// How all groups of a stream stand that come after `after` by name, at most `most`. All are asked before the first is
-    /// waited for: what they wait for is the same flush.
+    /// How the groups of a stream stand that come after `after` by name, at most `most`, and the last that was looked at
+    /// unless that was the last of all. All are asked before the first is waited for: what they wait for is the same flush.
     pub async fn list(
         self: &Arc<Self>,
         stream: &Arc<dyn EventStream>,
         after: &str,
         most: usize,
         as_of: AsOf,
-    ) -> Result<Vec<Standing>, StreamError> {
+    ) -> Result<(Vec<Standing>, Option<Group>), StreamError> {
         let stored = stream.groups().await.map_err(|error| of_group(&error, stream.name(), None))?;
-        let mut asked = Vec::new();
-        for one in stored.into_iter().filter(|one| one.group.as_str() > after).take(most) {
+        let (mut asked, mut last) = (Vec::new(), None);
+        let mut wanted = stored.into_iter().filter(|one| one.group.as_str() > after);
+        for one in wanted.by_ref().take(most) {
+            last = Some(one.group.clone());
             let key = (stream.name().clone(), stream.epoch(), one.group.clone());
             asked.push(if self.is_used(&key) {
                 let handle = self.handle(stream, &one.group);
@@ -259,6 +261,7 @@ impl Groups {
                 Asked::Store(one, self.tally(&key))
             });
         }
+        let last = last.filter(|_| wanted.next().is_some());
         let mut all = Vec::with_capacity(asked.len());
         for one in asked {
             let standing = match one {
@@ -272,7 +275,7 @@ impl Groups {
                 Err(error) => return Err(error),
             }
         }
-        Ok(all)
+        Ok((all, last))
     }
 
     /// Changes settings of a group.

@@ -164,11 +164,7 @@ impl Seats {
 
 impl Active {
     /// Takes in a member, or refuses it, and tells it that it is subscribed.
-    pub(super) fn seat(
-        &mut self,
-        newcomer: Newcomer,
-        number: impl FnOnce() -> MemberId,
-    ) -> Result<MemberId, StreamError> {
+    pub(super) fn seat(&mut self, newcomer: Newcomer) -> Result<(), StreamError> {
         self.agree_on(&newcomer.filters)?;
         let acknowledges = newcomer.ack_mode != AckMode::None;
         let kept = self.stream.state();
@@ -181,10 +177,10 @@ impl Active {
             outcome: ResumeOutcome::Fresh,
             ack_deadline: acknowledges.then(|| self.state.settings().ack_deadline),
         };
-        let Newcomer { outbox, key, request_id, identity, previous, may_return, filters, max_events, .. } = newcomer;
+        let Newcomer { member, outbox, key, request_id, identity, previous, may_return, filters, max_events, .. } =
+            newcomer;
         // The limit on tokens is below 2^32.
         outbox.open_member(key, opened, filter_tokens(&filters) as u32, request_id);
-        let member = number();
         self.state.join(member);
         if let Some(before) = previous.and_then(|previous| self.seats.known.remove(&previous)) {
             self.go_on(before, member);
@@ -194,7 +190,7 @@ impl Active {
         let seat = Seat { outbox, key, acknowledges, may_return, left, in_rotation: false };
         self.seats.taken.insert(member, seat);
         self.seats.hungry(member);
-        Ok(member)
+        Ok(())
     }
 
     /// A member came back as another. Its old transport may not be known to be lost yet: what that says is of nobody then.

@@ -1,0 +1,85 @@
+//! Where groups touch credit, deletion and clients that go away: what one member cannot take is for the others, what the
+//! stream does not give any more is given to nobody, and who is gone is no member.
+
+use switchyard::proto::v1::{
+    Event, GetEventRequest, PurgeStreamRequest, SubscribeRequest, get_event_request::Which,
+    hub_service_client::HubServiceClient,
+};
+
+use crate::{
+    harness::{Folder, channel, credit, event, publish, until},
+    workplace::{Place, member, ms, text},
+};
+
+#[tokio::test]
+async fn what_the_byte_credit_of_a_member_does_not_cover_is_for_the_others() {
+    let folder = Folder::new();
+    let mut place = Place::new(&folder).await;
+    place.group(|_| {}).await;
+    let texts: Vec<String> = (0..200).map(|n| format!("{n:0900}")).collect();
+    place.publish(&texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+
+    let mut short = place.member_with(|spec| spec.credit = credit(0, 1_500)).await;
+    let held: Vec<i64> = vec![short.event().await.sequence, short.event().await.sequence];
+    let mut other = place.member().await;
+    let mut got = held.clone();
+    while got.len() < 200 {
+        let event = other.event().await;
+        other.ack(&[event.sequence]).await;
+        got.push(event.sequence);
+    }
+    got.sort_unstable();
+    assert_eq!(got, (1..=200).collect::<Vec<_>>(), "each once");
+
+    // What comes again has to be read again, and is longer than what is left: one of them overdraws the credit, and no more.
+    short.nack(held[0], 0, "again").await;
+    short.nack(held[1], 0, "again").await;
+    let mut again = vec![other.event().await.sequence, other.event().await.sequence];
+    again.sort_unstable();
+    assert_eq!(again, held, "the first has no credit left");
+}
+
+#[tokio::test]
+async fn what_was_read_ahead_is_not_delivered_once_the_stream_does_not_give_it_any_more() {
+    let folder = Folder::new();
+    let mut place = Place::new(&folder).await;
+    place.group(|group| group.max_unacked = 1).await;
+    let mut member = place.member().await;
+    let brief = Event { ttl: Some(ms(200)), ..event("jobs.a", "brief") };
+    let events = vec![event("jobs.a", "first"), brief, event("jobs.a", "second"), event("jobs.a", "purged")];
+    place.hub.publish(publish(events)).await.expect("published");
+    let first = member.event().await;
+    let brief = GetEventRequest { stream: "jobs".into(), which: Some(Which::Sequence(2)) };
+    until("the end of its time", async || place.streams.get_event(brief.clone()).await.is_err()).await;
+    member.ack(&[first.sequence]).await;
+    let second = member.event().await;
+    assert_eq!((text(&first), text(&second)), ("first".to_owned(), "second".to_owned()));
+
+    let purge = PurgeStreamRequest { name: "jobs".into(), up_to_sequence: 4, ..PurgeStreamRequest::default() };
+    place.streams.purge_stream(purge).await.expect("purged");
+    place.publish(&["third"]).await;
+    member.ack(&[second.sequence]).await;
+    assert_eq!(text(&member.event().await), "third");
+    member.ack(&[5]).await;
+    assert_eq!(place.state().await.cursor, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscribe_that_is_given_up_at_any_moment_leaves_no_member() {
+    let folder = Folder::new();
+    let mut place = Place::new(&folder).await;
+    place.group(|_| {}).await;
+    let hub = HubServiceClient::new(channel(place.server.address).await);
+    for patience_us in 0..300 {
+        let mut spec = member();
+        spec.set_ack_mode(switchyard::proto::v1::AckMode::None);
+        let mut hub = hub.clone();
+        let call = async move { hub.subscribe(SubscribeRequest { spec: Some(spec) }).await.map(drop) };
+        // How long it waits is what is tried.
+        tokio::time::timeout(std::time::Duration::from_micros(patience_us * 5), call).await.ok();
+    }
+    until("all of them are gone", async || place.state().await.members == 0).await;
+    // Nothing was lost by it.
+    place.publish(&["a"]).await;
+    assert_eq!(place.member().await.texts(1).await, ["a"]);
+}
