@@ -391,10 +391,14 @@ pub(crate) async fn purges_take_what_they_name(ground: &impl Ground) {
     expected.push(602);
     assert_eq!(sequences(&stream, 100).await, expected);
     assert_eq!(stream.state().events, expected.len() as u64);
+    let removals = stream.removals();
+    assert_eq!(stream.remove(vec![602, 599]).await, Ok(2));
+    assert_eq!(lasts(&stream, &[], (0, 602), 9).await, [597, 600], "the last of each that is kept");
+    assert_ne!(stream.removals(), removals);
     assert_eq!(stream.last_of(Topic::parse(b"b").expect("a topic")), Some(600));
     assert_eq!(stream.purge(u64::MAX, filters(&["b"]).pop()).await, Ok(199));
     assert_eq!(stream.last_of(Topic::parse(b"b").expect("a topic")), None);
-    assert_eq!(stream.purge(u64::MAX, None).await, Ok(251));
+    assert_eq!(stream.purge(u64::MAX, None).await, Ok(249));
     assert_eq!((stream.state().earliest, stream.state().events), (603, 0));
     let engine = ground.reopened(engine).await;
     let stream = engine.stream("s").expect("the stream");

@@ -178,6 +178,10 @@ pub trait EventStream: Debug + Send + Sync {
     /// Durable when it resolves.
     fn remove(&self, sequences: Vec<u64>) -> Boxed<'_, Result<u64, PurgeError>>;
 
+    /// How often events were taken out of the middle since the store was opened. Raised before the call that does so is
+    /// answered: whoever holds what was read at another count may hold some that is gone.
+    fn removals(&self) -> u64;
+
     /// Every group with its settings and the last state saved, empty when none was; ordered by name.
     fn groups(&self) -> Boxed<'_, Result<Vec<StoredGroup>, GroupStoreError>>;
 

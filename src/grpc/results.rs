@@ -16,18 +16,24 @@ const KEY_RESULT: u8 = (1 << 3) | 2;
 const KEY_STREAM: u8 = (2 << 3) | 2;
 /// `PublishResult.sequence`, `epoch`, `duplicate`, `matched` and `durability`, varints.
 const KEYS: [u8; 5] = [3 << 3, 4 << 3, 5 << 3, 6 << 3, 7 << 3];
+/// So many refusals of one publish have all their details. More would not fit into what clients take as one message.
+const MOST_DETAILED: usize = 100;
 /// Room for a result; more is found when it is needed.
 const USUAL_RESULT_BYTES: usize = 32;
 
 /// The `PublishResponse`.
 pub(super) fn encode(results: &[Published]) -> Bytes {
     let mut out = Vec::with_capacity(results.len() * USUAL_RESULT_BYTES);
+    let mut refused = 0;
     for (index, result) in results.iter().enumerate() {
         out.push(KEY_RESULT);
         match result {
             Ok(accepted) => put(&mut out, accepted),
             Err(error) => {
-                let status = Some(status::of_event(error, index).message());
+                refused += 1;
+                let fault = status::of_event(error, index);
+                let fault = if refused > MOST_DETAILED { fault.brief() } else { fault };
+                let status = Some(fault.message());
                 let told = wire::PublishResult { status, ..Default::default() }.encode_length_delimited_to_vec();
                 out.extend_from_slice(&told);
             }
@@ -69,7 +75,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::{Durability, EventError, Origin, StreamName},
+        model::{Durability, EventError, Origin, StreamError, StreamName, limits},
         outbox::StoredAt,
         proto::v1 as client,
     };
@@ -77,6 +83,17 @@ mod tests {
     fn stored(stream: &str, epoch: i64, sequence: u64, duplicate: bool, durability: Durability) -> Accepted {
         let origin = Arc::new(Origin { stream: StreamName::parse(stream).expect("a name"), epoch });
         Accepted { matched: 0, stored: Some(StoredAt { origin, sequence, duplicate, durability }) }
+    }
+
+    #[test]
+    fn a_publish_that_is_refused_as_a_whole_fits_into_one_message() {
+        let error = StreamError::TooMany { what: "topics in this stream", limit: usize::MAX };
+        let results: Vec<Published> = vec![Err(EventError::Stream(error)); limits::MAX_PUBLISH_EVENTS as usize];
+        let encoded = encode(&results);
+        assert!(encoded.len() < 4 * 1024 * 1024 - 1024, "{} bytes", encoded.len());
+        let told = client::PublishResponse::decode(encoded).expect("a response").results;
+        let details = |at: usize| told[at].status.as_ref().expect("a status").details.len();
+        assert_eq!((details(MOST_DETAILED), details(MOST_DETAILED - 1) > 1), (1, true), "the reason is always there");
     }
 
     #[test]

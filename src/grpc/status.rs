@@ -79,6 +79,11 @@ impl Fault {
         Status::with_error_details(code, self.short_text(), details)
     }
 
+    /// With no more than its reason, its text and its numbers, where there are many.
+    pub(super) fn brief(self) -> Self {
+        Self { field: None, quota: None, retry_after: None, ..self }
+    }
+
     /// As part of a frame.
     pub(super) fn message(&self) -> pb::Status {
         let status = self.status();

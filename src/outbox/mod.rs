@@ -457,6 +457,11 @@ impl Outbox {
         self.with(|state| state.has_room(self.budget.allowed_bytes()))
     }
 
+    /// The session has answered all that it had begun when it was drained: the last of it may go.
+    pub fn all_answered(&self) {
+        self.with(|state| state.queues.all_answered());
+    }
+
     /// Waits until the session is over: nothing will be sent any more.
     pub async fn until_over(&self) {
         while !self.state.lock().over {
@@ -473,7 +478,7 @@ impl Outbox {
         // Those that are new were counted by `reserve`.
         let ended = before.1.saturating_sub(state.queues.subscriptions());
         let writer = if state.queues.has_work() { state.writer.take() } else { None };
-        let room = state.reader_waits && state.queues.reply_bytes() <= REPLIES_LOW_BYTES;
+        let room = state.reader_waits && state.may_read(REPLIES_LOW_BYTES, self.budget.allowed_bytes());
         let call = room || state.queues.has_appetite();
         drop(state);
         if ended > 0 {
@@ -511,8 +516,13 @@ impl State {
     /// True when more commands may be read; notes whether they wait. A reader that waits goes on later than it stopped.
     fn has_room(&mut self, allowed_bytes: usize) -> bool {
         let most = if self.reader_waits { REPLIES_LOW_BYTES } else { REPLIES_HIGH_BYTES };
-        self.reader_waits = self.queues.reply_bytes() > most.min(allowed_bytes);
+        self.reader_waits = !self.may_read(most, allowed_bytes);
         !self.reader_waits
+    }
+
+    /// The one rule for when a reader stops and when it is woken: were they two, it would wake itself for ever.
+    fn may_read(&self, most_bytes: usize, allowed_bytes: usize) -> bool {
+        self.queues.reply_bytes() <= most_bytes.min(allowed_bytes)
     }
 
     fn is_ending(&self) -> bool {

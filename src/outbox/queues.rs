@@ -117,6 +117,8 @@ pub(super) struct Queues {
     ending: Option<End>,
     /// While the session is ending: every slot below this one was told.
     told: usize,
+    /// A session that is drained ends only then: what it had begun is answered.
+    answered: bool,
     /// How a session that is complete ends: for one of a single subscription, as that one ended.
     outcome: End,
     mirrors: bool,
@@ -148,6 +150,7 @@ impl Queues {
             swept: 0,
             ending: None,
             told: 0,
+            answered: false,
             outcome: End::Complete,
             mirrors,
         }
@@ -178,8 +181,20 @@ impl Queues {
         !self.replies.is_empty()
             || self.ready.len() > self.stale
             || self.is_sweeping()
-            || self.ending.is_some()
-            || (self.no_more_commands && self.ids.is_empty())
+            || match self.ending {
+                Some(_) => self.told < self.subscribers.capacity() || self.may_finish(),
+                None => self.no_more_commands && self.ids.is_empty(),
+            }
+    }
+
+    /// True for a session that is ending, once nothing more is to be told but the end.
+    pub(super) fn may_finish(&self) -> bool {
+        self.answered || !self.is_draining()
+    }
+
+    /// See [`super::Outbox::all_answered`].
+    pub(super) fn all_answered(&mut self) {
+        self.answered = true;
     }
 
     /// The subscriptions that ended since the last call.
@@ -369,8 +384,13 @@ impl Queues {
             }
             let target = subscriber.queue.bytes() / 2;
             self.with_queue(slot, |subscriber, pool, hasher| {
+                let waited = subscriber.queue.len() as u64;
                 while subscriber.queue.bytes() > target {
                     subscriber.drop_oldest(pool, hasher);
+                }
+                if waited >= subscriber.events_left && !subscriber.conflates() {
+                    // It was all it would ever be sent, so what came since was passed by: nothing later may take its place.
+                    subscriber.events_left = subscriber.queue.len() as u64;
                 }
             });
             self.make_ready(slot);

@@ -5,13 +5,15 @@ mod feeding;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     num::NonZeroU32,
+    sync::Arc,
 };
 
 use proptest::prelude::*;
 use smallvec::SmallVec;
 
 use super::{
-    frame::{Batch, Frame, Gap, GapReason, Item, SessionLimits},
+    Allowance, Budget, Outbox,
+    frame::{Accepted, Batch, Frame, Gap, GapReason, Item, Reply, SessionLimits},
     queues::{Offer, Queues, SubscriptionKey, Turn},
     subscriber::Route,
 };
@@ -362,4 +364,64 @@ fn what_ended_is_told_once_and_never_heard_of_again() {
     let again = open(&mut queues, 1, &wish(None, Overflow::End));
     assert_eq!(again.slot, key.slot);
     assert_eq!(queues.offer(key, &event(0, 0, 20), ENOUGH), Offer::Gone);
+}
+
+#[test]
+fn what_was_passed_by_because_enough_waited_is_never_followed_by_later_events() {
+    let limits = SessionLimits { queue_events: 100, queue_bytes: 1 << 20, ..LIMITS };
+    let mut queues = Queues::new(limits, false);
+    let wish = Wish { max_events: Some(10), ..wish(Some(Grant::default()), Overflow::DropOldest) };
+    let key = open(&mut queues, 1, &wish);
+    for n in 1..=20 {
+        let expected = if n <= 10 { Offer::Taken } else { Offer::Gone };
+        assert_eq!(queues.offer(key, &event(n, 0, 2_000), ENOUGH), expected);
+    }
+    queues.shed(key.slot, 12_000);
+    assert_eq!(queues.offer(key, &event(21, 0, 2_000), ENOUGH), Offer::Gone, "others came between");
+    queues.grant(1, Grant { events: 100, bytes: 0 }).expect("there");
+    let delivered: Vec<u64> = std::iter::from_fn(|| Some(take(&mut queues).1).filter(|some| !some.is_empty()))
+        .flatten()
+        .flat_map(|(_, numbers)| numbers)
+        .collect();
+    assert!(delivered.len() < 10 && delivered.last() == Some(&10), "{delivered:?}");
+    assert_eq!(take(&mut queues).0, Turn::Idle, "its end was told");
+}
+
+#[test]
+fn a_session_that_is_drained_ends_when_all_it_had_begun_is_answered() {
+    let mut queues = Queues::new(LIMITS, false);
+    open(&mut queues, 1, &wish(None, Overflow::DropOldest));
+    queues.end(End::Draining { reconnect_delay: std::time::Duration::ZERO });
+    assert_eq!(take(&mut queues).0, Turn::Some, "the end of its subscription");
+    assert_eq!(take(&mut queues).0, Turn::Idle);
+    assert!(!queues.has_work());
+    queues.reply(Reply { request_id: 7, frame: Frame::Published(Vec::new()) });
+    assert!(queues.has_work());
+    assert!(matches!(take(&mut queues).2[..], [Frame::Published(_)]));
+    queues.all_answered();
+    assert!(queues.has_work());
+    assert!(matches!(take(&mut queues).0, Turn::Finished(End::Draining { .. })));
+}
+
+/// A session that may hold as little as one that shares a full hub with thousands.
+#[test]
+fn one_that_waits_to_read_does_not_wake_itself() {
+    let budget = Arc::new(Budget::new(1_000, 1 << 30));
+    let (unlimited, now) = (Arc::new(Allowance::new(0)), tokio::time::Instant::now());
+    let outbox = Arc::new(Outbox::new(LIMITS, std::time::Duration::from_secs(15), false, budget, unlimited, None, now));
+    for n in 0..100 {
+        outbox.reply(Reply { request_id: n, frame: Frame::Published(vec![Ok(Accepted::default()); 10]) });
+    }
+    assert!(!outbox.has_room(), "more waits than it may hold");
+    // In a thread: what wakes itself in one poll never comes back from it.
+    let (done, polled) = std::sync::mpsc::channel();
+    let waiting = Arc::clone(&outbox);
+    let thread = std::thread::Builder::new().name("reader".to_owned());
+    let poll = move || {
+        let mut call = std::pin::pin!(waiting.until_call(true));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        done.send((0..10).all(|_| call.as_mut().poll(&mut context).is_pending())).ok();
+    };
+    thread.spawn(poll).expect("a thread");
+    assert_eq!(polled.recv_timeout(std::time::Duration::from_secs(10)), Ok(true));
 }

@@ -213,6 +213,15 @@ impl Hub {
             (account, counted),
             Arc::clone(&outbox),
         ));
+        let welcome = Welcome {
+            session_id: Arc::clone(&entry.id),
+            node: Arc::clone(&self.node),
+            heartbeat_interval,
+            limits: self.options.limits(),
+            credential_expiry: caller.principal().expires(),
+        };
+        // Before anybody else can find it: nothing comes in front of it.
+        outbox.reply(Reply { request_id: 0, frame: Frame::Welcome(Arc::new(welcome)) });
         {
             let mut sessions = self.sessions.lock();
             // Looked at under the lock: one that is opened now is seen by the drain, or refused.
@@ -225,14 +234,6 @@ impl Hub {
             }
             sessions.insert(number, Arc::clone(&entry));
         }
-        let welcome = Welcome {
-            session_id: Arc::clone(&entry.id),
-            node: Arc::clone(&self.node),
-            heartbeat_interval,
-            limits: self.options.limits(),
-            credential_expiry: caller.principal().expires(),
-        };
-        outbox.reply(Reply { request_id: 0, frame: Frame::Welcome(Arc::new(welcome)) });
         self.metrics.session_opened();
         Ok(Session::new(Arc::clone(self), entry, caller))
     }

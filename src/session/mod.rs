@@ -190,6 +190,7 @@ impl Session {
         drop(requests);
         self.leave_groups().await;
         self.finish_publishes().await;
+        self.outbox.all_answered();
         self.clean_up().await;
         self.outbox.until_over().await;
     }
@@ -215,14 +216,17 @@ impl Session {
         }
     }
 
-    /// What was read as a command is published, whether or not the client hears of it.
+    /// What was read as a command is published, whether or not the client hears of it; one that is drained does.
     async fn finish_publishes(&mut self) {
         if let Some(placing) = self.placing.take() {
             let (request_id, placed) = placing.await;
             self.placed(request_id, placed);
         }
         while let Some(storing) = self.storing.pop_front() {
-            storing.await;
+            let (request_id, results) = storing.await;
+            if self.outbox.is_draining() {
+                self.published(request_id, results);
+            }
         }
     }
 
@@ -445,6 +449,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.outbox.end(End::Internal);
+            self.outbox.all_answered();
         } else {
             self.outbox.abandon();
         }

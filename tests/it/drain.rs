@@ -1,14 +1,17 @@
 //! Shutting down in order, and in time whatever clients do.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use switchyard::proto::v1::{EndReason, session_response::Frame};
+use switchyard::proto::v1::{EndReason, SessionResponse, session_request::Command as Wire, session_response::Frame};
 use tokio::{io::AsyncReadExt, net::TcpStream};
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
 
-use crate::harness::{Process, Session, client, event, publish, reason, reason_of_call, soon, spec};
+use crate::{
+    harness::{Process, Session, client, event, publish, reason, reason_of_call, soon, spec},
+    stored::{Folder, all, create, hub_on, stop, stream, text},
+};
 
 /// Reads a session to its end and checks that it is told all it must be.
 async fn told_to_go(mut session: Session) {
@@ -101,4 +104,54 @@ async fn while_draining_no_new_session_is_opened() {
     assert!(matches!(refused.expect_err("refused").code(), Code::Unavailable | Code::Cancelled));
     let metrics = crate::harness::http_get(process.ops_address, "/metrics").await;
     assert!(metrics.contains("switchyard_sessions_total 1\n"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stored_for_a_session_that_is_drained_is_answered_before_it_ends() {
+    let folder = Folder::new();
+    let hub = hub_on(&folder).await;
+    create(hub.address, stream("s", &["s.>"])).await;
+    stop(hub).await;
+    let mut stored = 0;
+    for round in 0..10 {
+        let hub = hub_on(&folder).await;
+        let mut session = Session::open(hub.address).await;
+        let mut answered = BTreeSet::new();
+        for n in 1..=400 {
+            session.send(n, Wire::Publish(publish(vec![event("s.x", format!("{round}.{n}"))]))).await;
+        }
+        // In the middle of it.
+        while answered.len() < 20 {
+            answered.extend(published(session.frame().await));
+        }
+        let stopping = tokio::spawn(hub.stop(Duration::ZERO));
+        let end = loop {
+            match session.next().await {
+                Ok(frame) => answered.extend(published(frame)),
+                Err(end) => break end.expect("not OK"),
+            }
+        };
+        assert_eq!(reason_of_call(&end), "DRAINING");
+        stopping.await.expect("stopped");
+
+        let hub = hub_on(&folder).await;
+        let kept = all(hub.address, "s").await;
+        let kept: Vec<&str> = kept[stored..].iter().map(text).collect();
+        let expected: Vec<String> = answered.iter().map(|n| format!("{round}.{n}")).collect();
+        assert_eq!(kept, expected, "round {round}");
+        stored += kept.len();
+        stop(hub).await;
+    }
+}
+
+/// The request that a frame answers, if that is a publish which was stored.
+fn published(frame: SessionResponse) -> Option<i64> {
+    match frame.frame {
+        Some(Frame::Published(published)) => {
+            assert!(published.results.iter().all(|result| result.status.is_none()), "{published:?}");
+            Some(frame.request_id)
+        }
+        Some(Frame::Draining(_) | Frame::Heartbeat(_)) => None,
+        other => panic!("not an answer: {other:?}"),
+    }
 }

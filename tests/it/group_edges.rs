@@ -2,8 +2,8 @@
 //! stream does not give any more is given to nobody, and who is gone is no member.
 
 use switchyard::proto::v1::{
-    Event, GetEventRequest, PurgeStreamRequest, SubscribeRequest, get_event_request::Which,
-    hub_service_client::HubServiceClient,
+    AddCredit, Event, GetEventRequest, PurgeStreamRequest, SubscribeRequest, get_event_request::Which,
+    hub_service_client::HubServiceClient, session_request::Command as Wire,
 };
 
 use crate::{
@@ -46,8 +46,9 @@ async fn what_was_read_ahead_is_not_delivered_once_the_stream_does_not_give_it_a
     place.group(|group| group.max_unacked = 1).await;
     let mut member = place.member().await;
     let brief = Event { ttl: Some(ms(200)), ..event("jobs.a", "brief") };
-    let events = vec![event("jobs.a", "first"), brief, event("jobs.a", "second"), event("jobs.a", "purged")];
+    let events = vec![event("jobs.a", "first"), brief, event("jobs.a", "second"), event("jobs.secret", "x")];
     place.hub.publish(publish(events)).await.expect("published");
+    place.publish(&["last", "purged"]).await;
     let first = member.event().await;
     let brief = GetEventRequest { stream: "jobs".into(), which: Some(Which::Sequence(2)) };
     until("the end of its time", async || place.streams.get_event(brief.clone()).await.is_err()).await;
@@ -55,13 +56,41 @@ async fn what_was_read_ahead_is_not_delivered_once_the_stream_does_not_give_it_a
     let second = member.event().await;
     assert_eq!((text(&first), text(&second)), ("first".to_owned(), "second".to_owned()));
 
-    let purge = PurgeStreamRequest { name: "jobs".into(), up_to_sequence: 4, ..PurgeStreamRequest::default() };
+    let purge =
+        PurgeStreamRequest { name: "jobs".into(), filter: "jobs.secret".into(), ..PurgeStreamRequest::default() };
+    let purged = place.streams.purge_stream(purge).await.expect("purged").into_inner().purged_events;
+    assert_eq!(purged, 1);
+    member.ack(&[second.sequence]).await;
+    let last = member.event().await;
+    assert_eq!(text(&last), "last");
+
+    let purge = PurgeStreamRequest { name: "jobs".into(), up_to_sequence: 6, ..PurgeStreamRequest::default() };
     place.streams.purge_stream(purge).await.expect("purged");
     place.publish(&["third"]).await;
-    member.ack(&[second.sequence]).await;
+    member.ack(&[last.sequence]).await;
     assert_eq!(text(&member.event().await), "third");
-    member.ack(&[5]).await;
-    assert_eq!(place.state().await.cursor, 5);
+    member.ack(&[7]).await;
+    assert_eq!(place.state().await.cursor, 7);
+}
+
+#[tokio::test]
+async fn what_comes_again_is_not_held_up_by_what_was_read_ahead() {
+    let folder = Folder::new();
+    let mut place = Place::new(&folder).await;
+    place.group(|_| {}).await;
+    let texts: Vec<String> = (0..100).map(|n| format!("{n:0900}")).collect();
+    place.publish(&texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let mut member = place.member_with(|spec| spec.credit = credit(0, 1_500)).await;
+    let (first, second) = (member.event().await.sequence, member.event().await.sequence);
+    member.nack(first, 0, "again").await;
+    member.ack(&[second]).await;
+    let mut got = Vec::new();
+    while got.len() < 4 && !got.contains(&first) {
+        let more = AddCredit { subscription_id: 1, credit: credit(0, 1_500) };
+        member.session.send(7, Wire::Credit(more)).await;
+        got.push(member.event().await.sequence);
+    }
+    assert!(got.contains(&first), "{got:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

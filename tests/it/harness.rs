@@ -178,6 +178,14 @@ impl Session {
         }
     }
 
+    /// The next frame, or how the call ends.
+    pub async fn next(&mut self) -> Result<SessionResponse, Option<tonic::Status>> {
+        match soon("a frame or the end", self.frames.next()).await {
+            Some(Ok(frame)) => Ok(frame),
+            end => Err(end.and_then(Result::err)),
+        }
+    }
+
     /// How the call ends, which must be next.
     pub async fn end(&mut self) -> Result<(), tonic::Status> {
         match soon("the end of the call", self.frames.next()).await {

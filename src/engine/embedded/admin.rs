@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::AtomicU8},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64},
+    },
     time::SystemTime,
 };
 
@@ -37,9 +40,6 @@ const LAST_STREAM: &str = "last_stream";
 /// The row of the last epoch that a stream got.
 const LAST_EPOCH: &str = "last_epoch";
 
-/// So many ids of deleted events are forgotten in one commit.
-const REPEATS_AT_ONCE: usize = 100_000;
-
 /// A stream without events, as it is at `progress`.
 pub(super) fn empty_core(
     link: &Arc<Link>,
@@ -66,6 +66,7 @@ pub(super) fn empty_core(
         visible,
         retired: AtomicU8::default(),
         link: Arc::clone(link),
+        removals: AtomicU64::default(),
     };
     Core::new(Arc::new(shared), sender, Repeats::new(window, options.max_dedupe_ids), progress)
 }
@@ -220,7 +221,7 @@ impl Committer {
         }
         let Some(mut core) = self.cores.remove(&id) else { return Err(PurgeError::Closed) };
         let purged = match what {
-            Purge::UpTo(up_to) => core.trim(now, up_to).map(|ended| (ended, None)).map_err(|trouble| trouble.error()),
+            Purge::UpTo(up_to) => self.purge_up_to(&mut core, up_to, now).map(|ended| (ended, None)),
             Purge::Selected { selection, at } => self.purge_some(&mut core, selection, at, now),
         };
         core.drop_empty();
@@ -230,8 +231,20 @@ impl Committer {
             let _ = self.compare();
         }
         let purged = purged?;
-        self.settle(storage)?;
+        // It is in the store. What else there is to do for it waits when the disk refuses now.
+        let _ = self.settle(storage);
         Ok(purged)
+    }
+
+    fn purge_up_to(&mut self, core: &mut Core, up_to: u64, now: u64) -> Result<u64, StoreError> {
+        let (id, kept) = (core.shared.id, core.progress(None));
+        let progress = Progress { floor: kept.floor.max(up_to.min(core.next - 1) + 1), ..kept };
+        // First: a purge that fails has taken nothing from readers.
+        self.transact_in(core.shared.storage, |transaction| {
+            transaction.open_table(PROGRESS)?.insert(id, &*progress.to_row())?;
+            Ok(())
+        })?;
+        core.trim(now, up_to).map_err(|trouble| trouble.error())
     }
 
     fn purge_some(
@@ -254,6 +267,10 @@ impl Committer {
         })?;
         core.chores_done(chores);
         let purged = core.taken_out(&gone);
+        if let Err(trouble) = core.find_lasts(&gone) {
+            // They are gone all the same.
+            tracing::error!(stream = %core.shared.name, %trouble, "the last events of some topics are not known");
+        }
         // When nothing is left, the floor moves with the answer, not at some time after it.
         core.trim(now, 0).map_err(|trouble| trouble.error())?;
         Ok((purged, left.map(|at| Purge::Selected { selection, at })))
@@ -309,8 +326,8 @@ impl Committer {
         Ok(None)
     }
 
-    /// Makes a group, which `first` is the state of, or changes one that is there. Its stream for dead letters is looked for here, where streams are
-    /// deleted one at a time with this.
+    /// Makes a group, which `first` is the state of, or changes one that is there. Its stream for dead letters is looked for
+    /// here, where streams are deleted one at a time with this.
     pub(super) fn put_group(
         &mut self,
         stream: &Shared,
@@ -377,7 +394,7 @@ impl Committer {
             // Times ascend with sequences, so the old ones stand in front; the others are not looked at.
             let mut up_to = None;
             let read = store.read_transaction()?.open_table(REPEATS)?;
-            for entry in read.range((id, 0)..=(id, u64::MAX))?.take(REPEATS_AT_ONCE) {
+            for entry in read.range((id, 0)..=(id, u64::MAX))? {
                 let (key, value) = entry?;
                 if !old(value.value().0) {
                     break;

@@ -3,7 +3,10 @@
 //! Limits are kept event by event in memory, where readers see them at once. What lies in the store follows with the
 //! next commit, a whole batch at a time.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    sync::atomic::Ordering::Relaxed,
+};
 
 use bytes::Bytes;
 use redb::{ReadableTable, Table};
@@ -358,7 +361,41 @@ impl Core {
         self.shared.tail.clear();
         self.open = None;
         self.front.forget(floor);
+        self.shared.removals.fetch_add(1, Relaxed);
         events
+    }
+
+    /// Finds the last events of topics of which the last was taken out before others: going back from there until all are
+    /// found.
+    pub(super) fn find_lasts(&self, gone: &[Gone]) -> Result<(), Trouble> {
+        let (id, floor) = (self.shared.id, self.shared.bounds().floor);
+        let topics = self.shared.topics.read();
+        let lacking = gone.iter().filter(|(topic, _)| topics.lacks_last(topic));
+        let mut wanted: HashSet<&[u8]> = lacking.map(|(topic, _)| &**topic).collect();
+        drop(topics);
+        let mut at = gone.iter().map(|(_, record)| record.sequence).max().unwrap_or_default();
+        let batches = self.shared.store().batches()?;
+        while !wanted.is_empty()
+            && at >= floor
+            && let Some(Loaded { head, value }) = batches.covering(id, at)?
+        {
+            let mut found = HashMap::new();
+            for record in Records::new(&head, &value) {
+                let record = record.map_err(Trouble::batch(id, head.first))?;
+                if record.sequence >= floor
+                    && let Some(topic) = wanted.get(record.topic(&value))
+                {
+                    found.insert(*topic, record.sequence);
+                }
+            }
+            let mut topics = self.shared.topics.write();
+            for (topic, last) in found {
+                wanted.remove(topic);
+                topics.set_last(topic, last);
+            }
+            at = head.first.saturating_sub(1);
+        }
+        Ok(())
     }
 }
 

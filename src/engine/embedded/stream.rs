@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -137,6 +137,8 @@ pub(super) struct Shared {
     pub(super) retired: AtomicU8,
     pub(super) share: Share,
     pub(super) link: Arc<Link>,
+    /// How often events were taken out of it.
+    pub(super) removals: AtomicU64,
 }
 
 /// Microseconds since 1970.
@@ -346,6 +348,10 @@ impl EventStream for Handle {
             stream.check(ReadError::Closed)?;
             Ok(stream.topics.read().last_of_each(&filters, after, up_to, most))
         }))
+    }
+
+    fn removals(&self) -> u64 {
+        self.0.removals.load(Relaxed)
     }
 
     fn last_of(&self, topic: Topic<'_>) -> Option<u64> {

@@ -68,19 +68,34 @@ impl Topics {
         }
     }
 
-    /// An event is gone; false when it was already. Whoever takes out the last of a topic takes out all before it.
+    /// An event is gone; false when it was already. When it was the last of its topic, and there are others, the last may have
+    /// to be found: see [`Self::lacks_last`].
     pub(super) fn remove(&mut self, topic: &[u8], sequence: u64) -> bool {
         let Some(kept) = self.topics.get_mut(topic) else { return false };
         if self.limit.is_some() {
             let Ok(at) = kept.sequences.binary_search_by_key(&sequence, |kept| kept.0) else { return false };
             kept.sequences.remove(at);
             kept.last = kept.sequences.back().map_or(0, |last| last.0);
+        } else if kept.last == sequence {
+            kept.last = 0;
         }
         kept.count = kept.count.saturating_sub(1);
         if kept.count == 0 {
             self.topics.remove(topic);
         }
         true
+    }
+
+    /// True for a topic of which events are kept and the last is not known.
+    pub(super) fn lacks_last(&self, topic: &[u8]) -> bool {
+        self.topics.get(topic).is_some_and(|kept| kept.last == 0)
+    }
+
+    /// The last event of a topic was found.
+    pub(super) fn set_last(&mut self, topic: &[u8], last: u64) {
+        if let Some(kept) = self.topics.get_mut(topic) {
+            kept.last = last;
+        }
     }
 
     /// True unless newer events of its topic pushed it out.
@@ -93,7 +108,7 @@ impl Topics {
 
     /// The sequence of the last event of a topic.
     pub(super) fn last(&self, topic: &[u8]) -> Option<u64> {
-        self.topics.get(topic).map(|kept| kept.last)
+        self.topics.get(topic).map(|kept| kept.last).filter(|last| *last > 0)
     }
 
     /// The last sequences of the topics that match, of those in `(after, up_to]` the first `most`, ascending.

@@ -48,7 +48,7 @@ impl Queues {
         if !batch.items.is_empty() {
             Turn::Some
         } else if let Some(end) = &self.ending {
-            Turn::Finished(end.clone())
+            if self.may_finish() { Turn::Finished(end.clone()) } else { Turn::Idle }
         } else if self.no_more_commands && self.ids.is_empty() {
             Turn::Finished(self.outcome.clone())
         } else {

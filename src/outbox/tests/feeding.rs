@@ -1,8 +1,6 @@
 //! A subscription from a stream against its session: whatever is given up while the session reads, nothing is missed,
 //! nothing comes twice, and no position is ahead of what was delivered.
 
-use std::sync::Arc;
-
 use super::*;
 use crate::{
     model::{Origin, Position, StreamName},

@@ -11,6 +11,7 @@ use crate::{
     engine::{MAX_SEQUENCES, ReadError, ReadLimits, StoreError},
     groups::{Delivery, Feed, MemberId},
     model::Event,
+    outbox::Room,
 };
 
 /// One read ends once it has this many bytes.
@@ -32,6 +33,8 @@ const RETRY_MS: u64 = 1_000;
 pub(super) struct Ready {
     events: BTreeMap<u64, Event>,
     bytes: usize,
+    /// How often something had been taken out of the stream when it was looked at last.
+    removals: u64,
     /// After a failure: nothing is read before.
     retry_at: u64,
     hasher: RandomState,
@@ -56,6 +59,14 @@ impl Ready {
             self.events.first_key_value().map(|(first, _)| *first).filter(|first| *first <= sequence)
         {
             self.take(first);
+        }
+    }
+
+    /// Forgets all of it if some of it may have been taken out of the stream since: what is wanted is read again.
+    fn look_for_removals(&mut self, removals: u64) {
+        if self.removals != removals {
+            self.removals = removals;
+            self.clear();
         }
     }
 
@@ -85,7 +96,10 @@ impl Ready {
 struct Turn {
     member: MemberId,
     events: usize,
+    /// The room for it when the round began,
     bytes: usize,
+    /// and what is left of that, as far as is known when it is dealt.
+    bytes_left: usize,
     deliveries: Vec<Delivery>,
 }
 
@@ -165,6 +179,7 @@ impl Active {
         if !self.state.is_ready() || !self.seats.has_turns() || self.over.is_some() || self.is_waiting(now) {
             return false;
         }
+        self.ready.look_for_removals(self.stream.removals());
         let mut turns = self.turns(now);
         let again = self.deal(&mut turns, now);
         let Some(fetched) = self.fetch(again).await else {
@@ -192,7 +207,8 @@ impl Active {
             match seat.outbox.room(seat.key) {
                 Some(room) if room.bytes == 0 => self.seats.starve(member, now),
                 Some(room) if room.events > 0 => {
-                    turns.push(Turn { member, events: room.events, bytes: room.bytes, deliveries: Vec::new() });
+                    let Room { events, bytes, .. } = room;
+                    turns.push(Turn { member, events, bytes, bytes_left: bytes, deliveries: Vec::new() });
                 }
                 // It says so when it has room again, or it is gone.
                 _ => {}
@@ -208,13 +224,13 @@ impl Active {
         let mut going = true;
         while going {
             going = false;
-            for turn in turns.iter_mut().filter(|turn| turn.events > 0 && turn.bytes > 0) {
+            for turn in turns.iter_mut().filter(|turn| turn.events > 0 && turn.bytes_left > 0) {
                 if dealt == EVENTS_AT_ONCE || again.len() == FETCHED_AT_ONCE {
                     return again;
                 }
                 let Some(delivery) = self.state.next(turn.member, now) else { return again };
                 match self.ready.events.get(&delivery.sequence) {
-                    Some(event) => turn.bytes = turn.bytes.saturating_sub(event.encoded_len()),
+                    Some(event) => turn.bytes_left = turn.bytes_left.saturating_sub(event.encoded_len()),
                     None => again.push(delivery.sequence),
                 }
                 turn.events -= 1;
@@ -236,34 +252,26 @@ impl Active {
         event.sequence() < earliest || expired().unwrap_or(false)
     }
 
-    /// Puts what a member gets into its queue.
+    /// Puts what a member gets into its queue: as far as there is room for it, which was not known of events that had to be
+    /// read again.
     fn deliver(&mut self, turn: Turn, fetched: &HashMap<u64, Event>) {
         let mut events = Vec::with_capacity(turn.deliveries.len());
-        // How long those are that had to be read again was not known when they were dealt.
         let mut bytes_left = turn.bytes;
         let earliest = self.stream.state().earliest;
         for Delivery { sequence, attempt, last_failure } in &turn.deliveries {
-            let event = match (self.ready.take(*sequence), fetched.get(sequence)) {
-                (Some(event), _) if self.is_over(&event, earliest) => {
-                    self.state.gone(*sequence);
-                    continue;
-                }
-                (Some(event), _) => event,
-                (None, Some(_)) if bytes_left == 0 => {
-                    self.state.unsend(turn.member, *sequence);
-                    continue;
-                }
-                (None, Some(event)) => {
-                    bytes_left = bytes_left.saturating_sub(event.encoded_len());
-                    event.clone()
-                }
-                (None, None) => {
-                    // The stream does not keep it any more.
-                    self.state.gone(*sequence);
-                    continue;
-                }
+            if bytes_left == 0 {
+                self.state.unsend(turn.member, *sequence);
+                continue;
+            }
+            let ready = self.ready.take(*sequence).filter(|event| !self.is_over(event, earliest));
+            let Some(event) = ready.or_else(|| fetched.get(sequence).cloned()) else {
+                // The stream does not keep it any more.
+                self.state.gone(*sequence);
+                continue;
             };
-            events.push(if *attempt > 1 { (self.forms.again)(&event, *attempt, last_failure) } else { event });
+            let event = if *attempt > 1 { (self.forms.again)(&event, *attempt, last_failure) } else { event };
+            bytes_left = bytes_left.saturating_sub(event.encoded_len());
+            events.push(event);
         }
         let Some(seat) = self.seats.get(turn.member) else { return };
         if !events.is_empty() && !seat.outbox.hand(seat.key, &events) {

@@ -62,6 +62,9 @@ pub(super) struct Driver {
     pub(super) stream: Arc<dyn EventStream>,
     door: Arc<Door>,
     commands: mpsc::Receiver<Command>,
+    /// Members that are gone, to be seen off once so many commands were applied: all that they had sent.
+    leaving: Vec<(MemberId, Departure)>,
+    owed: usize,
     visible: watch::Receiver<u64>,
     /// The stream is gone.
     closed: bool,
@@ -105,7 +108,8 @@ impl Driver {
     ) -> Self {
         let visible = stream.visible();
         let (clock, tally) = (Clock::start(), Tally::default());
-        Self { groups, key, stream, door, commands, visible, closed: false, clock, tally, active: None }
+        let (leaving, owed) = (Vec::new(), 0);
+        Self { groups, key, stream, door, commands, leaving, owed, visible, closed: false, clock, tally, active: None }
     }
 
     /// Does what the group needs until nobody needs it.
@@ -118,7 +122,7 @@ impl Driver {
             };
             self.end_if_over();
             let idle = self.active.as_ref().is_none_or(Active::is_idle);
-            if !more && idle && self.groups.retire(&self.key, &self.commands, self.tally()) {
+            if !more && idle && self.leaving.is_empty() && self.groups.retire(&self.key, &self.commands, self.tally()) {
                 return;
             }
             match self.next(more).await {
@@ -130,7 +134,7 @@ impl Driver {
                 Next::Wake => self.see_off().await,
                 Next::Command(Some(command)) => {
                     self.apply(command).await;
-                    self.apply_waiting().await;
+                    self.apply_waiting(COMMANDS_AT_ONCE).await;
                 }
                 Next::Command(None) => return,
                 Next::Visible(open) => {
@@ -165,26 +169,31 @@ impl Driver {
         self.active.as_ref().is_none_or(|active| active.saves.has_room())
     }
 
-    /// Applies what waits; false when some of it has to wait on.
-    async fn apply_waiting(&mut self) -> bool {
-        for _ in 0..COMMANDS_AT_ONCE {
+    async fn apply_waiting(&mut self, most: usize) {
+        for _ in 0..most {
             if !self.takes_commands() {
-                return false;
+                return;
             }
-            let Ok(command) = self.commands.try_recv() else { return true };
+            let Ok(command) = self.commands.try_recv() else { return };
             self.apply(command).await;
         }
-        true
     }
 
     /// Members that are gone, after all that they sent before.
     async fn see_off(&mut self) {
-        let gone = std::mem::take(&mut *self.door.departures.lock());
-        if !self.apply_waiting().await {
-            self.door.departures.lock().splice(0..0, gone);
+        if self.leaving.is_empty() {
+            self.leaving = std::mem::take(&mut *self.door.departures.lock());
+            self.owed = self.commands.len();
+        }
+        self.apply_waiting(self.owed).await;
+        // This turn is not the last for those that have to wait for room, and those that went meanwhile.
+        if self.owed > 0 || !self.door.departures.lock().is_empty() {
             self.door.wake.notify_one();
+        }
+        if self.owed > 0 {
             return;
         }
+        let gone = std::mem::take(&mut self.leaving);
         let Some(active) = &mut self.active else { return };
         let now = active.clock.now();
         for (member, how) in gone {
@@ -217,6 +226,7 @@ impl Driver {
     }
 
     async fn apply(&mut self, command: Command) {
+        self.owed = self.owed.saturating_sub(1);
         match command {
             Command::Join { newcomer, answer } => {
                 let joined = self.join(*newcomer).await;

@@ -43,7 +43,7 @@ pub struct Standing {
 /// How sure what is told of a group has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AsOf {
-    /// As it is now: a crash may undo the last of it. Never waits for the disk to write.
+    /// As it is now: a crash may undo the last of it. Does not wait for that to be stored.
     Now,
     /// Told once it is stored, so that no crash undoes it, or could not be.
     Stored,
