@@ -182,12 +182,12 @@ impl Queues {
             || self.ready.len() > self.stale
             || self.is_sweeping()
             || match self.ending {
-                Some(_) => self.told < self.subscribers.capacity() || self.may_finish(),
+                Some(_) => self.may_finish(),
                 None => self.no_more_commands && self.ids.is_empty(),
             }
     }
 
-    /// True for a session that is ending, once nothing more is to be told but the end.
+    /// True for a session that is ending, once nothing more is to be told but the ends of its subscriptions and its own.
     pub(super) fn may_finish(&self) -> bool {
         self.answered || !self.is_draining()
     }
@@ -404,7 +404,7 @@ impl Queues {
     }
 
     fn is_sweeping(&self) -> bool {
-        self.no_more_commands && self.swept < self.subscribers.capacity()
+        self.no_more_commands && self.ending.is_none() && self.swept < self.subscribers.capacity()
     }
 
     /// Ends the session: nothing is taken any more, and every subscription is told.

@@ -134,6 +134,19 @@ impl Session {
         }
     }
 
+    /// The same for all: they wait together.
+    async fn settle_all(&mut self) {
+        let mut waiting = Vec::new();
+        for membership in self.memberships.iter().flat_map(|members| members.values()) {
+            let (done, settled) = oneshot::channel();
+            membership.handle.send(Command::Settle(done)).await;
+            waiting.push(settled);
+        }
+        for settled in waiting {
+            settled.await.ok();
+        }
+    }
+
     /// Has subscriptions from streams looked after: by their groups, or by the feeds of this session.
     pub(super) async fn note(&mut self, appetite: Appetite) {
         let Appetite { hungry, gone, sent, dropped } = appetite;
@@ -182,6 +195,10 @@ impl Session {
         let appetite = self.outbox.take_appetite();
         self.note(appetite).await;
         let in_order = self.outbox.is_draining();
+        if in_order {
+            // What was acknowledged is answered while there are subscriptions to answer for.
+            self.settle_all().await;
+        }
         for (_, membership) in self.memberships.take().into_iter().flat_map(|members| *members) {
             if in_order {
                 membership.leave();

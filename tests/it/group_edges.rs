@@ -1,9 +1,12 @@
 //! Where groups touch credit, deletion and clients that go away: what one member cannot take is for the others, what the
 //! stream does not give any more is given to nobody, and who is gone is no member.
 
+use std::time::Duration;
+
 use switchyard::proto::v1::{
-    AddCredit, Event, GetEventRequest, PurgeStreamRequest, SubscribeRequest, get_event_request::Which,
-    hub_service_client::HubServiceClient, session_request::Command as Wire,
+    Acknowledge, AddCredit, Event, GetEventRequest, PurgeStreamRequest, SessionResponse, SubscribeRequest,
+    get_event_request::Which, hub_service_client::HubServiceClient, session_request::Command as Wire,
+    session_response::Frame,
 };
 
 use crate::{
@@ -105,10 +108,56 @@ async fn a_subscribe_that_is_given_up_at_any_moment_leaves_no_member() {
         let mut hub = hub.clone();
         let call = async move { hub.subscribe(SubscribeRequest { spec: Some(spec) }).await.map(drop) };
         // How long it waits is what is tried.
-        tokio::time::timeout(std::time::Duration::from_micros(patience_us * 5), call).await.ok();
+        tokio::time::timeout(Duration::from_micros(patience_us * 5), call).await.ok();
     }
     until("all of them are gone", async || place.state().await.members == 0).await;
     // Nothing was lost by it.
     place.publish(&["a"]).await;
     assert_eq!(place.member().await.texts(1).await, ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_drained_member_had_acknowledged_is_answered_before_it_ends() {
+    let folder = Folder::new();
+    let mut place = Place::new(&folder).await;
+    place.group(|_| {}).await;
+    let texts: Vec<String> = (0..200).map(|n| n.to_string()).collect();
+    place.publish(&texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let mut member = place.member().await;
+    for sequence in 1..=200 {
+        assert_eq!(member.event().await.sequence, sequence);
+    }
+    for sequence in 1..=200 {
+        let told = Acknowledge { subscription_id: 1, sequences: vec![sequence], ..Acknowledge::default() };
+        member.session.send(sequence, Wire::Acknowledge(told)).await;
+    }
+    let mut answered = Vec::new();
+    while answered.len() < 5 {
+        answered.extend(acknowledged(member.session.frame().await));
+    }
+    let Place { server, groups, streams, hub } = place;
+    let stopping = tokio::spawn(async move {
+        drop((groups, streams, hub));
+        server.stop(Duration::ZERO).await;
+    });
+    while let Ok(frame) = member.session.next().await {
+        answered.extend(acknowledged(frame));
+    }
+    stopping.await.expect("stopped");
+    assert_eq!(answered, (1..=answered.len() as i64).collect::<Vec<_>>());
+
+    let mut place = Place::again(&folder).await;
+    assert_eq!(place.state().await.cursor, answered.len() as i64);
+}
+
+/// The sequence whose acknowledgement a frame answers.
+fn acknowledged(frame: SessionResponse) -> Option<i64> {
+    match frame.frame {
+        Some(Frame::Acknowledged(told)) => {
+            assert!(told.results.iter().all(|result| result.status.is_none()), "{told:?}");
+            Some(frame.request_id)
+        }
+        Some(Frame::Draining(_) | Frame::Heartbeat(_) | Frame::Ended(_)) => None,
+        other => panic!("not an answer: {other:?}"),
+    }
 }

@@ -26,6 +26,9 @@ const SWEEP_FOR_EACH: usize = 2;
 /// So many bytes of batches are looked at in one commit of a purge: what else waits to be written waits no longer than that.
 const PURGE_BYTES: usize = 4 * 1024 * 1024;
 
+/// So far back the last event of a topic is looked for, in bytes, when the one after it was taken out: everything else waits.
+const FIND_BYTES: usize = 64 * 1024 * 1024;
+
 /// What is taken out of the store: its topic, and where it was.
 type Gone = (Box<[u8]>, Record);
 type BatchTable<'t> = Table<'t, (u64, u64), &'static [u8]>;
@@ -366,7 +369,7 @@ impl Core {
     }
 
     /// Finds the last events of topics of which the last was taken out before others: going back from there until all are
-    /// found.
+    /// found, or what is looked at is enough. What is further back is known again when the store is opened.
     pub(super) fn find_lasts(&self, gone: &[Gone]) -> Result<(), Trouble> {
         let (id, floor) = (self.shared.id, self.shared.bounds().floor);
         let topics = self.shared.topics.read();
@@ -375,10 +378,13 @@ impl Core {
         drop(topics);
         let mut at = gone.iter().map(|(_, record)| record.sequence).max().unwrap_or_default();
         let batches = self.shared.store().batches()?;
+        let mut looked = 0;
         while !wanted.is_empty()
             && at >= floor
+            && looked < FIND_BYTES
             && let Some(Loaded { head, value }) = batches.covering(id, at)?
         {
+            looked += value.len();
             let mut found = HashMap::new();
             for record in Records::new(&head, &value) {
                 let record = record.map_err(Trouble::batch(id, head.first))?;
@@ -394,6 +400,10 @@ impl Core {
                 topics.set_last(topic, last);
             }
             at = head.first.saturating_sub(1);
+        }
+        if looked >= FIND_BYTES && !wanted.is_empty() {
+            let topics = wanted.len();
+            tracing::warn!(stream = %self.shared.name, topics, "their last events are far back and not known until a restart");
         }
         Ok(())
     }

@@ -211,6 +211,10 @@ impl Core {
                     let place = record.place(value).map_err(Trouble::batch(id, head.first))?;
                     if let Some(key) = place.dedupe_key(value) {
                         self.repeats.add(key, record.sequence, record.time);
+                        if record.sequence < floor {
+                            // The floor may have been stored, and not yet what is to be known of those below it.
+                            self.leaving.push((record.sequence, record.time, key));
+                        }
                     }
                 }
                 if record.sequence >= floor {

@@ -34,7 +34,8 @@ impl Queues {
                     self.replies.shrink_to(KEEP_REPLIES);
                 }
             } else if self.ending.is_some() {
-                if !self.end_next(batch) {
+                // Behind all answers: nothing bears the id of a subscription that has ended.
+                if !self.may_finish() || !self.end_next(batch) {
                     break;
                 }
             } else if self.is_sweeping() {

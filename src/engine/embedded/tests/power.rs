@@ -100,6 +100,32 @@ fn a_group_begins_where_it_was_told_after_a_loss_of_power_whatever_its_stream_pr
     }
 }
 
+#[test]
+fn an_id_is_known_after_its_event_was_purged_wherever_the_power_was_lost() {
+    for operations in 1..40 {
+        let disk = Simulated::default();
+        let known = runtime().block_on(async {
+            let engine = open(&disk, &options()).expect("a new store");
+            let stream = engine.create_stream(keeps(Durability::Sync)).await.expect("made");
+            let once = || vec![event_with("s", "id", "once", 0)];
+            append_all(&stream, once(), None).await.expect("stored");
+            disk.set_fuse(operations);
+            stream.purge(1, None).await.ok();
+            disk.lose_power(&mut fastrand::Rng::with_seed(operations.into()));
+            drop((stream, engine));
+            disk.set_fuse(u32::MAX);
+            // What is left to do is done with the next commit.
+            let engine = open(&disk, &options()).expect("the store");
+            append(&engine.stream("s").expect("the stream"), "s", "another").await;
+            engine.close().await.expect("closed");
+            drop(engine);
+            let engine = open(&disk, &options()).expect("the store");
+            append_all(&engine.stream("s").expect("the stream"), once(), None).await.expect("stored")[0].duplicate
+        });
+        assert!(known, "after {operations} operations");
+    }
+}
+
 fn lose_power_again_and_again(seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let disk = Simulated::default();
