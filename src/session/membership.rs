@@ -5,8 +5,6 @@ use std::{
     sync::Arc,
 };
 
-use tokio::sync::oneshot;
-
 use super::{
     Session,
     group::{Command, Departure, Handle, Identity, Newcomer, Speaker},
@@ -127,10 +125,8 @@ impl Session {
     /// Waits until every acknowledgement of a member is answered: nothing may bear its id once it has ended.
     pub(super) async fn settle(&mut self, key: SubscriptionKey) {
         if let Some(membership) = self.memberships.as_ref().and_then(|members| members.get(&key)) {
-            let (done, settled) = oneshot::channel();
-            membership.handle.send(Command::Settle(done)).await;
             // Without an answer the group is no more, and nothing comes either.
-            settled.await.ok();
+            membership.handle.begin(Command::Settle).await.await.ok();
         }
     }
 
@@ -138,9 +134,7 @@ impl Session {
     async fn settle_all(&mut self) {
         let mut waiting = Vec::new();
         for membership in self.memberships.iter().flat_map(|members| members.values()) {
-            let (done, settled) = oneshot::channel();
-            membership.handle.send(Command::Settle(done)).await;
-            waiting.push(settled);
+            waiting.push(membership.handle.begin(Command::Settle).await);
         }
         for settled in waiting {
             settled.await.ok();

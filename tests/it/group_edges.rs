@@ -20,7 +20,7 @@ async fn what_the_byte_credit_of_a_member_does_not_cover_is_for_the_others() {
     let mut place = Place::new(&folder).await;
     place.group(|_| {}).await;
     let texts: Vec<String> = (0..200).map(|n| format!("{n:0900}")).collect();
-    place.publish(&texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    place.publish(&texts).await;
 
     let mut short = place.member_with(|spec| spec.credit = credit(0, 1_500)).await;
     let held: Vec<i64> = vec![short.event().await.sequence, short.event().await.sequence];
@@ -82,7 +82,7 @@ async fn what_comes_again_is_not_held_up_by_what_was_read_ahead() {
     let mut place = Place::new(&folder).await;
     place.group(|_| {}).await;
     let texts: Vec<String> = (0..100).map(|n| format!("{n:0900}")).collect();
-    place.publish(&texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    place.publish(&texts).await;
     let mut member = place.member_with(|spec| spec.credit = credit(0, 1_500)).await;
     let (first, second) = (member.event().await.sequence, member.event().await.sequence);
     member.nack(first, 0, "again").await;
@@ -122,7 +122,7 @@ async fn what_a_drained_member_had_acknowledged_is_answered_before_it_ends() {
     let mut place = Place::new(&folder).await;
     place.group(|_| {}).await;
     let texts: Vec<String> = (0..200).map(|n| n.to_string()).collect();
-    place.publish(&texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    place.publish(&texts).await;
     let mut member = place.member().await;
     for sequence in 1..=200 {
         assert_eq!(member.event().await.sequence, sequence);

@@ -19,7 +19,7 @@ async fn members_share_the_events_and_what_is_acknowledged_is_done() {
     place.group(|_| {}).await;
     let (mut one, mut other) = (place.member().await, place.member().await);
     let texts: Vec<String> = (0..200).map(|n| n.to_string()).collect();
-    place.publish(&texts.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    place.publish(&texts).await;
     let mut got = Vec::new();
     for _ in 0..100 {
         for member in [&mut one, &mut other] {

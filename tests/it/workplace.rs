@@ -57,8 +57,8 @@ impl Place {
         self.groups.create_group(request).await.expect("created").into_inner().group.expect("told")
     }
 
-    pub async fn publish(&mut self, texts: &[&str]) {
-        self.publish_keyed(&texts.iter().map(|text| (*text, "")).collect::<Vec<_>>()).await;
+    pub async fn publish(&mut self, texts: &[impl AsRef<str>]) {
+        self.publish_keyed(&texts.iter().map(|text| (text.as_ref(), "")).collect::<Vec<_>>()).await;
     }
 
     pub async fn publish_keyed(&mut self, events: &[(&str, &str)]) {

@@ -213,13 +213,8 @@ impl Committer {
     /// be done.
     pub(super) fn purge(&mut self, id: u64, what: Purge) -> Result<(u64, Option<Purge>), PurgeError> {
         let now = micros(SystemTime::now());
-        let Some(core) = self.cores.get(&id) else { return Err(PurgeError::Closed) };
-        let storage = core.shared.storage;
-        if let (Some(error), Storage::File) = (&self.broken, storage) {
-            // What cannot be stored is not to be taken from readers either.
-            return Err(error.clone().into());
-        }
         let Some(mut core) = self.cores.remove(&id) else { return Err(PurgeError::Closed) };
+        let storage = core.shared.storage;
         let purged = match what {
             Purge::UpTo(up_to) => self.purge_up_to(&mut core, up_to, now).map(|ended| (ended, None)),
             Purge::Selected { selection, at } => self.purge_some(&mut core, selection, at, now),

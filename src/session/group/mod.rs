@@ -336,7 +336,7 @@ impl Handle {
     }
 
     /// Sends a command; where its answer comes.
-    async fn begin<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> oneshot::Receiver<T> {
+    pub(super) async fn begin<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> oneshot::Receiver<T> {
         let (answer, told) = oneshot::channel();
         self.send(command(answer)).await;
         told
