@@ -75,8 +75,8 @@ impl Bed {
         let base = std::env::var_os("SWITCHYARD_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
         let path = base.join(format!("switchyard-bench-{:x}", fastrand::u64(..)));
         let runtime = Runtime::new().expect("a runtime");
-        let engine =
-            Embedded::open(&path, options, grpc::seal, &Tasks::default(), &Arc::default()).expect("a new store");
+        let engine = Embedded::open(&path, options, grpc::seal, &Tasks::default(), &Arc::default(), &Arc::default())
+            .expect("a new store");
         Self { runtime, engine: Arc::new(engine), path }
     }
 
@@ -205,7 +205,8 @@ fn open_after_a_crash(bencher: Bencher<'_, '_>) {
             copy
         })
         .bench_local_refs(|path| {
-            Embedded::open(path, &Options::default(), grpc::seal, &Tasks::default(), &Arc::default()).expect("whole")
+            Embedded::open(path, &Options::default(), grpc::seal, &Tasks::default(), &Arc::default(), &Arc::default())
+                .expect("whole")
         });
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::{
-    auth, engine,
+    auth, engine, memory,
     model::limits,
     net, session,
     telemetry::{LogFormat, TraceOptions},
@@ -44,6 +44,8 @@ pub struct Config {
     pub traces: TraceOptions,
     /// What each principal may use.
     pub quotas: session::QuotaOptions,
+    /// How much memory clients may make the hub keep.
+    pub memory: memory::Options,
     /// Limits and times of streams.
     pub engine: engine::Options,
     /// Who may do what.
@@ -77,6 +79,7 @@ impl Default for Config {
             sessions: session::Options::default(),
             traces: TraceOptions::default(),
             quotas: session::QuotaOptions::default(),
+            memory: memory::Options::default(),
             engine: engine::Options::default(),
             auth: auth::Options::default(),
         }
@@ -218,6 +221,7 @@ impl Config {
         self.traces.check().map_err(ConfigError::OutOfRange)?;
         self.quotas.check().map_err(ConfigError::OutOfRange)?;
         self.drain.check().map_err(ConfigError::OutOfRange)?;
+        self.memory.check().map_err(ConfigError::OutOfRange)?;
         self.engine.check().map_err(ConfigError::OutOfRange)?;
         self.auth.check().map_err(ConfigError::OutOfRange)?;
         Ok(self)

@@ -19,7 +19,7 @@
 //! | [`bench`] | the load generator | client, proto, model |
 //! | [`cli`] | the commands that talk to a hub | client, bench, auth, proto, config |
 //!
-//! Leaves, usable from everywhere: [`tasks`] (the one place that spawns), [`telemetry`] (metrics and logs),
+//! Leaves, usable from everywhere: [`tasks`] (the one place that spawns), [`memory`] (what clients make the hub keep), [`telemetry`] (metrics and logs),
 //! [`readiness`] (whether the hub serves). [`config`] puts the options of the rooms together; [`proto`] is the contract
 //! as clients see it.
 //!
@@ -34,6 +34,7 @@ pub mod config;
 pub mod engine;
 pub mod groups;
 pub mod grpc;
+pub mod memory;
 pub mod model;
 pub mod net;
 pub mod ops;

@@ -12,6 +12,7 @@ use crate::{
     config::{Config, Drain},
     engine::{Embedded, Engine},
     grpc::{self, Access, Door},
+    memory::Memory,
     net::{self, Acceptor, Connections, Tls},
     ops::Ops,
     readiness::{Phase, Readiness},
@@ -51,8 +52,11 @@ struct Port {
 }
 
 impl Port {
-    fn new(metrics: &Arc<Metrics>) -> Self {
-        Self { connections: Arc::new(Connections::new(Arc::clone(metrics))), stop: CancellationToken::new() }
+    fn new(metrics: &Arc<Metrics>, memory: &Arc<Memory>) -> Self {
+        Self {
+            connections: Arc::new(Connections::new(Arc::clone(metrics), Arc::clone(memory))),
+            stop: CancellationToken::new(),
+        }
     }
 
     fn acceptor(&self, config: &Config, tls: Option<Arc<Tls>>, tasks: &Tasks, metrics: &Arc<Metrics>) -> Acceptor {
@@ -90,6 +94,8 @@ pub struct Ground<C, O> {
     pub tls: Option<Arc<Tls>>,
     /// What everything before was opened with.
     pub metrics: Arc<Metrics>,
+    /// Accounts for what clients make the hub keep.
+    pub memory: Arc<Memory>,
     /// As are these.
     pub tasks: Tasks,
 }
@@ -98,6 +104,7 @@ pub struct Ground<C, O> {
 pub async fn start(config: Config) -> anyhow::Result<Server> {
     let tasks = Tasks::default();
     let metrics = Arc::new(Metrics::default());
+    let memory = Arc::new(Memory::new(&config.memory));
     // First: a hub that cannot know its callers does nothing at all.
     let auth = Auth::open(&config.auth, &tasks, &metrics).await.map_err(anyhow::Error::msg)?;
     let tls = Tls::load(&config.tls, &metrics).context("TLS")?;
@@ -109,8 +116,8 @@ pub async fn start(config: Config) -> anyhow::Result<Server> {
         .with_context(|| format!("cannot listen on {} for operators", config.ops_listen))?;
 
     // Not begun before `start_on` waits for it: a hub that cannot listen leaves its store alone.
-    let engine = Box::pin(open_engine(config.clone(), tasks.clone(), Arc::clone(&metrics)));
-    start_on(config, Ground { clients, operators, engine, auth, tls, metrics, tasks }).await
+    let engine = Box::pin(open_engine(config.clone(), tasks.clone(), Arc::clone(&metrics), Arc::clone(&memory)));
+    start_on(config, Ground { clients, operators, engine, auth, tls, metrics, memory, tasks }).await
 }
 
 /// Starts a hub on other ground than this machine's, such as a simulated network. It serves when this returns; who comes
@@ -122,11 +129,11 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     J: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Ground { clients, operators, engine, auth, tls, metrics, tasks } = ground;
+    let Ground { clients, operators, engine, auth, tls, metrics, memory, tasks } = ground;
     let ((address, listener), (ops_address, ops_listener)) = (clients, operators);
     let node = if config.node.is_empty() { host_name() } else { config.node.clone() };
     let readiness = Readiness::default();
-    let (clients, operators) = (Port::new(&metrics), Port::new(&Arc::new(Metrics::default())));
+    let (clients, operators) = (Port::new(&metrics, &memory), Port::new(&Arc::default(), &Arc::default()));
     let traces = Traces::start(&config.traces, &node).map_err(anyhow::Error::msg)?.map(Arc::new);
 
     if let Some(tls) = &tls {
@@ -163,6 +170,7 @@ where
         options: config.sessions.clone(),
         quotas: config.quotas.clone(),
         metrics: Arc::clone(&metrics),
+        memory,
         tracing: traces.clone().map(|traces| Tracing { traces, parent_of: grpc::trace_parent }),
         streams,
     }));
@@ -195,14 +203,19 @@ fn warn_if_exposed(config: &Config, address: SocketAddr, auth_is_off: bool) {
 }
 
 /// Opens the store, which reads all of it.
-async fn open_engine(config: Config, tasks: Tasks, metrics: Arc<Metrics>) -> anyhow::Result<Option<Arc<dyn Engine>>> {
+async fn open_engine(
+    config: Config,
+    tasks: Tasks,
+    metrics: Arc<Metrics>,
+    memory: Arc<Memory>,
+) -> anyhow::Result<Option<Arc<dyn Engine>>> {
     if config.data_dir.as_os_str().is_empty() {
         return Ok(None);
     }
     let mut options = config.engine;
     options.max_owner_bytes = config.quotas.max_stored_bytes;
     let of_store = tasks.clone();
-    let open = move || Embedded::open(&config.data_dir, &options, grpc::seal, &of_store, &metrics);
+    let open = move || Embedded::open(&config.data_dir, &options, grpc::seal, &of_store, &metrics, &memory);
     let engine = tasks.block(open).await.context("the task that opens the store failed")??;
     Ok(Some(Arc::new(engine)))
 }

@@ -443,7 +443,8 @@ fn events_that_are_read_together_are_allocated_together() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let folder = std::env::temp_dir().join(format!("switchyard-counts-{:x}", fastrand::u64(..)));
     let engine =
-        Embedded::open(&folder, &Options::default(), SEAL, &Tasks::default(), &Arc::default()).expect("a new store");
+        Embedded::open(&folder, &Options::default(), SEAL, &Tasks::default(), &Arc::default(), &Arc::default())
+            .expect("a new store");
     let spans = Spans { topic: Span { start: 0, len: 1 }, ..Spans::default() };
     let event = Event::new(Bytes::from(vec![b't'; PAYLOAD_BYTES]), spans, 0).expect("an event");
     let stream = runtime.block_on(async {

@@ -21,6 +21,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::Options;
 use crate::{
+    memory::{self, Memory},
     tasks::{Farewell, Tasks},
     telemetry::{ConnectionEnd, ConnectionRefusal, Metrics},
 };
@@ -49,6 +50,7 @@ pub struct Connection {
     number: u64,
     home: Weak<Connections>,
     peer: SocketAddr,
+    memory: Arc<memory::Client>,
     asked: AtomicU8,
     task: AtomicWaker,
     spoke: AtomicBool,
@@ -69,6 +71,11 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// What it makes the hub keep.
+    pub fn memory(&self) -> &Arc<memory::Client> {
+        &self.memory
+    }
+
     /// Where the client is.
     pub fn peer(&self) -> SocketAddr {
         self.peer
@@ -237,12 +244,13 @@ pub struct Connections {
     next: AtomicU64,
     closed: Notify,
     pub(super) metrics: Arc<Metrics>,
+    memory: Arc<Memory>,
 }
 
 impl Connections {
     /// None yet.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { open: Mutex::default(), next: AtomicU64::new(0), closed: Notify::new(), metrics }
+    pub fn new(metrics: Arc<Metrics>, memory: Arc<Memory>) -> Self {
+        Self { open: Mutex::default(), next: AtomicU64::new(0), closed: Notify::new(), metrics, memory }
     }
 
     /// How many are open.
@@ -258,6 +266,7 @@ impl Connections {
             number,
             home: Arc::downgrade(self),
             peer,
+            memory: self.memory.client(),
             asked: AtomicU8::new(0),
             task: AtomicWaker::new(),
             spoke: AtomicBool::new(false),
@@ -418,7 +427,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_is_silent_makes_room_after_a_second_and_who_speaks_never() {
-        let connections = Arc::new(Connections::new(Arc::default()));
+        let connections = Arc::new(Connections::new(Arc::default(), Arc::default()));
         let options = Options { max_handshakes: 2, ..Options::default() };
         let admit = || connections.admit(SocketAddr::from(([192, 0, 2, 1], 1)), &options);
         let closes = |admitted: &Admitted| admitted.connection.asked.load(Relaxed) == Asked::Close as u8;

@@ -200,7 +200,7 @@ mod tests {
     use crate::net::{Connections, Options};
 
     fn connection() -> Arc<Connection> {
-        let connections = Arc::new(Connections::new(Arc::default()));
+        let connections = Arc::new(Connections::new(Arc::default(), Arc::default()));
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
         Arc::clone(&connections.admit(peer, &Options::default()).expect("room").connection)
     }

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     auth::Caller,
     engine::{Engine, EventStream},
+    memory::Memory,
     model::{CommandError, End, Event, EventError},
     outbox::{Budget, Frame, Outbox, Reply, Welcome},
     router::{Router, Scratch},
@@ -78,6 +79,7 @@ pub struct Hub {
     quotas: Quotas,
     tracing: Option<Tracing>,
     metrics: Arc<Metrics>,
+    memory: Arc<Memory>,
     /// By number, and so by age.
     pub(super) sessions: Mutex<BTreeMap<u64, Arc<OpenSession>>>,
     /// Wakes who waits for the last session to go.
@@ -110,6 +112,8 @@ pub struct Setup {
     pub quotas: QuotaOptions,
     /// Where facts are counted.
     pub metrics: Arc<Metrics>,
+    /// Accounts for what clients make the hub keep.
+    pub memory: Arc<Memory>,
     /// Where traces are recorded; `None` for a hub without traces.
     pub tracing: Option<Tracing>,
     /// What is needed for streams; `None` for a hub without streams.
@@ -119,7 +123,7 @@ pub struct Setup {
 impl Hub {
     /// A hub without sessions.
     pub fn new(setup: Setup) -> Self {
-        let Setup { node, options, quotas, metrics, tracing, streams } = setup;
+        let Setup { node, options, quotas, metrics, memory, tracing, streams } = setup;
         let engine = streams.as_ref().map(|streams| Arc::clone(&streams.engine));
         // Without streams there is nothing to resume, and no token that anybody could hand back.
         let secret = engine.as_ref().map_or([0; 32], |engine| engine.token_key());
@@ -129,6 +133,7 @@ impl Hub {
             tokens: TokenKey::new(secret),
             node,
             tracing,
+            memory,
             router: Router::new(options.hub_filter_tokens),
             budget: Arc::new(Budget::new(options.session_queue_bytes, options.hub_queue_bytes)),
             frame_memory: Arc::new(FrameMemory::new(options.hub_frame_bytes)),
@@ -161,6 +166,11 @@ impl Hub {
     /// Where facts are counted.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Accounts for what clients make the hub keep.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
     }
 
     /// Where streams are kept, if this hub keeps any.

@@ -31,11 +31,12 @@ async fn hub_on_disk(disk: &Simulated) -> Server {
     config.drain.spread_ms = 0;
     let clients = net::listen(config.listen, &config.connections).await.expect("a port");
     let operators = net::listen(config.ops_listen, &config.connections).await.expect("a port");
-    let (tasks, metrics) = (Tasks::default(), Arc::new(Metrics::default()));
-    let opened = Embedded::open_simulated(disk, &config.engine, grpc::seal, &tasks, &metrics).expect("a new store");
+    let (tasks, metrics, memory) = (Tasks::default(), Arc::new(Metrics::default()), Arc::default());
+    let opened =
+        Embedded::open_simulated(disk, &config.engine, grpc::seal, &tasks, &metrics, &memory).expect("a new store");
     let engine: Arc<dyn Engine> = Arc::new(opened);
     let engine = Box::pin(std::future::ready(Ok(Some(engine))));
-    server::start_on(config, Ground { clients, operators, engine, auth: None, tls: None, metrics, tasks })
+    server::start_on(config, Ground { clients, operators, engine, auth: None, tls: None, metrics, memory, tasks })
         .await
         .expect("a hub starts")
 }

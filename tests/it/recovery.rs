@@ -45,12 +45,13 @@ async fn held(folder: &Folder) -> Held {
     let (tasks, metrics) = (Tasks::default(), Arc::new(Metrics::default()));
     let (of_store, counted, options, path) =
         (tasks.clone(), Arc::clone(&metrics), config.engine.clone(), config.data_dir.clone());
+    let (memory, of_hub) = (Arc::default(), Arc::default());
     let engine = Box::pin(async move {
         opened.await?;
-        let engine = Embedded::open(&path, &options, grpc::seal, &of_store, &counted)?;
+        let engine = Embedded::open(&path, &options, grpc::seal, &of_store, &counted, &memory)?;
         Ok(Some(Arc::new(engine) as Arc<dyn Engine>))
     });
-    let ground = Ground { clients, operators, engine, auth: None, tls: None, metrics, tasks };
+    let ground = Ground { clients, operators, engine, auth: None, tls: None, metrics, memory: of_hub, tasks };
     Held { address, ops_address, gate, starting: tokio::spawn(server::start_on(config, ground)) }
 }
 

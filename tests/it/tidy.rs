@@ -9,29 +9,46 @@ use std::{
 use crate::harness::root;
 
 /// Which rooms each room may use. A new arrow is a line that somebody reviews.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 20] = [
     ("model", &[]),
-    ("engine", &["model", "tasks", "telemetry"]),
+    ("engine", &["model", "memory", "tasks", "telemetry"]),
     ("auth", &["model", "tasks", "telemetry"]),
-    ("outbox", &["model", "tasks"]),
-    ("router", &["outbox", "model"]),
+    ("outbox", &["model", "memory", "tasks"]),
+    ("router", &["outbox", "model", "memory"]),
     ("groups", &["model"]),
-    ("session", &["router", "groups", "outbox", "engine", "auth", "model", "tasks", "telemetry"]),
-    ("net", &["model", "tasks", "telemetry"]),
+    ("session", &["router", "groups", "outbox", "engine", "auth", "model", "memory", "tasks", "telemetry"]),
+    ("net", &["model", "memory", "tasks", "telemetry"]),
     // `proto` only in its tests: what the hub encodes must decode as clients see it.
     (
         "grpc",
-        &["session", "auth", "engine", "router", "net", "outbox", "model", "readiness", "tasks", "telemetry", "proto"],
+        &[
+            "session",
+            "auth",
+            "engine",
+            "router",
+            "net",
+            "outbox",
+            "model",
+            "memory",
+            "readiness",
+            "tasks",
+            "telemetry",
+            "proto",
+        ],
     ),
     ("ops", &["session", "readiness", "telemetry"]),
-    ("server", &["grpc", "ops", "session", "auth", "engine", "net", "config", "readiness", "tasks", "telemetry"]),
-    ("config", &["net", "session", "auth", "engine", "model", "telemetry"]),
+    (
+        "server",
+        &["grpc", "ops", "session", "auth", "engine", "net", "config", "memory", "readiness", "tasks", "telemetry"],
+    ),
+    ("config", &["net", "session", "auth", "engine", "model", "memory", "telemetry"]),
     ("client", &["proto"]),
     // `model` only to judge which topics a filter matches.
     ("bench", &["client", "proto", "model"]),
     // `auth` only to make tokens for development.
     ("cli", &["client", "bench", "auth", "proto", "config"]),
     ("proto", &[]),
+    ("memory", &[]),
     ("tasks", &[]),
     ("telemetry", &[]),
     ("readiness", &[]),

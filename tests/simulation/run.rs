@@ -80,8 +80,9 @@ fn add_hub(sim: &mut Sim<'_>, disk: &Simulated) {
         lives.set(lives.get() + 1);
         let (disk, config) = (disk.clone(), config(lives.get()));
         async move {
-            let (tasks, metrics) = (Tasks::on_one_thread(), std::sync::Arc::default());
-            let engine = match Embedded::open_simulated(&disk, &config.engine, grpc::seal, &tasks, &metrics) {
+            let (tasks, metrics, memory) =
+                (Tasks::on_one_thread(), std::sync::Arc::default(), std::sync::Arc::default());
+            let engine = match Embedded::open_simulated(&disk, &config.engine, grpc::seal, &tasks, &metrics, &memory) {
                 // Its disk failed already; the crash that follows starts the next one.
                 Err(OpenError::Io { .. }) => std::future::pending().await,
                 opened => opened?,
@@ -99,6 +100,7 @@ fn add_hub(sim: &mut Sim<'_>, disk: &Simulated) {
                 auth: None,
                 tls: None,
                 metrics,
+                memory,
                 tasks,
             };
             let server = server::start_on(config, ground).await?;

@@ -151,9 +151,9 @@ impl Disk for Folder {
 
 /// Memory, for streams that are not to outlive the process.
 #[derive(Debug, Default)]
-pub(super) struct Memory;
+pub(super) struct InMemory;
 
-impl Disk for Memory {
+impl Disk for InMemory {
     fn open(&self) -> Result<Box<dyn StorageBackend>, Error> {
         Ok(Box::new(redb::backends::InMemoryBackend::new()))
     }

@@ -449,7 +449,14 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let (disk, tasks) = (Simulated::default(), Tasks::default());
-            let opened = Embedded::open_simulated(&disk, &Options::default(), seal, &tasks, &std::sync::Arc::default());
+            let opened = Embedded::open_simulated(
+                &disk,
+                &Options::default(),
+                seal,
+                &tasks,
+                &std::sync::Arc::default(),
+                &std::sync::Arc::default(),
+            );
             let engine = opened.expect("a store");
             let wanted = StreamSettings { max_events_per_topic: Some(1), ..settings("s", &["t.>"]) };
             let stream = engine.create_stream(wanted).await.expect("made");

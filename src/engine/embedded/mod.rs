@@ -41,7 +41,7 @@ use hashbrown::HashMap;
 pub use self::simulated::Simulated;
 use self::{
     committer::{Committer, set_clean},
-    disk::{Disk, Folder, Memory},
+    disk::{Disk, Folder, InMemory},
     inbox::Inbox,
     recover::{FORMAT, OtherFormat},
     store::{Store, Trouble},
@@ -52,6 +52,7 @@ use super::{
     routes::Routes,
 };
 use crate::{
+    memory::Memory,
     model::{Seal, StreamName, StreamSettings, Topic},
     tasks::{OnPanic, Tasks},
     telemetry::Metrics,
@@ -143,9 +144,10 @@ impl Embedded {
         seal: Seal,
         tasks: &Tasks,
         metrics: &Arc<Metrics>,
+        memory: &Arc<Memory>,
     ) -> Result<Self, OpenError> {
         let folder = Folder::lock(path)?;
-        Self::open_on(Box::new(folder), options, seal, tasks, metrics)
+        Self::open_on(Box::new(folder), options, seal, tasks, metrics, memory)
     }
 
     /// Opens the store on a simulated disk.
@@ -155,8 +157,9 @@ impl Embedded {
         seal: Seal,
         tasks: &Tasks,
         metrics: &Arc<Metrics>,
+        memory: &Arc<Memory>,
     ) -> Result<Self, OpenError> {
-        Self::open_on(Box::new(disk.clone()), options, seal, tasks, metrics)
+        Self::open_on(Box::new(disk.clone()), options, seal, tasks, metrics, memory)
     }
 
     fn open_on(
@@ -165,7 +168,9 @@ impl Embedded {
         seal: Seal,
         tasks: &Tasks,
         metrics: &Arc<Metrics>,
+        memory: &Arc<Memory>,
     ) -> Result<Self, OpenError> {
+        let _ = memory;
         let folder = disk.folder();
         let io = |problem: String| OpenError::Io { folder: folder.clone(), problem };
         disk.reserve().map_err(|error| io(error.to_string()))?;
@@ -191,7 +196,7 @@ impl Embedded {
 
     fn read(disk: Box<dyn Disk>, options: &Options, tasks: &Tasks) -> Result<Result<Opened, OtherFormat>, Trouble> {
         let file = Store::open(disk, options.store_cache_bytes, tasks.has_one_thread())?;
-        let memory = Store::open(Box::new(Memory), MEMORY_CACHE_BYTES, tasks.has_one_thread())?;
+        let memory = Store::open(Box::new(InMemory), MEMORY_CACHE_BYTES, tasks.has_one_thread())?;
         let mut new_key = [0; 32];
         let no_secret = |error| Trouble::Database(redb::Error::Io(std::io::Error::other(error)));
         getrandom::fill(&mut new_key).map_err(no_secret)?;

@@ -115,7 +115,8 @@ mod tests {
 
     fn open(disk: &Simulated, limit: u64) -> Arc<Embedded> {
         let options = Options { max_owner_bytes: limit, sweep_interval_ms: 5, ..Options::default() };
-        let opened = Embedded::open_simulated(disk, &options, seal, &Tasks::default(), &Arc::default());
+        let opened =
+            Embedded::open_simulated(disk, &options, seal, &Tasks::default(), &Arc::default(), &Arc::default());
         Arc::new(opened.expect("a store"))
     }
 

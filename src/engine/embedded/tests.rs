@@ -26,7 +26,8 @@ fn options() -> Options {
 }
 
 fn open(disk: &Simulated, options: &Options) -> Result<Arc<dyn Engine>, OpenError> {
-    let engine = Embedded::open_on(Box::new(disk.clone()), options, seal, &Tasks::default(), &Arc::default())?;
+    let engine =
+        Embedded::open_on(Box::new(disk.clone()), options, seal, &Tasks::default(), &Arc::default(), &Arc::default())?;
     Ok(Arc::new(engine))
 }
 
@@ -73,7 +74,7 @@ impl Directory {
     }
 
     fn open(&self) -> Result<Embedded, OpenError> {
-        Embedded::open(&self.0, &options(), seal, &Tasks::default(), &Arc::default())
+        Embedded::open(&self.0, &options(), seal, &Tasks::default(), &Arc::default(), &Arc::default())
     }
 }
 
