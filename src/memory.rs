@@ -218,17 +218,12 @@ impl Held {
         if bytes == 0 {
             return Ok(());
         }
-        let fits = self.grow_client(bytes);
-        match fits {
-            true => {
-                self.bytes += bytes;
-                Ok(())
-            }
-            false => {
-                self.memory.share(self.of).refused.fetch_add(1, Relaxed);
-                Err(MemoryFull { of: self.of })
-            }
+        if !self.fits(bytes) {
+            self.memory.share(self.of).refused.fetch_add(1, Relaxed);
+            return Err(MemoryFull { of: self.of });
         }
+        self.bytes += bytes;
+        Ok(())
     }
 
     /// Holds less, down to nothing.
@@ -245,7 +240,8 @@ impl Held {
         self.grow(bytes).map(|()| self)
     }
 
-    fn grow_client(&self, bytes: usize) -> bool {
+    /// Counts `bytes` more, or nothing at all.
+    fn fits(&self, bytes: usize) -> bool {
         let share = self.memory.share(self.of);
         let Some(client) = &self.client else { return add(&share.held, bytes, share.limit) };
         let held = &client.held[self.of as usize];

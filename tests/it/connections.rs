@@ -71,7 +71,7 @@ async fn an_address_has_its_share_of_connections_and_no_more() {
     let served = [true, true, false, true, true, true, false, true, true];
     let mut from = peers.into_iter().chain([Ipv4Addr::LOCALHOST.into(), v4(1)]).map(|ip| SocketAddr::new(ip, 1));
     let listener = listener.map(move |accepted| accepted.map(|(stream, peer)| (stream, from.next().unwrap_or(peer))));
-    let connections = Arc::new(Connections::new(Arc::clone(&metrics)));
+    let connections = Arc::new(Connections::new(Arc::clone(&metrics), Arc::default()));
     let acceptor = Acceptor {
         options,
         tls: None,

@@ -166,7 +166,7 @@ async fn requests_come_with_the_certificate_of_their_client() {
     let acceptor = Acceptor {
         options,
         tls: Tls::load(&config.tls, &metrics).expect("files in order"),
-        connections: Arc::new(Connections::new(Arc::clone(&metrics))),
+        connections: Arc::new(Connections::new(Arc::clone(&metrics), Arc::default())),
         tasks: tasks.clone(),
         metrics,
         stop: CancellationToken::new(),
