@@ -53,6 +53,10 @@ bench: ## measure hub, NATS and bare tonic side by side: 10 minutes in which the
 	cargo build --release --locked --package switchyard-versus
 	target/release/switchyard-versus $(BENCH_FLAGS)
 
+.PHONY: siege
+siege: ## let one client attack a hub in every way known, and measure what a healthy pair sees: 5 minutes
+	cargo bench --locked --bench siege -- $(SIEGE_FLAGS)
+
 .PHONY: clean
 clean: ## remove what was built; .tools/ stays, since it takes minutes to make
 	cargo clean

@@ -13,7 +13,7 @@
 //! | [`session`] | one client: commands in, outbox out; all sessions of the hub | router, groups, outbox, engine, auth, model, tasks, telemetry |
 //! | [`net`] | listeners, TLS, connections and their limits | model, tasks, telemetry |
 //! | [`grpc`] | the wire: services, conversion, statuses; protobuf stops here | session, auth, net, outbox, model, leaves |
-//! | [`ops`] | the operator's port | session, leaves |
+//! | [`ops`] | the operator's port | net, session, leaves |
 //! | [`server`] | starts and stops it all | everything but cli, client, bench |
 //! | [`client`] | reaching a hub as any client does | proto |
 //! | [`bench`] | the load generator | client, proto, model |

@@ -61,7 +61,7 @@ impl Port {
 
     fn acceptor(&self, config: &Config, tls: Option<Arc<Tls>>, tasks: &Tasks, metrics: &Arc<Metrics>) -> Acceptor {
         Acceptor {
-            options: config.connections.clone(),
+            options: Arc::new(config.connections.clone()),
             tls,
             connections: Arc::clone(&self.connections),
             tasks: tasks.clone(),

@@ -190,10 +190,23 @@ impl Farewell {
 }
 
 impl Cut {
-    /// Ends the stream: everything that serves it is dropped, and its client is told by a reset.
-    pub fn cut(&self) {
-        self.done.store(true, Ordering::Release);
+    /// Of one stream of the connection with this farewell.
+    pub fn new(farewell: &Arc<Farewell>) -> Arc<Self> {
+        Arc::new(Self { farewell: Some(Arc::clone(farewell)), ..Self::default() })
+    }
+
+    /// Ends the stream: everything that serves it is dropped, and its client is told by a reset. False if it was cut
+    /// before.
+    pub fn cut(&self) -> bool {
+        let first = !self.done.swap(true, Ordering::AcqRel);
         self.task.wake();
+        first
+    }
+
+    /// Ready once the stream is to be cut. Only the task of the stream asks.
+    pub fn poll_done(&self, context: &Context<'_>) -> Poll<()> {
+        self.task.register(context.waker());
+        if self.done.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// By when the stream is to end, because its connection does.
@@ -212,32 +225,8 @@ tokio::task_local! {
 }
 
 impl Tasks {
-    /// Runs one HTTP/2 stream of a connection.
-    pub fn stream(&self, farewell: &Arc<Farewell>, work: impl Future<Output = ()> + Send + 'static) {
-        let cut = Arc::new(Cut { farewell: Some(Arc::clone(farewell)), ..Cut::default() });
-        let work = STREAM.scope(Arc::clone(&cut), work);
-        self.spawn("stream", OnPanic::Log, Cuttable { work, cut });
-    }
-}
-
-pin_project! {
-    /// The task of a stream, until it is done or cut.
-    struct Cuttable<F> {
-        #[pin]
-        work: F,
-        cut: Arc<Cut>,
-    }
-}
-
-impl<F: Future<Output = ()>> Future for Cuttable<F> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let this = self.project();
-        this.cut.task.register(context.waker());
-        if this.cut.done.load(Ordering::Acquire) {
-            return Poll::Ready(());
-        }
-        this.work.poll(context)
+    /// Runs one HTTP/2 stream of a connection, which sees to it that it ends when it is cut.
+    pub fn stream(&self, cut: Arc<Cut>, work: impl Future<Output = ()> + Send + 'static) {
+        self.spawn("stream", OnPanic::Log, STREAM.scope(cut, work));
     }
 }

@@ -13,7 +13,7 @@ use tonic::{body::Body, service::Routes};
 use tower::ServiceExt;
 
 use super::{Access, health_routes, status};
-use crate::{model::StreamError, readiness::ReadinessView};
+use crate::{model::StreamError, net::Inbound, readiness::ReadinessView};
 
 /// What every path of a health check begins with.
 const HEALTH: &str = "/grpc.health.v1.Health/";
@@ -39,10 +39,7 @@ impl Door {
     }
 
     /// Sends HTTP/2 requests that may come in to the services, and tells everyone else what this port is.
-    pub async fn serve_request(
-        self,
-        mut request: Request<hyper::body::Incoming>,
-    ) -> Result<Response<Body>, Infallible> {
+    pub async fn serve_request(self, mut request: Request<Inbound>) -> Result<Response<Body>, Infallible> {
         if request.version() != Version::HTTP_2 {
             return Ok(not_here());
         }

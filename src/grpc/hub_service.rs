@@ -34,7 +34,7 @@ use super::{
 use crate::{
     auth::Caller,
     model::CommandError,
-    net::{Connection, SessionPermit},
+    net::{AtItsOwnPace, Connection, SessionPermit},
     router::Scratch,
     session::{self, Hub, Kind},
     tasks::{Cut, OnPanic, Tasks},
@@ -79,7 +79,7 @@ impl HubService {
         let body = Body::new(SessionBody::new(session.outlet(), permit));
         let requests = self.messages(request).map(move |frame| Ok(command::request(frame?, max_event_bytes, &mut ids)));
         self.tasks.spawn("session", OnPanic::Log, session.run(requests));
-        Ok(wire::response(body))
+        Ok(at_its_own_pace(body))
     }
 
     async fn subscribe(self, request: Request<Body>) -> Result<Response<Body>, Status> {
@@ -93,7 +93,7 @@ impl HubService {
         session.subscribe_once(&wish).await.map_err(refused)?;
         let body = Body::new(SessionBody::new(session.outlet(), permit));
         self.tasks.spawn("session", OnPanic::Log, session.run(tokio_stream::empty()));
-        Ok(wire::response(body))
+        Ok(at_its_own_pace(body))
     }
 
     async fn publish(self, request: Request<Body>) -> Result<Response<Body>, Status> {
@@ -171,6 +171,13 @@ async fn only_message(mut messages: Framer) -> Result<Bytes, Status> {
         Some(Ok(_)) => Err(bad("the call takes one request")),
         Some(Err(error)) => Err(broken(error)),
     }
+}
+
+/// The response of a session, which has rules of its own for slow clients.
+fn at_its_own_pace(body: Body) -> Response<Body> {
+    let mut response = wire::response(body);
+    response.extensions_mut().insert(AtItsOwnPace);
+    response
 }
 
 /// A response of one encoded message.

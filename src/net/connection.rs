@@ -19,11 +19,11 @@ use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tokio::{sync::Notify, time::Instant};
 
-use super::Options;
+use super::{Options, http2};
 use crate::{
     memory::{self, Memory},
-    tasks::{Farewell, Tasks},
-    telemetry::{ConnectionEnd, ConnectionRefusal, Metrics},
+    tasks::{Cut, Farewell, Tasks},
+    telemetry::{ConnectionEnd, ConnectionRefusal, Metrics, StreamCut},
 };
 
 /// How often connections are looked at: limits of their life are kept this late at most.
@@ -68,6 +68,8 @@ pub struct Connection {
     closes_at: OnceLock<Instant>,
     /// What the client proved to be, in DER; set before the first request.
     certificate: OnceLock<Box<[u8]>>,
+    /// What the client did that ends the connection, as its streams have heard.
+    fault: OnceLock<ConnectionEnd>,
 }
 
 impl Connection {
@@ -149,6 +151,26 @@ impl Connection {
         }
     }
 
+    /// Takes note of what a stream heard of the end of the connection.
+    pub(super) fn note_fault(&self, error: &h2::Error) {
+        if let Some(fault) = http2::fault(error) {
+            self.fault.get_or_init(|| fault);
+        }
+    }
+
+    /// What the client did that ends the connection, if its streams have heard of it.
+    pub(super) fn fault(&self) -> Option<ConnectionEnd> {
+        self.fault.get().copied()
+    }
+
+    /// One of its streams was cut.
+    pub(super) fn stream_cut(&self, why: StreamCut) {
+        tracing::warn!(peer = %self.peer, ?why, "a stream was cut");
+        if let Some(home) = self.home.upgrade() {
+            home.metrics.stream_cut(why);
+        }
+    }
+
     fn ask(&self, asked: Asked) {
         self.asked.fetch_max(asked as u8, Ordering::AcqRel);
         self.task.wake();
@@ -187,14 +209,13 @@ pub(super) struct Streams {
     pub(super) connection: Arc<Connection>,
 }
 
-impl<F> hyper::rt::Executor<F> for Streams
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, work: F) {
+impl Streams {
+    /// Begins the work of one stream.
+    pub(super) fn begin<F: Future<Output = ()> + Send + 'static>(&self, work: impl FnOnce(Arc<Cut>) -> F) {
         self.connection.streams.fetch_add(1, Relaxed);
         let open = OpenStream(Arc::clone(&self.connection));
-        self.tasks.stream(&self.connection.farewell, Counted { work, _open: open });
+        let cut = Cut::new(&self.connection.farewell);
+        self.tasks.stream(Arc::clone(&cut), Counted { work: work(cut), _open: open });
     }
 }
 
@@ -279,6 +300,7 @@ impl Connections {
             farewell: Arc::default(),
             closes_at: OnceLock::new(),
             certificate: OnceLock::new(),
+            fault: OnceLock::new(),
         });
         let added = self.open.lock().add(&connection, options);
         match added {

@@ -7,6 +7,10 @@
 
 mod certificates;
 mod connection;
+mod exchange;
+mod http;
+mod http2;
+mod inbound;
 mod options;
 mod tls;
 mod transport;
@@ -22,11 +26,7 @@ use std::{
     time::Duration,
 };
 
-use hyper::body::Incoming;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulConnection},
-};
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -34,10 +34,11 @@ use tokio::{
 };
 use tokio_stream::{Stream, StreamExt, wrappers::TcpListenerStream};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
 
 pub use certificates::CertificateError;
 pub use connection::{Connection, Connections, SessionPermit, WatchPermit};
+pub use exchange::AtItsOwnPace;
+pub use inbound::{Inbound, InboundError};
 pub use options::Options;
 pub use tls::{ClientAuth, Tls, TlsOptions, TlsVersion};
 
@@ -46,20 +47,17 @@ use crate::{
     telemetry::{ConnectionEnd, HandshakeFailure, Metrics},
 };
 use connection::{Admitted, Asked, Streams};
+use http::{ServeError, Serving};
 use transport::{Listening, Transport};
 
 /// After a failed accept the loop waits, twice as long each time in a row, from this
 const SHORTEST_BACKOFF: Duration = Duration::from_millis(5);
 /// to this.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
-/// Frames from a client may be this large, in bytes: fewer frames for large publishes.
-const MAX_FRAME_BYTES: u32 = 64 * 1024;
-/// HTTP/1 is only answered, never served at length.
-const HTTP1_BUFFER_BYTES: usize = 16 * 1024;
 
 /// Where requests go: any tower service that cannot fail.
 pub trait Handler<B>:
-    tower::Service<http::Request<Incoming>, Response = http::Response<B>, Error = Infallible, Future: Send>
+    tower::Service<::http::Request<Inbound>, Response = ::http::Response<B>, Error = Infallible, Future: Send + 'static>
     + Clone
     + Send
     + 'static
@@ -67,8 +65,12 @@ pub trait Handler<B>:
 }
 
 impl<B, S> Handler<B> for S where
-    S: tower::Service<http::Request<Incoming>, Response = http::Response<B>, Error = Infallible, Future: Send>
-        + Clone
+    S: tower::Service<
+            ::http::Request<Inbound>,
+            Response = ::http::Response<B>,
+            Error = Infallible,
+            Future: Send + 'static,
+        > + Clone
         + Send
         + 'static
 {
@@ -78,7 +80,7 @@ impl<B, S> Handler<B> for S where
 #[derive(Debug, Clone)]
 pub struct Acceptor {
     /// Limits and times.
-    pub options: Options,
+    pub options: Arc<Options>,
     /// Serves connections by TLS, if there is any.
     pub tls: Option<Arc<Tls>>,
     /// Those that are open.
@@ -119,7 +121,7 @@ impl Acceptor {
     pub async fn run<I, B>(self, listener: impl Stream<Item = io::Result<(I, SocketAddr)>>, handler: impl Handler<B>)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        B: http_body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+        B: http_body::Body<Data = Bytes, Error: Into<InboundError>> + Send + 'static,
     {
         tokio::pin!(listener);
         let mut backoff = SHORTEST_BACKOFF;
@@ -156,20 +158,14 @@ impl Acceptor {
     fn spawn<I, B>(&self, stream: I, admitted: Admitted, handler: impl Handler<B>)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        B: http_body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+        B: http_body::Body<Data = Bytes, Error: Into<InboundError>> + Send + 'static,
     {
         let connection = Arc::clone(&admitted.connection);
         let deadline = Instant::now() + self.options.handshake_timeout();
-        let builder = self.builder(Arc::clone(&connection));
-        let serve = move |stream: Transport<I>| {
-            let io = TokioIo::new(Listening::new(stream, Arc::clone(&connection)));
-            let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
-                request.extensions_mut().insert(Arc::clone(&connection));
-                handler.clone().oneshot(request)
-            });
-            // Boxed before it is moved into the task, which would keep it twice or more.
-            Box::pin(builder.serve_connection(io, service).into_owned())
-        };
+        let streams = Streams { tasks: self.tasks.clone(), connection: Arc::clone(&connection) };
+        let options = Arc::clone(&self.options);
+        let serve =
+            move |stream: Transport<I>| Serving::new(Listening::new(stream, connection), handler, streams, options);
         let Some(tls) = self.tls.clone() else {
             let serving = serve(Transport::Plain(stream));
             self.tasks.spawn("connection", OnPanic::Log, async move {
@@ -199,49 +195,33 @@ impl Acceptor {
             }
         });
     }
-
-    fn builder(&self, connection: Arc<Connection>) -> auto::Builder<Streams> {
-        let options = &self.options;
-        let mut builder = auto::Builder::new(Streams { tasks: self.tasks.clone(), connection });
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(options.handshake_timeout())
-            .max_buf_size(HTTP1_BUFFER_BYTES);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .adaptive_window(false)
-            .initial_stream_window_size(options.stream_window_bytes)
-            .initial_connection_window_size(options.connection_window_bytes)
-            .max_concurrent_streams(options.max_streams)
-            .max_frame_size(MAX_FRAME_BYTES)
-            .max_send_buf_size(options.send_buffer_bytes)
-            .max_header_list_size(options.max_header_list_bytes)
-            .max_local_error_reset_streams(options.max_local_resets)
-            .max_pending_accept_reset_streams(options.max_pending_resets)
-            .keep_alive_interval(options.keepalive_interval())
-            .keep_alive_timeout(options.keepalive_timeout());
-        builder
-    }
 }
 
 /// How a connection ended other than in order.
 #[derive(Debug, thiserror::Error)]
-enum Ended<E> {
+enum Ended {
     #[error("the client did not begin to speak in time")]
     NeverSpoke,
     #[error("{0}")]
-    Failed(E),
+    Failed(#[from] ServeError),
 }
 
 impl Admitted {
-    fn ended<E: std::fmt::Display>(&self, ended: Result<(), Ended<E>>) {
-        if let Err(error) = ended {
-            if matches!(error, Ended::NeverSpoke) {
-                self.connections.metrics.connection_ended(ConnectionEnd::NeverSpoke);
+    fn ended(&self, ended: Result<(), Ended>) {
+        let Err(error) = ended else { return };
+        let peer = self.connection.peer();
+        let reason = match &error {
+            Ended::NeverSpoke => Some(ConnectionEnd::NeverSpoke),
+            Ended::Failed(error) => error.reason(&self.connection),
+        };
+        if let Some(reason) = reason {
+            self.connections.metrics.connection_ended(reason);
+        }
+        match reason {
+            Some(reason) if reason.is_of_client() => {
+                tracing::warn!(%peer, reason = reason.name(), %error, "connection ended for what its client did");
             }
-            tracing::debug!(peer = %self.connection.peer(), %error, "connection ended");
+            _ => tracing::debug!(%peer, %error, "connection ended"),
         }
     }
 }
@@ -288,11 +268,15 @@ async fn greet<T>(
 }
 
 /// Drives one connection to its end: its own, that of a client that never speaks, or the hub's.
-async fn drive<C: GracefulConnection>(
-    mut serving: Pin<Box<C>>,
+async fn drive<I, B>(
+    mut serving: Serving<I, impl Handler<B>>,
     connection: &Connection,
     deadline: Instant,
-) -> Result<(), Ended<C::Error>> {
+) -> Result<(), Ended>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<InboundError>> + Send + 'static,
+{
     let mut handshake: Option<Pin<Box<Sleep>>> = Some(Box::pin(tokio::time::sleep_until(deadline)));
     let mut leaving = false;
     poll_fn(|context| {
@@ -302,11 +286,11 @@ async fn drive<C: GracefulConnection>(
             Asked::Leave if !connection.spoke() => return Poll::Ready(Ok(())),
             Asked::Leave if !leaving => {
                 leaving = true;
-                serving.as_mut().graceful_shutdown();
+                serving.leave();
             }
             _ => {}
         }
-        let served = serving.as_mut().poll(context);
+        let served = serving.poll(context);
         if connection.spoke() {
             handshake = None;
         } else if let Some(timer) = &mut handshake
@@ -314,7 +298,7 @@ async fn drive<C: GracefulConnection>(
         {
             return Poll::Ready(Err(Ended::NeverSpoke));
         }
-        served.map_err(Ended::Failed)
+        served.map_err(Ended::from)
     })
     .await
 }

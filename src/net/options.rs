@@ -46,8 +46,15 @@ pub struct Options {
     pub max_header_list_bytes: u32,
     /// A client that makes the hub reset this many streams of a connection loses it.
     pub max_local_resets: usize,
-    /// A client that resets this many streams before the hub could look at them loses its connection.
-    pub max_pending_resets: usize,
+    /// The most streams that a client may reset before the hub could look at them, at once; a tenth as many every second
+    /// after that. One more ends the connection.
+    pub max_early_resets: usize,
+    /// How much many small frames may cost that have come and were not read yet, in bytes: each costs what it is smaller
+    /// than 256 bytes. More ends the connection.
+    pub small_frame_budget_bytes: usize,
+    /// A response whose client takes nothing of it for this long is cut, in milliseconds. Those of sessions are not: see
+    /// `sessions.write_timeout_ms`.
+    pub response_timeout_ms: u64,
 }
 
 impl Default for Options {
@@ -65,11 +72,13 @@ impl Default for Options {
             keepalive_timeout_ms: 10_000,
             user_timeout_ms: 40_000,
             stream_window_bytes: 512 * 1024,
-            connection_window_bytes: 8 * 1024 * 1024,
+            connection_window_bytes: 16 * 1024 * 1024,
             send_buffer_bytes: 64 * 1024,
             max_header_list_bytes: 16 * 1024,
-            max_local_resets: 8_192,
-            max_pending_resets: 20,
+            max_local_resets: 65_536,
+            max_early_resets: 8_192,
+            small_frame_budget_bytes: 64 * 1024 * 1024,
+            response_timeout_ms: 30_000,
         }
     }
 }
@@ -101,6 +110,7 @@ impl Options {
             ("keepalive_timeout_ms", self.keepalive_timeout_ms),
             ("user_timeout_ms", self.user_timeout_ms),
             ("max_age_grace_ms", self.max_age_grace_ms),
+            ("response_timeout_ms", self.response_timeout_ms),
         ];
         if let Some((key, value)) = times.iter().find(|(_, value)| !(100..=MAX_TIME_MS).contains(value)) {
             return Err(format!("connections.{key} is {value} and must be 100 to {MAX_TIME_MS}"));
@@ -117,7 +127,8 @@ impl Options {
             ("send_buffer_bytes", self.send_buffer_bytes as u64, 16 * 1024),
             ("max_header_list_bytes", self.max_header_list_bytes.into(), 1024),
             ("max_local_resets", self.max_local_resets as u64, 1),
-            ("max_pending_resets", self.max_pending_resets as u64, 1),
+            ("max_early_resets", self.max_early_resets as u64, 1),
+            ("small_frame_budget_bytes", self.small_frame_budget_bytes as u64, 64 * 1024),
         ];
         match least.iter().find(|(_, value, least)| value < least) {
             Some((key, value, least)) => Err(format!("connections.{key} is {value} and must be at least {least}")),
@@ -153,6 +164,11 @@ impl Options {
     /// How long the answer may take.
     pub fn keepalive_timeout(&self) -> Duration {
         Duration::from_millis(self.keepalive_timeout_ms)
+    }
+
+    /// How long a client may take nothing of a response.
+    pub fn response_timeout(&self) -> Duration {
+        Duration::from_millis(self.response_timeout_ms)
     }
 
     /// How long sent bytes may stay unacknowledged.

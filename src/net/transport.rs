@@ -78,8 +78,15 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Transport<I> {
     }
 }
 
-/// The first bytes of HTTP/2, and more than any HTTP/1 client sends before the hub can judge it.
-const PREFACE_BYTES: usize = 24;
+/// What HTTP/2 begins with, and longer than anything by which HTTP/1 is known.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    Http1,
+    Http2,
+}
 
 /// When the hub has sent its last byte, the client has this long to close, too,
 const LINGER: Duration = Duration::from_secs(2);
@@ -93,6 +100,12 @@ const LINGER_BYTES: usize = 16 * 1024 * 1024;
 /// away, until the client closes.
 pub(super) struct Listening<I> {
     inner: I,
+    /// What was read to find out what the client speaks, to be read again.
+    greeting: [u8; PREFACE.len()],
+    /// How much of it there is, and how much was read again.
+    greeted: usize,
+    replayed: usize,
+    /// How much the client has said, as far as that matters.
     heard: usize,
     connection: Arc<Connection>,
     /// The hub has sent its last byte.
@@ -132,7 +145,40 @@ impl Lingering {
 
 impl<I> Listening<I> {
     pub(super) fn new(inner: I, connection: Arc<Connection>) -> Self {
-        Self { inner, heard: 0, connection, ended: false, lingering: None }
+        let (greeting, lingering) = ([0; PREFACE.len()], None);
+        Self { inner, greeting, greeted: 0, replayed: 0, heard: 0, connection, ended: false, lingering }
+    }
+
+    /// The client has said `bytes` more.
+    fn hear(&mut self, bytes: usize) {
+        if self.heard < PREFACE.len() {
+            self.heard += bytes;
+            if self.heard >= PREFACE.len() {
+                self.connection.heard();
+            }
+        }
+    }
+}
+
+impl<I: AsyncRead + Unpin> Listening<I> {
+    /// Finds out what the client speaks. Nothing of what it said is lost.
+    pub(super) fn poll_version(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Version>> {
+        loop {
+            if self.greeting[..self.greeted] != PREFACE[..self.greeted] {
+                return Poll::Ready(Ok(Version::Http1));
+            }
+            if self.greeted == PREFACE.len() {
+                return Poll::Ready(Ok(Version::Http2));
+            }
+            let mut buffer = ReadBuf::new(&mut self.greeting[self.greeted..]);
+            ready!(Pin::new(&mut self.inner).poll_read(context, &mut buffer))?;
+            let bytes = buffer.filled().len();
+            if bytes == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.greeted += bytes;
+            self.hear(bytes);
+        }
     }
 }
 
@@ -142,14 +188,15 @@ impl<I: AsyncRead + Unpin> AsyncRead for Listening<I> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.replayed < self.greeted {
+            let bytes = buffer.remaining().min(self.greeted - self.replayed);
+            buffer.put_slice(&self.greeting[self.replayed..][..bytes]);
+            self.replayed += bytes;
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.inner).poll_read(context, buffer);
-        if self.heard < PREFACE_BYTES {
-            self.heard += buffer.filled().len() - before;
-            if self.heard >= PREFACE_BYTES {
-                self.connection.heard();
-            }
-        }
+        self.hear(buffer.filled().len() - before);
         result
     }
 }

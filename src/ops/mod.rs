@@ -11,11 +11,11 @@ use std::{
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use tonic::{body::Body, service::Routes};
 use tower::ServiceExt;
 
 use crate::{
+    net::Inbound,
     readiness::{Phase, ReadinessView},
     session::Hub,
     telemetry::{Gauges, Metrics, log_filter, set_log_filter},
@@ -47,7 +47,7 @@ impl Ops {
     }
 
     /// Answers one request.
-    pub async fn serve_request(self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    pub async fn serve_request(self, request: Request<Inbound>) -> Result<Response<Body>, Infallible> {
         let content_type = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
         if content_type.is_some_and(|kind| kind.starts_with(b"application/grpc")) {
             return self.health.oneshot(request).await.map(|response| response.map(Body::new));
@@ -82,7 +82,7 @@ impl Ops {
 }
 
 /// Shows what is logged, or changes it.
-async fn log(request: Request<Incoming>) -> Response<Body> {
+async fn log(request: Request<Inbound>) -> Response<Body> {
     let bad = |problem: String| text(StatusCode::BAD_REQUEST, format!("{problem}\n"));
     match *request.method() {
         Method::GET => {}

@@ -31,6 +31,13 @@ impl Budget {
         self.session_bytes.min(self.hub_bytes / self.sessions.load(Relaxed).max(1))
     }
 
+    /// True for a session that holds `bytes` while the hub as a whole is short of memory, and that holds more than its share
+    /// of what would be plenty.
+    pub(super) fn is_short_with(&self, bytes: usize) -> bool {
+        let plenty = self.hub_bytes / 2;
+        self.waiting_bytes() > plenty && bytes > plenty / self.sessions.load(Relaxed).max(1)
+    }
+
     pub(super) fn join(&self) {
         self.sessions.fetch_add(1, Relaxed);
     }

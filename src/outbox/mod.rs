@@ -97,6 +97,20 @@ pub enum Taken {
     Finished(End),
 }
 
+/// What the passing of time has done to a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tick {
+    /// Nothing that others should hear of.
+    Nothing,
+    /// It was ended: its client takes nothing, and the hub is short of memory.
+    Stalled,
+    /// Its stream was cut: its client did not even take the end. So many of its subscriptions had not been told theirs.
+    Cut {
+        /// How many.
+        subscriptions: usize,
+    },
+}
+
 /// What a session has to do besides reading commands.
 #[derive(Debug)]
 pub enum Call {
@@ -290,40 +304,43 @@ impl Outbox {
         })
     }
 
-    /// What time brings: a heartbeat for an idle client, the end of one whose transport takes nothing or whose connection
-    /// ends, the cut of one that does not even take its end, and the session's share of a full hub.
-    pub fn tick(&self, now: Instant, wall: SystemTime, write_timeout: Duration) {
+    /// What time brings: a heartbeat for an idle client, the end of one whose connection ends, or whose transport takes
+    /// nothing while the hub is short of memory, the cut of one that does not even take its end, and the session's share of a
+    /// full hub. A slow client alone is no reason to end anything: that it is alive, its connection finds out.
+    pub fn tick(&self, now: Instant, wall: SystemTime, write_timeout: Duration) -> Tick {
         let allowed = self.budget.allowed_bytes();
         let ends_by = self.cut.as_ref().and_then(|cut| cut.ends_by());
         let end = self.with(|state| {
             if state.queues.is_ending() {
-                let patience = write_timeout * 2;
-                let stuck = state.writing_since.is_some_and(|since| now.saturating_duration_since(since) >= patience);
-                if let (true, Some(cut)) = (stuck && !state.over, &self.cut) {
-                    cut.cut();
-                }
-                return None;
+                let stuck = !state.over && state.is_stuck(now, write_timeout * 2);
+                let cut = stuck && self.cut.as_ref().is_some_and(|cut| cut.cut());
+                return Err(if cut {
+                    Tick::Cut { subscriptions: state.queues.subscriptions() }
+                } else {
+                    Tick::Nothing
+                });
             }
             state.queues.shed(u32::MAX, allowed);
             if let Some(end) = ends_by.and_then(|by| state.leave(by, now, wall)) {
-                return Some(end);
+                return Ok(end);
             }
-            match state.writing_since {
-                Some(since) => {
-                    let stalled = now.saturating_duration_since(since) >= write_timeout;
-                    stalled.then_some(End::Stalled { timeout: write_timeout })
+            if state.writing_since.is_none() {
+                if now.saturating_duration_since(state.last_sent) >= state.heartbeat_interval {
+                    state.last_sent = now;
+                    state.queues.reply(Reply { request_id: 0, frame: Frame::Heartbeat(wall) });
                 }
-                None => {
-                    if now.saturating_duration_since(state.last_sent) >= state.heartbeat_interval {
-                        state.last_sent = now;
-                        state.queues.reply(Reply { request_id: 0, frame: Frame::Heartbeat(wall) });
-                    }
-                    None
-                }
+                return Err(Tick::Nothing);
             }
+            let stalled = state.is_stuck(now, write_timeout) && self.budget.is_short_with(state.held_bytes());
+            if stalled { Ok(End::Stalled { timeout: write_timeout }) } else { Err(Tick::Nothing) }
         });
-        if let Some(end) = end {
-            self.end(end);
+        match end {
+            Err(tick) => tick,
+            Ok(end) => {
+                let stalled = matches!(end, End::Stalled { .. });
+                self.end(end);
+                if stalled { Tick::Stalled } else { Tick::Nothing }
+            }
         }
     }
 
@@ -507,6 +524,11 @@ impl State {
         self.leaving = Some(Box::new(Leaving { at: now + after, reconnect_delay }));
         self.queues.reply(Reply { request_id: 0, frame: Frame::Draining { deadline: wall + after, reconnect_delay } });
         None
+    }
+
+    /// True when the transport has not come back for more for this long.
+    fn is_stuck(&self, now: Instant, patience: Duration) -> bool {
+        self.writing_since.is_some_and(|since| now.saturating_duration_since(since) >= patience)
     }
 
     fn held_bytes(&self) -> usize {

@@ -21,11 +21,11 @@ use crate::{
     auth::Caller,
     engine::{Engine, EventStream},
     memory::Memory,
-    model::{CommandError, End, Event, EventError},
-    outbox::{Budget, Frame, Outbox, Reply, Welcome},
+    model::{CommandError, End, Event, EventError, Reason},
+    outbox::{Budget, Frame, Outbox, Reply, Tick, Welcome},
     router::{Router, Scratch},
     tasks::Cut,
-    telemetry::Metrics,
+    telemetry::{Metrics, StreamCut},
 };
 
 /// How often time is looked at: heartbeats and write timeouts are this much late at most.
@@ -341,9 +341,25 @@ impl Hub {
             let wall = SystemTime::now();
             for some in self.open_sessions().chunks(TICK_AT_ONCE) {
                 for session in some {
-                    session.outbox.tick(now, wall, self.options.write_timeout());
+                    self.note(session, session.outbox.tick(now, wall, self.options.write_timeout()));
                 }
                 tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Counts and logs what became of a client that takes nothing.
+    fn note(&self, session: &OpenSession, tick: Tick) {
+        match tick {
+            Tick::Nothing => {}
+            Tick::Stalled => {
+                let timeout_ms = self.options.write_timeout_ms;
+                tracing::warn!(session = %session.id, timeout_ms, "the client takes nothing, and memory is short: session ended");
+            }
+            Tick::Cut { subscriptions } => {
+                tracing::warn!(session = %session.id, subscriptions, "the client did not take its end: stream cut");
+                self.metrics.stream_cut(StreamCut::SessionStalled);
+                self.metrics.subscriptions_ended(Reason::SessionStalled.name(), subscriptions as u64);
             }
         }
     }

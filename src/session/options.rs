@@ -35,7 +35,8 @@ pub struct Options {
     pub hub_frame_bytes: usize,
     /// How often an idle session hears from the hub, in milliseconds, unless it asks otherwise.
     pub heartbeat_interval_ms: u64,
-    /// A session whose transport takes nothing for this long is ended, in milliseconds.
+    /// A session whose client takes nothing for this long is ended when the hub is short of memory, in milliseconds; and one
+    /// that is ended is cut when its client does not take the end for twice as long.
     pub write_timeout_ms: u64,
     /// A frame from a client that is not complete this long after its beginning ends its call, in milliseconds.
     pub frame_timeout_ms: u64,

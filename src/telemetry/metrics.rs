@@ -5,14 +5,15 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
     registry::Registry,
 };
 
-use super::looked_at::{Gauges, LookedAt};
+use super::{
+    looked_at::{Gauges, LookedAt},
+    wire::Wire,
+};
 
-const CERTIFICATE_ENDS_HELP: &str =
-    "When the certificate ends that is served, and the first authority of clients, in seconds since 1970";
 const IDS_FORGOTTEN_HELP: &str =
     "Ids forgotten before the dedupe window of their stream ended, because it had too many";
 const COMMIT_SECONDS_HELP: &str = "How long the store takes to write and flush what waits, in seconds";
@@ -26,16 +27,7 @@ const COMMIT_SECONDS: [f64; 15] = [
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    connections: Counter,
-    connections_refused: Family<ReasonLabel, Counter>,
-    connections_ended: Family<ReasonLabel, Counter>,
-    accept_errors: Counter,
-    open_connections: Gauge,
-    tls_handshake_failures: Family<ReasonLabel, Counter>,
-    tls_reloads: Counter,
-    tls_reload_failures: Counter,
-    /// Without TLS there is none, rather than one that ended in 1970.
-    tls_certificate_ends: Family<CertificateLabel, Gauge>,
+    pub(super) wire: Wire,
     sessions: Counter,
     sessions_closed: Counter,
     events_in: Counter,
@@ -62,55 +54,14 @@ struct QuotaLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabel {
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CertificateLabel {
-    certificate: &'static str,
-}
-
-/// Which limit a connection too many met.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConnectionRefusal {
-    /// That of the hub.
-    Hub,
-    /// That of the client's address.
-    Address,
-    /// That of connections whose clients have not begun to speak.
-    Handshakes,
-}
-
-/// Why the hub ended a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConnectionEnd {
-    /// The client did not begin to speak.
-    NeverSpoke,
-    /// The client was slow to begin to speak, and another needed its place.
-    Displaced,
-    /// There was no stream on it for long.
-    Idle,
-    /// It has come of age.
-    Age,
-}
-
-/// Why there was no TLS with a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HandshakeFailure {
-    /// It took too long.
-    Timeout,
-    /// The client showed no certificate, or a bad one.
-    ClientCertificate,
-    /// The client spoke no TLS, or none that this hub speaks.
-    Protocol,
-    /// The client went away.
-    Closed,
+pub(super) struct ReasonLabel {
+    pub(super) reason: &'static str,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("switchyard");
+        let wire = Wire::new(&mut registry);
         macro_rules! registered {
             ($name:literal, $help:expr) => {{
                 let metric = Default::default();
@@ -118,20 +69,6 @@ impl Default for Metrics {
                 metric
             }};
         }
-        let connections: Counter = registered!("connections", "Connections accepted");
-        let connections_refused: Family<ReasonLabel, Counter> =
-            registered!("connections_refused", "Connections closed at once because there were too many, by limit");
-        let connections_ended: Family<ReasonLabel, Counter> =
-            registered!("connections_ended", "Connections that the hub ended, by reason");
-        let accept_errors: Counter = registered!("accept_errors", "Failures to accept a connection");
-        let open_connections: Gauge = registered!("open_connections", "Connections open now");
-        let tls_handshake_failures: Family<ReasonLabel, Counter> =
-            registered!("tls_handshake_failures", "TLS handshakes that failed, by reason");
-        let tls_reloads: Counter = registered!("tls_reloads", "Changes of the TLS files that are served now");
-        let tls_reload_failures: Counter =
-            registered!("tls_reload_failures", "Changes of the TLS files that were refused");
-        let tls_certificate_ends: Family<CertificateLabel, Gauge> =
-            registered!("tls_certificate_expiry_timestamp_seconds", CERTIFICATE_ENDS_HELP);
         let sessions: Counter = registered!("sessions", "Sessions opened, Subscribe calls included");
         let sessions_closed: Counter = registered!("sessions_closed", "Sessions closed");
         let events_in: Counter = registered!("events_in", "Events published and accepted");
@@ -153,15 +90,7 @@ impl Default for Metrics {
         let looked_at = Mutex::new(LookedAt::new(&mut registry));
         Self {
             registry,
-            connections,
-            connections_refused,
-            connections_ended,
-            accept_errors,
-            open_connections,
-            tls_handshake_failures,
-            tls_reloads,
-            tls_reload_failures,
-            tls_certificate_ends,
+            wire,
             sessions,
             sessions_closed,
             events_in,
@@ -184,74 +113,6 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A connection was accepted.
-    pub fn connection_opened(&self) {
-        self.connections.inc();
-        self.open_connections.inc();
-    }
-
-    /// A connection is closed.
-    pub fn connection_closed(&self) {
-        self.open_connections.dec();
-    }
-
-    /// A connection was closed at once.
-    pub fn connection_refused(&self, refusal: ConnectionRefusal) {
-        let reason = match refusal {
-            ConnectionRefusal::Hub => "hub",
-            ConnectionRefusal::Address => "address",
-            ConnectionRefusal::Handshakes => "handshakes",
-        };
-        self.connections_refused.get_or_create(&ReasonLabel { reason }).inc();
-    }
-
-    /// The hub asked a connection to go, or closed it.
-    pub fn connection_ended(&self, end: ConnectionEnd) {
-        let reason = match end {
-            ConnectionEnd::NeverSpoke => "never_spoke",
-            ConnectionEnd::Displaced => "displaced",
-            ConnectionEnd::Idle => "idle",
-            ConnectionEnd::Age => "age",
-        };
-        self.connections_ended.get_or_create(&ReasonLabel { reason }).inc();
-    }
-
-    /// A connection could not be accepted.
-    pub fn accept_failed(&self) {
-        self.accept_errors.inc();
-    }
-
-    /// There was no TLS with a client.
-    pub fn tls_handshake_failed(&self, failure: HandshakeFailure) {
-        let reason = match failure {
-            HandshakeFailure::Timeout => "timeout",
-            HandshakeFailure::ClientCertificate => "client_certificate",
-            HandshakeFailure::Protocol => "protocol",
-            HandshakeFailure::Closed => "closed",
-        };
-        self.tls_handshake_failures.get_or_create(&ReasonLabel { reason }).inc();
-    }
-
-    /// New connections are served what the TLS files were changed to.
-    pub fn tls_reloaded(&self) {
-        self.tls_reloads.inc();
-    }
-
-    /// A change of the TLS files was refused.
-    pub fn tls_reload_failed(&self) {
-        self.tls_reload_failures.inc();
-    }
-
-    /// When the certificate ends that is served, in seconds since 1970.
-    pub fn tls_certificate_ends(&self, at: i64) {
-        self.tls_certificate_ends.get_or_create(&CertificateLabel { certificate: "server" }).set(at);
-    }
-
-    /// When the first authority of clients ends, in seconds since 1970.
-    pub fn tls_client_ca_ends(&self, at: i64) {
-        self.tls_certificate_ends.get_or_create(&CertificateLabel { certificate: "client_ca" }).set(at);
-    }
-
     /// A session was opened.
     pub fn session_opened(&self) {
         self.sessions.inc();
@@ -298,7 +159,12 @@ impl Metrics {
 
     /// A subscription is over. `reason` is a name of the closed list of reasons.
     pub fn subscription_ended(&self, reason: &'static str) {
-        self.ends.get_or_create(&ReasonLabel { reason }).inc();
+        self.subscriptions_ended(reason, 1);
+    }
+
+    /// So many are.
+    pub fn subscriptions_ended(&self, reason: &'static str, subscriptions: u64) {
+        self.ends.get_or_create(&ReasonLabel { reason }).inc_by(subscriptions);
     }
 
     /// The store wrote and flushed what waited.

@@ -10,9 +10,8 @@ use std::{
 
 use h2::client::Builder;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use switchyard::{
-    net::{self, Acceptor, Connections, Options},
+    net::{self, Acceptor, Connections, Inbound, Options},
     proto::v1::{Draining, EndReason, Ping, StartPreset, session_request::Command as Wire, session_response::Frame},
     server::Server,
     tasks::{OnPanic, Tasks},
@@ -41,12 +40,12 @@ async fn ended(hub: &Server, reason: &str) -> u64 {
     counted(hub.ops_address, &format!("switchyard_connections_ended_total{{reason=\"{reason}\"}} ")).await
 }
 
-async fn counted(ops_address: SocketAddr, name: &str) -> u64 {
+pub async fn counted(ops_address: SocketAddr, name: &str) -> u64 {
     let text = http_get(ops_address, "/metrics").await;
     text.lines().find_map(|line| line.strip_prefix(name)?.parse().ok()).unwrap_or(0)
 }
 
-async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> {
+async fn hello(_: Request<Inbound>) -> Result<Response<String>, Infallible> {
     Ok(Response::new("hello".to_owned()))
 }
 
@@ -73,7 +72,7 @@ async fn an_address_has_its_share_of_connections_and_no_more() {
     let listener = listener.map(move |accepted| accepted.map(|(stream, peer)| (stream, from.next().unwrap_or(peer))));
     let connections = Arc::new(Connections::new(Arc::clone(&metrics), Arc::default()));
     let acceptor = Acceptor {
-        options,
+        options: Arc::new(options),
         tls: None,
         connections: Arc::clone(&connections),
         tasks: tasks.clone(),

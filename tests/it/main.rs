@@ -35,6 +35,7 @@ mod durable_examples;
 mod errors;
 #[cfg(feature = "tools-tests")]
 mod examples;
+mod fair;
 mod full_disk;
 mod full_load;
 mod group_edges;
@@ -63,6 +64,7 @@ mod resume;
 mod rolling;
 mod session;
 mod slow;
+mod stalled;
 mod store;
 mod stored;
 mod stream_feed;

@@ -36,7 +36,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
             "proto",
         ],
     ),
-    ("ops", &["session", "readiness", "telemetry"]),
+    ("ops", &["net", "session", "readiness", "telemetry"]),
     (
         "server",
         &["grpc", "ops", "session", "auth", "engine", "net", "config", "memory", "readiness", "tasks", "telemetry"],

@@ -7,9 +7,8 @@ use std::{
 };
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use switchyard::{
-    net::{self, Acceptor, ClientAuth, Connection, Connections, Options, Tls, TlsOptions, TlsVersion},
+    net::{self, Acceptor, ClientAuth, Connection, Connections, Inbound, Options, Tls, TlsOptions, TlsVersion},
     proto::v1::hub_service_client::HubServiceClient,
     server::{self, Server},
     tasks::{OnPanic, Tasks},
@@ -149,7 +148,7 @@ async fn optional_client_certificates_are_good_or_absent() {
 }
 
 /// Answers with the certificate of the client.
-async fn who_asks(request: Request<Incoming>) -> Result<Response<String>, Infallible> {
+async fn who_asks(request: Request<Inbound>) -> Result<Response<String>, Infallible> {
     let connection = request.extensions().get::<Arc<Connection>>().expect("every request has one");
     Ok(Response::new(format!("{:?}", connection.peer_certificate())))
 }
@@ -164,7 +163,7 @@ async fn requests_come_with_the_certificate_of_their_client() {
     let options = Options::default();
     let (address, listener) = net::listen(config.listen, &options).await.expect("a port");
     let acceptor = Acceptor {
-        options,
+        options: Arc::new(options),
         tls: Tls::load(&config.tls, &metrics).expect("files in order"),
         connections: Arc::new(Connections::new(Arc::clone(&metrics), Arc::default())),
         tasks: tasks.clone(),

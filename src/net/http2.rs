@@ -1,0 +1,291 @@
+//! One HTTP/2 connection on the server's side: its streams, its pings, and when it has had enough of its client.
+//!
+//! The `h2` library is used without hyper around it (docs/adr/0019), for what hyper does not let through: how much the
+//! many small frames of honest clients may cost before they are read, when window is given back, and with which code a
+//! stream is ended.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{
+    Ping, PingPong, Reason, RecvStream,
+    server::{self, Handshake, SendResponse},
+};
+use http::{Request, Response};
+use http_body::Body;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, Sleep},
+};
+
+use super::{
+    Options,
+    connection::{Connection, Streams},
+    exchange::Exchange,
+    inbound::{Inbound, Rest},
+};
+use crate::telemetry::ConnectionEnd;
+
+/// Frames from a client may be this large, in bytes: fewer frames for large publishes.
+const MAX_FRAME_BYTES: u32 = 64 * 1024;
+/// After this many new streams others may work.
+const ACCEPT_AT_ONCE: usize = 64;
+
+/// Why a connection ended, other than in order.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Http2Error {
+    #[error("{0}")]
+    Library(#[from] h2::Error),
+    #[error("no answer to a ping")]
+    PingTimeout,
+    #[error("calls were cancelled as soon as they began, too many of them")]
+    EarlyResets,
+}
+
+impl Http2Error {
+    /// As what it is counted, if the hub ended the connection.
+    pub(super) fn reason(&self, connection: &Connection) -> Option<ConnectionEnd> {
+        match self {
+            Self::PingTimeout => Some(ConnectionEnd::PingTimeout),
+            Self::EarlyResets => Some(ConnectionEnd::EarlyResets),
+            // The streams of the connection have heard more of it than the connection itself.
+            Self::Library(error) => connection.fault().or_else(|| fault(error)),
+        }
+    }
+}
+
+/// What the library ended a connection for, if it did. It tells the kind of a flood in words only.
+pub(super) fn fault(error: &h2::Error) -> Option<ConnectionEnd> {
+    if !error.is_library() || !error.is_go_away() {
+        return None;
+    }
+    let kinds = [
+        ("too_many_resets", ConnectionEnd::EarlyResets),
+        ("too_many_internal_resets", ConnectionEnd::InternalResets),
+        ("too_many_data_frames", ConnectionEnd::SmallFrames),
+        ("too_many_continuations", ConnectionEnd::Headers),
+        ("header_list_way_too_large", ConnectionEnd::Headers),
+    ];
+    let text = error.to_string();
+    let known = kinds.into_iter().find(|(kind, _)| text.contains(kind)).map(|(_, end)| end);
+    let other = match error.reason() {
+        Some(Reason::ENHANCE_YOUR_CALM) => ConnectionEnd::Flood,
+        _ => ConnectionEnd::Protocol,
+    };
+    Some(known.unwrap_or(other))
+}
+
+/// One connection.
+pub(super) struct Http2<I, H> {
+    state: State<I>,
+    handler: H,
+    streams: Streams,
+    response_timeout: Duration,
+    early_resets: EarlyResets,
+    alive: Alive,
+    /// What it ends with, once it is to end for what its client did.
+    ended: Option<Http2Error>,
+}
+
+enum State<I> {
+    Handshake(Handshake<I, Bytes>),
+    Open(server::Connection<I, Bytes>),
+}
+
+/// A server for connections with these options.
+fn builder(options: &Options) -> server::Builder {
+    let mut builder = server::Builder::new();
+    builder
+        .initial_window_size(options.stream_window_bytes)
+        .initial_connection_window_size(options.connection_window_bytes)
+        .data_frame_budget(options.small_frame_budget_bytes)
+        .max_concurrent_streams(options.max_streams)
+        .max_frame_size(MAX_FRAME_BYTES)
+        .max_send_buffer_size(options.send_buffer_bytes)
+        .max_header_list_size(options.max_header_list_bytes)
+        .max_local_error_reset_streams(Some(options.max_local_resets))
+        .max_pending_accept_reset_streams(options.max_early_resets);
+    builder
+}
+
+impl<I, H, B> Http2<I, H>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+    H: tower::Service<Request<Inbound>, Response = Response<B>, Error = Infallible, Future: Send + 'static>,
+    B: Body<Data = Bytes> + Send + 'static,
+{
+    pub(super) fn new(io: I, handler: H, streams: Streams, options: &Options) -> Self {
+        Self {
+            state: State::Handshake(builder(options).handshake(io)),
+            handler,
+            streams,
+            response_timeout: options.response_timeout(),
+            early_resets: EarlyResets::new(options.max_early_resets, Instant::now()),
+            alive: Alive::new(options.keepalive_interval(), options.keepalive_timeout()),
+            ended: None,
+        }
+    }
+
+    /// Takes no new streams; the connection ends when the last is done.
+    pub(super) fn leave(&mut self) {
+        if let State::Open(connection) = &mut self.state {
+            connection.graceful_shutdown();
+        }
+    }
+
+    /// Drives the connection and all that is said on it; ready when it is over.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Http2Error>> {
+        if let State::Handshake(handshake) = &mut self.state {
+            let mut connection = ready!(Pin::new(handshake).poll(context))?;
+            self.alive.begin(connection.ping_pong());
+            self.state = State::Open(connection);
+        }
+        let State::Open(connection) = &mut self.state else { return Poll::Pending };
+        if self.ended.is_none() && self.alive.poll(context).is_ready() {
+            self.ended = Some(Http2Error::PingTimeout);
+            connection.abrupt_shutdown(Reason::NO_ERROR);
+        }
+        for _ in 0..ACCEPT_AT_ONCE {
+            let accepted = match connection.poll_accept(context) {
+                Poll::Ready(Some(accepted)) => accepted,
+                Poll::Ready(None) => return Poll::Ready(self.ended.take().map_or(Ok(()), Err)),
+                Poll::Pending => return Poll::Pending,
+            };
+            let (request, mut respond) = accepted.map_err(|error| self.ended.take().unwrap_or(error.into()))?;
+            if self.ended.is_some() {
+                continue;
+            }
+            if respond.poll_reset(context).is_ready() {
+                if !self.early_resets.count(Instant::now()) {
+                    self.ended = Some(Http2Error::EarlyResets);
+                    connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                }
+                continue;
+            }
+            let (handler, streams) = (&mut self.handler, &self.streams);
+            serve(handler, streams, request, respond, self.response_timeout);
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// Begins to serve one stream.
+fn serve<H, B>(
+    handler: &mut H,
+    streams: &Streams,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    response_timeout: Duration,
+) where
+    H: tower::Service<Request<Inbound>, Response = Response<B>, Error = Infallible, Future: Send + 'static>,
+    B: Body<Data = Bytes> + Send + 'static,
+{
+    let rest = Rest::default();
+    let connection: Arc<Connection> = Arc::clone(&streams.connection);
+    let mut request = request.map(|stream| Inbound::http2(stream, rest.clone(), Arc::clone(&connection)));
+    request.extensions_mut().insert(Arc::clone(&connection));
+    let response = handler.call(request);
+    streams.begin(|cut| Exchange::new(response, respond, rest, cut, connection, response_timeout));
+}
+
+/// Calls that were cancelled before they could be looked at. An honest client does that when the hub was held up; one
+/// that does nothing else is a flood ("rapid reset", CVE-2023-44487). So many at once are borne, and a tenth of that
+/// every second.
+struct EarlyResets {
+    most: f64,
+    left: f64,
+    at: Instant,
+}
+
+impl EarlyResets {
+    fn new(most: usize, now: Instant) -> Self {
+        Self { most: most as f64, left: most as f64, at: now }
+    }
+
+    /// Counts one; false for one too many.
+    fn count(&mut self, now: Instant) -> bool {
+        let elapsed = now.saturating_duration_since(self.at);
+        self.left = (self.left + self.most / 10.0 * elapsed.as_secs_f64()).min(self.most) - 1.0;
+        self.at = now;
+        self.left >= 0.0
+    }
+}
+
+/// Finds out by pings whether the client is still there.
+struct Alive {
+    interval: Duration,
+    timeout: Duration,
+    /// Until the next ping, or for the answer to the last.
+    timer: Pin<Box<Sleep>>,
+    waits: bool,
+    pings: Option<PingPong>,
+}
+
+impl Alive {
+    fn new(interval: Duration, timeout: Duration) -> Self {
+        Self { interval, timeout, timer: Box::pin(tokio::time::sleep(interval)), waits: false, pings: None }
+    }
+
+    fn begin(&mut self, pings: Option<PingPong>) {
+        self.pings = pings;
+        self.restart(self.interval);
+    }
+
+    fn restart(&mut self, after: Duration) {
+        self.timer.as_mut().reset(Instant::now() + after);
+    }
+
+    /// Ready when the client has not answered in time.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let Some(pings) = &mut self.pings else { return Poll::Pending };
+            if self.waits {
+                match pings.poll_pong(context) {
+                    Poll::Ready(Ok(_)) => {
+                        self.waits = false;
+                        self.restart(self.interval);
+                    }
+                    // The connection is over, which it tells by itself.
+                    Poll::Ready(Err(_)) => {
+                        self.pings = None;
+                        return Poll::Pending;
+                    }
+                    Poll::Pending => return self.timer.as_mut().poll(context),
+                }
+            }
+            ready!(self.timer.as_mut().poll(context));
+            if let Some(pings) = &mut self.pings
+                && pings.send_ping(Ping::opaque()).is_ok()
+            {
+                self.waits = true;
+                self.restart(self.timeout);
+            } else {
+                self.pings = None;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn early_resets_are_borne_at_once_and_in_time_and_a_flood_is_not() {
+        let start = Instant::now();
+        let mut resets = EarlyResets::new(100, start);
+        assert!((0..100).all(|_| resets.count(start)), "at the limit");
+        assert!(!resets.count(start), "one past");
+        let mut resets = EarlyResets::new(100, start);
+        let steady = (0..1_000_u64).all(|n| resets.count(start + Duration::from_millis(n * 100)));
+        assert!(steady, "ten a second, for ever");
+    }
+}

@@ -1,0 +1,190 @@
+//! The body of a request.
+//!
+//! A client may send as much as the windows of its stream and its connection allow, and gets window back only for what
+//! was consumed here: that is all the back-pressure there is, and clients that keep to it are never ended for it. What
+//! has come is taken out of the HTTP/2 library as soon as possible, though ([`Inbound::poll_ahead`]): there every frame
+//! costs some 300 bytes however small it is, so that it ends connections on which many small frames wait.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::{Bytes, BytesMut};
+use h2::RecvStream;
+use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
+
+use super::connection::Connection;
+
+/// Smaller pieces are copied together: each holds on to a whole buffer of the connection.
+const SMALL_BYTES: usize = 1024;
+/// They make pieces of about this size, so that window is given back in steps.
+const GATHERED_BYTES: usize = 32 * 1024;
+
+/// Why a body could not be read to its end.
+pub type InboundError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of a request. Dropping it leaves what has not come yet to the stream it came on, which reads it and throws it
+/// away.
+#[derive(Debug)]
+pub struct Inbound(Source);
+
+#[derive(Debug)]
+enum Source {
+    Http1(hyper::body::Incoming),
+    Http2(Reading),
+}
+
+#[derive(Debug)]
+struct Reading {
+    stream: Option<RecvStream>,
+    /// What was read ahead, oldest first; what is smallest and newest is in `small`.
+    ahead: VecDeque<Bytes>,
+    small: BytesMut,
+    /// How the stream ended, once that was read.
+    ended: Option<Result<(), h2::Error>>,
+    /// The client gets window back for this when more is asked for.
+    handed_out: usize,
+    rest: Rest,
+    connection: Arc<Connection>,
+}
+
+/// Where the unread rest of a request is left for the task of its stream.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Rest(Arc<Mutex<Option<RecvStream>>>);
+
+impl Rest {
+    /// The rest, if there is one and nobody reads it any more.
+    pub(super) fn take(&self) -> Option<RecvStream> {
+        self.0.lock().take()
+    }
+}
+
+impl Inbound {
+    pub(super) fn http1(body: hyper::body::Incoming) -> Self {
+        Self(Source::Http1(body))
+    }
+
+    pub(super) fn http2(stream: RecvStream, rest: Rest, connection: Arc<Connection>) -> Self {
+        let (ahead, small) = (VecDeque::new(), BytesMut::new());
+        let stream = Some(stream);
+        Self(Source::Http2(Reading { stream, ahead, small, ended: None, handed_out: 0, rest, connection }))
+    }
+
+    /// Takes in what has come, for later: at most the window of the stream, since the client gets none of it back for
+    /// this. The task is woken when more comes.
+    pub fn poll_ahead(&mut self, context: &mut Context<'_>) {
+        if let Source::Http2(reading) = &mut self.0 {
+            while reading.poll_read(context).is_ready() {}
+        }
+    }
+}
+
+impl Reading {
+    /// Takes in one piece. Pending also when all has come.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(stream) = self.stream.as_mut().filter(|_| self.ended.is_none()) else { return Poll::Pending };
+        match stream.poll_data(context) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(None) => self.ended = Some(Ok(())),
+            Poll::Ready(Some(Err(error))) => {
+                self.connection.note_fault(&error);
+                self.ended = Some(Err(error));
+            }
+            Poll::Ready(Some(Ok(piece))) if piece.len() < SMALL_BYTES => {
+                self.small.extend_from_slice(&piece);
+                if self.small.len() >= GATHERED_BYTES {
+                    self.gather();
+                }
+            }
+            Poll::Ready(Some(Ok(piece))) => {
+                self.gather();
+                self.ahead.push_back(piece);
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn gather(&mut self) {
+        if !self.small.is_empty() {
+            self.ahead.push_back(std::mem::take(&mut self.small).freeze());
+        }
+    }
+
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
+        self.give_back();
+        while self.poll_read(context).is_ready() {}
+        self.gather();
+        if let Some(piece) = self.ahead.pop_front() {
+            self.handed_out = piece.len();
+            return Poll::Ready(Some(Ok(piece)));
+        }
+        match self.ended.take() {
+            None => Poll::Pending,
+            // An error is told once; behind it there is nothing.
+            Some(ended) => {
+                self.ended = Some(Ok(()));
+                Poll::Ready(ended.err().map(Err))
+            }
+        }
+    }
+
+    fn give_back(&mut self) {
+        let bytes = std::mem::take(&mut self.handed_out);
+        if let Some(stream) = self.stream.as_mut().filter(|_| bytes > 0) {
+            // Fails only for more than has come.
+            stream.flow_control().release_capacity(bytes).ok();
+        }
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        // Perhaps the connection has failed, and the last to hear of it is this.
+        self.poll_read(&mut Context::from_waker(Waker::noop())).is_ready();
+        self.handed_out += self.small.len() + self.ahead.iter().map(Bytes::len).sum::<usize>();
+        self.give_back();
+        if let Some(stream) = self.stream.take().filter(|_| self.ended.is_none()) {
+            *self.rest.0.lock() = Some(stream);
+        }
+    }
+}
+
+impl Body for Inbound {
+    type Data = Bytes;
+    type Error = InboundError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, InboundError>>> {
+        match &mut self.0 {
+            Source::Http1(body) => {
+                Pin::new(body).poll_frame(context).map(|next| next.map(|frame| frame.map_err(Into::into)))
+            }
+            Source::Http2(reading) => {
+                reading.poll_piece(context).map(|next| next.map(|piece| piece.map(Frame::data).map_err(Into::into)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Source::Http1(body) => body.is_end_stream(),
+            Source::Http2(reading) => {
+                let all_read = reading.ahead.is_empty() && reading.small.is_empty();
+                all_read && reading.stream.as_ref().is_none_or(RecvStream::is_end_stream)
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Source::Http1(body) => body.size_hint(),
+            Source::Http2(_) => SizeHint::default(),
+        }
+    }
+}

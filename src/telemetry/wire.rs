@@ -1,0 +1,236 @@
+//! What is counted of connections, TLS and streams, before anything is known of sessions.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use super::metrics::{Metrics, ReasonLabel};
+
+const CERTIFICATE_ENDS_HELP: &str =
+    "When the certificate ends that is served, and the first authority of clients, in seconds since 1970";
+/// Which limit a connection too many met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionRefusal {
+    /// That of the hub.
+    Hub,
+    /// That of the client's address.
+    Address,
+    /// That of connections whose clients have not begun to speak.
+    Handshakes,
+}
+
+/// Why the hub ended a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionEnd {
+    /// The client did not begin to speak.
+    NeverSpoke,
+    /// The client was slow to begin to speak, and another needed its place.
+    Displaced,
+    /// There was no stream on it for long.
+    Idle,
+    /// It has come of age.
+    Age,
+    /// The client did not answer a ping.
+    PingTimeout,
+    /// The client cancelled too many calls before the hub could look at them.
+    EarlyResets,
+    /// The client made the hub reset too many streams.
+    InternalResets,
+    /// Too many small frames of the client waited to be read.
+    SmallFrames,
+    /// The client sent headers without end.
+    Headers,
+    /// The client sent another flood.
+    Flood,
+    /// The client did not keep to HTTP/2.
+    Protocol,
+}
+
+impl ConnectionEnd {
+    /// As it stands in metrics and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NeverSpoke => "never_spoke",
+            Self::Displaced => "displaced",
+            Self::Idle => "idle",
+            Self::Age => "age",
+            Self::PingTimeout => "ping_timeout",
+            Self::EarlyResets => "too_many_resets",
+            Self::InternalResets => "too_many_internal_resets",
+            Self::SmallFrames => "too_many_data_frames",
+            Self::Headers => "headers_too_large",
+            Self::Flood => "flood",
+            Self::Protocol => "protocol_error",
+        }
+    }
+
+    /// True when the client broke a limit or a rule of HTTP/2.
+    pub fn is_of_client(self) -> bool {
+        use ConnectionEnd::{Age, Displaced, Idle, NeverSpoke, PingTimeout};
+        !matches!(self, NeverSpoke | Displaced | Idle | Age | PingTimeout)
+    }
+}
+
+/// Why the hub cut a stream: it could not even tell the client the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamCut {
+    /// The client took nothing of a response.
+    ResponseStalled,
+    /// The client of a session that was ended took nothing, not even the end.
+    SessionStalled,
+}
+
+impl StreamCut {
+    /// As it stands in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ResponseStalled => "response_stalled",
+            Self::SessionStalled => "session_stalled",
+        }
+    }
+}
+
+/// Why there was no TLS with a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandshakeFailure {
+    /// It took too long.
+    Timeout,
+    /// The client showed no certificate, or a bad one.
+    ClientCertificate,
+    /// The client spoke no TLS, or none that this hub speaks.
+    Protocol,
+    /// The client went away.
+    Closed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CertificateLabel {
+    certificate: &'static str,
+}
+
+/// The counters.
+#[derive(Debug)]
+pub(super) struct Wire {
+    connections: Counter,
+    connections_refused: Family<ReasonLabel, Counter>,
+    connections_ended: Family<ReasonLabel, Counter>,
+    streams_cut: Family<ReasonLabel, Counter>,
+    accept_errors: Counter,
+    open_connections: Gauge,
+    tls_handshake_failures: Family<ReasonLabel, Counter>,
+    tls_reloads: Counter,
+    tls_reload_failures: Counter,
+    /// Without TLS there is none, rather than one that ended in 1970.
+    tls_certificate_ends: Family<CertificateLabel, Gauge>,
+}
+
+impl Wire {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        macro_rules! registered {
+            ($name:literal, $help:expr) => {{
+                let metric = Default::default();
+                registry.register($name, $help, Clone::clone(&metric));
+                metric
+            }};
+        }
+        let connections: Counter = registered!("connections", "Connections accepted");
+        let connections_refused: Family<ReasonLabel, Counter> =
+            registered!("connections_refused", "Connections closed at once because there were too many, by limit");
+        let connections_ended: Family<ReasonLabel, Counter> =
+            registered!("connections_ended", "Connections that the hub ended, by reason");
+        let streams_cut: Family<ReasonLabel, Counter> =
+            registered!("streams_cut", "Streams cut since their client took nothing, by reason");
+        let accept_errors: Counter = registered!("accept_errors", "Failures to accept a connection");
+        let open_connections: Gauge = registered!("open_connections", "Connections open now");
+        let tls_handshake_failures: Family<ReasonLabel, Counter> =
+            registered!("tls_handshake_failures", "TLS handshakes that failed, by reason");
+        let tls_reloads: Counter = registered!("tls_reloads", "Changes of the TLS files that are served now");
+        let tls_reload_failures: Counter =
+            registered!("tls_reload_failures", "Changes of the TLS files that were refused");
+        let tls_certificate_ends: Family<CertificateLabel, Gauge> =
+            registered!("tls_certificate_expiry_timestamp_seconds", CERTIFICATE_ENDS_HELP);
+        Self {
+            connections,
+            connections_refused,
+            connections_ended,
+            streams_cut,
+            accept_errors,
+            open_connections,
+            tls_handshake_failures,
+            tls_reloads,
+            tls_reload_failures,
+            tls_certificate_ends,
+        }
+    }
+}
+
+impl Metrics {
+    /// A connection was accepted.
+    pub fn connection_opened(&self) {
+        self.wire.connections.inc();
+        self.wire.open_connections.inc();
+    }
+
+    /// A connection is closed.
+    pub fn connection_closed(&self) {
+        self.wire.open_connections.dec();
+    }
+
+    /// A connection was closed at once.
+    pub fn connection_refused(&self, refusal: ConnectionRefusal) {
+        let reason = match refusal {
+            ConnectionRefusal::Hub => "hub",
+            ConnectionRefusal::Address => "address",
+            ConnectionRefusal::Handshakes => "handshakes",
+        };
+        self.wire.connections_refused.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// The hub asked a connection to go, or closed it.
+    pub fn connection_ended(&self, end: ConnectionEnd) {
+        self.wire.connections_ended.get_or_create(&ReasonLabel { reason: end.name() }).inc();
+    }
+
+    /// The hub cut a stream.
+    pub fn stream_cut(&self, why: StreamCut) {
+        self.wire.streams_cut.get_or_create(&ReasonLabel { reason: why.name() }).inc();
+    }
+
+    /// A connection could not be accepted.
+    pub fn accept_failed(&self) {
+        self.wire.accept_errors.inc();
+    }
+
+    /// There was no TLS with a client.
+    pub fn tls_handshake_failed(&self, failure: HandshakeFailure) {
+        let reason = match failure {
+            HandshakeFailure::Timeout => "timeout",
+            HandshakeFailure::ClientCertificate => "client_certificate",
+            HandshakeFailure::Protocol => "protocol",
+            HandshakeFailure::Closed => "closed",
+        };
+        self.wire.tls_handshake_failures.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// New connections are served what the TLS files were changed to.
+    pub fn tls_reloaded(&self) {
+        self.wire.tls_reloads.inc();
+    }
+
+    /// A change of the TLS files was refused.
+    pub fn tls_reload_failed(&self) {
+        self.wire.tls_reload_failures.inc();
+    }
+
+    /// When the certificate ends that is served, in seconds since 1970.
+    pub fn tls_certificate_ends(&self, at: i64) {
+        self.wire.tls_certificate_ends.get_or_create(&CertificateLabel { certificate: "server" }).set(at);
+    }
+
+    /// When the first authority of clients ends, in seconds since 1970.
+    pub fn tls_client_ca_ends(&self, at: i64) {
+        self.wire.tls_certificate_ends.get_or_create(&CertificateLabel { certificate: "client_ca" }).set(at);
+    }
+}
