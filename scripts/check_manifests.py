@@ -27,7 +27,8 @@ WITH_TLS = {"tls", "auth"}
 version, folder, rendered = sys.argv[1:]
 overlay = Path(folder).name
 manifests = [m for m in yaml.safe_load_all(Path(rendered).read_text(encoding="utf-8")) if m]
-settings_text = Path("k8s/base/switchyard.toml").read_text(encoding="utf-8")
+base = Path(folder) if overlay == "base" else Path(folder).parents[1] / "base"
+settings_text = (base / "switchyard.toml").read_text(encoding="utf-8")
 config = tomllib.loads(settings_text)
 
 broken = []
@@ -63,6 +64,33 @@ def fits_schemas():
             kubernetes_validate.validate(manifest, version, strict=True)
         except (kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError) as error:
             broken.append(f"{kind} {name} fits the schema of Kubernetes {version}: {error}")
+
+
+def empty_lists(value, path):
+    """Where an empty list is written."""
+    if value == []:
+        return [path]
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [found for key, inner in items for found in empty_lists(inner, f"{path}.{key}")]
+
+
+def is_what_the_server_keeps():
+    """`kubectl diff` is empty after `kubectl apply`."""
+    for manifest in manifests:
+        found = empty_lists(manifest, f"{manifest['kind']} {manifest['metadata']['name']}")
+        promise(f"no list is empty, since the API server drops those: {found}", not found)
+    policy = the("NetworkPolicy")["spec"]
+    rules = policy.get("ingress", []) + policy.get("egress", [])
+    promise("every port of the network policy names its protocol",
+            all(p.get("protocol") for rule in rules for p in rule.get("ports", [])))
+
+
+def can_be_changed(stateful_set):
+    """Nothing of what the API server lets nobody change depends on the version of a tool."""
+    promise("claims have no labels", not any(c["metadata"].get("labels") for c in stateful_set["volumeClaimTemplates"]))
+    patches = yaml.safe_load((Path(folder) / "kustomization.yaml").read_text(encoding="utf-8")).get("patches", [])
+    promise("a patch with a target names it, and does not change what others add",
+            all(patch["target"].get("name") for patch in patches if "target" in patch))
 
 
 def is_confined(pod):
@@ -228,6 +256,8 @@ def main():
     promise("what is stored is never deleted with the pods",
             stateful_set["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"})
     claims = {claim["metadata"]["name"] for claim in stateful_set["volumeClaimTemplates"]}
+    is_what_the_server_keeps()
+    can_be_changed(stateful_set)
     is_confined(pod)
     is_probed_and_drained(pod, hub, ports)
     is_configured(hub, pod, claims)
@@ -239,10 +269,10 @@ def main():
         asks_for_credentials(hub, pod)
     if overlay == "monitoring":
         is_monitored(labels, ports)
-    for manifest in manifests:
-        labels = manifest["metadata"].get("labels", {})
-        promise(f"{manifest['kind']} {manifest['metadata']['name']} has the common labels",
-                {f"app.kubernetes.io/{key}" for key in ("name", "component", "part-of", "managed-by")} <= set(labels))
+    labelled = {f"{m['kind']} {m['metadata']['name']}": m["metadata"].get("labels", {}) for m in manifests}
+    for name, found in {**labelled, "the pod": labels}.items():
+        promise(f"{name} has the common labels",
+                {f"app.kubernetes.io/{key}" for key in ("name", "component", "part-of", "managed-by")} <= set(found))
     for text in broken:
         print(f"check-k8s: {folder}: broken promise: {text}", file=sys.stderr)
     if broken:

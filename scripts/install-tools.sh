@@ -22,10 +22,21 @@ python_packages=(
     vega-datasets==0.9.0
 )
 
-# What the proxies and rules are tested with, from the distribution: its release is the pin, and inside it they get
-# security updates, as they do where hubs run.
-debian_packages=(nginx-light haproxy prometheus)
-debian_programs=(nginx haproxy promtool)
+# What the proxies and rules are tested with, and the plugin for C++ stubs, from the distribution: its release is the pin,
+# and inside it they get security updates, as they do where hubs run.
+debian_packages=(nginx-light haproxy prometheus protobuf-compiler-grpc)
+debian_programs=(nginx haproxy promtool grpc_cpp_plugin)
+
+# What makes stubs for Java, Kotlin, C++ and C#: Maven has the programs of protobuf and gRPC. The plugin for Java is older
+# than the library in examples/java/pom.xml, which takes stubs of older plugins: there is no newer program for this platform.
+maven_dependency=org.apache.maven.plugins:maven-dependency-plugin:3.11.0
+maven_programs=(
+    com.google.protobuf:protoc:4.36.2:exe:linux-x86_64
+    io.grpc:protoc-gen-grpc-java:1.82.2:exe:linux-x86_64
+    io.grpc:protoc-gen-grpc-kotlin:1.5.0:jar:jdk8
+)
+# SHA-256 of every file that Maven may bring.
+maven_sums=scripts/java.sha256
 
 say() { echo "install-tools: $*"; }
 
@@ -53,7 +64,11 @@ go_tool() { # NAME PACKAGE VERSION
         return
     fi
     say "installing $1 $3 (compiles it; can take minutes)"
-    GOBIN=$bin go install "$2@$3"
+    # By way of a folder of its own: two versions of one program have two names here.
+    rm -rf "$root/.tools/go"
+    GOBIN=$root/.tools/go go install "$2@$3"
+    mv "$root"/.tools/go/* "$bin/$1"
+    rm -rf "$root/.tools/go"
     stamp "$1" "$3"
 }
 
@@ -88,6 +103,45 @@ node_packages() {
     cp "$lock" "$stamps/node"
 }
 
+maven() { # ARGUMENTS...
+    # A repository of its own, so that nothing outside the checkout is changed.
+    mvn --quiet --batch-mode --no-transfer-progress -Dstyle.color=never -Dmaven.repo.local="$root/.tools/maven" "$@" ||
+        fail "Maven cannot bring what the Java clients need"
+}
+
+# The libraries of the Java clients in .tools/java/lib, and what makes stubs in .tools/java/bin.
+java_tools() {
+    local wanted program file into=$root/.tools/java
+    wanted="$(cksum <examples/java/pom.xml) $maven_dependency ${maven_programs[*]} $(cksum <"$maven_sums")"
+    if current java "$wanted" "$bin/protoc-gen-grpc-kotlin"; then
+        say "the Java libraries and ${maven_programs[*]} are in place"
+        return
+    fi
+    say "installing the libraries of examples/java/pom.xml and ${maven_programs[*]}"
+    rm -rf "$into"
+    mkdir -p "$into"/{lib,bin}
+    maven --file examples/java/pom.xml "$maven_dependency:copy-dependencies" -DoutputDirectory="$into/lib"
+    for program in "${maven_programs[@]}"; do
+        maven "$maven_dependency:copy" -Dartifact="$program" -DoutputDirectory="$into/bin"
+    done
+    rm -rf "$root/.tools/maven"
+    for file in "$into"/*/*; do
+        grep -qxF "$(sha256sum <"$file" | cut -d' ' -f1)  ${file##*/}" "$maven_sums" ||
+            fail "${file##*/} is not what $maven_sums says"
+    done
+    chmod +x "$into"/bin/*.exe
+    # Relative, so that a checkout may be moved.
+    for program in protoc protoc-gen-grpc-java; do
+        ln -sf "../java/bin/$(basename "$into/bin/$program"-[0-9]*.exe)" "$bin/$program"
+    done
+    cat >"$bin/protoc-gen-grpc-kotlin" <<WRAPPER
+#!/bin/sh
+exec java -jar "\$(dirname "\$0")/../java/bin/$(basename "$into"/bin/protoc-gen-grpc-kotlin-*.jar)"
+WRAPPER
+    chmod +x "$bin/protoc-gen-grpc-kotlin"
+    stamp java "$wanted"
+}
+
 distribution() {
     # shellcheck source=/dev/null
     (. /etc/os-release && echo "$ID ${VERSION_ID:-}")
@@ -111,7 +165,7 @@ debian_tools() {
     if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
         # Another distribution: its own packages do as well, but only whoever owns the machine can install them.
         for program in "${debian_programs[@]}"; do
-            need "$program" "the tests of proxies and alerts; without apt-get it must be installed beforehand"
+            need "$program" "the tests; without apt-get it must be installed beforehand"
             ln -sf "$(command -v "$program")" "$bin/$program"
         done
         return
@@ -155,6 +209,8 @@ python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "python3 i
 need node "the Node example"
 need npm "the Node example"
 need curl "the tests of the ops port"
+need javac "the Java example"
+need mvn "the libraries of the Java example"
 
 mkdir -p "$bin" "$stamps"
 
@@ -163,8 +219,11 @@ go_tool grpcurl github.com/fullstorydev/grpcurl/cmd/grpcurl v1.9.4
 go_tool buf github.com/bufbuild/buf/cmd/buf v1.75.0
 # Not 5.8.3: from there on kustomize needs Go 1.27, the others are content with 1.26.
 go_tool kustomize sigs.k8s.io/kustomize/kustomize/v5 v5.8.2
+# What kubectl 1.31 has in it, the oldest that may be used with Kubernetes 1.32.
+go_tool kustomize-oldest sigs.k8s.io/kustomize/kustomize/v5 v5.4.2
 go_tool protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go v1.36.12
 go_tool protoc-gen-go-grpc google.golang.org/grpc/cmd/protoc-gen-go-grpc v1.6.2
 python_venv
 node_packages
+java_tools
 debian_tools

@@ -10,8 +10,8 @@ import { loadSync } from '@grpc/proto-loader';
 const BATCH = 100;
 
 // The stubs are made here, from the .proto files.
-const definitions = loadSync(['switchyard/v1/hub_service.proto', 'error_details.proto'], {
-  includeDirs: ['../../proto', '.'].map((dir) => fileURLToPath(new URL(dir, import.meta.url))),
+const definitions = loadSync(['switchyard/v1/hub_service.proto', 'google/rpc/error_details.proto'], {
+  includeDirs: [fileURLToPath(new URL('../../proto', import.meta.url))],
   longs: Number,
   defaults: true,
 });

@@ -2,7 +2,7 @@
 //! killed in the middle of their work, and so is the hub.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
     path::Path,
@@ -34,7 +34,10 @@ const CREDIT: usize = 8;
 const MAX_BATCH: usize = 100;
 /// So many lines are read before a client is killed.
 const BEFORE: usize = 250;
+/// Of workers.
 const LANGUAGES: [&str; 2] = ["python", "go"];
+/// Of subscribers that resume.
+const RESUMING: [&str; 3] = ["python", "go", "java"];
 
 /// A hub with a stream `jobs` and one for dead letters.
 async fn hub(folder: &Folder) -> Process {
@@ -232,7 +235,7 @@ async fn a_subscriber_that_is_killed_goes_on_at_its_token() {
     let folder = Folder::new();
     let hub = hub(&folder).await;
     fill(hub.address, 1, EVENTS).await;
-    for language in LANGUAGES {
+    for language in RESUMING {
         let token = folder.path().join(language);
         let mut reader = Client::resume(language, hub.address, &token);
         reader.read(BEFORE);
@@ -285,28 +288,30 @@ async fn workers_and_subscribers_find_the_hub_again() {
     let mut first = hub(&folder).await;
     let (address, hub_address) = forwarder(first.address).await;
     fill(address, 1, BEFORE_AND_AFTER).await;
-    let mut clients: HashMap<&str, (Client, Client)> = HashMap::new();
-    for language in LANGUAGES {
-        let worker = Client::worker(language, address, language);
-        clients.insert(language, (worker, Client::resume(language, address, &folder.path().join(language))));
-    }
-    for (language, (worker, reader)) in &mut clients {
+    let mut workers = LANGUAGES.map(|language| (language, Client::worker(language, address, language)));
+    let mut readers =
+        RESUMING.map(|language| (language, Client::resume(language, address, &folder.path().join(language))));
+    for (language, worker) in &mut workers {
         worker.read(BEFORE_AND_AFTER);
-        reader.read(BEFORE_AND_AFTER);
         until_done(address, language, BEFORE_AND_AFTER).await;
+    }
+    for (_, reader) in &mut readers {
+        reader.read(BEFORE_AND_AFTER);
     }
     first.child.kill().expect("killed");
     first.child.wait().expect("a status");
     let second = Process::start(&["--data-dir", &folder.path().display().to_string()]);
     hub_address.send_replace(second.address);
     fill(second.address, BEFORE_AND_AFTER + 1, 2 * BEFORE_AND_AFTER).await;
-    for (language, (mut worker, mut reader)) in clients {
+    // Everything was acknowledged, and every token kept, before the hub went.
+    let all: Vec<_> = (1..=2 * BEFORE_AND_AFTER).collect();
+    for (language, mut worker) in workers {
         worker.read(BEFORE_AND_AFTER);
-        reader.read(BEFORE_AND_AFTER);
         until_done(address, language, 2 * BEFORE_AND_AFTER).await;
-        let all: Vec<_> = (1..=2 * BEFORE_AND_AFTER).collect();
-        // Everything was acknowledged, and every token kept, before the hub went.
         assert_eq!(worker.leave(), all, "{language}");
+    }
+    for (language, mut reader) in readers {
+        reader.read(BEFORE_AND_AFTER);
         assert_eq!(reader.leave(), all, "{language}");
     }
 }

@@ -9,6 +9,10 @@ use std::{
 
 use crate::harness::{Process, program, root};
 
+const LANGUAGES: [&str; 5] = ["python", "go", "node", "rust", "java"];
+/// What the Java clients are made with: their stubs, and the libraries of examples/java/pom.xml.
+const JAVA_LIBRARIES: &str = "examples/gen/classes:.tools/java/lib/*";
+
 /// What `make tools` installed.
 fn tool(path: &str) -> Command {
     let mut command = Command::new(root().join(".tools").join(path));
@@ -40,7 +44,28 @@ fn go_client(name: &str) -> PathBuf {
     folder.join(name)
 }
 
-/// The client of a language: `publish` or `subscribe`; in Python and Go also `worker` and `resume`.
+/// The Java clients, compiled once.
+fn java_clients() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let folder = BUILT.get_or_init(|| {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("java");
+        let sources = std::fs::read_dir(root().join("examples/java")).expect("the clients");
+        let sources = sources
+            .map(|entry| entry.expect("a client").path())
+            .filter(|path| path.extension() == Some("java".as_ref()));
+        let built = Command::new("javac")
+            .args(["-Xlint:all", "-Werror", "-XDignore.symbol.file", "-cp", JAVA_LIBRARIES, "-d"])
+            .arg(&folder)
+            .args(sources)
+            .current_dir(root())
+            .status();
+        assert!(built.expect("javac").success());
+        folder
+    });
+    folder.clone()
+}
+
+/// The client of a language: `publish` or `subscribe`; in Python and Go also `worker` and `resume`, in Java `resume`.
 pub fn client(language: &str, verb: &str) -> Command {
     match language {
         "python" => {
@@ -54,6 +79,14 @@ pub fn client(language: &str, verb: &str) -> Command {
             command
         }
         "go" => Command::new(go_client(verb)),
+        "java" => {
+            let mut command = Command::new("java");
+            command.arg("-cp").arg(format!("{}:{JAVA_LIBRARIES}", java_clients().display()));
+            command.arg(verb[..1].to_uppercase() + &verb[1..]);
+            // Java reads its arguments in the charset of the locale.
+            command.env("LC_ALL", "C.UTF-8").current_dir(root());
+            command
+        }
         "rust" => Command::new(rust_example(&format!("rust_{verb}"))),
         other => panic!("no clients in {other}"),
     }
@@ -86,7 +119,7 @@ fn real_prices_reach_every_language_whole_and_in_order() {
     // The file has 560 prices, 123 of them of AAPL.
     let filters =
         [("stocks.*", 560), ("stocks.AAPL", 123), (">", 560)].map(|(name, rows)| format!("{name}#{}", rows * REPEAT));
-    let subscribers = ["python", "go", "node", "rust"].map(|language| (language, digests(language, &hub, &filters)));
+    let subscribers = LANGUAGES.map(|language| (language, digests(language, &hub, &filters)));
     let ticker = tool("venv/bin/python")
         .args(["examples/ticker/ticker.py", "--server", &hub.address.to_string(), "--repeat", &REPEAT.to_string()])
         .stderr(Stdio::inherit())
@@ -107,9 +140,8 @@ fn real_prices_reach_every_language_whole_and_in_order() {
 #[test]
 fn every_language_publishes() {
     let hub = Process::start(&[]);
-    let languages = ["python", "go", "node", "rust"];
     let subscriber = program()
-        .args(["sub", "greetings.*", "--max-events", "8", "--server", &hub.address.to_string()])
+        .args(["sub", "greetings.*", "--max-events", "10", "--server", &hub.address.to_string()])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
@@ -118,7 +150,7 @@ fn every_language_publishes() {
     let mut errors = BufReader::new(subscriber.stderr.take().expect("piped"));
     errors.read_line(&mut line).expect("a line");
     assert_eq!(line, "subscribed\n");
-    for language in languages {
+    for language in LANGUAGES {
         let output = client(language, "publish")
             .args(["--server", &hub.address.to_string(), &format!("greetings.{language}"), "hello", "grüezi"])
             .output()
@@ -127,7 +159,7 @@ fn every_language_publishes() {
     }
     let mut got = String::new();
     subscriber.stdout.take().expect("piped").read_to_string(&mut got).expect("text");
-    let expected: String = languages.iter().map(|l| format!("greetings.{l} hello\ngreetings.{l} grüezi\n")).collect();
+    let expected: String = LANGUAGES.iter().map(|l| format!("greetings.{l} hello\ngreetings.{l} grüezi\n")).collect();
     assert_eq!(got, expected);
     subscriber.wait().expect("ended");
 }
@@ -137,7 +169,7 @@ fn every_language_says_why_it_was_refused_and_that_no_hub_answers() {
     let hub = Process::start(&[]);
     let here = hub.address.to_string();
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").to_string();
-    for language in ["python", "go", "node", "rust"] {
+    for language in LANGUAGES {
         for (server, told) in [(&here, "INVALID_TOPIC"), (&free, free.as_str())] {
             let output = client(language, "publish").args(["--server", server, "a..b", "x"]).output().expect(language);
             let error = String::from_utf8_lossy(&output.stderr);

@@ -71,6 +71,8 @@ mod stream_feed;
 mod stream_groups;
 mod stream_starts;
 mod streams;
+#[cfg(feature = "tools-tests")]
+mod stubs;
 mod tidy;
 mod tls;
 mod traces;

@@ -1,8 +1,8 @@
 //! What `k8s/` tells the hub and what it reads of it: settings that the hub's own parser takes, and metrics that exist.
 //!
-//! The manifests themselves are checked by scripts/check-k8s.sh, which `make lint` runs.
+//! The manifests themselves are checked by scripts/check-k8s.sh, which `make lint` runs; here it is seen to refuse wrong ones.
 
-use std::{collections::BTreeSet, fs, process::Command};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use serde_json::Value;
 use switchyard::{
@@ -21,8 +21,11 @@ const NO_OPTIONS: [&str; 1] = ["SWITCHYARD_CONFIG"];
 
 /// What kustomize makes of a folder of `k8s/`.
 fn rendered(folder: &str) -> Vec<Value> {
-    let built =
-        Command::new(root().join(".tools/bin/kustomize")).arg("build").arg(root().join("k8s").join(folder)).output();
+    rendered_from(&root().join("k8s"), folder)
+}
+
+fn rendered_from(k8s: &Path, folder: &str) -> Vec<Value> {
+    let built = Command::new(root().join(".tools/bin/kustomize")).arg("build").arg(k8s.join(folder)).output();
     let built = built.expect("kustomize: run `make tools`");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     let file = Folder::new();
@@ -115,6 +118,79 @@ async fn clients_trust_the_certificate_by_every_name_they_dial() {
     }
     let stranger = tls_client(hub.address, trust(&authority).domain_name("switchyard.other.svc")).await;
     assert!(stranger.is_err(), "and by no other");
+}
+
+/// A copy of `k8s/` with texts replaced: (file, what is there, what is there then).
+fn changed(changes: &[(&str, &str, &str)]) -> Folder {
+    let folder = Folder::new();
+    let copied = Command::new("cp").arg("-r").arg(root().join("k8s")).arg(folder.path()).status();
+    assert!(copied.expect("cp").success());
+    for (file, old, new) in changes {
+        let path = folder.path().join("k8s").join(file);
+        let text = fs::read_to_string(&path).expect("a manifest");
+        assert_eq!(text.matches(old).count(), 1, "{file}: {old}");
+        fs::write(&path, text.replace(old, new)).expect("written");
+    }
+    folder
+}
+
+#[test]
+fn the_check_refuses_what_a_cluster_would_not_keep() {
+    const FIELDS: &str = "    fields:
+      - path: spec/template/metadata/labels
+        create: true
+        group: apps
+        kind: StatefulSet
+";
+    let wrong = changed(&[
+        ("base/kustomization.yaml", FIELDS, "    includeTemplates: true\n"),
+        (
+            "base/network-policy.yaml",
+            "        - port: ops\n          protocol: TCP\n",
+            "        - port: ops\n  egress: []\n",
+        ),
+        ("overlays/tls/kustomization.yaml", "      name: switchyard(-headless)?\n", ""),
+    ]);
+    let check = Command::new(root().join("scripts/check-k8s.sh")).arg(wrong.path().join("k8s")).output();
+    let check = check.expect("bash");
+    let told = String::from_utf8_lossy(&check.stderr);
+    assert_eq!(check.status.code(), Some(1), "{told}");
+    for expected in [
+        "includeTemplates labels volumeClaimTemplates or not",
+        "the oldest kustomize renders something else",
+        "broken promise: no list is empty",
+        "broken promise: every port of the network policy names its protocol",
+        "broken promise: a patch with a target names it",
+    ] {
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+}
+
+#[test]
+fn the_check_refuses_labels_that_cannot_be_changed_and_pods_without_any() {
+    let fields = "path: spec/template/metadata/labels\n        create: true";
+    let claims = "path: spec/volumeClaimTemplates[]/metadata/labels\n        create: true";
+    let wrong = changed(&[("base/kustomization.yaml", fields, claims)]);
+    let check = Command::new(root().join("scripts/check-k8s.sh")).arg(wrong.path().join("k8s")).output();
+    let told = String::from_utf8_lossy(&check.expect("bash").stderr).into_owned();
+    for expected in ["broken promise: claims have no labels", "broken promise: the pod has the common labels"] {
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+}
+
+#[test]
+fn tls_with_monitoring_leaves_the_ops_service_plain() {
+    let resources = "resources:\n  - ../../base\n";
+    let both = format!("components:\n  - ../../monitoring\n\n{resources}");
+    let k8s = changed(&[("overlays/tls/kustomization.yaml", resources, &both)]);
+    let manifests = rendered_from(&k8s.path().join("k8s"), "overlays/tls");
+    let services = manifests.iter().filter(|manifest| manifest["kind"] == "Service").map(|service| {
+        let name = service["metadata"]["name"].as_str().expect("a name");
+        (name, service["spec"]["ports"][0]["appProtocol"].as_str().expect("a protocol"))
+    });
+    let services: BTreeSet<_> = services.collect();
+    let expected = [("switchyard", "https"), ("switchyard-headless", "https"), ("switchyard-ops", "http")];
+    assert_eq!(services, BTreeSet::from(expected));
 }
 
 /// `switchyard_...` names in a text; what a histogram is made of counts as its name.
