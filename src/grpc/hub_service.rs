@@ -17,7 +17,7 @@ use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use prost::Message;
-use tokio_stream::StreamExt;
+use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, body::Body, server::NamedService};
 use tower::Service;
 
@@ -34,9 +34,9 @@ use super::{
 use crate::{
     auth::Caller,
     model::CommandError,
-    net::{AtItsOwnPace, Connection, SessionPermit},
+    net::{Ahead, AtItsOwnPace, Connection, SessionPermit},
     router::Scratch,
-    session::{self, Hub, Kind},
+    session::{self, Hub, Kind, NoRequests, Requests},
     tasks::{Cut, OnPanic, Tasks},
 };
 
@@ -77,7 +77,9 @@ impl HubService {
         let mut ids = EventIds::new(session.id());
         let max_event_bytes = self.hub.options().max_event_bytes;
         let body = Body::new(SessionBody::new(session.outlet(), permit));
+        let ahead = request.extensions().get::<Ahead>().cloned();
         let requests = self.messages(request).map(move |frame| Ok(command::request(frame?, max_event_bytes, &mut ids)));
+        let requests = Commands { requests, ahead };
         self.tasks.spawn("session", OnPanic::Log, session.run(requests));
         Ok(at_its_own_pace(body))
     }
@@ -92,7 +94,7 @@ impl HubService {
         let mut session = self.hub.open(Kind::One, Cut::of_this_stream(), caller).map_err(|error| refusal(&error))?;
         session.subscribe_once(&wish).await.map_err(refused)?;
         let body = Body::new(SessionBody::new(session.outlet(), permit));
-        self.tasks.spawn("session", OnPanic::Log, session.run(tokio_stream::empty()));
+        self.tasks.spawn("session", OnPanic::Log, session.run(NoRequests));
         Ok(at_its_own_pace(body))
     }
 
@@ -152,6 +154,28 @@ impl Service<Request<Body>> for HubService {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let call = Self::call(self.clone(), request);
         Box::pin(async move { Ok(call.await.unwrap_or_else(Status::into_http)) })
+    }
+}
+
+/// The commands of a session.
+struct Commands<S> {
+    requests: S,
+    ahead: Option<Ahead>,
+}
+
+impl<S: Stream<Item = Result<session::Request, CommandError>> + Unpin> Stream for Commands<S> {
+    type Item = S::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
+        Pin::new(&mut self.requests).poll_next(context)
+    }
+}
+
+impl<S: Stream<Item = Result<session::Request, CommandError>> + Unpin> Requests for Commands<S> {
+    fn poll_ahead(&mut self, context: &mut Context<'_>) {
+        if let Some(ahead) = &self.ahead {
+            ahead.poll(context);
+        }
     }
 }
 

@@ -192,6 +192,9 @@ fn serve<H, B>(
     let connection: Arc<Connection> = Arc::clone(&streams.connection);
     let mut request = request.map(|stream| Inbound::http2(stream, rest.clone(), Arc::clone(&connection)));
     request.extensions_mut().insert(Arc::clone(&connection));
+    if let Some(ahead) = request.body().ahead() {
+        request.extensions_mut().insert(ahead);
+    }
     let response = handler.call(request);
     streams.begin(|cut| Exchange::new(response, respond, rest, cut, connection, response_timeout));
 }

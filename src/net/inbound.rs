@@ -2,7 +2,7 @@
 //!
 //! A client may send as much as the windows of its stream and its connection allow, and gets window back only for what
 //! was consumed here: that is all the back-pressure there is, and clients that keep to it are never ended for it. What
-//! has come is taken out of the HTTP/2 library as soon as possible, though ([`Inbound::poll_ahead`]): there every frame
+//! has come is taken out of the HTTP/2 library as soon as possible, though ([`Ahead`]): there every frame
 //! costs some 300 bytes however small it is, so that it ends connections on which many small frames wait.
 
 use std::{
@@ -35,7 +35,7 @@ pub struct Inbound(Source);
 #[derive(Debug)]
 enum Source {
     Http1(hyper::body::Incoming),
-    Http2(Reading),
+    Http2(Arc<Mutex<Reading>>),
 }
 
 #[derive(Debug)]
@@ -50,6 +50,19 @@ struct Reading {
     handed_out: usize,
     rest: Rest,
     connection: Arc<Connection>,
+}
+
+/// In the extensions of a request over HTTP/2: takes in what has come of its body while nobody asks for it.
+#[derive(Debug, Clone)]
+pub struct Ahead(Arc<Mutex<Reading>>);
+
+impl Ahead {
+    /// Takes in what has come, for later: at most the window of the stream, since the client gets none of it back for
+    /// this. The task is woken when more comes.
+    pub fn poll(&self, context: &mut Context<'_>) {
+        let mut reading = self.0.lock();
+        while reading.poll_read(context).is_ready() {}
+    }
 }
 
 /// Where the unread rest of a request is left for the task of its stream.
@@ -71,14 +84,15 @@ impl Inbound {
     pub(super) fn http2(stream: RecvStream, rest: Rest, connection: Arc<Connection>) -> Self {
         let (ahead, small) = (VecDeque::new(), BytesMut::new());
         let stream = Some(stream);
-        Self(Source::Http2(Reading { stream, ahead, small, ended: None, handed_out: 0, rest, connection }))
+        let reading = Reading { stream, ahead, small, ended: None, handed_out: 0, rest, connection };
+        Self(Source::Http2(Arc::new(Mutex::new(reading))))
     }
 
-    /// Takes in what has come, for later: at most the window of the stream, since the client gets none of it back for
-    /// this. The task is woken when more comes.
-    pub fn poll_ahead(&mut self, context: &mut Context<'_>) {
-        if let Source::Http2(reading) = &mut self.0 {
-            while reading.poll_read(context).is_ready() {}
+    /// Reads ahead while this waits to be read; `None` where nothing has to.
+    pub(super) fn ahead(&self) -> Option<Ahead> {
+        match &self.0 {
+            Source::Http1(_) => None,
+            Source::Http2(reading) => Some(Ahead(Arc::clone(reading))),
         }
     }
 }
@@ -139,16 +153,25 @@ impl Reading {
             stream.flow_control().release_capacity(bytes).ok();
         }
     }
-}
 
-impl Drop for Reading {
-    fn drop(&mut self) {
+    /// Nobody reads it any more.
+    fn leave(&mut self) {
         // Perhaps the connection has failed, and the last to hear of it is this.
-        self.poll_read(&mut Context::from_waker(Waker::noop())).is_ready();
+        let _ = self.poll_read(&mut Context::from_waker(Waker::noop()));
         self.handed_out += self.small.len() + self.ahead.iter().map(Bytes::len).sum::<usize>();
         self.give_back();
         if let Some(stream) = self.stream.take().filter(|_| self.ended.is_none()) {
             *self.rest.0.lock() = Some(stream);
+        }
+        self.ahead = VecDeque::new();
+        self.small = BytesMut::new();
+    }
+}
+
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        if let Source::Http2(reading) = &self.0 {
+            reading.lock().leave();
         }
     }
 }
@@ -166,7 +189,8 @@ impl Body for Inbound {
                 Pin::new(body).poll_frame(context).map(|next| next.map(|frame| frame.map_err(Into::into)))
             }
             Source::Http2(reading) => {
-                reading.poll_piece(context).map(|next| next.map(|piece| piece.map(Frame::data).map_err(Into::into)))
+                let piece = reading.lock().poll_piece(context);
+                piece.map(|next| next.map(|piece| piece.map(Frame::data).map_err(Into::into)))
             }
         }
     }
@@ -175,6 +199,7 @@ impl Body for Inbound {
         match &self.0 {
             Source::Http1(body) => body.is_end_stream(),
             Source::Http2(reading) => {
+                let reading = reading.lock();
                 let all_read = reading.ahead.is_empty() && reading.small.is_empty();
                 all_read && reading.stream.as_ref().is_none_or(RecvStream::is_end_stream)
             }

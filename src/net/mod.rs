@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 pub use certificates::CertificateError;
 pub use connection::{Connection, Connections, SessionPermit, WatchPermit};
 pub use exchange::AtItsOwnPace;
-pub use inbound::{Inbound, InboundError};
+pub use inbound::{Ahead, Inbound, InboundError};
 pub use options::Options;
 pub use tls::{ClientAuth, Tls, TlsOptions, TlsVersion};
 

@@ -23,12 +23,14 @@ mod tracing;
 use std::{
     collections::VecDeque,
     fmt,
-    future::{Future, pending},
+    future::{Future, pending, poll_fn},
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
-use tokio_stream::{Stream, StreamExt};
+use tokio_stream::Stream;
 
 pub use command::{Command, Request, Secret};
 pub use group::{AsOf, Groups, Redriven, Standing, Streams};
@@ -83,6 +85,28 @@ pub struct Session {
     placing: Option<Placing>,
     /// Publishes that wait to be stored, in order.
     storing: VecDeque<Storing>,
+}
+
+/// The commands of a client.
+pub trait Requests: Stream<Item = Result<Request, CommandError>> + Unpin {
+    /// Takes in what has come, while no commands are applied; it comes back as an item later. Flow control bounds it.
+    fn poll_ahead(&mut self, context: &mut Context<'_>);
+}
+
+/// Of a call that has none.
+#[derive(Debug, Clone, Copy)]
+pub struct NoRequests;
+
+impl Stream for NoRequests {
+    type Item = Result<Request, CommandError>;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(None)
+    }
+}
+
+impl Requests for NoRequests {
+    fn poll_ahead(&mut self, _: &mut Context<'_>) {}
 }
 
 /// What a session turns to next.
@@ -152,7 +176,7 @@ impl Session {
     }
 
     /// Applies commands and reads streams until the session is over, and cleans up after it.
-    pub async fn run(mut self, mut requests: impl Stream<Item = Result<Request, CommandError>> + Unpin) {
+    pub async fn run(mut self, mut requests: impl Requests) {
         let mut open = true;
         loop {
             let next = self.next(&mut requests, open).await;
@@ -196,11 +220,7 @@ impl Session {
     }
 
     /// What to turn to next. Not in a fixed order: neither commands nor streams may keep the others waiting for ever.
-    async fn next(
-        &mut self,
-        requests: &mut (impl Stream<Item = Result<Request, CommandError>> + Unpin),
-        open: bool,
-    ) -> Next {
+    async fn next(&mut self, requests: &mut impl Requests, open: bool) -> Next {
         let takes_commands = open && self.placing.is_none() && self.storing.len() < MOST_STORING;
         let room = self.outbox.has_room();
         let Self { outbox, feeds, placing, storing, guard, .. } = self;
@@ -211,7 +231,7 @@ impl Session {
             stored = first(storing.front_mut()) => Next::Stored(stored),
             wake = sleep(feeds.as_deref_mut()) => Next::Wake(wake),
             wake = guard::wake(guard.as_deref_mut()) => Next::Rights(wake),
-            request = requests.next(), if takes_commands && room => Next::Request(request),
+            request = next_request(requests, takes_commands && room), if open => Next::Request(request),
             () = std::future::ready(()), if has_steps => Next::Step,
         }
     }
@@ -483,6 +503,18 @@ impl Outlet {
     pub fn hub(&self) -> &Hub {
         &self.hub
     }
+}
+
+/// The next command, for a session that takes commands now; for others it never comes.
+async fn next_request(requests: &mut impl Requests, takes: bool) -> Option<Result<Request, CommandError>> {
+    poll_fn(|context| {
+        if takes {
+            return Pin::new(&mut *requests).poll_next(context);
+        }
+        requests.poll_ahead(context);
+        Poll::Pending
+    })
+    .await
 }
 
 /// Waits for a future if there is one, and else for ever.

@@ -18,31 +18,36 @@ use crate::{
 const END_STREAM: u8 = 1;
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
 
-/// The least that HTTP/2 lets a hub be set to: a few hundred small frames.
-const SMALL_BUDGET_BYTES: usize = 64 * 1024;
-
 #[tokio::test]
 async fn small_commands_that_wait_cost_no_connection() {
-    const PINGS: i64 = 60_000;
-    let hub = hub_with(|config| config.connections.small_frame_budget_bytes = SMALL_BUDGET_BYTES).await;
-    // Takes no answers, so that the hub soon takes no commands; then the window of the stream fills with small frames.
+    const SESSIONS: i64 = 8;
+    const PINGS: i64 = 18_000;
+    // More than one session's window of small frames, and less than those of all sessions.
+    let hub = hub_with(|config| config.connections.small_frame_budget_bytes = 4 * 1024 * 1024).await;
     let mut connection = Http2::connect_with(h2::client::Builder::new().initial_window_size(0), hub.address).await;
-    let mut call = connection.call(SESSION).await;
-    for n in 1..=PINGS {
-        call.send(command(n, Wire::Ping(Ping { nonce: "n".repeat(20) })));
+    let mut calls = Vec::new();
+    for session in 1..=SESSIONS {
+        // Takes no answers, so that the hub soon takes no commands; then the window of the stream fills with small frames.
+        let mut call = connection.call(SESSION).await;
+        for n in 1..=PINGS {
+            call.send(command(n, Wire::Ping(Ping { nonce: "n".repeat(64) })));
+        }
+        let most = u64::try_from(session).expect("a few") * 1024 * 1024;
+        until("it takes no more commands", async || metric(&hub, "switchyard_queue_bytes").await > most).await;
+        calls.push(call);
     }
-    let waiting = async || metric(&hub, "switchyard_queue_bytes").await;
-    until("it takes no more commands", async || waiting().await > 1024 * 1024).await;
     Witness::open(hub.address).await.is_served().await;
 
     connection.open_windows(1024 * 1024).await;
-    assert!(matches!(next(&mut call).await, Frame::Welcome(_)));
-    let mut pongs = 0;
-    while pongs < PINGS {
-        match next(&mut call).await {
-            Frame::Pong(_) => pongs += 1,
-            Frame::Heartbeat(_) => {}
-            other => panic!("unexpected: {other:?}"),
+    for call in &mut calls {
+        assert!(matches!(next(call).await, Frame::Welcome(_)));
+        let mut pongs = 0;
+        while pongs < PINGS {
+            match next(call).await {
+                Frame::Pong(_) => pongs += 1,
+                Frame::Heartbeat(_) => {}
+                other => panic!("unexpected: {other:?}"),
+            }
         }
     }
 }
