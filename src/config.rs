@@ -21,9 +21,9 @@ use crate::{
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Where gRPC clients connect.
-    pub listen: SocketAddr,
+    pub listen: net::ListenAddress,
     /// Where probes and scrapes connect.
-    pub ops_listen: SocketAddr,
+    pub ops_listen: net::ListenAddress,
     /// Names this hub to its clients; empty is the host name.
     pub node: String,
     /// Where streams are kept; empty for a hub without streams.
@@ -67,8 +67,8 @@ pub struct Drain {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
-            ops_listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 50051)).into(),
+            ops_listen: SocketAddr::from(([127, 0, 0, 1], 8080)).into(),
             node: String::new(),
             data_dir: "data".into(),
             log: "info".into(),
@@ -134,10 +134,10 @@ pub struct Flags {
     /// Read options from this TOML file
     #[arg(long, value_name = "FILE", env = "SWITCHYARD_CONFIG")]
     pub config: Option<PathBuf>,
-    /// Where gRPC clients connect [default: 127.0.0.1:50051]
+    /// Where gRPC clients connect: HOST:PORT, or :PORT for all interfaces [default: 127.0.0.1:50051]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<String>,
-    /// Where probes and scrapes connect [default: 127.0.0.1:8080]
+    /// Where probes and scrapes connect, in the same way [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     pub ops_listen: Option<String>,
     /// Names this hub to its clients [default: the host name]
@@ -198,12 +198,13 @@ impl Config {
         for (key, kind) in &kinds {
             let variable = format!("SWITCHYARD_{}", key.to_uppercase().replace('.', "_"));
             if let Some(text) = environment(&variable) {
-                put(&mut table, key, parse(&variable, &text, kind)?);
+                put(&mut table, key, value(&variable, key, &text, kind)?);
             }
         }
         for (origin, key, text) in flags.overrides()? {
             let kind = kinds.get(&key).ok_or_else(|| invalid(&origin, &format!("there is no option {key}")))?;
-            put(&mut table, &key, parse(&origin, &text, kind)?);
+            let value = value(&origin, &key, &text, kind)?;
+            put(&mut table, &key, value);
         }
         let config = Value::Table(table).try_into().map_err(|error| invalid("configuration", &error))?;
         Self::check(config)
@@ -279,6 +280,15 @@ fn kinds() -> BTreeMap<String, Value> {
     kinds
 }
 
+/// The value of one option. It is judged alone, so that its faults are told with the place where it was set.
+fn value(origin: &str, key: &str, text: &str, kind: &Value) -> Result<Value, ConfigError> {
+    let value = parse(origin, text, kind)?;
+    let mut alone = Table::new();
+    put(&mut alone, key, value.clone());
+    Value::Table(alone).try_into::<Config>().map_err(|error| invalid(origin, &error.message()))?;
+    Ok(value)
+}
+
 fn parse(origin: &str, text: &str, kind: &Value) -> Result<Value, ConfigError> {
     match kind {
         Value::Float(_) => {
@@ -290,7 +300,20 @@ fn parse(origin: &str, text: &str, kind: &Value) -> Result<Value, ConfigError> {
         Value::Boolean(_) => {
             text.parse().map(Value::Boolean).map_err(|_| invalid(origin, &format!("{text:?} is not true or false")))
         }
+        _ if text.starts_with(['"', '\'']) => quoted(text)
+            .map(Value::String)
+            .ok_or_else(|| invalid(origin, &format!("{text} begins with a quote and is no string of TOML"))),
         _ => Ok(Value::String(text.to_owned())),
+    }
+}
+
+/// The text inside a string that is written as in the file: shells take its quotes off, and other ways to give arguments and
+/// variables do not.
+fn quoted(text: &str) -> Option<String> {
+    let mut table: Table = format!("text = {text}").parse().ok()?;
+    match (table.len(), table.remove("text")) {
+        (1, Some(Value::String(text))) => Some(text),
+        _ => None,
     }
 }
 
@@ -361,11 +384,39 @@ mod tests {
         check_refused(&set(&["sessions.nonsense=1"]), "sessions.nonsense");
         check_refused(&set(&["sessions.max=many"]), "not a whole number");
         check_refused(&set(&["sessions.max"]), "KEY=VALUE");
-        check_refused(&set(&["listen=localhost"]), "listen");
+        check_refused(&set(&["listen=localhost"]), "listen=localhost: \"localhost\" has no port");
+        check_refused(&Flags { listen: Some("foo".into()), ..Flags::default() }, "listen: \"foo\" has no port");
+        check_refused(
+            &Flags { ops_listen: Some("unix:x".into()), ..Flags::default() },
+            "ops-listen: \"unix:x\" is a Unix",
+        );
+        check_refused(&set(&["tls.client_auth=never"]), "tls.client_auth=never: unknown variant");
+        let variable = |name: &str| (name == "SWITCHYARD_OPS_LISTEN").then(|| "foo".to_owned());
+        let error = Config::load(&Flags::default(), variable).expect_err("refused").to_string();
+        assert!(error.starts_with("SWITCHYARD_OPS_LISTEN: \"foo\" has no port"), "{error}");
         check_refused(&set(&["connections.stream_window_bytes=1"]), "stream_window_bytes");
         check_refused(&set(&["sessions.max_subscriptions=1000001"]), "max_subscriptions");
         check_refused(&set(&["drain.deadline_ms=1"]), "deadline_ms");
         let error = Config::from_toml("hub.toml", "[sessions]\nmaximum = 1").expect_err("unknown key").to_string();
         assert!(error.contains("hub.toml") && error.contains("maximum"), "{error}");
+        let error = Config::from_toml("hub.toml", "ops_listen = \"foo\"").expect_err("no port").to_string();
+        assert!(error.contains("ops_listen") && error.contains("\"foo\" has no port"), "{error}");
+    }
+
+    #[test]
+    fn strings_may_have_the_quotes_they_have_in_the_file() {
+        for (text, wanted) in [
+            ("\"a b.crt\"", "a b.crt"),
+            ("'a\\b.crt'", "a\\b.crt"),
+            ("\"a\\\\b\"", "a\\b"),
+            ("a\"b\"", "a\"b\""),
+            ("''", ""),
+        ] {
+            let config = Config::load(&set(&[&format!("node={text}")]), nothing).expect(text);
+            assert_eq!(config.node, wanted, "{text}");
+        }
+        for text in ["\"open", "'a' 'b'", "\"a\"\nlog = \"b\"", "\"a\" # b\nc", "\"\"\"a"] {
+            check_refused(&set(&[&format!("node={text}")]), "begins with a quote");
+        }
     }
 }

@@ -108,12 +108,12 @@ pub async fn start(config: Config) -> anyhow::Result<Server> {
     // First: a hub that cannot know its callers does nothing at all.
     let auth = Auth::open(&config.auth, &tasks, &metrics).await.map_err(anyhow::Error::msg)?;
     let tls = Tls::load(&config.tls, &metrics).context("TLS")?;
-    let clients = net::listen(config.listen, &config.connections)
+    let clients = net::listen(&config.listen, &config.connections)
         .await
-        .with_context(|| format!("cannot listen on {} for clients", config.listen))?;
-    let operators = net::listen(config.ops_listen, &config.connections)
+        .with_context(|| format!("listen: cannot listen on {} for clients", config.listen))?;
+    let operators = net::listen(&config.ops_listen, &config.connections)
         .await
-        .with_context(|| format!("cannot listen on {} for operators", config.ops_listen))?;
+        .with_context(|| format!("ops_listen: cannot listen on {} for operators", config.ops_listen))?;
 
     // Not begun before `start_on` waits for it: a hub that cannot listen leaves its store alone.
     let engine = Box::pin(open_engine(config.clone(), tasks.clone(), Arc::clone(&metrics), Arc::clone(&memory)));

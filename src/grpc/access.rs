@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use http::{Extensions, Request, header::AUTHORIZATION};
+use http::{Extensions, Request, header::AUTHORIZATION, uri::PathAndQuery};
 use tonic::Status;
 
-use super::status;
+use super::status::{self, shown};
 use crate::{
     auth::{Action, Auth, Caller, Reflection, Shown, Verb},
     model::Denial,
@@ -73,41 +73,37 @@ impl Access {
         Self { auth, reflection }
     }
 
-    /// Whether a request may go on to the services. One whose caller is known bears it from here on.
-    pub(super) async fn admit<B>(&self, request: &mut Request<B>) -> Result<(), Status> {
-        if self.auth.is_none() && self.reflection != Reflection::Off {
-            return Ok(());
-        }
-        let path = request.uri().path();
+    /// Judges a request: what its call needs, which the caller has; `None` if there is no such call. One whose caller is
+    /// known bears it from here on.
+    pub(super) async fn admit<B>(&self, request: &mut Request<B>) -> Result<Option<Needs>, Status> {
+        let path = name(request);
         let row = CALLS.iter().find(|(call, _)| *call == path);
         let needs = row.map(|(_, needs)| *needs);
         if needs == Some(Needs::Reflection) && self.reflection == Reflection::Off {
             return Err(status::unimplemented("reflection is switched off"));
         }
-        let Some(auth) = &self.auth else { return Ok(()) };
+        let Some(auth) = &self.auth else { return Ok(needs) };
         let open =
             needs == Some(Needs::Nothing) || (needs == Some(Needs::Reflection) && self.reflection == Reflection::Open);
         if open {
-            return Ok(());
+            return Ok(needs);
         }
         let call = row.map_or("an unknown call", |(call, _)| call);
         let refused = |denial: Denial| status::of_denial(denial).status();
         let caller = {
             let connection = request.extensions().get::<Arc<Connection>>();
-            let shown = Shown {
+            let evidence = Shown {
                 header: authorization(request),
                 certificate: connection.and_then(|connection| connection.peer_certificate()),
                 peer: connection.map(|connection| connection.peer()),
             };
-            auth.authenticate(call, shown).await.map_err(refused)?
+            auth.authenticate(call, evidence).await.map_err(refused)?
         };
-        match needs {
-            None => return Err(status::unimplemented("there is no such method")),
-            Some(Needs::Manage(verb)) => caller.authorize_verb(verb).map_err(refused)?,
-            Some(_) => {}
+        if let Some(Needs::Manage(verb)) = needs {
+            caller.authorize_verb(verb).map_err(refused)?;
         }
         request.extensions_mut().insert(caller);
-        Ok(())
+        Ok(needs)
     }
 
     /// The caller of a request. Where credentials are needed and the step before the services was missed, nobody may do anything.
@@ -117,6 +113,26 @@ impl Access {
             Some(_) => extensions.get::<Caller>().cloned().ok_or(Denial::Missing),
         }
     }
+}
+
+/// The name of a request's call. Whatever follows a `?` is part of it: no call has a query.
+fn name<B>(request: &Request<B>) -> &str {
+    request.uri().path_and_query().map_or("", PathAndQuery::as_str)
+}
+
+/// Says which part of a call's name nobody knows.
+pub(super) fn unknown_call<B>(request: &Request<B>) -> Status {
+    let path = name(request);
+    let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.rsplit_once('/')) else {
+        return status::unimplemented(format!("{} is not the name of a call", shown(path)));
+    };
+    let is_known =
+        |call: &str| call.strip_prefix('/').and_then(|call| call.split_once('/')).is_some_and(|c| c.0 == service);
+    status::unimplemented(if CALLS.iter().any(|(call, _)| is_known(call)) {
+        format!("unknown method {} for service {service}", shown(method))
+    } else {
+        format!("unknown service {}", shown(service))
+    })
 }
 
 /// The header that bears a credential. Two of them are none that anybody could mean.

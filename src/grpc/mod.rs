@@ -5,6 +5,7 @@
 
 mod access;
 mod command;
+mod deadline;
 mod door;
 mod event;
 mod event_ids;
@@ -13,6 +14,7 @@ mod frames;
 mod group_service;
 mod health;
 mod hub_service;
+mod reflection;
 mod results;
 mod session_body;
 mod session_service;
@@ -37,6 +39,7 @@ use crate::{
 use group_service::GroupService;
 use health::HealthService;
 use hub_service::HubService;
+use reflection::Descriptors;
 use session_service::SessionService;
 use stream_service::StreamService;
 use whole::Whole;
@@ -65,12 +68,6 @@ pub fn code_name(reason: Reason) -> &'static str {
 
 /// Everything the main port serves.
 pub fn routes(hub: Arc<Hub>, tasks: Tasks, readiness: ReadinessView, access: &Access) -> anyhow::Result<Routes> {
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
-            // So that tools can show what is inside the details of an error.
-            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-    };
     // Of a request that is one message, the message is expected at once.
     let (one, many) = (Whole { hub: Arc::clone(&hub), one: true }, Whole { hub: Arc::clone(&hub), one: false });
     let health = HealthServer::new(HealthService::new(readiness)).max_decoding_message_size(SMALL_REQUEST_BYTES);
@@ -80,13 +77,14 @@ pub fn routes(hub: Arc<Hub>, tasks: Tasks, readiness: ReadinessView, access: &Ac
         .max_decoding_message_size(GROUP_REQUEST_BYTES);
     let sessions = SessionServiceServer::new(SessionService::new(Arc::clone(&hub), access.clone()))
         .max_decoding_message_size(SMALL_REQUEST_BYTES);
+    let (reflection, alpha) = Descriptors::new()?.services(SMALL_REQUEST_BYTES);
     Ok(Routes::new(one.of(health))
         .add_service(one.of(streams))
         .add_service(one.of(groups))
         .add_service(one.of(sessions))
         .add_service(HubService::new(hub, tasks, access.clone()))
-        .add_service(many.of(reflection().build_v1()?.max_decoding_message_size(SMALL_REQUEST_BYTES)))
-        .add_service(many.of(reflection().build_v1alpha()?.max_decoding_message_size(SMALL_REQUEST_BYTES)))
+        .add_service(many.of(reflection))
+        .add_service(many.of(alpha))
         .prepare())
 }
 

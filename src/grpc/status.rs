@@ -15,6 +15,8 @@ use crate::model::{AckError, CommandError, Denial, End, EventError, Quota, Reaso
 const DOMAIN: &str = "switchyard";
 /// Texts are cut to this length: trailers stay small, whatever a client sent.
 const MAX_TEXT_BYTES: usize = 512;
+/// So much is shown of a name that a client sent and nobody knows.
+const MAX_NAME_CHARACTERS: usize = 128;
 
 /// An error on its way to a client.
 #[derive(Debug)]
@@ -250,9 +252,28 @@ pub(super) fn of_finished_call(end: &End) -> Status {
     }
 }
 
-/// A call in a form the hub does not take.
-pub(super) fn unimplemented(text: &'static str) -> Status {
+/// A call in a form the hub does not take, or that it does not have.
+pub(super) fn unimplemented(text: impl Into<String>) -> Status {
     Status::unimplemented(text)
+}
+
+/// The time that a client gave its call is over.
+pub(super) fn deadline_exceeded() -> Status {
+    Status::deadline_exceeded("the deadline of the call has passed; what it had begun may be done all the same")
+}
+
+/// A name as a client sent it, short enough for a text and without characters that a terminal would act on.
+pub(super) fn shown(name: &str) -> String {
+    if name.is_empty() {
+        return "\"\"".to_owned();
+    }
+    let mut characters = name.chars();
+    let readable = |c: char| if c.is_ascii_graphic() { c } else { '?' };
+    let mut shown: String = characters.by_ref().take(MAX_NAME_CHARACTERS).map(readable).collect();
+    if characters.next().is_some() {
+        shown.push_str("...");
+    }
+    shown
 }
 
 /// A connection watches health as often as it may.
@@ -322,6 +343,14 @@ fn code(reason: Reason) -> Code {
 mod tests {
     use super::*;
     use crate::model::FilterError;
+
+    #[test]
+    fn names_from_clients_are_shown_short_and_harmless() {
+        assert_eq!((shown("foo.Bar"), shown("")), ("foo.Bar".to_owned(), "\"\"".to_owned()));
+        assert_eq!(shown("a b\u{1b}[31m\u{e9}"), "a?b?[31m?");
+        assert_eq!(shown(&"x".repeat(MAX_NAME_CHARACTERS)), "x".repeat(MAX_NAME_CHARACTERS));
+        assert_eq!(shown(&"x".repeat(MAX_NAME_CHARACTERS + 1)), format!("{}...", "x".repeat(MAX_NAME_CHARACTERS)));
+    }
 
     #[test]
     fn whoever_has_used_up_a_quota_is_told_which_and_when_to_try_again() {

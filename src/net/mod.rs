@@ -5,6 +5,7 @@
 //! gRPC: the same loop serves the hub's port and the operator's. It is generic over the listener, so that a simulated
 //! network can drive it.
 
+mod address;
 mod certificates;
 mod connection;
 mod exchange;
@@ -29,12 +30,13 @@ use std::{
 use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     time::{Instant, Sleep},
 };
 use tokio_stream::{Stream, StreamExt, wrappers::TcpListenerStream};
 use tokio_util::sync::CancellationToken;
 
+pub use address::{AddressError, ListenAddress};
 pub use certificates::CertificateError;
 pub use connection::{Connection, Connections, SessionPermit, WatchPermit};
 pub use exchange::AtItsOwnPace;
@@ -93,12 +95,13 @@ pub struct Acceptor {
     pub stop: CancellationToken,
 }
 
-/// Binds a TCP port and gives its connections, with their socket options set.
+/// Binds a TCP port and gives its connections, with their socket options set. A name is resolved first, which may take as
+/// long as the system lets it.
 pub async fn listen(
-    address: SocketAddr,
+    address: &ListenAddress,
     options: &Options,
 ) -> io::Result<(SocketAddr, impl Stream<Item = io::Result<(TcpStream, SocketAddr)>> + Send + use<>)> {
-    let listener = TcpListener::bind(address).await?;
+    let listener = address.bind().await?;
     let bound = listener.local_addr()?;
     let user_timeout = options.user_timeout();
     let accepted = TcpListenerStream::new(listener).map(move |stream| {

@@ -272,7 +272,10 @@ fn the_configuration_of_kubernetes_is_one_the_hub_reads() {
     let path = root().join("k8s/base/switchyard.toml");
     let text = std::fs::read_to_string(path).expect("the file of the ConfigMap");
     let config = switchyard::config::Config::from_toml("switchyard.toml", &text).expect("a configuration");
-    assert!(config.listen.ip().is_unspecified() && config.ops_listen.ip().is_unspecified());
+    assert_eq!(
+        (config.listen.to_string(), config.ops_listen.to_string()),
+        ("0.0.0.0:50051".into(), "0.0.0.0:8080".into())
+    );
     assert!(config.drain.propagation_delay_ms > 0);
 }
 

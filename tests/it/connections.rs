@@ -28,7 +28,8 @@ use tonic_types::StatusExt;
 
 use crate::{
     harness::{
-        Process, Session, client, event, http_get, hub_with, metric, publish, reason, reason_of_call, soon, spec, until,
+        Process, Session, client, config, event, http_get, hub_with, metric, publish, reason, reason_of_call, soon,
+        spec, until,
     },
     http2::{Call, GOAWAY, Http2, Manual, SESSION, command},
     stored::{Folder, Reader, create, from, hub_on_with, numbered, preset, resume, store, stream},
@@ -61,7 +62,7 @@ async fn is_served(stream: &mut TcpStream) -> bool {
 async fn an_address_has_its_share_of_connections_and_no_more() {
     let options = Options { max_per_address: 2, ..Options::default() };
     let (metrics, tasks) = (Arc::new(Metrics::default()), Tasks::default());
-    let (address, listener) = net::listen(([127, 0, 0, 1], 0).into(), &options).await.expect("a port");
+    let (address, listener) = net::listen(&config().listen, &options).await.expect("a port");
     // The connections are real; as where they come from, the network is told what the test wants.
     let v6 = |low: u16| Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, low).into();
     let v4 = |low: u8| Ipv4Addr::new(192, 0, 2, low).into();

@@ -82,6 +82,10 @@ fn list_and_describe_need_no_proto_files() {
     assert_eq!(methods.lines().count(), 3, "{methods}");
     let described = output(&hub, &[], &["describe", "switchyard.v1.Event"]);
     assert!(described.contains("string topic = 2;") && described.contains("1 to 32 tokens"), "{described}");
+    let value = output(&hub, &[], &["describe", "switchyard.v1.ACK_MODE_EXPLICIT"]);
+    assert!(value.contains("ACK_MODE_EXPLICIT = "), "{value}");
+    let unknown = output(&hub, &[], &["describe", "switchyard.v1.Nothing"]);
+    assert!(unknown.contains("not found: switchyard.v1.Nothing"), "{unknown}");
     let health = output(&hub, &[], &["grpc.health.v1.Health/Check"]);
     assert!(health.contains("SERVING"), "{health}");
 }

@@ -30,8 +30,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Options for a hub on ports of the system's choice.
 pub fn config() -> Config {
     Config {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        ops_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)).into(),
+        ops_listen: SocketAddr::from(([127, 0, 0, 1], 0)).into(),
         data_dir: PathBuf::new(),
         ..Config::default()
     }

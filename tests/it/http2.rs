@@ -11,7 +11,7 @@ use http::{HeaderMap, Request, StatusCode, response::Parts};
 use prost::Message;
 use switchyard::proto::v1::{SessionRequest, SessionResponse, session_request::Command};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -58,7 +58,11 @@ impl Http2 {
 
     /// A connection with other settings.
     pub async fn connect_with(builder: &Builder, address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.expect("a port");
+        Self::over(builder, TcpStream::connect(address).await.expect("a port")).await
+    }
+
+    /// A connection over what is connected already.
+    pub async fn over(builder: &Builder, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         let (requests, mut connection) = builder.handshake(stream).await.expect("a handshake");
         let (windows, mut sizes) = mpsc::channel(1);
         let mut driver = JoinSet::new();
@@ -90,6 +94,23 @@ impl Http2 {
         let request = request.body(()).expect("a request");
         let (response, commands) = requests.send_request(request, false).expect("a live connection");
         Call { response: Some(response), commands, body: None, unread: BytesMut::new() }
+    }
+
+    /// Sends a whole request, which need not be gRPC, and reads the whole response.
+    pub async fn send(&mut self, request: Request<Vec<u8>>) -> (Parts, Vec<u8>) {
+        let mut requests = soon("room for a request", self.requests.clone().ready()).await.expect("a live connection");
+        let (head, body) = request.into_parts();
+        let (response, mut stream) =
+            requests.send_request(Request::from_parts(head, ()), body.is_empty()).expect("a request");
+        if !body.is_empty() {
+            stream.send_data(body.into(), true).expect("an open stream");
+        }
+        let (head, mut body) = soon("headers", response).await.expect("a response").into_parts();
+        let mut all = Vec::new();
+        while let Some(data) = soon("data", body.data()).await {
+            all.extend_from_slice(&data.expect("an open stream"));
+        }
+        (head, all)
     }
 
     /// Lets the hub send this much on each stream before it is read.
@@ -167,6 +188,16 @@ impl Call {
         };
         // The frames of a call that never ends come in time, each by itself.
         let trailers = soon("the end of the stream", reading).await?;
+        Ok(trailers.as_ref().and_then(Status::from_header_map))
+    }
+
+    /// Reads to the end of a call whatever its messages are, and gives the status in its trailers.
+    pub async fn skip_to_end(&mut self) -> Result<Option<Status>, h2::Error> {
+        let body = self.body.as_mut().expect("headers came");
+        while let Some(data) = soon("data", body.data()).await.transpose()? {
+            body.flow_control().release_capacity(data.len())?;
+        }
+        let trailers = soon("the end of the stream", body.trailers()).await?;
         Ok(trailers.as_ref().and_then(Status::from_header_map))
     }
 

@@ -29,6 +29,7 @@ mod cli;
 mod cli_streams;
 mod cli_work;
 mod connections;
+mod door;
 mod drain;
 #[cfg(feature = "tools-tests")]
 mod durable_examples;
@@ -49,6 +50,7 @@ mod http2;
 mod isolation;
 mod kill;
 mod limits;
+mod listen;
 #[cfg(feature = "tools-tests")]
 mod manifests;
 mod operators;
@@ -59,6 +61,7 @@ mod proxies;
 mod proxy;
 mod quotas;
 mod recovery;
+mod reflection;
 mod resume;
 #[cfg(feature = "tools-tests")]
 mod rolling;

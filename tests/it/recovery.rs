@@ -25,6 +25,7 @@ use tonic_types::StatusExt;
 
 use crate::{
     harness::{channel, config, exit, http_get, program, reason_of_call, signal, soon, until},
+    http2::Http2,
     stored::{Folder, all, create, hub_on, numbered, stop, store, stream},
 };
 
@@ -38,8 +39,8 @@ struct Held {
 
 async fn held(folder: &Folder) -> Held {
     let config = Config { data_dir: folder.path().into(), ..config() };
-    let clients = net::listen(config.listen, &config.connections).await.expect("a port");
-    let operators = net::listen(config.ops_listen, &config.connections).await.expect("a port");
+    let clients = net::listen(&config.listen, &config.connections).await.expect("a port");
+    let operators = net::listen(&config.ops_listen, &config.connections).await.expect("a port");
     let (address, ops_address) = (clients.0, operators.0);
     let (gate, opened) = oneshot::channel();
     let (tasks, metrics) = (Tasks::default(), Arc::new(Metrics::default()));
@@ -90,6 +91,9 @@ async fn until_the_store_is_open_every_call_is_told_to_try_again() {
     let ready = http_get(hub.ops_address, "/readyz").await;
     assert!(ready.starts_with("HTTP/1.1 503") && ready.ends_with("starting\n"), "{ready}");
     assert!(http_get(hub.ops_address, "/metrics").await.contains("switchyard_store_writable 0"));
+    let by_http2 = http::Request::get("http://hub/readyz").body(Vec::new()).expect("a request");
+    assert_eq!(Http2::connect(hub.address).await.send(by_http2).await.0.status, 503);
+    assert_eq!(failure(&clients, "/nothing.v1.Nothing/Nothing").await.code(), Code::Unavailable);
     let calls = CALLS.iter().map(|(call, _)| *call).filter(|call| !call.starts_with("/grpc.health"));
     for call in calls {
         let status = failure(&clients, call).await;

@@ -161,7 +161,7 @@ async fn requests_come_with_the_certificate_of_their_client() {
     secret.serve_clients(&mut config, ClientAuth::Optional);
     let (metrics, tasks) = (Arc::new(Metrics::default()), Tasks::default());
     let options = Options::default();
-    let (address, listener) = net::listen(config.listen, &options).await.expect("a port");
+    let (address, listener) = net::listen(&config.listen, &options).await.expect("a port");
     let acceptor = Acceptor {
         options: Arc::new(options),
         tls: Tls::load(&config.tls, &metrics).expect("files in order"),

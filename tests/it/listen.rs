@@ -1,0 +1,60 @@
+//! Where the hub listens, in all the ways an operator may write it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use switchyard::config::Config;
+
+use crate::{
+    cli::{run, text},
+    harness::{Process, http_get},
+};
+
+/// Starts a hub that listens so for both, and asks it by IPv4.
+async fn check_reached(listen: &str) -> SocketAddr {
+    let (clients, operators) = (format!("listen={listen}"), format!("ops_listen={listen}"));
+    let hub = Process::start(&["--set", &clients, "--set", &operators]);
+    let by_ipv4 = |address: SocketAddr| SocketAddr::from((Ipv4Addr::LOCALHOST, address.port()));
+    assert!(http_get(by_ipv4(hub.ops_address), "/livez").await.starts_with("HTTP/1.1 200"), "{listen}");
+    assert!(http_get(by_ipv4(hub.address), "/").await.starts_with("HTTP/1.1 426"), "{listen}");
+    hub.address
+}
+
+#[tokio::test]
+async fn a_hub_listens_on_names_and_on_all_interfaces() {
+    let by_name = check_reached("localhost:0").await;
+    assert_eq!(by_name.ip(), IpAddr::from(Ipv4Addr::LOCALHOST), "IPv4 comes first");
+    assert!(check_reached(":0").await.ip().is_unspecified());
+    // Where there is no IPv6 at all, it cannot be asked for.
+    if std::net::UdpSocket::bind("[::1]:0").is_ok() {
+        assert!(check_reached("[::]:0").await.ip().is_unspecified());
+    }
+    check_reached("\"127.0.0.1:0\"").await;
+}
+
+#[test]
+fn a_bad_address_is_told_with_its_key_and_value() {
+    for (arguments, told) in [
+        (["--listen", "foo"], "--listen: \"foo\" has no port"),
+        (["--ops-listen", "foo"], "--ops-listen: \"foo\" has no port"),
+        (["--listen", "foo:http"], "--listen: \"foo:http\" has no port from 0 to 65535"),
+        (["--listen", "unix:/run/hub.sock"], "--listen: \"unix:/run/hub.sock\" is a Unix socket"),
+        (["--set", "listen=::1:50051"], "listen=::1:50051: \"::1:50051\" is an IPv6 address without brackets"),
+        (["--set", "listen=\"foo"], "begins with a quote"),
+        (["--listen", "192.0.2.1:1"], "listen: cannot listen on 192.0.2.1:1 for clients: 192.0.2.1:1: "),
+    ] {
+        let output = run(&[&["serve", "--data-dir", ""][..], &arguments].concat());
+        assert_eq!(output.status.code(), Some(1));
+        let error = text(&output.stderr);
+        assert!(error.lines().count() == 1 && error.contains(told), "{error}");
+    }
+    let error = Config::from_toml("hub.toml", "listen = \"foo\"").expect_err("no port").to_string();
+    assert!(error.contains("hub.toml") && error.contains("listen") && error.contains("\"foo\" has no port"), "{error}");
+}
+
+#[test]
+fn quotes_of_toml_are_no_part_of_a_value() {
+    let output = run(&["serve", "--set", "tls.cert_file=\"/nothing.crt\"", "--set", "tls.key_file='/nothing.key'"]);
+    let error = text(&output.stderr);
+    assert!(error.contains("/nothing.crt") && !error.contains("\"/nothing.crt\"\""), "{error}");
+    assert!(!error.contains("'/nothing"), "{error}");
+}
