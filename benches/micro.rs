@@ -29,7 +29,7 @@ use switchyard::{
     auth::Reflection,
     grpc::{self, Access},
     model::{Event, Filter, Overflow, Span, Spans, Wish},
-    outbox::{Batch, Budget, Outbox, Route, SubscriptionKey},
+    outbox::{Allowances, Batch, Budget, Outbox, Route, SubscriptionKey},
     proto::v1 as client,
     readiness::Readiness,
     router::{Router, Scratch},
@@ -79,7 +79,7 @@ fn outbox() -> Arc<Outbox> {
     let options = Options::default();
     let budget = Arc::new(Budget::new(options.session_queue_bytes, options.hub_queue_bytes));
     let heartbeat = Duration::from_secs(15);
-    Arc::new(Outbox::new(options.limits(), heartbeat, false, budget, Arc::default(), None, Instant::now()))
+    Arc::new(Outbox::new(options.limits(), heartbeat, false, budget, Allowances::default(), None, Instant::now()))
 }
 
 /// Opens a subscription that the router does not know.

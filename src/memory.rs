@@ -6,11 +6,14 @@
 //! [`NEVER_REFUSED_BYTES`] of each use always fit, so that others can always go on. What waits to be *sent* has an
 //! accountant of its own, [`crate::outbox::Budget`], which drops events instead of refusing them.
 //!
+//! Who waits for memory while it holds some, such as a frame that has come in part, may wait for others that wait for
+//! it. One at a time may therefore hold more than the limits, by [`Held::overdraw`]: it goes on, and makes room.
+//!
 //! The defaults together with that one fit the pod of `k8s/base`. The room counts; it never allocates, waits or logs.
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
 use serde::{Deserialize, Serialize};
@@ -110,9 +113,13 @@ impl Options {
 
     /// What is out of range, with its key and what it may be.
     pub fn check(&self) -> Result<(), String> {
-        const LEAST: usize = 8 * MIB;
-        match Use::ALL.into_iter().find(|of| self.limit(*of) < LEAST) {
-            Some(of) => Err(format!("memory.{}_bytes is {} and must be at least {LEAST}", of.name(), self.limit(of))),
+        // Half of it is for one client, which must be able to send the largest frame, compressed.
+        let least = |of| if matches!(of, Use::Frames | Use::Publishes) { 16 * MIB } else { 8 * MIB };
+        match Use::ALL.into_iter().find(|of| self.limit(*of) < least(*of)) {
+            Some(of) => {
+                let (key, is, least) = (of.name(), self.limit(of), least(of));
+                Err(format!("memory.{key}_bytes is {is} and must be at least {least}"))
+            }
             None => Ok(()),
         }
     }
@@ -132,6 +139,8 @@ struct Share {
     limit: usize,
     held: AtomicUsize,
     refused: AtomicU64,
+    /// Somebody holds more than the limits.
+    overdrawn: AtomicBool,
 }
 
 /// The accountant of one hub.
@@ -151,12 +160,13 @@ impl Memory {
             limit: options.limit(of),
             held: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
+            overdrawn: AtomicBool::new(false),
         }))
     }
 
     /// Holds memory that no connection accounts for, such as what a stream keeps.
     pub fn hold(self: &Arc<Self>, of: Use, bytes: usize) -> Result<Held, MemoryFull> {
-        Held { memory: Arc::clone(self), client: None, of, bytes: 0 }.grown(bytes)
+        Held { memory: Arc::clone(self), client: None, of, bytes: 0, overdraws: false }.grown(bytes)
     }
 
     /// What one connection holds: nothing yet.
@@ -194,7 +204,12 @@ pub struct Client {
 impl Client {
     /// Holds memory on behalf of this connection.
     pub fn hold(self: &Arc<Self>, of: Use, bytes: usize) -> Result<Held, MemoryFull> {
-        Held { memory: Arc::clone(&self.memory), client: Some(Arc::clone(self)), of, bytes: 0 }.grown(bytes)
+        self.nothing(of).grown(bytes)
+    }
+
+    /// Holds no memory on behalf of this connection, to begin with.
+    pub fn nothing(self: &Arc<Self>, of: Use) -> Held {
+        Held { memory: Arc::clone(&self.memory), client: Some(Arc::clone(self)), of, bytes: 0, overdraws: false }
     }
 }
 
@@ -205,9 +220,16 @@ pub struct Held {
     client: Option<Arc<Client>>,
     of: Use,
     bytes: usize,
+    /// It is the one that may hold more than the limits.
+    overdraws: bool,
 }
 
 impl Held {
+    /// Of what it is.
+    pub fn of(&self) -> Use {
+        self.of
+    }
+
     /// How much it is, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -215,12 +237,38 @@ impl Held {
 
     /// Holds more. When that does not fit, nothing has changed but the count of refusals.
     pub fn grow(&mut self, bytes: usize) -> Result<(), MemoryFull> {
-        if bytes == 0 {
+        let grown = self.grow_again(bytes);
+        if grown.is_err() {
+            self.memory.share(self.of).refused.fetch_add(1, Relaxed);
+        }
+        grown
+    }
+
+    /// The same for who was refused just now and has waited: the refusal is counted once.
+    pub fn grow_again(&mut self, bytes: usize) -> Result<(), MemoryFull> {
+        if bytes == 0 || self.fits(bytes) {
+            self.bytes += bytes;
             return Ok(());
         }
-        if !self.fits(bytes) {
-            self.memory.share(self.of).refused.fetch_add(1, Relaxed);
+        Err(MemoryFull { of: self.of })
+    }
+
+    /// True for the one that may hold more than the limits.
+    pub fn overdraws(&self) -> bool {
+        self.overdraws
+    }
+
+    /// Holds more, whatever the limits, unless another does; from then on, until it is dropped or shrinks to nothing. For
+    /// who waits in vain while it holds some.
+    pub fn overdraw(&mut self, bytes: usize) -> Result<(), MemoryFull> {
+        let share = self.memory.share(self.of);
+        self.overdraws = self.overdraws || !share.overdrawn.swap(true, Relaxed);
+        if !self.overdraws {
             return Err(MemoryFull { of: self.of });
+        }
+        share.held.fetch_add(bytes, Relaxed);
+        if let Some(client) = &self.client {
+            client.held[self.of as usize].fetch_add(bytes, Relaxed);
         }
         self.bytes += bytes;
         Ok(())
@@ -233,6 +281,9 @@ impl Held {
         self.memory.share(self.of).held.fetch_sub(bytes, Relaxed);
         if let Some(client) = &self.client {
             client.held[self.of as usize].fetch_sub(bytes, Relaxed);
+        }
+        if self.bytes == 0 && std::mem::take(&mut self.overdraws) {
+            self.memory.share(self.of).overdrawn.store(false, Relaxed);
         }
     }
 
@@ -304,5 +355,31 @@ mod tests {
         assert_eq!(little.bytes(), NEVER_REFUSED_BYTES);
         drop(little);
         assert_eq!(memory.held_bytes(Use::Frames), LIMIT);
+    }
+
+    #[test]
+    fn one_at_a_time_may_hold_more_than_the_limits() {
+        let memory = memory();
+        let client = memory.client();
+        let mut first = client.hold(Use::Frames, LIMIT / 2).expect("half");
+        let mut second = memory.hold(Use::Frames, LIMIT / 2).expect("the other half");
+        assert!(first.grow(1).is_err() && first.grow_again(1).is_err());
+        assert_eq!(memory.refusals(Use::Frames), 1, "asking again is no other refusal");
+        first.overdraw(1).expect("the first that asks");
+        first.overdraw(2).expect("more of it");
+        assert!(second.overdraw(1).is_err(), "one at a time");
+        assert_eq!(memory.held_bytes(Use::Frames), LIMIT + 3);
+        drop(first);
+        second.overdraw(LIMIT).expect("the next");
+        second.shrink(usize::MAX);
+        client.nothing(Use::Frames).overdraw(1).expect("it has nothing left");
+        assert_eq!(memory.held_bytes(Use::Frames), 0);
+    }
+
+    #[test]
+    fn the_largest_frame_fits_the_least_limits() {
+        let with = |frames_bytes| Options { frames_bytes, ..Options::default() };
+        assert!(with(16 * MIB).check().is_ok());
+        assert!(with(16 * MIB - 1).check().is_err_and(|error| error.contains("memory.frames_bytes")));
     }
 }

@@ -30,13 +30,14 @@ use switchyard::{
     auth::Reflection,
     engine::{Append, Embedded, Engine, Options, ReadLimits},
     grpc::{self, Access},
+    memory::{Memory, Use},
     model::{Event, Filter, Seal, Span, Spans, Storage, StreamName, StreamSettings},
     proto::v1::{
         self as client, PublishRequest, SessionRequest, SessionResponse, Subscribe, SubscriptionSpec,
         session_request::Command, session_response::Frame as Answer,
     },
     readiness::Readiness,
-    session::{Hub, Setup},
+    session::{Hub, Setup, Streams},
     tasks::Tasks,
 };
 use tokio::runtime::Runtime;
@@ -59,6 +60,7 @@ const TURNS: usize = 64;
 struct InProcess {
     runtime: Runtime,
     routes: Routes,
+    memory: Arc<Memory>,
 }
 
 /// The request body of a session: what the client has sent and the hub has not read.
@@ -122,10 +124,15 @@ impl http_body::Body for Sent {
 impl InProcess {
     fn start() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-        let hub = Arc::new(Hub::new(Setup::default()));
+        Self::start_with(runtime, Setup::default())
+    }
+
+    fn start_with(runtime: Runtime, setup: Setup) -> Self {
+        let memory = Arc::clone(&setup.memory);
+        let hub = Arc::new(Hub::new(setup));
         let access = Access::new(None, Reflection::On);
         let routes = grpc::routes(hub, Tasks::default(), Readiness::default().view(), &access).expect("routes");
-        Self { runtime, routes }
+        Self { runtime, routes, memory }
     }
 
     /// Lets the tasks of the hub run until they have nothing left to do.
@@ -138,14 +145,14 @@ impl InProcess {
     }
 
     fn call(&self, method: &str, body: Body) -> Response<Body> {
-        let path = format!("/switchyard.v1.HubService/{method}");
+        let path = format!("/switchyard.v1.{method}");
         let request = Request::post(path).header("content-type", "application/grpc").body(body).expect("a request");
         self.runtime.block_on(self.routes.clone().oneshot(request)).expect("an answer")
     }
 
     fn session(&self) -> Session {
         let sent = Sent::default();
-        let received = self.call("Session", Body::new(sent.clone())).into_body();
+        let received = self.call("HubService/Session", Body::new(sent.clone())).into_body();
         let mut session = Session { sent, received, writer: Arc::default() };
         assert!(matches!(session.frames()[..], [Answer::Welcome(_)]));
         session
@@ -351,7 +358,7 @@ fn a_publish_that_nobody_wants_allocates_its_events_and_its_answer() {
     let hub = InProcess::start();
     let body = framed(&events(true));
     let call = || {
-        let response = hub.call("Publish", Body::new(http_body_util::Full::new(body.clone())));
+        let response = hub.call("HubService/Publish", Body::new(http_body_util::Full::new(body.clone())));
         let mut response = pin!(response.into_body());
         let mut pieces = 0;
         while let Poll::Ready(Some(piece)) = response.as_mut().poll_frame(&mut Context::from_waker(Waker::noop())) {
@@ -465,5 +472,78 @@ fn events_that_are_read_together_are_allocated_together() {
     check((counted.count_total as f64 / BATCH as f64, counted.bytes_total as f64 / BATCH as f64), (0.11, 171.7));
 
     runtime.block_on(engine.close()).expect("closed");
+    std::fs::remove_dir_all(folder).expect("removed");
+}
+
+/// Subscriptions to as many different filters.
+const SUBSCRIPTIONS: usize = 1_000;
+
+/// What each of many subscriptions makes the hub keep, and what it is counted with, in bytes.
+fn per_subscription(hub: &InProcess, count: usize, wish: impl Fn(usize) -> SubscriptionSpec) -> (f64, f64) {
+    let mut session = hub.session();
+    let mut subscribe = |number| {
+        session.send(Command::Subscribe(Subscribe { subscription_id: 0, spec: Some(wish(number)) }));
+        // A group answers from a task of its own, which asks its store first.
+        while !session.frames().iter().any(|frame| matches!(frame, Answer::Subscribed(_))) {
+            hub.settle();
+            std::thread::yield_now();
+        }
+    };
+    // What the first one needs is for all.
+    subscribe(count);
+    let before = hub.memory.held_bytes(Use::Filters);
+    let kept = allocation_counter::measure(|| (0..count).for_each(&mut subscribe)).bytes_current;
+    let counted = hub.memory.held_bytes(Use::Filters) - before;
+    drop(session);
+    hub.settle();
+    assert_eq!(hub.memory.held_bytes(Use::Filters), 0);
+    (kept as f64 / count as f64, counted as f64 / count as f64)
+}
+
+/// What a subscription is counted with covers what is kept for it, and is not several times as much.
+#[test]
+fn a_subscription_is_counted_with_what_it_costs() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let folder = std::env::temp_dir().join(format!("switchyard-counts-{:x}", fastrand::u64(..)));
+    let (tasks, memory) = (Tasks::default(), Arc::<Memory>::default());
+    let engine = Embedded::open(&folder, &Options::default(), grpc::seal, &tasks, &Arc::default(), &memory);
+    let engine: Arc<dyn Engine> = Arc::new(engine.expect("a new store"));
+    let filters = vec![Filter::parse(b">").expect("a filter")];
+    let settings = StreamSettings::new(StreamName::parse("s").expect("a name"), filters);
+    runtime.block_on(engine.create_stream(settings)).expect("made");
+    drop(runtime);
+    // A hub for each: one keeps room for what it had.
+    let hub = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let streams = Streams { engine: Arc::clone(&engine), tasks: tasks.clone(), forms: grpc::FORMS };
+        let memory = Arc::clone(&memory);
+        InProcess::start_with(runtime, Setup { memory, streams: Some(streams), ..Setup::default() })
+    };
+    let group = client::Group { stream: "s".into(), name: "g".into(), ..client::Group::default() };
+    let create = framed(&client::CreateGroupRequest { group: Some(group), start: None });
+    let created = hub().call("GroupService/CreateGroup", Body::new(http_body_util::Full::new(create)));
+    assert!(!created.headers().contains_key("grpc-status"), "{created:?}");
+
+    let short = |number: usize| SubscriptionSpec { filters: vec![format!("orders.n{number}.created")], ..spec() };
+    let long = |number: usize| SubscriptionSpec {
+        filters: (0..100).map(|part| format!("n{number}.p{part}.{}", "x".repeat(200))).collect(),
+        ..spec()
+    };
+    let stored = |wish: SubscriptionSpec| SubscriptionSpec { stream: "s".into(), ..wish };
+    let in_group = |number| SubscriptionSpec { group: format!("workers-{number}"), ..short(number) };
+    let member = |_| SubscriptionSpec { group: "g".into(), ..stored(short(0)) };
+    let kinds: [(&str, (f64, f64)); 6] = [
+        ("short", per_subscription(&hub(), SUBSCRIPTIONS, short)),
+        ("long", per_subscription(&hub(), SUBSCRIPTIONS / 50, long)),
+        ("stored", per_subscription(&hub(), SUBSCRIPTIONS, |number| stored(short(number)))),
+        ("long, stored", per_subscription(&hub(), SUBSCRIPTIONS / 50, |number| stored(long(number)))),
+        ("in groups", per_subscription(&hub(), SUBSCRIPTIONS, in_group)),
+        ("members", per_subscription(&hub(), SUBSCRIPTIONS / 10, member)),
+    ];
+    println!("bytes kept and counted: {kinds:.0?}");
+    for (kind, (kept, counted)) in kinds {
+        assert!(kept <= counted, "{kind}: {kept:.0} bytes are kept, and {counted:.0} counted");
+        assert!(counted <= 4.0 * kept, "{kind}: {kept:.0} bytes are kept, and {counted:.0} counted");
+    }
     std::fs::remove_dir_all(folder).expect("removed");
 }

@@ -3,30 +3,83 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use prost::Message;
+use prost::{
+    Message,
+    encoding::{WireType, decode_key, decode_varint},
+};
 
 use super::{
+    buffer::Frames,
     event,
     event_ids::EventIds,
     stream_service::stream_name,
     wire::v1::{self as wire, session_request::Command as Wire},
 };
 use crate::{
+    memory::Held,
     model::{AckMode, CommandError, Filter, Grant, Group, OnGap, Overflow, Start, StreamWish, Wish, limits},
     session::{Command, Outcome, Precondition, Request, Secret},
 };
 
-/// Decodes one frame of a session. Whatever is wrong with it is in the request.
-pub(super) fn request(frame: Bytes, max_event_bytes: usize, ids: &mut EventIds) -> Request {
-    let refused = |request_id, error| Request { request_id, place: "", command: Err(error) };
+/// What an event costs while it waits to be stored, besides its bytes: its header, its places in lists, and its result.
+const EVENT_OVERHEAD_BYTES: usize = 256;
+
+/// Decodes one frame of a session, and no event in it. An error is the request that tells what is wrong with it.
+pub(super) fn decode(frame: Bytes) -> Result<(i64, Wire), Box<Request>> {
+    let refused = |request_id, error| Err(Box::new(Request { request_id, place: "", command: Err(error) }));
     match wire::SessionRequest::decode(frame) {
         Err(error) => refused(0, CommandError::Undecodable { problem: format!("the frame does not decode: {error}") }),
         Ok(frame) if frame.request_id < 0 => refused(frame.request_id, field("request_id", "is negative")),
         Ok(wire::SessionRequest { request_id, command: None }) => {
             refused(request_id, CommandError::Undecodable { problem: "the frame has no command".into() })
         }
-        Ok(wire::SessionRequest { request_id, command: Some(command) }) => {
-            Request { request_id, place: place(&command), command: checked(command, max_event_bytes, ids) }
+        Ok(wire::SessionRequest { request_id, command: Some(command) }) => Ok((request_id, command)),
+    }
+}
+
+/// The command of a frame, for whose events `memory` is held. Whatever is wrong with it is in the request.
+pub(super) fn request(
+    (request_id, command): (i64, Wire),
+    memory: Option<Held>,
+    max_event_bytes: usize,
+    ids: &mut EventIds,
+) -> Request {
+    Request { request_id, place: place(&command), command: checked(command, memory, max_event_bytes, ids) }
+}
+
+/// What the events of a publish cost until they are stored, in bytes.
+pub(super) fn events_bytes(events: &[Bytes]) -> usize {
+    events.iter().map(|raw| raw.len() + EVENT_OVERHEAD_BYTES).sum()
+}
+
+/// The topic of the first event of a publish of which the beginning has come; `None` if it is no publish, or not all of
+/// the topic is there.
+pub(super) fn first_topic(head: &[u8], frames: Frames) -> Option<&[u8]> {
+    const PUBLISH: u32 = 8;
+    const EVENTS: u32 = 1;
+    const TOPIC: u32 = 2;
+    let publish = if frames == Frames::Commands { beginning_of(head, PUBLISH)?.0 } else { head };
+    let (event, _) = beginning_of(publish, EVENTS)?;
+    let (topic, whole) = beginning_of(event, TOPIC)?;
+    whole.then_some(topic)
+}
+
+/// As much as there is of the first field of that number that has a length, and whether that is all of it.
+fn beginning_of(message: &[u8], wanted: u32) -> Option<(&[u8], bool)> {
+    let mut rest = message;
+    loop {
+        let (number, wire_type) = decode_key(&mut rest).ok()?;
+        let value = decode_varint(&mut rest).ok()?;
+        match wire_type {
+            WireType::Varint => {}
+            WireType::LengthDelimited => {
+                let len = usize::try_from(value).ok()?;
+                if number == wanted {
+                    return Some((&rest[..len.min(rest.len())], len <= rest.len()));
+                }
+                rest = rest.get(len..)?;
+            }
+            _ => return None,
         }
     }
 }
@@ -47,7 +100,12 @@ fn place(command: &Wire) -> &'static str {
 }
 
 /// Errors name fields below the command.
-fn checked(command: Wire, max_event_bytes: usize, ids: &mut EventIds) -> Result<Command, CommandError> {
+fn checked(
+    command: Wire,
+    memory: Option<Held>,
+    max_event_bytes: usize,
+    ids: &mut EventIds,
+) -> Result<Command, CommandError> {
     Ok(match command {
         Wire::Hello(hello) => self::hello(hello)?,
         Wire::Subscribe(subscribe) => Command::Subscribe {
@@ -78,7 +136,7 @@ fn checked(command: Wire, max_event_bytes: usize, ids: &mut EventIds) -> Result<
         Wire::Publish(publish) => {
             let precondition = check_publish(&publish)?;
             let events = publish.events.iter().map(|raw| event::accept(raw, max_event_bytes, ids)).collect();
-            Command::Publish { events, precondition }
+            Command::Publish { events, precondition, memory }
         }
         Wire::Authenticate(authenticate) => {
             let token = authenticate.token;

@@ -177,6 +177,11 @@ pub(super) fn dead_letter(event: &Event, told: &GivenUp<'_>) -> Event {
     Event::new(entry.into(), Spans { ttl_ms: None, ..spans }, 0).unwrap_or_else(|| event.detached())
 }
 
+/// The topic of an event that was not looked at yet, as it is written.
+pub(super) fn topic_of(raw: &[u8]) -> Option<&[u8]> {
+    walk(raw).ok().map(|found| &raw[found.topic])
+}
+
 /// The publisher's event, in the entry of an event.
 pub(super) fn published(event: &Event) -> &[u8] {
     body(event).1

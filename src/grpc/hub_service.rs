@@ -14,25 +14,28 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body::Frame;
-use http_body_util::StreamBody;
-use prost::Message;
+use prost::Message as _;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, body::Body, server::NamedService};
 use tower::Service;
 
 use super::{
     access::Access,
+    buffer::{Frames, Lender},
     command, event,
     event_ids::EventIds,
-    framer::Framer,
+    framer::{Encoding, Framer, Message},
+    requests,
+    response::{client_of, unary},
     results,
     session_body::SessionBody,
     status,
+    waiting::until_fits,
     wire::{self, v1},
 };
 use crate::{
     auth::Caller,
+    memory::{Client, Held, MemoryFull, Use},
     model::CommandError,
     net::{Ahead, AtItsOwnPace, Connection, SessionPermit},
     router::Scratch,
@@ -61,7 +64,6 @@ impl HubService {
     }
 
     async fn call(self, request: Request<Body>) -> Result<Response<Body>, Status> {
-        refuse_encoding(&request)?;
         match request.uri().path().strip_prefix(PATH) {
             Some("Session") => self.session(request),
             Some("Subscribe") => self.subscribe(request).await,
@@ -73,12 +75,15 @@ impl HubService {
     fn session(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let caller = self.caller(&request, "Session")?;
         let permit = self.permit(&request)?;
-        let session = self.hub.open(Kind::Many, Cut::of_this_stream(), caller).map_err(|error| refusal(&error))?;
-        let mut ids = EventIds::new(session.id());
-        let max_event_bytes = self.hub.options().max_event_bytes;
-        let body = Body::new(SessionBody::new(session.outlet(), permit));
+        let client = client_of(&self.hub, request.extensions());
         let ahead = request.extensions().get::<Ahead>().cloned();
-        let requests = self.messages(request).map(move |frame| Ok(command::request(frame?, max_event_bytes, &mut ids)));
+        let messages = self.messages(request, Some(Frames::Commands))?;
+        let cut = Cut::of_this_stream();
+        let opened = self.hub.open(Kind::Many, cut, caller, Arc::clone(&client));
+        let session = opened.map_err(|error| refusal(&error))?;
+        let ids = EventIds::new(session.id());
+        let body = Body::new(SessionBody::new(session.outlet(), permit));
+        let requests = requests::Requests::new(messages, Arc::clone(&self.hub), client, ids);
         let requests = Commands { requests, ahead };
         self.tasks.spawn("session", OnPanic::Log, session.run(requests));
         Ok(at_its_own_pace(body))
@@ -87,11 +92,13 @@ impl HubService {
     async fn subscribe(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let caller = self.caller(&request, "Subscribe")?;
         let permit = self.permit(&request)?;
-        let message = v1::SubscribeRequest::decode(only_message(self.messages(request).expected()).await?)
-            .map_err(|error| undecodable(&error))?;
+        let client = client_of(&self.hub, request.extensions());
+        let message = only_message(self.messages(request, None)?.expected()).await?;
+        let message = v1::SubscribeRequest::decode(message.bytes).map_err(|error| undecodable(&error))?;
         let refused = |error: CommandError| status::of_command(&error, "spec.").status();
         let wish = command::wish(message.spec.as_ref()).map_err(refused)?;
-        let mut session = self.hub.open(Kind::One, Cut::of_this_stream(), caller).map_err(|error| refusal(&error))?;
+        let opened = self.hub.open(Kind::One, Cut::of_this_stream(), caller, client);
+        let mut session = opened.map_err(|error| refusal(&error))?;
         session.subscribe_once(&wish).await.map_err(refused)?;
         let body = Body::new(SessionBody::new(session.outlet(), permit));
         self.tasks.spawn("session", OnPanic::Log, session.run(NoRequests));
@@ -100,15 +107,25 @@ impl HubService {
 
     async fn publish(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let caller = self.caller(&request, "Publish")?;
-        let message = v1::PublishRequest::decode(only_message(self.messages(request).expected()).await?)
-            .map_err(|error| undecodable(&error))?;
+        let client = client_of(&self.hub, request.extensions());
+        let Message { bytes, mut held } =
+            only_message(self.messages(request, Some(Frames::Publish))?.expected()).await?;
+        let message = v1::PublishRequest::decode(bytes).map_err(|error| undecodable(&error))?;
         let precondition = command::check_publish(&message).map_err(|error| refusal(&error))?;
+        // Before anything is published: who is refused may try again.
+        let timeout = self.hub.options().frame_timeout();
+        let response = until_fits(timeout, |_| client.hold(Use::Responses, results::most_bytes(message.events.len())));
+        let response = response.await.map_err(no_memory)?;
+        let memory = self.memory_for(&message.events, &mut held, &client).await?;
         let mut ids = EventIds::new(&self.hub.unique_name());
         let max_event_bytes = self.hub.options().max_event_bytes;
         let mut events: Vec<_> =
             message.events.iter().map(|raw| event::accept(raw, max_event_bytes, &mut ids)).collect();
+        // What the events were decoded from is not needed while they wait.
+        drop((message, held));
         session::admit_events(&caller, &mut events, precondition).map_err(|error| refusal(&error))?;
-        let in_flight = self.hub.may_publish(caller.principal().id(), &events).map_err(|error| refusal(&error))?;
+        let mut in_flight = self.hub.may_publish(caller.principal().id(), &events).map_err(|error| refusal(&error))?;
+        in_flight.keep(memory);
         let placed =
             session::place(&self.hub, events, precondition, in_flight).await.map_err(|error| refusal(&error))?;
         // What has its places will be stored, and is then routed and counted until then, whether or not the client waits to
@@ -118,7 +135,26 @@ impl HubService {
         let results = self.tasks.see_through("publish", storing).await;
         match results.first() {
             Some(Err(error)) if results.iter().all(Result::is_err) => Err(status::of_event(error, 0).status()),
-            _ => Ok(unary(&results::encode(&results))),
+            _ => Ok(unary(&results::encode(&results), response)),
+        }
+    }
+
+    /// Memory for the events of a publish, if any of them is to be stored; waits for it as long as a frame may take.
+    async fn memory_for(
+        &self,
+        events: &[Bytes],
+        frame: &mut Option<Held>,
+        client: &Arc<Client>,
+    ) -> Result<Option<Held>, Status> {
+        if self.hub.engine().is_none() {
+            return Ok(None);
+        }
+        let bytes = command::events_bytes(events);
+        let mut ask = |again| requests::for_publish(frame, bytes, client, again);
+        match ask(false) {
+            Ok(memory) => Ok(Some(memory)),
+            Err(_) if !requests::stores(&self.hub, events) => Ok(None),
+            Err(_) => until_fits(self.hub.options().frame_timeout(), |_| ask(true)).await.map(Some).map_err(no_memory),
         }
     }
 
@@ -127,8 +163,10 @@ impl HubService {
     }
 
     /// The messages of a request, cut but not decoded.
-    fn messages(&self, request: Request<Body>) -> Framer {
-        framer(&self.hub, request.into_body())
+    fn messages(&self, request: Request<Body>, frames: Option<Frames>) -> Result<Framer, Status> {
+        let encoding = encoding(&request)?;
+        let client = client_of(&self.hub, request.extensions());
+        Ok(framer(&self.hub, &client, request.into_body(), encoding, frames))
     }
 
     /// Counts one session more on the connection the request came over.
@@ -167,7 +205,12 @@ impl<S: Stream<Item = Result<session::Request, CommandError>> + Unpin> Stream fo
     type Item = S::Item;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
-        Pin::new(&mut self.requests).poll_next(context)
+        let next = Pin::new(&mut self.requests).poll_next(context);
+        if next.is_pending() {
+            // They may wait for memory, and then nothing is read.
+            self.poll_ahead(context);
+        }
+        next
     }
 }
 
@@ -179,14 +222,21 @@ impl<S: Stream<Item = Result<session::Request, CommandError>> + Unpin> Requests 
     }
 }
 
-/// Cuts a request into messages, within the limits of the hub.
-pub(super) fn framer(hub: &Hub, body: Body) -> Framer {
-    Framer::new(body, Arc::clone(hub.frame_memory()), hub.options().frame_timeout())
+/// Cuts a request into messages, within the limits of the hub; `frames` for one that publishes.
+pub(super) fn framer(
+    hub: &Arc<Hub>,
+    client: &Arc<Client>,
+    body: Body,
+    encoding: Encoding,
+    frames: Option<Frames>,
+) -> Framer {
+    let publishes = frames.filter(|_| hub.engine().is_some()).map(|frames| (Arc::clone(hub), frames));
+    Framer::new(body, encoding, Lender { client: Arc::clone(client), publishes }, hub.options().frame_timeout())
 }
 
 /// The one message of a request that has one. Waits for its end: a stream that is answered before would have to be
 /// reset, and a client may only cause so many resets.
-async fn only_message(mut messages: Framer) -> Result<Bytes, Status> {
+async fn only_message(mut messages: Framer) -> Result<Message, Status> {
     let bad = |problem: &str| refusal(&CommandError::Undecodable { problem: problem.to_owned() });
     let broken = |error: CommandError| refusal(&error);
     let message = messages.next().await.ok_or_else(|| bad("the request is missing"))?.map_err(broken)?;
@@ -204,25 +254,23 @@ fn at_its_own_pace(body: Body) -> Response<Body> {
     response
 }
 
-/// A response of one encoded message.
-fn unary(message: &[u8]) -> Response<Body> {
-    let out = [&wire::prefix(message.len()), message].concat();
-    let frames = [Frame::data(Bytes::from(out)), Frame::trailers(wire::trailers(&Status::ok("")))];
-    wire::response(Body::new(StreamBody::new(tokio_stream::iter(frames.map(Ok::<_, Infallible>)))))
-}
-
-/// Compression of single frames would cost every subscriber its own copy; nothing is lost by refusing it.
-fn refuse_encoding(request: &Request<Body>) -> Result<(), Status> {
+/// How the messages of a request are compressed. Responses never are: every subscriber would need a copy of its own.
+pub(super) fn encoding<B>(request: &Request<B>) -> Result<Encoding, Status> {
     match request.headers().get("grpc-encoding").map(http::HeaderValue::as_bytes) {
-        None | Some(b"identity") => Ok(()),
+        None | Some(b"identity") => Ok(Encoding::Identity),
+        Some(b"gzip") => Ok(Encoding::Gzip),
         Some(_) => {
-            let mut status = status::unimplemented("requests are taken without compression only");
+            let mut status = status::unimplemented("requests are taken without compression, or with gzip");
             status
                 .metadata_mut()
-                .insert("grpc-accept-encoding", tonic::metadata::MetadataValue::from_static("identity"));
+                .insert("grpc-accept-encoding", tonic::metadata::MetadataValue::from_static("identity,gzip"));
             Err(status)
         }
     }
+}
+
+pub(super) fn no_memory(full: MemoryFull) -> Status {
+    refusal(&CommandError::NoMemory { of: full.of.name() })
 }
 
 fn undecodable(error: &prost::DecodeError) -> Status {

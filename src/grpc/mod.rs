@@ -4,6 +4,7 @@
 //! routing, credit and ends are the session's, connections are the net's.
 
 mod access;
+mod buffer;
 mod command;
 mod deadline;
 mod door;
@@ -15,11 +16,14 @@ mod group_service;
 mod health;
 mod hub_service;
 mod reflection;
+mod requests;
+mod response;
 mod results;
 mod session_body;
 mod session_service;
 mod status;
 mod stream_service;
+mod waiting;
 mod whole;
 mod wire;
 

@@ -21,6 +21,15 @@ const MOST_DETAILED: usize = 100;
 /// Room for a result; more is found when it is needed.
 const USUAL_RESULT_BYTES: usize = 32;
 
+/// A result has at most about so many bytes, and one with all its details so many more.
+const RESULT_BYTES: usize = 256;
+const DETAILS_BYTES: usize = 1024;
+
+/// How large the `PublishResponse` of so many events may become, in bytes.
+pub(super) fn most_bytes(events: usize) -> usize {
+    events * RESULT_BYTES + events.min(MOST_DETAILED) * DETAILS_BYTES
+}
+
 /// The `PublishResponse`.
 pub(super) fn encode(results: &[Published]) -> Bytes {
     let mut out = Vec::with_capacity(results.len() * USUAL_RESULT_BYTES);

@@ -30,11 +30,22 @@ pub(super) struct Fault {
     quota: Option<&'static str>,
     /// How long to wait before trying again; `None` where that does not help.
     pub(super) retry_after: Option<Duration>,
+    /// Instead of that of its reason, where gRPC itself says which.
+    code: Option<Code>,
 }
 
 impl Fault {
     fn new(reason: Reason, text: String) -> Self {
-        Self { reason, text, field: None, numbers: Vec::new(), quota: None, retry_after: None }
+        Self { reason, text, field: None, numbers: Vec::new(), quota: None, retry_after: None, code: None }
+    }
+
+    fn by_grpc(mut self, code: Code) -> Self {
+        self.code = Some(code);
+        self
+    }
+
+    fn code(&self) -> Code {
+        self.code.unwrap_or_else(|| code(self.reason))
     }
 
     fn at(mut self, field: impl Into<String>) -> Self {
@@ -60,7 +71,7 @@ impl Fault {
 
     /// As the end of a call.
     pub(super) fn status(&self) -> Status {
-        let code = code(self.reason);
+        let code = self.code();
         let mut details = ErrorDetails::with_error_info(
             self.reason.name(),
             DOMAIN,
@@ -134,9 +145,9 @@ pub(super) fn of_command(error: &CommandError, place: &str) -> Fault {
         CommandError::QuotaUsedUp { quota, retry_after, .. } => {
             Fault::new(Reason::QuotaExceeded, text).of_quota(quota.name(), *retry_after)
         }
-        CommandError::NoFrameMemory => {
-            Fault::new(Reason::QuotaExceeded, text).of_quota("frame_bytes", Quota::RETRY_AFTER)
-        }
+        CommandError::NoMemory { of } => Fault::new(Reason::QuotaExceeded, text).of_quota(of, Quota::RETRY_AFTER),
+        CommandError::FrameTooLarge { .. } => Fault::new(Reason::EventTooLarge, text).by_grpc(Code::ResourceExhausted),
+        CommandError::Compression { .. } => Fault::new(Reason::MalformedCommand, text).by_grpc(Code::Internal),
         CommandError::SlowFrame { .. } => Fault::new(Reason::SessionStalled, text),
         CommandError::Draining => Fault::new(Reason::Draining, text).retry_after(Duration::from_secs(1)),
         CommandError::SessionNotFound { .. } => Fault::new(Reason::SessionNotFound, text).at(path("session_id")),
@@ -246,7 +257,7 @@ pub(super) fn of_end(end: &End) -> Fault {
 /// The end of a call: OK without a word, or what went wrong.
 pub(super) fn of_finished_call(end: &End) -> Status {
     let fault = of_end(end);
-    match code(fault.reason) {
+    match fault.code() {
         Code::Ok => Status::ok(""),
         _ => fault.status(),
     }
@@ -358,7 +369,7 @@ mod tests {
         let of_command = [
             CommandError::QuotaUsedUp { quota: Quota::Sessions, limit: 1, retry_after: wait },
             CommandError::TooManyFilterTokens { whole: "hub", limit: 1 },
-            CommandError::NoFrameMemory,
+            CommandError::NoMemory { of: "frames" },
             StreamError::TooMany { what: "streams", limit: 1 }.into(),
             StreamError::QuotaUsedUp { limit: 1 }.into(),
         ];

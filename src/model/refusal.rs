@@ -91,9 +91,24 @@ pub enum CommandError {
         /// When it may use more, or may try whether it may.
         retry_after: Duration,
     },
-    /// The hub holds as many bytes of incomplete frames as it may.
-    #[error("this hub has no memory left for frames that are not complete")]
-    NoFrameMemory,
+    /// The hub holds as much for this client, or for all, as it may.
+    #[error("the hub has no memory left for {of} of this client")]
+    NoMemory {
+        /// For what: the name of an option under `[memory]`, without its unit.
+        of: &'static str,
+    },
+    /// A frame is larger than a frame may be.
+    #[error("a frame may have {limit} bytes, and this one has more")]
+    FrameTooLarge {
+        /// How many it may have, without compression.
+        limit: usize,
+    },
+    /// A frame is not compressed as it says.
+    #[error("{problem}")]
+    Compression {
+        /// What is wrong, in words.
+        problem: &'static str,
+    },
     /// A frame came too slowly.
     #[error("a frame was not complete after {} seconds", .timeout.as_secs_f64())]
     SlowFrame {

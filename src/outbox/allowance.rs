@@ -1,8 +1,30 @@
-//! How many subscriptions several sessions together may have.
+//! How many subscriptions several sessions together may have, and how much memory they may take.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
-use crate::model::{CommandError, Quota};
+use crate::{
+    memory::{Held, Memory, Use},
+    model::{CommandError, Quota},
+};
+
+/// What bounds the subscriptions of one session besides its own limits.
+#[derive(Debug)]
+pub struct Allowances {
+    /// Those of its principal.
+    pub subscriptions: Arc<Allowance>,
+    /// The memory that they cost.
+    pub filters: Held,
+}
+
+impl Default for Allowances {
+    /// Those of a session that is alone in its hub.
+    fn default() -> Self {
+        Self { subscriptions: Arc::default(), filters: Arc::<Memory>::default().client().nothing(Use::Filters) }
+    }
+}
 
 /// Shared by the outboxes of all sessions of one principal.
 #[derive(Debug, Default)]

@@ -9,6 +9,7 @@
 
 mod allowance;
 mod budget;
+mod cost;
 mod credit;
 mod frame;
 mod pool;
@@ -29,8 +30,9 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-pub use allowance::Allowance;
+pub use allowance::{Allowance, Allowances};
 pub use budget::Budget;
+pub use cost::Cost;
 pub use frame::{
     Accepted, Acked, Batch, Frame, Gap, GapReason, Item, Opened, Published, Reply, ResumeOutcome, SessionLimits,
     Standing, StoredAt, Subscribed, Welcome,
@@ -40,7 +42,8 @@ pub use stored::{Filled, Room};
 pub use subscriber::Route;
 
 use crate::{
-    model::{CommandError, End, Event, Grant, Wish},
+    memory::Held,
+    model::{CommandError, End, Event, Filter, Grant, Wish, filter_tokens},
     tasks::Cut,
 };
 use queues::{Offer, Queues, Turn};
@@ -68,6 +71,8 @@ pub struct Outbox {
 #[derive(Debug)]
 struct State {
     queues: Queues,
+    /// What its subscriptions cost.
+    filters: Held,
     /// The writer, while it waits for something to send.
     writer: Option<Waker>,
     /// Since when the transport has not come back for more; `None` while the writer waits.
@@ -129,12 +134,14 @@ impl Outbox {
         heartbeat_interval: Duration,
         mirrors: bool,
         budget: Arc<Budget>,
-        allowance: Arc<Allowance>,
+        allowances: Allowances,
         cut: Option<Arc<Cut>>,
         now: Instant,
     ) -> Self {
         budget.join();
+        let Allowances { subscriptions: allowance, filters } = allowances;
         let state = State {
+            filters,
             queues: Queues::new(limits, mirrors),
             writer: None,
             writing_since: None,
@@ -156,7 +163,12 @@ impl Outbox {
     /// comes back.
     pub fn reserve(&self, id: i64, wish: &Wish) -> Result<(SubscriptionKey, i64), CommandError> {
         self.allowance.take()?;
-        let reserved = self.with(|state| state.queues.reserve(id, wish));
+        let cost = Cost::of(&wish.filters, wish.stream.is_some(), wish.group.is_some());
+        let reserved = self.with(|state| {
+            // Given back by the end of this, unless a subscription has it.
+            state.hold_filters(cost.bytes())?;
+            state.queues.reserve(id, wish, cost)
+        });
         if reserved.is_err() {
             self.allowance.give_back(1);
         }
@@ -224,9 +236,21 @@ impl Outbox {
         self.with(|state| state.queues.no_more_commands());
     }
 
-    /// Refuses filters of `tokens` in place of those a subscription has when the session may not have so many.
-    pub fn check_update(&self, id: i64, tokens: usize) -> Result<(), CommandError> {
-        self.with(|state| state.queues.check_update(id, tokens))
+    /// Makes room for new filters of a subscription beside those that it has, or refuses them. What it is to be called with
+    /// in [`Self::end_update`] comes back: the cost as it was, and as it is with the new ones.
+    pub fn begin_update(&self, id: i64, new: &[Filter]) -> Result<(Cost, Cost), CommandError> {
+        self.with(|state| {
+            state.queues.check_update(id, filter_tokens(new))?;
+            let (old, new) = state.queues.costs_of(id, new)?;
+            state.hold_filters(new.bytes().saturating_sub(old.bytes()))?;
+            state.queues.set_cost(id, old.max(new));
+            Ok((old, new))
+        })
+    }
+
+    /// A subscription has new filters, or not; it costs so much.
+    pub fn end_update(&self, id: i64, cost: Cost) {
+        self.with(|state| state.queues.set_cost(id, cost));
     }
 
     /// Ends the session: every subscription is told, then the stream ends. The first end counts.
@@ -492,6 +516,10 @@ impl Outbox {
         let before = (state.held_bytes(), state.queues.subscriptions());
         let result = act(&mut state);
         self.budget.change(before.0, state.held_bytes());
+        let freed = state.filters.bytes() - state.queues.cost();
+        if freed > 0 {
+            state.filters.shrink(freed);
+        }
         // Those that are new were counted by `reserve`.
         let ended = before.1.saturating_sub(state.queues.subscriptions());
         let writer = if state.queues.has_work() { state.writer.take() } else { None };
@@ -529,6 +557,10 @@ impl State {
     /// True when the transport has not come back for more for this long.
     fn is_stuck(&self, now: Instant, patience: Duration) -> bool {
         self.writing_since.is_some_and(|since| now.saturating_duration_since(since) >= patience)
+    }
+
+    fn hold_filters(&mut self, bytes: usize) -> Result<(), CommandError> {
+        self.filters.grow(bytes).map_err(|full| CommandError::NoMemory { of: full.of.name() })
     }
 
     fn held_bytes(&self) -> usize {

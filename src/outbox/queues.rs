@@ -14,11 +14,12 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use slab::Slab;
 
 use super::{
+    cost::Cost,
     frame::{Frame, Reply, SessionLimits},
     pool::Pool,
     subscriber::{Route, Subscriber},
 };
-use crate::model::{CommandError, End, Event, Grant, Wish};
+use crate::model::{CommandError, End, Event, Filter, Grant, Wish};
 
 pub use standing::Counts;
 
@@ -95,6 +96,8 @@ pub(super) struct Queues {
     ids: HashTable<u32>,
     /// The tokens of all filters.
     filter_tokens: usize,
+    /// What all subscriptions cost, in bytes.
+    cost: usize,
     hasher: DefaultHashBuilder,
     pool: Pool,
     /// The fair writer's round.
@@ -134,6 +137,7 @@ impl Queues {
             subscribers: Slab::new(),
             ids: HashTable::new(),
             filter_tokens: 0,
+            cost: 0,
             hasher: DefaultHashBuilder::default(),
             pool: Pool::new(),
             ready: VecDeque::new(),
@@ -207,8 +211,29 @@ impl Queues {
         self.replies.push_back(reply);
     }
 
-    /// Makes room for a subscription that is not open yet; an `id` of 0 is chosen here.
-    pub(super) fn reserve(&mut self, id: i64, wish: &Wish) -> Result<(SubscriptionKey, i64), CommandError> {
+    /// What all subscriptions cost, in bytes.
+    pub(super) fn cost(&self) -> usize {
+        self.cost
+    }
+
+    /// What a subscription costs, and what it would cost with other filters.
+    pub(super) fn costs_of(&self, id: i64, new: &[Filter]) -> Result<(Cost, Cost), CommandError> {
+        let slot = self.slot_of(id).ok_or(CommandError::SubscriptionNotFound { id })?;
+        let subscriber = &self.subscribers[slot as usize];
+        let in_group = subscriber.route.as_ref().is_some_and(|route| route.group != 0);
+        Ok((subscriber.cost, Cost::of(new, subscriber.stored().is_some(), in_group)))
+    }
+
+    /// A subscription that is still there costs so much from now on.
+    pub(super) fn set_cost(&mut self, id: i64, new: Cost) {
+        if let Some(slot) = self.slot_of(id) {
+            let old = std::mem::replace(&mut self.subscribers[slot as usize].cost, new);
+            self.cost = self.cost + new.bytes() - old.bytes();
+        }
+    }
+
+    /// Makes room for a subscription that is not open yet and costs so much; an `id` of 0 is chosen here.
+    pub(super) fn reserve(&mut self, id: i64, wish: &Wish, cost: Cost) -> Result<(SubscriptionKey, i64), CommandError> {
         let id = if id == 0 { self.free_id() } else { id };
         if self.ending.is_some() {
             return Err(CommandError::Draining);
@@ -224,7 +249,8 @@ impl Queues {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
         // A session has fewer than 2^32 subscriptions at a time.
-        let slot = self.subscribers.insert(Subscriber::new(id, generation, wish)) as u32;
+        let slot = self.subscribers.insert(Subscriber::new(id, generation, wish, cost)) as u32;
+        self.cost += cost.bytes();
         let Self { subscribers, hasher, .. } = self;
         self.ids.insert_unique(hasher.hash_one(id), slot, |slot| {
             hasher.hash_one(subscribers.get(*slot as usize).map_or(0, |s| s.id))
@@ -328,7 +354,7 @@ impl Queues {
     /// to one of a million would wait for each.
     pub(super) fn fetch(&self, keys: impl Iterator<Item = SubscriptionKey>) {
         let records = keys.filter_map(|key| self.subscribers.get(key.slot as usize));
-        std::hint::black_box(records.fold(0, |sum: u32, record| sum ^ record.generation ^ record.max_batch));
+        std::hint::black_box(records.fold(0, |sum: u32, record| sum ^ record.generation ^ u32::from(record.max_batch)));
     }
 
     /// Queues an event for a subscription, which does what it must when that is too much: see [`crate::model::Overflow`]. With
@@ -474,6 +500,7 @@ impl Queues {
         self.with_queue(slot, |subscriber, pool, _| subscriber.clear(pool));
         let mut subscriber = self.subscribers.try_remove(slot as usize)?;
         self.forget_noted(&subscriber);
+        self.cost -= subscriber.cost.bytes();
         let position = subscriber.position();
         if let Ok(entry) = self.ids.find_entry(self.hasher.hash_one(subscriber.id), |other| *other == slot) {
             entry.remove();

@@ -6,6 +6,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use smallvec::SmallVec;
 
 use super::{
+    cost::Cost,
     credit::Credit,
     frame::{Frame, Gap, GapReason, Opened, Reply, Standing, Subscribed},
     pool::{NodeId, Pool, Queue},
@@ -44,7 +45,9 @@ pub(super) struct Subscriber {
     conflated: u32,
     /// How many events may still be sent; `u64::MAX` is no limit.
     pub(super) events_left: u64,
-    pub(super) max_batch: u32,
+    /// At most [`limits::MAX_BATCH_EVENTS`].
+    pub(super) max_batch: u16,
+    pub(super) cost: Cost,
     /// What the fair writer owes it (or, below 0, has sent ahead of its turn), in bytes.
     pub(super) deficit: i32,
     /// True while it stands in the fair writer's round.
@@ -89,7 +92,7 @@ enum Extra {
 }
 
 impl Subscriber {
-    pub(super) fn new(id: i64, generation: u32, wish: &Wish) -> Self {
+    pub(super) fn new(id: i64, generation: u32, wish: &Wish, cost: Cost) -> Self {
         Self {
             id,
             generation,
@@ -101,7 +104,8 @@ impl Subscriber {
             dropped: 0,
             conflated: 0,
             events_left: wish.max_events.unwrap_or(u64::MAX),
-            max_batch: wish.max_batch,
+            max_batch: u16::try_from(wish.max_batch).unwrap_or(u16::MAX),
+            cost,
             deficit: 0,
             ready: false,
             route: None,

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use smallvec::SmallVec;
 
 use super::{
-    Allowance, Budget, Outbox,
+    Allowances, Budget, Cost, Outbox,
     frame::{Accepted, Batch, Frame, Gap, GapReason, Item, Reply, SessionLimits},
     queues::{Offer, Queues, SubscriptionKey, Turn},
     subscriber::Route,
@@ -49,12 +49,16 @@ fn wish(credit: Option<Grant>, overflow: Overflow) -> Wish {
     Wish { stream: None, filters, group: None, credit, overflow, max_events: None, max_batch: 10_000 }
 }
 
+fn cost(wish: &Wish) -> Cost {
+    Cost::of(&wish.filters, false, false)
+}
+
 fn route() -> Route {
     Route { nodes: SmallVec::new(), group: 0, tokens: NonZeroU32::MIN }
 }
 
 fn open(queues: &mut Queues, id: i64, wish: &Wish) -> SubscriptionKey {
-    let (key, _) = queues.reserve(id, wish).expect("room");
+    let (key, _) = queues.reserve(id, wish, cost(wish)).expect("room");
     assert_eq!(queues.open(key, route(), 0), Ok(None));
     key
 }
@@ -168,7 +172,7 @@ proptest! {
                     let granted = credit.map(|(events, bytes)| Grant { events, bytes });
                     let wish = wish(granted, Overflow::DropOldest);
                     if models.contains_key(&id) {
-                        prop_assert!(queues.reserve(id, &wish).is_err());
+                        prop_assert!(queues.reserve(id, &wish, cost(&wish)).is_err());
                     } else {
                         let key = open(&mut queues, id, &wish);
                         let waiting = VecDeque::new();
@@ -408,7 +412,7 @@ fn a_session_that_is_drained_ends_when_all_it_had_begun_is_answered() {
 #[test]
 fn one_that_waits_to_read_does_not_wake_itself() {
     let budget = Arc::new(Budget::new(1_000, 1 << 30));
-    let (unlimited, now) = (Arc::new(Allowance::new(0)), tokio::time::Instant::now());
+    let (unlimited, now) = (Allowances::default(), tokio::time::Instant::now());
     let outbox = Arc::new(Outbox::new(LIMITS, std::time::Duration::from_secs(15), false, budget, unlimited, None, now));
     for n in 0..100 {
         outbox.reply(Reply { request_id: n, frame: Frame::Published(vec![Ok(Accepted::default()); 10]) });

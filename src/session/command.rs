@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{Outcome, Precondition};
-use crate::model::{CommandError, Event, EventError, Filter, Grant, Wish};
+use crate::{
+    memory::Held,
+    model::{CommandError, Event, EventError, Filter, Grant, Wish},
+};
 
 /// One command, or why it is none, and the request id that its answer bears.
 #[derive(Debug)]
@@ -71,6 +74,8 @@ pub enum Command {
         events: Vec<Result<Event, EventError>>,
         /// What must hold for them to be published.
         precondition: Option<Precondition>,
+        /// Held for them until they are stored; `None` when none of them is to be.
+        memory: Option<Held>,
     },
     /// Take on a fresh credential.
     Authenticate {

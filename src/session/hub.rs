@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
 };
@@ -20,9 +20,9 @@ use super::{
 use crate::{
     auth::Caller,
     engine::{Engine, EventStream},
-    memory::Memory,
-    model::{CommandError, End, Event, EventError, Reason},
-    outbox::{Budget, Frame, Outbox, Reply, Tick, Welcome},
+    memory::{Client, Memory, Use},
+    model::{CommandError, End, Event, EventError, Reason, Topic},
+    outbox::{Allowances, Budget, Frame, Outbox, Reply, Tick, Welcome},
     router::{Router, Scratch},
     tasks::Cut,
     telemetry::{Metrics, StreamCut},
@@ -32,36 +32,6 @@ use crate::{
 const TICK: Duration = Duration::from_millis(250);
 /// So many sessions are looked at before others may work.
 const TICK_AT_ONCE: usize = 256;
-
-/// Counts bytes of frames that have come in part, up to a limit.
-#[derive(Debug)]
-pub struct FrameMemory {
-    limit: usize,
-    held: AtomicUsize,
-}
-
-impl FrameMemory {
-    /// None yet, and at most `limit`.
-    pub fn new(limit: usize) -> Self {
-        Self { limit, held: AtomicUsize::new(0) }
-    }
-
-    /// Counts `bytes` more, unless that were too many.
-    pub fn hold(&self, bytes: usize) -> bool {
-        let fits = |held: usize| held.checked_add(bytes).filter(|sum| *sum <= self.limit);
-        self.held.fetch_update(Relaxed, Relaxed, fits).is_ok()
-    }
-
-    /// What was counted is gone.
-    pub fn release(&self, bytes: usize) {
-        self.held.fetch_sub(bytes, Relaxed);
-    }
-
-    /// How many there are.
-    pub fn held(&self) -> usize {
-        self.held.load(Relaxed)
-    }
-}
 
 /// All sessions of one process, and what they share.
 #[derive(Debug)]
@@ -75,7 +45,6 @@ pub struct Hub {
     tokens: TokenKey,
     router: Router,
     budget: Arc<Budget>,
-    frame_memory: Arc<FrameMemory>,
     quotas: Quotas,
     tracing: Option<Tracing>,
     metrics: Arc<Metrics>,
@@ -136,7 +105,6 @@ impl Hub {
             memory,
             router: Router::new(options.hub_filter_tokens),
             budget: Arc::new(Budget::new(options.session_queue_bytes, options.hub_queue_bytes)),
-            frame_memory: Arc::new(FrameMemory::new(options.hub_frame_bytes)),
             options,
             quotas: Quotas::new(quotas),
             metrics,
@@ -178,6 +146,12 @@ impl Hub {
         self.engine.as_ref()
     }
 
+    /// True when a topic, as it is written, belongs to a stream.
+    pub fn stores(&self, topic: &[u8]) -> bool {
+        let topic = Topic::parse(topic).ok();
+        topic.is_some_and(|topic| self.engine.as_ref().is_some_and(|engine| engine.stream_of(topic).is_some()))
+    }
+
     /// The groups on streams, if this hub keeps any.
     pub fn groups(&self) -> Option<&Arc<Groups>> {
         self.groups.as_ref()
@@ -202,8 +176,15 @@ impl Hub {
         format!("{:013x}-{number:x}", self.prefix >> 12).into()
     }
 
-    /// Opens a session of a caller, whose first frame is `welcome`. `cut` ends the stream it is on.
-    pub fn open(self: &Arc<Self>, kind: Kind, cut: Option<Arc<Cut>>, caller: Caller) -> Result<Session, CommandError> {
+    /// Opens a session of a caller, whose first frame is `welcome`. `cut` ends the stream it is on, and `client` accounts for
+    /// what it makes the hub keep.
+    pub fn open(
+        self: &Arc<Self>,
+        kind: Kind,
+        cut: Option<Arc<Cut>>,
+        caller: Caller,
+        client: Arc<Client>,
+    ) -> Result<Session, CommandError> {
         let heartbeat_interval = self.options.heartbeat_interval();
         let account = self.quotas.account(caller.principal().id());
         let counted = account.open_session().inspect_err(|error| self.note_refusal(&account, error))?;
@@ -212,7 +193,7 @@ impl Hub {
             heartbeat_interval,
             kind == Kind::One,
             Arc::clone(&self.budget),
-            Arc::clone(account.subscriptions()),
+            Allowances { subscriptions: Arc::clone(account.subscriptions()), filters: client.nothing(Use::Filters) },
             cut,
             Instant::now(),
         ));
@@ -304,11 +285,6 @@ impl Hub {
     /// What waits in all sessions, in bytes.
     pub fn waiting_bytes(&self) -> usize {
         self.budget.waiting_bytes()
-    }
-
-    /// Bytes of frames that have come in part, of all calls together.
-    pub fn frame_memory(&self) -> &Arc<FrameMemory> {
-        &self.frame_memory
     }
 
     pub(super) fn open_sessions(&self) -> Vec<Arc<OpenSession>> {

@@ -34,7 +34,7 @@ use tokio_stream::Stream;
 
 pub use command::{Command, Request, Secret};
 pub use group::{AsOf, Groups, Redriven, Standing, Streams};
-pub use hub::{FrameMemory, Hub, Kind, Setup};
+pub use hub::{Hub, Kind, Setup};
 pub use options::Options;
 pub use publish::{Placed, admit_events, of_purge, of_read, of_store, place};
 pub use quota::{InFlight, Options as QuotaOptions};
@@ -44,6 +44,7 @@ pub use tracing::Tracing;
 
 use crate::{
     auth::Caller,
+    memory::Held,
     model::{AckMode, CommandError, End, Event, EventError, Filter, Wish, filter_tokens},
     outbox::{Accepted, Batch, Call, Closed, Frame, Outbox, Published, Reply},
     router::{OutboxId, Scratch},
@@ -296,7 +297,9 @@ impl Session {
             Command::Acknowledge { subscription_id, sequences, up_to, outcome } => {
                 self.acknowledge(request_id, subscription_id, (sequences, up_to), outcome).await
             }
-            Command::Publish { events, precondition } => self.publish(request_id, events, precondition).await,
+            Command::Publish { events, precondition, memory } => {
+                self.publish(request_id, events, precondition, memory).await
+            }
             Command::Authenticate { token } => self.authenticate(&token.0).await,
             Command::Ping { nonce } => {
                 self.reply(request_id, Frame::Pong(nonce));
@@ -381,15 +384,17 @@ impl Session {
             return Err(CommandError::Unsupported { field: "subscription_id", needs });
         }
         let filters = &*self.admitted_update(id, filters)?;
-        self.outbox.check_update(id, filter_tokens(filters))?;
+        let (old, new_cost) = self.outbox.begin_update(id, filters)?;
         if let Some(feeds) = self.feeds.as_mut().filter(|feeds| feeds.has(key)) {
             feeds.set_filters(key, filters.into());
             // The limit on tokens is below 2^32.
             self.outbox.refiltered(key, filter_tokens(filters) as u32, request_id);
+            self.outbox.end_update(id, new_cost);
             self.hold_update(id, filters);
             return Ok(());
         }
-        let new = self.hub.router().resubscribe(self.outbox_id, key, filters, group)?;
+        let routed = self.hub.router().resubscribe(self.outbox_id, key, filters, group);
+        let new = routed.inspect_err(|_| self.outbox.end_update(id, old))?;
         match self.outbox.open(key, new.clone(), request_id) {
             Ok(Some(old)) => self.hub.router().forget_old(self.outbox_id, key, old, &new),
             Ok(None) => {}
@@ -398,6 +403,7 @@ impl Session {
                 return Err(CommandError::SubscriptionNotFound { id });
             }
         }
+        self.outbox.end_update(id, new_cost);
         self.hold_update(id, filters);
         Ok(())
     }
@@ -407,16 +413,18 @@ impl Session {
         request_id: i64,
         mut events: Vec<Result<Event, EventError>>,
         precondition: Option<Precondition>,
+        memory: Option<Held>,
     ) -> Result<(), CommandError> {
         self.caller.refresh();
         admit_events(&self.caller, &mut events, precondition)?;
-        let in_flight = self.hub.may_publish_from(&self.entry.account, &events)?;
+        let mut in_flight = self.hub.may_publish_from(&self.entry.account, &events)?;
         let to_stream = |event: &Result<Event, EventError>| {
             let engine = self.hub.engine();
             engine.is_some_and(|engine| event.as_ref().is_ok_and(|event| engine.stream_of(event.topic()).is_some()))
         };
         if precondition.is_some() || events.iter().any(to_stream) {
             let hub = Arc::clone(&self.hub);
+            in_flight.keep(memory);
             self.placing =
                 Some(Box::pin(async move { (request_id, place(&hub, events, precondition, in_flight).await) }));
             return Ok(());

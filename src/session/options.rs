@@ -16,7 +16,7 @@ pub struct Options {
     pub max_per_connection: usize,
     /// The most subscriptions in one session, at most 1 000 000.
     pub max_subscriptions: usize,
-    /// The most tokens in all filters of one session: each costs the routing table about a hundred bytes.
+    /// The most tokens in all filters of one session. Their bytes count as memory besides: `memory.filters_bytes`.
     pub max_filter_tokens: usize,
     /// The most tokens in all filters of the hub.
     pub hub_filter_tokens: usize,
@@ -30,9 +30,6 @@ pub struct Options {
     pub session_queue_bytes: usize,
     /// The most bytes that wait in the whole hub, overhead included.
     pub hub_queue_bytes: usize,
-    /// The most bytes of frames that have come in part, in the whole hub. Its own limit, so that slow subscribers never
-    /// stop a publisher.
-    pub hub_frame_bytes: usize,
     /// How often an idle session hears from the hub, in milliseconds, unless it asks otherwise.
     pub heartbeat_interval_ms: u64,
     /// A session whose client takes nothing for this long is ended when the hub is short of memory, in milliseconds; and one
@@ -54,8 +51,7 @@ impl Default for Options {
             queue_events: 65_536,
             queue_bytes: 4 * 1024 * 1024,
             session_queue_bytes: 64 * 1024 * 1024,
-            hub_queue_bytes: 1024 * 1024 * 1024,
-            hub_frame_bytes: 512 * 1024 * 1024,
+            hub_queue_bytes: 320 * 1024 * 1024,
             heartbeat_interval_ms: 15_000,
             write_timeout_ms: 30_000,
             frame_timeout_ms: 30_000,
@@ -84,7 +80,6 @@ impl Options {
             ("queue_bytes", self.queue_bytes, 1, 1024 * 1024 * 1024),
             ("session_queue_bytes", self.session_queue_bytes, 1, 2 * 1024 * 1024 * 1024),
             ("hub_queue_bytes", self.hub_queue_bytes, 1, usize::MAX),
-            ("hub_frame_bytes", self.hub_frame_bytes, limits::MAX_FRAME_BYTES, usize::MAX),
         ];
         for (key, value, least, most) in rules {
             if value < least || value > most {

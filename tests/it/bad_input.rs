@@ -19,6 +19,9 @@ use crate::{
 };
 
 const MALFORMED: (Code, &str) = (Code::InvalidArgument, "MALFORMED_COMMAND");
+/// As gRPC itself has it for frames.
+const TOO_LARGE: (Code, &str) = (Code::ResourceExhausted, "EVENT_TOO_LARGE");
+const COMPRESSED: (Code, &str) = (Code::Internal, "MALFORMED_COMMAND");
 const NOT_FOUND: (Code, &str) = (Code::NotFound, "SUBSCRIPTION_NOT_FOUND");
 const MISMATCH: (Code, &str) = (Code::FailedPrecondition, "CONFIG_MISMATCH");
 const BAD_FILTER: (Code, &str) = (Code::InvalidArgument, "INVALID_FILTER");
@@ -411,7 +414,7 @@ async fn a_frame_that_is_no_command_is_told_and_the_session_goes_on() {
 }
 
 /// Broken framing ends the call with INVALID_ARGUMENT, its subscriptions before it, and nothing else.
-async fn check_broken(bytes: Vec<u8>, half_close: bool) {
+async fn check_broken(bytes: Vec<u8>, half_close: bool, expected: (Code, &str)) {
     let hub = hub().await;
     let mut witness = Witness::open(hub.address).await;
     let mut connection = Http2::connect(hub.address).await;
@@ -428,7 +431,7 @@ async fn check_broken(bytes: Vec<u8>, half_close: bool) {
         match frame.frame {
             Some(Frame::Ended(end)) => {
                 ended += 1;
-                check_status(&what, &end.status.expect("a status"), (MALFORMED.0, MALFORMED.1, ""));
+                check_status(&what, &end.status.expect("a status"), (expected.0, expected.1, ""));
             }
             Some(Frame::Welcome(_) | Frame::Subscribed(_)) => {}
             other => panic!("{what} got {other:?}"),
@@ -436,7 +439,7 @@ async fn check_broken(bytes: Vec<u8>, half_close: bool) {
     }
     assert_eq!(ended, 1, "{what}");
     let status = call.end_of_stream().await.expect("the connection lives").expect("a status");
-    assert_eq!((status.code(), reason_of_call(&status).as_str()), MALFORMED, "{what}");
+    assert_eq!((status.code(), reason_of_call(&status).as_str()), expected, "{what}");
 
     other.send(command(1, Wire::Ping(Ping::default())));
     for _ in 0..2 {
@@ -451,11 +454,11 @@ async fn broken_framing_ends_one_call_and_nothing_else() {
     let over = 4 * 1024 * 1024 + 1_u32;
     // Too large, told by its prefix and then really sent; compressed without saying how; no known kind of message; torn.
     let [a, b, c, d] = over.to_be_bytes();
-    check_broken(vec![0, a, b, c, d], false).await;
-    check_broken(framed(&vec![0; over as usize]), false).await;
-    check_broken(vec![1, 0, 0, 0, 1, 0], false).await;
-    check_broken(vec![7, 0, 0, 0, 1, 0], false).await;
-    check_broken(vec![0, 0, 0, 0, 9, 1, 2], true).await;
+    check_broken(vec![0, a, b, c, d], false, TOO_LARGE).await;
+    check_broken(framed(&vec![0; over as usize]), false, TOO_LARGE).await;
+    check_broken(vec![1, 0, 0, 0, 1, 0], false, COMPRESSED).await;
+    check_broken(vec![7, 0, 0, 0, 1, 0], false, MALFORMED).await;
+    check_broken(vec![0, 0, 0, 0, 9, 1, 2], true, MALFORMED).await;
 }
 
 #[tokio::test]
@@ -465,29 +468,36 @@ async fn a_call_with_a_broken_request_fails_with_a_reason() {
     let mut connection = Http2::connect(hub.address).await;
     let over = vec![0, 0xff, 0xff, 0xff, 0xff];
     for path in [PUBLISH, "/switchyard.v1.HubService/Subscribe"] {
-        for bytes in [vec![], over.clone(), framed(&[0xff, 0xff]), vec![1, 0, 0, 0, 0], vec![0, 0, 0, 0, 9, 1]] {
+        for (bytes, expected) in [
+            (vec![], MALFORMED),
+            (over.clone(), TOO_LARGE),
+            (framed(&[0xff, 0xff]), MALFORMED),
+            (vec![1, 0, 0, 0, 0], COMPRESSED),
+            (vec![0, 0, 0, 0, 9, 1], MALFORMED),
+        ] {
             let mut call = connection.call(path).await;
             call.send(bytes.clone());
             call.half_close();
             let (_, _, status) = call.end().await.expect("the connection lives");
             let status = status.expect("a status");
-            assert_eq!((status.code(), reason_of_call(&status).as_str()), MALFORMED, "{path} {bytes:?}");
+            assert_eq!((status.code(), reason_of_call(&status).as_str()), expected, "{path} {bytes:?}");
         }
     }
     witness.is_served().await;
 }
 
 #[tokio::test]
-async fn compressed_requests_are_refused_and_told_what_is_taken() {
+async fn requests_compressed_in_other_ways_are_refused_and_told_what_is_taken() {
     let hub = hub().await;
     let mut witness = Witness::open(hub.address).await;
     let mut connection = Http2::connect(hub.address).await;
-    for path in [SESSION, PUBLISH, "/switchyard.v1.HubService/Subscribe"] {
-        for encoding in ["gzip", "zstd", "unheard-of"] {
+    let get_event = "/switchyard.v1.StreamService/GetEvent";
+    for path in [SESSION, PUBLISH, "/switchyard.v1.HubService/Subscribe", get_event] {
+        for encoding in ["deflate", "zstd", "unheard-of"] {
             let mut call = connection.call_with(path, &[("grpc-encoding", encoding)]).await;
             let (_, headers, status) = call.end().await.expect("the connection lives");
             assert_eq!(status.expect("a status").code(), Code::Unimplemented, "{path} {encoding}");
-            assert_eq!(headers["grpc-accept-encoding"], "identity", "{path} {encoding}");
+            assert_eq!(headers["grpc-accept-encoding"], "identity,gzip", "{path} {encoding}");
         }
     }
     let mut call = connection.call_with(SESSION, &[("grpc-encoding", "identity")]).await;

@@ -201,6 +201,21 @@ impl Call {
         Ok(trailers.as_ref().and_then(Status::from_header_map))
     }
 
+    /// Reads a call to its end, whatever messages it brings, and gives its status.
+    pub async fn status(&mut self) -> Status {
+        let parts = self.headers().await.expect("the connection lives");
+        if let Some(status) = Status::from_header_map(&parts.headers) {
+            return status;
+        }
+        let body = self.body.as_mut().expect("headers came");
+        while let Some(data) = soon("data", body.data()).await {
+            let bytes = data.expect("the connection lives").len();
+            body.flow_control().release_capacity(bytes).expect("the connection lives");
+        }
+        let trailers = soon("trailers", body.trailers()).await.expect("the connection lives").expect("trailers");
+        Status::from_header_map(&trailers).expect("a status")
+    }
+
     /// Gives up on the call.
     pub fn reset(&mut self) {
         self.commands.send_reset(h2::Reason::CANCEL);

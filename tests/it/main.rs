@@ -53,6 +53,7 @@ mod limits;
 mod listen;
 #[cfg(feature = "tools-tests")]
 mod manifests;
+mod memory;
 mod operators;
 mod overflow;
 #[cfg(feature = "tools-tests")]

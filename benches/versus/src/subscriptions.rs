@@ -19,7 +19,7 @@ use crate::{
 /// So many subscriptions at each step.
 const STEPS: [u64; 4] = [1_000, 10_000, 100_000, 1_000_000];
 /// So that the hub takes the last step.
-const MOST: &str = "sessions.max_subscriptions=1000000";
+const MOST: [&str; 4] = ["--set", "sessions.max_subscriptions=1000000", "--set", "memory.filters_bytes=2147483648"];
 /// So many events go out together, and may be undelivered at a time: as in the loads.
 const EVENTS_TOGETHER: u64 = 128;
 const WINDOW_EVENTS: u64 = 4096;
@@ -57,7 +57,7 @@ struct Client {
 
 /// Goes through all steps on a fresh hub.
 pub(crate) async fn measure(ground: &Ground, time: Duration) -> anyhow::Result<Vec<Step>> {
-    let server = ground.start_with(Contender::Hub, &[&WITHOUT_STREAMS[..], &["--set", MOST]].concat()).await?;
+    let server = ground.start_with(Contender::Hub, &[&WITHOUT_STREAMS[..], &MOST].concat()).await?;
     let mut client = Client::connect(&server).await?;
     // The buffers of a busy session are no part of what subscriptions cost.
     client.subscribe(1).await?;

@@ -71,7 +71,8 @@ impl Session {
     fn new() -> Self {
         let limits = SessionLimits { queue_events: 100, queue_bytes: 1 << 20, ..LIMITS };
         let mut queues = Queues::new(limits, false);
-        let (key, _) = queues.reserve(1, &wish(None, Overflow::DropOldest)).expect("room");
+        let wish = wish(None, Overflow::DropOldest);
+        let (key, _) = queues.reserve(1, &wish, cost(&wish)).expect("room");
         let origin = Arc::new(Origin { stream: StreamName::parse("s").expect("a name"), epoch: 1 });
         let opened = Opened {
             position: Position { origin, sequence: 0 },

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    memory::Held,
     model::{CommandError, Quota},
     outbox::Allowance,
     telemetry::PublishSpan,
@@ -105,6 +106,15 @@ pub struct InFlight {
     bytes: usize,
     /// Ends with it.
     pub(super) span: Option<PublishSpan>,
+    /// What its events make the hub keep until they are stored.
+    memory: Option<Held>,
+}
+
+impl InFlight {
+    /// Holds memory until the publish is answered.
+    pub fn keep(&mut self, memory: Option<Held>) {
+        self.memory = memory;
+    }
 }
 
 impl Quotas {
@@ -164,14 +174,14 @@ impl Account {
     ) -> Result<InFlight, CommandError> {
         let options = &self.options;
         if !options.limits_publishes() {
-            return Ok(InFlight { account: Arc::clone(self), bytes: 0, span: None });
+            return Ok(InFlight { account: Arc::clone(self), bytes: 0, span: None, memory: None });
         }
         let most = options.max_in_flight_bytes;
         // One publish that is larger passes alone.
         if add(&self.in_flight_bytes, bytes, most.max(if most > 0 { bytes } else { 0 })).is_none() {
             return Err(self.used_up(Quota::InFlightBytes, Duration::from_millis(100)));
         }
-        let in_flight = InFlight { account: Arc::clone(self), bytes, span: None };
+        let in_flight = InFlight { account: Arc::clone(self), bytes, span: None, memory: None };
         let rates = [options.publish_events_per_second, options.publish_bytes_per_second];
         let amounts = [events as u64, bytes as u64];
         let mut buckets = self.buckets.lock();
