@@ -78,6 +78,12 @@ mod tests {
     }
 
     #[test]
+    fn one_connection_has_room_for_as_many_subscriptions_as_a_session_may_have() {
+        let cost = Cost::of(&[filter("orders.eu.*.created")], false, false).bytes();
+        assert!(100_000 * cost <= crate::memory::Options::default().filters_bytes / 2, "{cost} bytes each");
+    }
+
+    #[test]
     fn the_most_filters_fit_a_cost() {
         let longest = vec!["tttttttt"; 28].join(".");
         let filters = vec![filter(&longest); MAX_FILTERS as usize];

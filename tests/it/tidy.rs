@@ -55,7 +55,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
 ];
 
 /// Files that neither know a runtime, nor a clock, nor a log.
-const PURE: [&str; 35] = [
+const PURE: [&str; 36] = [
     "auth/acl.rs",
     "auth/policy.rs",
     "auth/principal.rs",
@@ -79,6 +79,7 @@ const PURE: [&str; 35] = [
     "model/stream.rs",
     "model/subscription.rs",
     "model/topic.rs",
+    "outbox/cost.rs",
     "outbox/credit.rs",
     "outbox/pool.rs",
     "outbox/queues.rs",
