@@ -53,8 +53,8 @@ impl Place {
         config.memory.responses_bytes = 8 * MIB;
         config.memory.filters_bytes = 8 * MIB;
         change(&mut config);
-        let clients = net::listen(config.listen, &config.connections).await.expect("a port");
-        let operators = net::listen(config.ops_listen, &config.connections).await.expect("a port");
+        let clients = net::listen(&config.listen, &config.connections).await.expect("a port");
+        let operators = net::listen(&config.ops_listen, &config.connections).await.expect("a port");
         let memory = Arc::new(Memory::new(&config.memory));
         let (tasks, metrics, of_hub) = (Tasks::default(), Arc::new(Metrics::default()), Arc::clone(&memory));
         let opened = Embedded::open(folder.path(), &config.engine, grpc::seal, &tasks, &metrics, &memory);
