@@ -92,7 +92,7 @@ impl Default for Options {
             responses_bytes: 64 * MIB,
             filters_bytes: 160 * MIB,
             memory_streams_bytes: 192 * MIB,
-            topics_bytes: 96 * MIB,
+            topics_bytes: 128 * MIB,
             ids_bytes: 64 * MIB,
         }
     }
@@ -174,6 +174,11 @@ impl Memory {
         Arc::new(Client { memory: Arc::clone(self), held: Default::default() })
     }
 
+    /// Counts what did not fit and was given up instead of being refused, `times` over.
+    pub fn gave_up(&self, of: Use, times: u64) {
+        self.share(of).refused.fetch_add(times, Relaxed);
+    }
+
     /// How much is held, in bytes.
     pub fn held_bytes(&self, of: Use) -> usize {
         self.share(of).held.load(Relaxed)
@@ -184,7 +189,7 @@ impl Memory {
         self.share(of).limit
     }
 
-    /// How often something did not fit.
+    /// How often something did not fit, and was refused or given up.
     pub fn refusals(&self, of: Use) -> u64 {
         self.share(of).refused.load(Relaxed)
     }
@@ -210,6 +215,21 @@ impl Client {
     /// Holds no memory on behalf of this connection, to begin with.
     pub fn nothing(self: &Arc<Self>, of: Use) -> Held {
         Held { memory: Arc::clone(&self.memory), client: Some(Arc::clone(self)), of, bytes: 0, overdraws: false }
+    }
+
+    /// How much more would fit now, in bytes.
+    pub fn room_bytes(&self, of: Use) -> usize {
+        let (share, held) = (self.memory.share(of), self.held[of as usize].load(Relaxed));
+        let of_hub = share.limit.saturating_sub(share.held.load(Relaxed));
+        let of_this = share.own_limit().saturating_sub(held);
+        of_this.min(of_hub.max(NEVER_REFUSED_BYTES.saturating_sub(held)))
+    }
+}
+
+impl Share {
+    /// How much one client may hold, in bytes.
+    fn own_limit(&self) -> usize {
+        (self.limit / CLIENT_SHARE).max(NEVER_REFUSED_BYTES)
     }
 }
 
@@ -274,6 +294,19 @@ impl Held {
         Ok(())
     }
 
+    /// Holds exactly so much, whether it fits or not: what is there already cannot be refused any more.
+    pub fn set(&mut self, bytes: usize) {
+        if bytes <= self.bytes {
+            return self.shrink(self.bytes - bytes);
+        }
+        let more = bytes - self.bytes;
+        self.bytes = bytes;
+        self.memory.share(self.of).held.fetch_add(more, Relaxed);
+        if let Some(client) = &self.client {
+            client.held[self.of as usize].fetch_add(more, Relaxed);
+        }
+    }
+
     /// Holds less, down to nothing.
     pub fn shrink(&mut self, bytes: usize) {
         let bytes = bytes.min(self.bytes);
@@ -296,7 +329,7 @@ impl Held {
         let share = self.memory.share(self.of);
         let Some(client) = &self.client else { return add(&share.held, bytes, share.limit) };
         let held = &client.held[self.of as usize];
-        if !add(held, bytes, (share.limit / CLIENT_SHARE).max(NEVER_REFUSED_BYTES)) {
+        if !add(held, bytes, share.own_limit()) {
             return false;
         }
         let little = held.load(Relaxed) <= NEVER_REFUSED_BYTES;
@@ -381,5 +414,20 @@ mod tests {
         let with = |frames_bytes| Options { frames_bytes, ..Options::default() };
         assert!(with(16 * MIB).check().is_ok());
         assert!(with(16 * MIB - 1).check().is_err_and(|error| error.contains("memory.frames_bytes")));
+    }
+
+    #[test]
+    fn what_is_there_already_is_held_beyond_the_limit_and_nothing_beside_it() {
+        let memory = memory();
+        let (one, other) = (memory.client(), memory.client());
+        let mut held = one.nothing(Use::Frames);
+        held.set(LIMIT + 1);
+        assert_eq!((memory.held_bytes(Use::Frames), one.room_bytes(Use::Frames)), (LIMIT + 1, 0));
+        assert!(held.grow(1).is_err() && other.hold(Use::Frames, NEVER_REFUSED_BYTES + 1).is_err());
+        assert_eq!(other.room_bytes(Use::Frames), NEVER_REFUSED_BYTES);
+        held.set(LIMIT / 4);
+        assert_eq!((one.room_bytes(Use::Frames), other.room_bytes(Use::Frames)), (LIMIT / 4, LIMIT / 2));
+        drop(held);
+        assert_eq!(memory.held_bytes(Use::Frames), 0);
     }
 }

@@ -1,6 +1,9 @@
 //! What can go wrong with streams: one type per operation. `grpc/status.rs` alone turns these into statuses.
 
-use crate::model::{Group, SettingError, StreamName};
+use crate::{
+    memory::MemoryFull,
+    model::{Group, SettingError, StreamName},
+};
 
 /// The store itself could not do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -11,6 +14,12 @@ pub enum StoreError {
     /// The store failed, or is closed. Whether the operation happened is not known.
     #[error("the store is not available")]
     Unavailable,
+    /// As many calls that change streams wait as may. Nothing was done.
+    #[error("{limit} calls that change streams wait, and there may be no more")]
+    Busy {
+        /// How many may wait.
+        limit: usize,
+    },
     /// The store was opened again, and the stream with it: it is found by its name. Nothing was done.
     #[error("the store is recovering")]
     Recovering,
@@ -79,12 +88,21 @@ pub enum CreateError {
         /// The other one.
         with: StreamName,
     },
+    /// With those of other streams, the filters take too long to look at.
+    #[error("with those of other streams, the filters take more than {limit} steps")]
+    TooManySteps {
+        /// How many steps they may take.
+        limit: usize,
+    },
     /// The hub has as many streams as it may.
     #[error("this hub has {limit} streams and may have no more")]
     TooMany {
         /// How many it may have.
         limit: usize,
     },
+    /// The filters do not fit into memory.
+    #[error(transparent)]
+    NoMemory(#[from] MemoryFull),
     /// The store could not.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -117,6 +135,15 @@ pub enum UpdateError {
         /// The other one.
         with: StreamName,
     },
+    /// With those of other streams, the filters take too long to look at.
+    #[error("with those of other streams, the filters take more than {limit} steps")]
+    TooManySteps {
+        /// How many steps they may take.
+        limit: usize,
+    },
+    /// The filters do not fit into memory.
+    #[error(transparent)]
+    NoMemory(#[from] MemoryFull),
     /// The store could not.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -182,6 +209,9 @@ pub enum AppendError {
         /// How much that is, in bytes.
         limit: u64,
     },
+    /// What the events add does not fit into memory.
+    #[error(transparent)]
+    NoMemory(#[from] MemoryFull),
     /// The append alone is larger than what may wait.
     #[error("the events have {bytes} bytes together and may have {limit}")]
     TooLarge {
@@ -240,6 +270,14 @@ pub enum GroupStoreError {
     QuotaUsedUp {
         /// The name of the stream.
         name: StreamName,
+    },
+    /// What dead letters add to their stream does not fit into memory.
+    #[error("{full}, which dead letters of stream {name} need")]
+    NoMemory {
+        /// The name of the stream.
+        name: StreamName,
+        /// What does not fit.
+        full: MemoryFull,
     },
     /// The stream has as many groups as it may.
     #[error("the stream has {limit} groups and may have no more")]

@@ -14,7 +14,7 @@ mod values;
 
 use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc, time::SystemTime};
 
-pub use embedded::{Embedded, Simulated};
+pub use embedded::{Embedded, MOST_WAITING, Simulated};
 pub use error::{
     AppendError, CreateError, DeleteError, GroupStoreError, OpenError, PurgeError, ReadError, StoreError, UpdateError,
 };
@@ -37,6 +37,9 @@ pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// **Definitions are durable** when the call that changes them returns, for every kind of stream. A stream in memory
 /// is there again after a restart, empty and with a new epoch.
 ///
+/// **Waiting.** Calls that change streams and groups are done one after the other, and what is appended comes between
+/// them. No more than [`MOST_WAITING`] that change streams wait; more are refused with [`StoreError::Busy`].
+///
 /// **Failing.** [`StoreError::Full`] heals by itself once there is room; reads go on meanwhile.
 /// [`StoreError::Unavailable`] and [`StoreError::Corrupt`] do not. An operation that failed may be called again: none
 /// leaves a half of itself behind. Dropping the future of an operation does not undo what has been queued.
@@ -57,7 +60,7 @@ pub trait Engine: Debug + Send + Sync {
         before: Option<Arc<StreamSettings>>,
     ) -> Boxed<'_, Result<Arc<dyn EventStream>, UpdateError>>;
 
-    /// Deletes a stream with its events and groups. Its handles answer NotFound or Closed from then on, and
+    /// Deletes a stream with its events and groups. What it takes on the disk goes bit by bit after that. Its handles answer NotFound or Closed from then on, and
     /// [`EventStream::visible`] closes. Refused while a group has it as stream for dead letters.
     fn delete_stream<'a>(&'a self, name: &'a StreamName) -> Boxed<'a, Result<(), DeleteError>>;
 
@@ -182,8 +185,12 @@ pub trait EventStream: Debug + Send + Sync {
     /// answered: whoever holds what was read at another count may hold some that is gone.
     fn removals(&self) -> u64;
 
-    /// Every group with its settings and the last state saved, empty when none was; ordered by name.
+    /// Every group with its settings and the last state saved, empty when none was; ordered by name. Waits for nothing that
+    /// is being written.
     fn groups(&self) -> Boxed<'_, Result<Vec<StoredGroup>, GroupStoreError>>;
+
+    /// One of them.
+    fn group(&self, group: Group) -> Boxed<'_, Result<Option<StoredGroup>, GroupStoreError>>;
 
     /// Makes a group with its first state, both or none. Durable when it resolves, but for the state in a stream in memory.
     /// Fails with [`GroupStoreError::DeadLetterStream`] when the stream it names for dead letters does not exist.

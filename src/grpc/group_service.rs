@@ -7,13 +7,14 @@
 use std::{sync::Arc, time::Duration};
 
 use prost::Message;
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::{
     access::{Access, OnGroup, manage_group, manage_letters, read_group, see_group},
     command,
     event::{self, DEAD_LETTER_ATTRIBUTES},
-    stream_service::{Refusal, duration, field, page_size, stream_name},
+    stream_service::{MAX_PAGE_BYTES as PAGE_BYTES, Refusal, duration, field, fitting, page_size, stream_name},
     wire::v1::{self as wire, group_service_server},
 };
 use crate::{
@@ -23,8 +24,6 @@ use crate::{
     session::{AsOf, Groups, Hub, Standing, of_purge, of_read},
 };
 
-/// A page of dead letters ends once it has this many bytes.
-const PAGE_BYTES: usize = 1024 * 1024;
 /// So much of a dead-letter stream is read at once,
 const READ_AT_ONCE: ReadLimits = ReadLimits { events: MAX_SEQUENCES, bytes: PAGE_BYTES };
 /// and so much at most for one page, which may then be empty and not the last.
@@ -118,9 +117,10 @@ impl GroupService {
         // Neither name has a dot.
         let (after_stream, after_group) = asked.page_token.split_once('.').unwrap_or_default();
         let mut page: Vec<wire::Group> = Vec::new();
+        let by = Groups::patience();
         for stream in streams.iter().filter(|stream| stream.name().as_str() >= after_stream) {
             let after = if stream.name().as_str() == after_stream { after_group } else { "" };
-            match self.some_of(caller, stream, after, size + 1 - page.len()).await {
+            match self.some_of(caller, stream, after, size + 1 - page.len(), by).await {
                 Ok(some) => page.extend(some),
                 // Deleted since.
                 Err(StreamError::NotFound(_)) if asked.stream.is_empty() => {}
@@ -130,8 +130,9 @@ impl GroupService {
                 break;
             }
         }
-        let more = page.len() > size;
-        page.truncate(size);
+        let fits = fitting(&page).min(size);
+        let more = page.len() > fits;
+        page.truncate(fits);
         let last = page.last().filter(|_| more);
         let next_page_token = last.map_or_else(String::new, |group| format!("{}.{}", group.stream, group.name));
         Ok(wire::ListGroupsResponse { groups: page, next_page_token })
@@ -144,10 +145,11 @@ impl GroupService {
         stream: &Stream,
         after: &str,
         most: usize,
+        by: Instant,
     ) -> Result<Vec<wire::Group>, StreamError> {
         let (mut found, mut after) = (Vec::new(), after.to_owned());
         loop {
-            let (some, last) = self.groups()?.list(stream, &after, most, AsOf::Stored).await?;
+            let (some, last) = self.groups()?.list(stream, &after, most, AsOf::Stored, by).await?;
             let seen = |standing: &&Standing| {
                 caller.may(&Action::SeeGroup { stream: stream.name().as_str(), group: standing.group.as_str() })
             };

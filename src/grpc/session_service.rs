@@ -6,15 +6,27 @@ use tonic::{Request, Response, Status};
 
 use super::{
     access::Access,
-    stream_service::{Refusal, field, page_size},
+    stream_service::{MAX_PAGE, MAX_PAGE_BYTES, Refusal, field, page_size},
     wire::v1::{self as wire, session_service_server},
 };
 use crate::{
     auth::Action,
-    model::CommandError,
+    model::{
+        CommandError,
+        limits::{MAX_CLIENT_NAME_BYTES, MAX_PRINCIPAL_BYTES, MAX_SESSION_ID_BYTES},
+    },
     outbox::Standing,
     session::{Hub, Kind, OpenSession},
 };
+
+/// What a session is shown with besides its id and the names of its principal and its client, in bytes: its peer, numbers, a
+/// time.
+const MOST_OF_THE_REST_BYTES: usize = 256;
+const _: () = assert!(
+    MAX_PAGE as usize * (MAX_SESSION_ID_BYTES + MAX_PRINCIPAL_BYTES + MAX_CLIENT_NAME_BYTES + MOST_OF_THE_REST_BYTES)
+        <= MAX_PAGE_BYTES,
+    "the largest page of sessions is no larger than any other"
+);
 
 /// Serves the calls of `SessionService`.
 #[derive(Debug)]

@@ -171,7 +171,9 @@ pub(super) fn of_denial(denial: Denial) -> Fault {
 pub(super) fn of_stream(error: &StreamError) -> Fault {
     let fault = |reason| Fault::new(reason, error.to_string());
     match error {
-        StreamError::None | StreamError::Mismatch { .. } => fault(Reason::ConfigMismatch),
+        StreamError::None | StreamError::Mismatch { .. } | StreamError::TooManySteps { .. } => {
+            fault(Reason::ConfigMismatch)
+        }
         StreamError::NotFound(_) => fault(Reason::StreamNotFound),
         StreamError::EventNotFound { .. } => fault(Reason::EventNotFound),
         StreamError::Exists(_) => fault(Reason::StreamExists),
@@ -179,6 +181,8 @@ pub(super) fn of_stream(error: &StreamError) -> Fault {
         StreamError::GroupExists { .. } => fault(Reason::GroupExists),
         StreamError::Setting(_) => fault(Reason::MalformedCommand),
         StreamError::Overlap { .. } => fault(Reason::FilterOverlap),
+        StreamError::NoMemory { of } => fault(Reason::QuotaExceeded).of_quota(of, Quota::RETRY_AFTER),
+        StreamError::MemoryStreamFull => fault(Reason::StreamFull).retry_after(Quota::RETRY_AFTER),
         StreamError::TooMany { what, .. } => fault(Reason::QuotaExceeded).of_quota(what, Quota::RETRY_AFTER),
         StreamError::QuotaUsedUp { .. } => {
             fault(Reason::QuotaExceeded).of_quota(Quota::StoredBytes.name(), Quota::RETRY_AFTER)
@@ -205,7 +209,7 @@ fn field_of(error: &StreamError) -> &'static str {
         StreamError::Token => "start.resume_token",
         StreamError::Lost { .. } | StreamError::Epoch { .. } => "start",
         StreamError::GroupNotFound { .. } | StreamError::GroupExists { .. } => "group",
-        StreamError::Overlap { .. } => "filters",
+        StreamError::Overlap { .. } | StreamError::TooManySteps { .. } => "filters",
         StreamError::Setting(SettingError { field, .. }) | StreamError::Mismatch { field, .. } => field,
         _ => "",
     }
@@ -372,6 +376,7 @@ mod tests {
             CommandError::NoMemory { of: "frames" },
             StreamError::TooMany { what: "streams", limit: 1 }.into(),
             StreamError::QuotaUsedUp { limit: 1 }.into(),
+            StreamError::NoMemory { of: "topics" }.into(),
         ];
         for error in of_command {
             let event = match &error {

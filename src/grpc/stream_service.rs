@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -17,12 +18,14 @@ use crate::{
     model::{
         CommandError, Durability, Event, Filter, Group, Storage, StreamError, StreamName, StreamSettings, Topic, limits,
     },
-    session::{Hub, of_purge, of_read, of_store},
+    session::{Hub, of_memory, of_purge, of_read, of_store},
 };
 
 /// The most streams or groups in one page, and how many there are unless a page is asked to be of another size.
 pub(super) const MAX_PAGE: i32 = 1000;
 const USUAL_PAGE: i32 = 100;
+/// A page ends once it has this many bytes, whatever size it is asked to be of.
+pub(super) const MAX_PAGE_BYTES: usize = 1024 * 1024;
 
 /// Serves the calls of `StreamService`.
 #[derive(Debug)]
@@ -79,6 +82,8 @@ impl StreamService {
             CreateError::Setting(error) => StreamError::Setting(error),
             CreateError::Exists { name } => StreamError::Exists(name),
             CreateError::Overlap { with } => overlap(caller, with),
+            CreateError::TooManySteps { limit } => StreamError::TooManySteps { limit },
+            CreateError::NoMemory(full) => of_memory(full),
             CreateError::TooMany { limit } => StreamError::TooMany { what: "streams", limit },
             CreateError::Store(error) => of_store(&error),
         })?;
@@ -94,13 +99,19 @@ impl StreamService {
             .iter()
             .filter(|stream| stream.name().as_str() > asked.page_token.as_str())
             .filter(|stream| caller.may(&Action::SeeStream(stream.name().as_str())));
-        let page: Vec<_> = after.by_ref().take(size).collect();
-        let more = after.next().is_some();
-        let next_page_token = page.last().filter(|_| more).map_or_else(String::new, |stream| stream.name().to_string());
-        Ok(wire::ListStreamsResponse {
-            streams: page.into_iter().map(|stream| self.shown(&**stream)).collect(),
-            next_page_token,
-        })
+        let (mut streams, mut bytes) = (Vec::new(), 0);
+        let mut more = false;
+        for stream in after.by_ref() {
+            let shown = self.shown(&**stream);
+            bytes += shown.encoded_len();
+            more = streams.len() == size || (bytes > MAX_PAGE_BYTES && !streams.is_empty());
+            if more {
+                break;
+            }
+            streams.push(shown);
+        }
+        let next_page_token = streams.last().filter(|_| more).map_or_else(String::new, |stream| stream.name.clone());
+        Ok(wire::ListStreamsResponse { streams, next_page_token })
     }
 
     async fn update(&self, caller: &Caller, asked: wire::UpdateStreamRequest) -> Result<wire::Stream, Refusal> {
@@ -123,6 +134,8 @@ impl StreamService {
                     return Err(StreamError::Mismatch { field, problem: "cannot be changed".to_owned() }.into());
                 }
                 Err(UpdateError::Overlap { with }) => return Err(overlap(caller, with).into()),
+                Err(UpdateError::TooManySteps { limit }) => return Err(StreamError::TooManySteps { limit }.into()),
+                Err(UpdateError::NoMemory(full)) => return Err(of_memory(full).into()),
                 Err(UpdateError::Store(error)) => return Err(of_store(&error).into()),
             }
         };
@@ -315,6 +328,16 @@ pub(super) fn find(engine: &dyn Engine, name: &StreamName) -> Result<Arc<dyn Eve
 /// A name that was given in a field.
 pub(super) fn stream_name(place: &'static str, name: &str) -> Result<StreamName, CommandError> {
     StreamName::parse(name).map_err(|error| field(place, format!("is not the name of a stream: {error}")))
+}
+
+/// How many of these fit into a page, at least one.
+pub(super) fn fitting(all: &[impl Message]) -> usize {
+    let mut bytes = 0;
+    let fits = |one: &&_| {
+        bytes += Message::encoded_len(*one);
+        bytes <= MAX_PAGE_BYTES
+    };
+    all.iter().take_while(fits).count().max(1)
 }
 
 /// How many a page has.

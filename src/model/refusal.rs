@@ -272,6 +272,25 @@ pub enum StreamError {
         /// The other one; `None` when the caller may not know of it.
         with: Option<StreamName>,
     },
+    /// Filters take too long to look at.
+    #[error(
+        "with those of other streams, the filters take more than {limit} steps to look a topic up, or to compare: use fewer wildcards"
+    )]
+    TooManySteps {
+        /// How many steps they may take.
+        limit: usize,
+    },
+    /// What has to be kept for it does not fit into the memory of the hub.
+    #[error("the hub has no memory left for {of} of this stream (memory.{of}_bytes)")]
+    NoMemory {
+        /// Of what, as it stands in the configuration.
+        of: &'static str,
+    },
+    /// Streams kept in memory have no room.
+    #[error(
+        "the hub has no memory left for events of this stream, which is kept in memory (memory.memory_streams_bytes)"
+    )]
+    MemoryStreamFull,
     /// There are as many as there may be.
     #[error("there are {limit} {what} and there may be no more")]
     TooMany {

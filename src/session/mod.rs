@@ -36,7 +36,7 @@ pub use command::{Command, Request, Secret};
 pub use group::{AsOf, Groups, Redriven, Standing, Streams};
 pub use hub::{Hub, Kind, Setup};
 pub use options::Options;
-pub use publish::{Placed, admit_events, of_purge, of_read, of_store, place};
+pub use publish::{Placed, admit_events, of_memory, of_purge, of_read, of_store, place};
 pub use quota::{InFlight, Options as QuotaOptions};
 pub use registry::OpenSession;
 pub use token::TokenKey;

@@ -1,9 +1,10 @@
 //! What operators want to know of streams and groups whenever they look: how large, how far behind, how old.
 
-use super::{AsOf, Hub};
+use super::{AsOf, Groups, Hub};
 use crate::{
     engine::Health,
-    telemetry::{Gauges, GroupGauges, StreamGauges, StreamsGauges},
+    memory::Use,
+    telemetry::{Gauges, GroupGauges, MemoryGauges, StreamGauges, StreamsGauges},
 };
 
 /// No more streams, and no more groups, are told of one by one: each is a time series for as long as somebody keeps them.
@@ -19,11 +20,18 @@ impl Hub {
             credit_blocked: counts.credit_blocked,
             behind: counts.behind,
             queue_bytes: self.waiting_bytes(),
+            memory: Use::ALL.map(|of| self.observe_memory(of)).into(),
             streams: self.observe_streams().await,
         }
     }
 
-    /// Groups of streams that cannot be read just now are left out.
+    fn observe_memory(&self, of: Use) -> MemoryGauges {
+        let memory = self.memory();
+        let (held_bytes, limit_bytes) = (memory.held_bytes(of), memory.limit_bytes(of));
+        MemoryGauges { of: of.name(), held_bytes, limit_bytes, refused: memory.refusals(of) }
+    }
+
+    /// Groups of streams that cannot be read just now are left out. Nothing here waits for what is being written.
     async fn observe_streams(&self) -> StreamsGauges {
         let Some(engine) = self.engine() else { return StreamsGauges::default() };
         let streams = engine.streams();
@@ -33,6 +41,7 @@ impl Hub {
             store_writable: engine.health() == Health::Good,
             ..StreamsGauges::default()
         };
+        let by = Groups::patience();
         for stream in streams.iter().take(MOST_TOLD) {
             let state = stream.state();
             gauges.each_stream.push(StreamGauges {
@@ -43,7 +52,7 @@ impl Hub {
             });
             let left = MOST_TOLD - gauges.each_group.len();
             let Some(groups) = self.groups().filter(|_| left > 0) else { continue };
-            let (standings, _) = groups.list(stream, "", left, AsOf::Now).await.unwrap_or_default();
+            let (standings, _) = groups.list(stream, "", left, AsOf::Now, by).await.unwrap_or_default();
             for standing in standings {
                 let since = standing.oldest.as_ref().and_then(|event| groups.append_time(event));
                 let age = since.and_then(|since| since.elapsed().ok());

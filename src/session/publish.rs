@@ -10,6 +10,7 @@ use super::{Hub, InFlight};
 use crate::{
     auth::Caller,
     engine::{Append, AppendError, Appended, EventStream, Precondition, PurgeError, ReadError, Receipt, StoreError},
+    memory::{MemoryFull, Use},
     model::{CommandError, Durability, Event, EventError, Origin, Quota, StreamError, StreamName},
     outbox::{Accepted, Published, StoredAt},
     router::Scratch,
@@ -206,8 +207,17 @@ fn of_append(error: &AppendError, origin: &Origin) -> StreamError {
         AppendError::MixedTopics => mismatch("on a topic needs events of one topic".to_owned()),
         AppendError::TooManyTopics { limit } => StreamError::TooMany { what: "topics in this stream", limit: *limit },
         AppendError::QuotaUsedUp { limit } => StreamError::QuotaUsedUp { limit: *limit },
+        AppendError::NoMemory(full) => of_memory(*full),
         AppendError::TooLarge { .. } => StreamError::Mismatch { field: "events", problem: error.to_string() },
         AppendError::Store(error) => of_store(error),
+    }
+}
+
+/// What a stream has no memory for, in the words of the hub.
+pub fn of_memory(full: MemoryFull) -> StreamError {
+    match full.of {
+        Use::MemoryStreams => StreamError::MemoryStreamFull,
+        of => StreamError::NoMemory { of: of.name() },
     }
 }
 
@@ -236,6 +246,7 @@ pub fn of_purge(error: &PurgeError, stream: &StreamName) -> StreamError {
 pub fn of_store(error: &StoreError) -> StreamError {
     match error {
         StoreError::Full => StreamError::Full,
+        StoreError::Busy { limit } => StreamError::TooMany { what: "calls that change streams waiting", limit: *limit },
         StoreError::Recovering => StreamError::Recovering,
         StoreError::Unavailable => StreamError::Unavailable,
         StoreError::Corrupt { what } => StreamError::Corrupt(what.clone()),

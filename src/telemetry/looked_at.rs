@@ -1,11 +1,11 @@
 //! What is looked up whenever metrics are read, rather than counted as it happens: how many sessions there are, how long
 //! streams are, how far groups are behind.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{family::Family, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
@@ -22,8 +22,23 @@ pub struct Gauges {
     pub behind: usize,
     /// What waits in their queues, in bytes.
     pub queue_bytes: usize,
+    /// What clients make the hub keep.
+    pub memory: Vec<MemoryGauges>,
     /// Streams and groups.
     pub streams: StreamsGauges,
+}
+
+/// How one use of the memory that clients make the hub keep stands.
+#[derive(Debug, Clone)]
+pub struct MemoryGauges {
+    /// Which use, as in the configuration.
+    pub of: &'static str,
+    /// How much is held, in bytes.
+    pub held_bytes: usize,
+    /// How much may be, in bytes.
+    pub limit_bytes: usize,
+    /// How often something did not fit since the start.
+    pub refused: u64,
 }
 
 /// How streams and groups stand.
@@ -82,6 +97,11 @@ struct GroupLabel {
     group: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UseLabel {
+    r#use: &'static str,
+}
+
 type Seconds = Gauge<f64, AtomicU64>;
 
 /// The metrics that [`Gauges`] are shown as.
@@ -92,6 +112,9 @@ pub(super) struct LookedAt {
     credit_blocked: Gauge,
     behind: Gauge,
     queue_bytes: Gauge,
+    memory_bytes: Family<UseLabel, Gauge>,
+    memory_limit: Family<UseLabel, Gauge>,
+    memory_refused: Family<UseLabel, Counter>,
     streams: Gauge,
     store_bytes: Gauge,
     store_writable: Gauge,
@@ -116,6 +139,10 @@ impl LookedAt {
         gauge("streams", "Streams there are", &all.streams);
         gauge("store_bytes", "Bytes that the store takes on the disk", &all.store_bytes);
         gauge("store_writable", "1 while streams can be written to", &all.store_writable);
+        registry.register("memory_bytes", "Memory that clients make the hub keep, by use", all.memory_bytes.clone());
+        registry.register("memory_limit_bytes", "How much of it there may be", all.memory_limit.clone());
+        let help = "How often something did not fit into it, and was refused or given up";
+        registry.register("memory_refused", help, all.memory_refused.clone());
         registry.register("stream_events", "Events that a stream keeps", all.stream_events.clone());
         registry.register("stream_bytes", "Their encoded size in bytes", all.stream_bytes.clone());
         registry.register("stream_last_sequence", "The last sequence of a stream", all.stream_last_sequence.clone());
@@ -137,6 +164,12 @@ impl LookedAt {
         count(&self.credit_blocked, found.credit_blocked);
         count(&self.behind, found.behind);
         count(&self.queue_bytes, found.queue_bytes);
+        for one in &found.memory {
+            let label = UseLabel { r#use: one.of };
+            count(&self.memory_bytes.get_or_create(&label), one.held_bytes);
+            count(&self.memory_limit.get_or_create(&label), one.limit_bytes);
+            self.memory_refused.get_or_create(&label).inner().store(one.refused, Relaxed);
+        }
         count(&self.streams, streams.streams);
         number(&self.store_bytes, streams.store_bytes);
         count(&self.store_writable, usize::from(streams.store_writable));

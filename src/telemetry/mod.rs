@@ -11,7 +11,7 @@ mod traces;
 mod wire;
 
 pub use logs::{LogFormat, log_filter, set_log_filter, set_up_logs};
-pub use looked_at::{Gauges, GroupGauges, StreamGauges, StreamsGauges};
+pub use looked_at::{Gauges, GroupGauges, MemoryGauges, StreamGauges, StreamsGauges};
 pub use metrics::Metrics;
 pub use traces::{PublishSpan, TraceOptions, TraceParent, Traces};
 pub use wire::{ConnectionEnd, ConnectionRefusal, HandshakeFailure, StreamCut};

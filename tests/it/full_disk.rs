@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// A hub whose disk is simulated.
-async fn hub_on_disk(disk: &Simulated) -> Server {
+pub async fn hub_on_disk(disk: &Simulated) -> Server {
     let mut config = config();
     // Nothing but the test flushes.
     config.engine.sync_interval_ms = 3_600_000;
@@ -42,7 +42,7 @@ async fn hub_on_disk(disk: &Simulated) -> Server {
 }
 
 /// What is looked for in the frames of a session.
-async fn next<T>(session: &mut Session, wanted: impl Fn(Frame) -> Option<T>) -> T {
+pub async fn next<T>(session: &mut Session, wanted: impl Fn(Frame) -> Option<T>) -> T {
     let look = async {
         loop {
             if let Some(found) = wanted(session.frame().await.frame.expect("a frame")) {

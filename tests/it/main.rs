@@ -69,6 +69,7 @@ mod rolling;
 mod session;
 mod slow;
 mod stalled;
+mod stalled_disk;
 mod store;
 mod stored;
 mod stream_feed;

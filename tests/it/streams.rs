@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeSet, ops::Range, time::Duration};
 
+use prost::Message;
 use switchyard::proto::v1::{
-    DeleteStreamRequest, Durability, Event, GetEventRequest, GetStreamRequest, ListStreamsRequest, PublishPrecondition,
-    PublishRequest, PublishResult, PurgeStreamRequest, ReceivedEvent, StartPreset, Storage, Stream,
-    UpdateStreamRequest, get_event_request::Which, publish_precondition::Condition, session_response::Frame,
+    CreateStreamRequest, DeleteStreamRequest, Durability, Event, GetEventRequest, GetStreamRequest, ListStreamsRequest,
+    PublishPrecondition, PublishRequest, PublishResult, PurgeStreamRequest, ReceivedEvent, StartPreset, Storage,
+    Stream, UpdateStreamRequest, get_event_request::Which, publish_precondition::Condition, session_response::Frame,
 };
 use tonic::Code;
 
@@ -487,4 +488,42 @@ async fn ids_of_which_there_are_too_many_are_forgotten_early_and_counted() {
     until("five too many are counted", async || forgotten().await == 5).await;
     let results = store(hub.address, vec![with_id(0), with_id(14)]).await;
     assert_eq!([results[0].duplicate, results[1].duplicate], [false, true]);
+}
+
+#[tokio::test]
+async fn a_page_of_streams_ends_after_a_megabyte() {
+    let folder = Folder::new();
+    let hub = hub_on(&folder).await;
+    for n in 10..30 {
+        let filters: Vec<String> = (0..240).map(|at| format!("t{n}.{at:0245}")).collect();
+        create(hub.address, stream(&format!("s{n}"), &filters.iter().map(String::as_str).collect::<Vec<_>>())).await;
+    }
+    let mut client = streams(hub.address).await;
+    let (mut names, mut pages, mut page_token) = (Vec::new(), 0, String::new());
+    loop {
+        let request = ListStreamsRequest { page_size: 1000, page_token };
+        let page = client.list_streams(request).await.expect("a page").into_inner();
+        assert!(page.encoded_len() <= 1024 * 1024 + 100 && !page.streams.is_empty());
+        names.extend(page.streams.into_iter().map(|stream| stream.name));
+        (pages, page_token) = (pages + 1, page.next_page_token);
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!((pages, names), (2, (10..30).map(|n| format!("s{n}")).collect()));
+    stop(hub).await;
+}
+
+#[tokio::test]
+async fn filters_that_take_too_long_to_look_at_are_refused() {
+    let folder = Folder::new();
+    let hub = hub_on(&folder).await;
+    let wanted: Vec<String> = (0..256_u32)
+        .map(|bits| (0..8).map(|at| if bits >> at & 1 == 1 { "a." } else { "*." }).collect::<String>() + "z")
+        .collect();
+    let wanted = stream("s", &wanted.iter().map(String::as_str).collect::<Vec<_>>());
+    let request = CreateStreamRequest { stream: Some(wanted) };
+    let refused = streams(hub.address).await.create_stream(request).await.expect_err("too many wildcards");
+    assert_eq!((refused.code(), &*reason_of_call(&refused)), (Code::FailedPrecondition, "CONFIG_MISMATCH"));
+    stop(hub).await;
 }

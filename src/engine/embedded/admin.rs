@@ -16,12 +16,14 @@ use tokio::sync::watch;
 use super::{
     committer::Committer,
     core::Core,
-    keep::{Purge, Selection},
+    garbage::Garbage,
+    holdings::{Holdings, definition_bytes},
+    keep::{Purge, Selection, TRIM_BYTES},
     recover::{self, Reading},
     repeats::Repeats,
     rows::{
         BATCHES, Definition, GROUP_STATES, GROUPS, GroupDefinition, META, PROGRESS, Progress, REPEATS, STREAMS,
-        checked, from_row, row, to_row,
+        checked, row, to_row,
     },
     store::Trouble,
     stream::{Bounds, Link, Retired, Shared, micros},
@@ -29,9 +31,8 @@ use super::{
     topics::Topics,
 };
 use crate::{
-    engine::{
-        CreateError, DeleteError, GroupStoreError, Health, Options, PurgeError, StoreError, StoredGroup, UpdateError,
-    },
+    engine::{CreateError, DeleteError, GroupStoreError, Health, Options, PurgeError, StoreError, UpdateError},
+    memory::Use,
     model::{Durability, Group, GroupSettings, Storage, StreamName, StreamSettings},
 };
 
@@ -52,6 +53,7 @@ pub(super) fn empty_core(
     let (sender, visible) = watch::channel(progress.next - 1);
     let window = u64::try_from(settings.dedupe_window.as_micros()).unwrap_or(u64::MAX);
     let bounds = Bounds { floor: progress.floor, latest: progress.next - 1, events: 0, bytes: 0 };
+    let holdings = Holdings::new(&link.accountant, &link.definitions, &settings);
     let shared = Shared {
         id,
         name: settings.name.clone(),
@@ -68,7 +70,7 @@ pub(super) fn empty_core(
         link: Arc::clone(link),
         removals: AtomicU64::default(),
     };
-    Core::new(Arc::new(shared), sender, Repeats::new(window, options.max_dedupe_ids), progress)
+    Core::new(Arc::new(shared), sender, Repeats::new(window, options.max_dedupe_ids), progress, holdings)
 }
 
 /// A number that is written down, so that it is never given twice.
@@ -118,15 +120,6 @@ impl Committer {
         run().map_err(|trouble| self.fail(storage, &trouble, &BTreeMap::new()))
     }
 
-    fn overlap(&self, settings: &StreamSettings) -> Option<StreamName> {
-        let others = self.directory.all().into_iter().filter(|other| other.name != settings.name);
-        let overlaps = |other: &Arc<Shared>| {
-            let theirs = Arc::clone(&other.settings.read());
-            settings.filters.iter().any(|ours| theirs.filters.iter().any(|theirs| ours.overlaps(theirs)))
-        };
-        others.into_iter().find(overlaps).map(|other| other.name.clone())
-    }
-
     pub(super) fn create(&mut self, settings: StreamSettings) -> Result<Arc<Shared>, CreateError> {
         settings.check()?;
         let limit = self.options.max_streams;
@@ -136,9 +129,7 @@ impl Committer {
         if self.cores.len() >= limit {
             return Err(CreateError::TooMany { limit });
         }
-        if let Some(with) = self.overlap(&settings) {
-            return Err(CreateError::Overlap { with });
-        }
+        let _room = self.link.definitions.hold(Use::Filters, definition_bytes(&settings))?;
         let created = micros(SystemTime::now());
         let (id, definition) = self.transact(|transaction| {
             let id = next_number(transaction, LAST_STREAM, 1)?;
@@ -154,11 +145,12 @@ impl Committer {
         Ok(shared)
     }
 
+    /// Changes settings, and tells whether limits want to end more than was ended in one go.
     pub(super) fn update(
         &mut self,
         mut settings: StreamSettings,
         before: Option<&StreamSettings>,
-    ) -> Result<Arc<Shared>, UpdateError> {
+    ) -> Result<(Arc<Shared>, bool), UpdateError> {
         settings.check()?;
         let found = self.directory.find(settings.name.as_str());
         let Some(shared) = found else { return Err(UpdateError::NotFound { name: settings.name }) };
@@ -169,9 +161,9 @@ impl Committer {
             return Err(UpdateError::Mismatch { field: "storage" });
         }
         settings.owner = Arc::clone(&shared.settings.read().owner);
-        if let Some(with) = self.overlap(&settings) {
-            return Err(UpdateError::Overlap { with });
-        }
+        let same = settings.filters == shared.settings.read().filters;
+        let need = if same { 0 } else { definition_bytes(&settings) };
+        let _room = self.link.definitions.hold(Use::Filters, need)?;
         let definition = Definition::new(&settings, shared.epoch, shared.created);
         self.transact(|transaction| {
             transaction.open_table(STREAMS)?.insert(shared.id, &*to_row(&definition))?;
@@ -183,29 +175,41 @@ impl Committer {
         *shared.settings.write() = Arc::new(settings);
         self.directory.put(&shared);
         let (now, file_bytes) = (micros(SystemTime::now()), self.link.file.bytes());
-        let Some(core) = self.cores.get_mut(&shared.id) else { return Ok(shared) };
+        let Some(core) = self.cores.get_mut(&shared.id) else { return Ok((shared, false)) };
         core.repeats.set_window(window, now);
+        core.holdings.redefine(&shared.settings.read());
         let limited = if recount { core.recount(per_topic, &mut Reading::new(1, file_bytes)) } else { Ok(()) };
-        let limited = limited.and_then(|()| core.trim(now, 0));
         limited.map_err(|trouble| UpdateError::Store(trouble.error()))?;
-        self.settle(shared.storage)?;
-        Ok(shared)
+        let more = self.limit(shared.id)?;
+        Ok((shared, more))
+    }
+
+    /// Ends some of what limits want to have ended; true when there is more.
+    pub(super) fn limit(&mut self, id: u64) -> Result<bool, StoreError> {
+        let now = micros(SystemTime::now());
+        let Some(core) = self.cores.get_mut(&id) else { return Ok(false) };
+        let storage = core.shared.storage;
+        let (_, more) = core.trim_some(now, 0, TRIM_BYTES).map_err(|trouble| trouble.error())?;
+        core.weigh();
+        self.settle(storage)?;
+        Ok(more)
     }
 
     pub(super) fn delete(&mut self, name: &StreamName) -> Result<(), DeleteError> {
         let found = self.directory.find(name.as_str());
         let Some(shared) = found else { return Err(DeleteError::NotFound { name: name.clone() }) };
-        if let Some((stream, group)) = self.group_that_buries_in(&shared).map_err(|trouble| trouble.error())? {
-            return Err(DeleteError::TakesDeadLetters { stream, group });
-        }
-        self.transact(|transaction| forget(transaction, shared.id))?;
-        if shared.storage == Storage::Memory {
-            self.transact_in(Storage::Memory, |transaction| forget(transaction, shared.id))?;
+        let (id, storage) = (shared.id, shared.storage);
+        self.transact(|transaction| forget(transaction, id))?;
+        if storage == Storage::Memory {
+            self.transact_in(Storage::Memory, |transaction| forget(transaction, id))?;
         }
         self.directory.remove(&shared);
-        if let Some(core) = self.cores.remove(&shared.id) {
+        let core = self.cores.remove(&id);
+        if let Some(core) = &core {
             core.retire(Retired::Deleted);
         }
+        let holdings = core.filter(|_| storage == Storage::Memory).map(|core| core.holdings);
+        self.garbage.push_back(Garbage { id, storage, _holdings: holdings });
         Ok(())
     }
 
@@ -216,10 +220,21 @@ impl Committer {
         let Some(mut core) = self.cores.remove(&id) else { return Err(PurgeError::Closed) };
         let storage = core.shared.storage;
         let purged = match what {
-            Purge::UpTo(up_to) => self.purge_up_to(&mut core, up_to, now).map(|ended| (ended, None)),
+            Purge::UpTo(up_to) => self.purge_up_to(&mut core, up_to, now),
             Purge::Selected { selection, at } => self.purge_some(&mut core, selection, at, now),
+            Purge::Lasts { mut search, rest } => {
+                let ended = core.find_lasts(&mut search).unwrap_or_else(|trouble| {
+                    // They are gone all the same.
+                    tracing::error!(stream = %core.shared.name, %trouble, "the last events of some topics are not known");
+                    true
+                });
+                self.cores.insert(id, core);
+                let more = if ended { rest.map(|rest| *rest) } else { Some(Purge::Lasts { search, rest }) };
+                return Ok((0, more));
+            }
         };
         core.drop_empty();
+        core.weigh();
         self.cores.insert(id, core);
         if self.broken.is_some() {
             // It was not there to be compared when the store was opened again.
@@ -231,15 +246,19 @@ impl Committer {
         Ok(purged)
     }
 
-    fn purge_up_to(&mut self, core: &mut Core, up_to: u64, now: u64) -> Result<u64, StoreError> {
+    fn purge_up_to(&mut self, core: &mut Core, up_to: u64, now: u64) -> Result<(u64, Option<Purge>), StoreError> {
         let (id, kept) = (core.shared.id, core.progress(None));
-        let progress = Progress { floor: kept.floor.max(up_to.min(core.next - 1) + 1), ..kept };
+        // What comes while it is under way stays.
+        let up_to = up_to.min(core.next - 1);
+        let part = core.part_of_purge(up_to).map_err(|trouble| trouble.error())?;
+        let progress = Progress { floor: kept.floor.max(part + 1), ..kept };
         // First: a purge that fails has taken nothing from readers.
         self.transact_in(core.shared.storage, |transaction| {
             transaction.open_table(PROGRESS)?.insert(id, &*progress.to_row())?;
             Ok(())
         })?;
-        core.trim(now, up_to).map_err(|trouble| trouble.error())
+        let ended = core.trim(now, part).map_err(|trouble| trouble.error())?;
+        Ok((ended, (part < up_to).then_some(Purge::UpTo(up_to))))
     }
 
     fn purge_some(
@@ -262,13 +281,14 @@ impl Committer {
         })?;
         core.chores_done(chores);
         let purged = core.taken_out(&gone);
-        if let Err(trouble) = core.find_lasts(&gone) {
-            // They are gone all the same.
-            tracing::error!(stream = %core.shared.name, %trouble, "the last events of some topics are not known");
-        }
         // When nothing is left, the floor moves with the answer, not at some time after it.
         core.trim(now, 0).map_err(|trouble| trouble.error())?;
-        Ok((purged, left.map(|at| Purge::Selected { selection, at })))
+        let rest = left.map(|at| Purge::Selected { selection, at });
+        let rest = match core.lacking(&gone) {
+            Some(search) => Some(Purge::Lasts { search, rest: rest.map(Box::new) }),
+            None => rest,
+        };
+        Ok((purged, rest))
     }
 
     pub(super) fn knows_group(&self, stream: &Shared, group: &Group) -> Result<bool, GroupStoreError> {
@@ -280,45 +300,12 @@ impl Committer {
         known().map_err(|trouble| trouble.error().into())
     }
 
-    pub(super) fn groups(&self, stream: &Shared) -> Result<Vec<StoredGroup>, GroupStoreError> {
-        let read = || -> Result<Vec<StoredGroup>, Trouble> {
-            let damaged = Trouble::row("groups");
+    fn count_groups(&self, stream: &Shared) -> Result<usize, GroupStoreError> {
+        let count = || -> Result<usize, Trouble> {
             let groups = self.link.file.read_transaction()?.open_table(GROUPS)?;
-            let states = self.link.store(stream.storage).read_transaction()?.open_table(GROUP_STATES)?;
-            let mut all = Vec::new();
-            for entry in groups.range((stream.id, "")..(stream.id + 1, ""))? {
-                let (key, value) = entry?;
-                let (_, name) = key.value();
-                let definition: GroupDefinition = from_row(value.value()).map_err(&damaged)?;
-                let state = states.get((stream.id, name))?;
-                let state = state.as_ref().map(|state| checked(state.value())).transpose().map_err(&damaged)?;
-                all.push(StoredGroup {
-                    group: Group::parse(name).map_err(|_| Trouble::Damaged("a group has no name".to_owned()))?,
-                    settings: definition.settings().map_err(&damaged)?,
-                    state: state.map(bytes::Bytes::copy_from_slice).unwrap_or_default(),
-                });
-            }
-            Ok(all)
+            Ok(groups.range((stream.id, "")..(stream.id + 1, ""))?.count())
         };
-        read().map_err(|trouble| trouble.error().into())
-    }
-
-    /// The first group that has its dead letters stored in a stream.
-    fn group_that_buries_in(&self, letters: &Shared) -> Result<Option<(StreamName, Group)>, Trouble> {
-        let groups = self.link.file.read_transaction()?.open_table(GROUPS)?;
-        for entry in groups.iter()? {
-            let (key, value) = entry?;
-            let (id, group) = key.value();
-            let definition: GroupDefinition = from_row(value.value()).map_err(Trouble::row("groups"))?;
-            let settings = definition.settings().map_err(Trouble::row("groups"))?;
-            if settings.dead_letter_stream.as_ref() == Some(&letters.name)
-                && let Some(core) = self.cores.get(&id)
-            {
-                let group = Group::parse(group).map_err(|_| Trouble::Damaged("a group has no name".to_owned()))?;
-                return Ok(Some((core.shared.name.clone(), group)));
-            }
-        }
-        Ok(None)
+        count().map_err(|trouble| trouble.error().into())
     }
 
     /// Makes a group, which `first` is the state of, or changes one that is there. Its stream for dead letters is looked for
@@ -342,7 +329,7 @@ impl Committer {
             return Err(GroupStoreError::DeadLetterStream { name: name.clone() });
         }
         let limit = self.options.max_groups;
-        if first.is_some() && self.groups(stream)?.len() >= limit {
+        if first.is_some() && self.count_groups(stream)? >= limit {
             return Err(GroupStoreError::TooMany { limit });
         }
         let definition = to_row(&GroupDefinition::new(settings));
@@ -380,18 +367,19 @@ impl Committer {
         Ok(())
     }
 
-    /// Keys of deleted events that are older than the window go.
+    /// Keys of deleted events go that are older than the window, or were forgotten before its end.
     pub(super) fn forget_repeats(&mut self, now: u64) -> Result<(), Trouble> {
         for core in self.cores.values() {
             let store = core.shared.store();
             let id = core.shared.id;
-            let old = |time: u64| !core.repeats.covers(time, now);
+            let first = core.repeats.first().unwrap_or(u64::MAX);
+            let old = |sequence: u64, time: u64| sequence < first || !core.repeats.covers(time, now);
             // Times ascend with sequences, so the old ones stand in front; the others are not looked at.
             let mut up_to = None;
             let read = store.read_transaction()?.open_table(REPEATS)?;
             for entry in read.range((id, 0)..=(id, u64::MAX))? {
                 let (key, value) = entry?;
-                if !old(value.value().0) {
+                if !old(key.value().1, value.value().0) {
                     break;
                 }
                 up_to = Some(key.value());
@@ -437,18 +425,17 @@ impl Committer {
         let mut reading = Reading::new(1, self.link.file.bytes());
         let mut core = recover::stream(&self.link, &self.options, id, lost, &mut reading)?;
         core.trim(micros(SystemTime::now()), 0)?;
+        core.weigh();
         self.directory.put(&core.shared);
         self.cores.insert(id, core);
         Ok(())
     }
 }
 
-/// Takes everything of a stream out of a store.
+/// Takes a stream out of a store, but for its events and the keys of those that are gone: there may be very many.
 fn forget(transaction: &WriteTransaction, id: u64) -> Result<(), Trouble> {
     transaction.open_table(STREAMS)?.remove(id)?;
     transaction.open_table(PROGRESS)?.remove(id)?;
-    transaction.open_table(BATCHES)?.retain_in((id, 0)..=(id, u64::MAX), |_, _| false)?;
-    transaction.open_table(REPEATS)?.retain_in((id, 0)..=(id, u64::MAX), |_, _| false)?;
     transaction.open_table(GROUPS)?.retain_in((id, "")..(id + 1, ""), |_, _| false)?;
     transaction.open_table(GROUP_STATES)?.retain_in((id, "")..(id + 1, ""), |_, _| false)?;
     Ok(())

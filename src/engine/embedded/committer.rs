@@ -4,7 +4,7 @@
 //! what limits end, shows it to readers and answers. Everything rare is an act that has the committer for itself.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -15,8 +15,10 @@ use super::{
     Directory,
     core::{Core, Draft},
     disk::Fault,
+    garbage::Garbage,
+    holdings::bound_ids,
     inbox::{AppendWork, SaveWork, Work},
-    keep::Swept,
+    keep::{Swept, TRIM_BYTES},
     owners::Charges,
     rows::{BATCHES, GROUP_STATES, META, PROGRESS, REPEATS, row},
     store::{Store, Trouble},
@@ -25,6 +27,7 @@ use super::{
 };
 use crate::{
     engine::{AppendError, Appended, DeadLetter, GroupStoreError, Health, Options, StoreError},
+    memory::Use,
     model::{Durability, Group, Seal, Storage},
     telemetry::Metrics,
 };
@@ -49,18 +52,22 @@ pub(super) struct Committer {
     pub(super) budget: Budget,
     /// What every write to the disk is answered with, as long as there is something.
     pub(super) broken: Option<StoreError>,
-    unsynced: Unsynced,
+    pub(super) unsynced: Unsynced,
     forgotten: Forgotten,
     swept_at: Instant,
+    /// Limits want to end more than was ended in one go.
+    sweep_on: bool,
+    /// What deleted streams left in the store.
+    pub(super) garbage: VecDeque<Garbage>,
     closing: bool,
 }
 
 /// What was committed and not flushed.
 #[derive(Debug, Default)]
-struct Unsynced {
+pub(super) struct Unsynced {
     bytes: usize,
     /// When it has to be, for streams that promise a time.
-    due: Option<Instant>,
+    pub(super) due: Option<Instant>,
 }
 
 /// Ids that were forgotten before their time, as long as the log was not told.
@@ -107,7 +114,7 @@ impl Committer {
         directory: Arc<Directory>,
         options: Options,
         seal: Seal,
-        cores: BTreeMap<u64, Core>,
+        (cores, garbage): (BTreeMap<u64, Core>, VecDeque<Garbage>),
         metrics: Arc<Metrics>,
     ) -> Self {
         let budget = Budget::new(options.tail_cache_bytes);
@@ -124,6 +131,8 @@ impl Committer {
             unsynced,
             forgotten: Forgotten::default(),
             swept_at,
+            sweep_on: false,
+            garbage,
             closing: false,
         }
     }
@@ -153,10 +162,11 @@ impl Committer {
     /// One round, and what time brings; false when it was the last.
     fn round(&mut self, works: Vec<Work>) -> bool {
         self.work(works);
-        if self.swept_at.elapsed() >= self.options.sweep_interval() {
+        if self.sweep_on || self.swept_at.elapsed() >= self.options.sweep_interval() {
             self.swept_at = Instant::now();
             self.pass_time();
         }
+        self.collect_garbage();
         if self.unsynced.due.is_some_and(|due| due <= Instant::now()) || self.unsynced.bytes > MOST_UNSYNCED_BYTES {
             self.flush();
         }
@@ -173,6 +183,9 @@ impl Committer {
     }
 
     fn deadline(&self) -> Instant {
+        if self.sweep_on || (!self.garbage.is_empty() && self.broken.is_none()) {
+            return Instant::now();
+        }
         let sweep = self.swept_at + self.options.sweep_interval();
         self.unsynced.due.map_or(sweep, |due| due.min(sweep))
     }
@@ -255,9 +268,6 @@ impl Committer {
         work: &SaveWork,
         letters: Vec<u64>,
     ) -> Result<Vec<u64>, GroupStoreError> {
-        if round.charges.is_off() {
-            return Ok(letters);
-        }
         let mut by_stream: BTreeMap<u64, Vec<&DeadLetter>> = BTreeMap::new();
         for (id, letter) in letters.iter().zip(&work.dead_letters) {
             by_stream.entry(*id).or_default().push(letter);
@@ -268,6 +278,8 @@ impl Committer {
             let events = some.iter().map(|letter| &letter.event);
             core.charge(draft, events, false, self.seal, &mut round.charges)
                 .map_err(|_| GroupStoreError::QuotaUsedUp { name: core.shared.name.clone() })?;
+            core.reserve(draft, some.iter().map(|letter| &letter.event))
+                .map_err(|full| GroupStoreError::NoMemory { name: core.shared.name.clone(), full })?;
         }
         Ok(letters)
     }
@@ -302,8 +314,10 @@ impl Committer {
                     tracing::error!(stream = %core.shared.name, %trouble, "limits cannot be kept");
                 }
                 core.publish();
+                core.weigh();
             }
         }
+        bound_ids(&mut self.cores, &self.link.accountant);
         // A session waits for the first of its publishes: with the last answered first, it wakes once for all of them.
         answers.into_iter().rev().for_each(Answer::succeed);
     }
@@ -348,6 +362,7 @@ impl Committer {
         for (id, swept) in swept {
             if let Some(core) = self.cores.get_mut(&id) {
                 core.chores_done(swept);
+                core.weigh();
             }
         }
         Ok(())
@@ -413,12 +428,15 @@ impl Committer {
     fn pass_time(&mut self) {
         self.heal();
         let now = micros(SystemTime::now());
+        self.sweep_on = false;
         for core in self.cores.values_mut() {
-            if let Err(trouble) = core.trim(now, 0) {
-                tracing::error!(stream = %core.shared.name, %trouble, "limits cannot be kept");
+            match core.trim_some(now, 0, TRIM_BYTES) {
+                Ok((_, more)) => self.sweep_on |= more,
+                Err(trouble) => tracing::error!(stream = %core.shared.name, %trouble, "limits cannot be kept"),
             }
             core.drop_empty();
             core.repeats.expire(now);
+            core.weigh();
         }
         self.count_early_forgotten(Instant::now());
         for storage in [Storage::File, Storage::Memory] {
@@ -446,8 +464,8 @@ impl Committer {
             }
         }
         if let Some((stream, early)) = of.zip(self.forgotten.take_due(now)) {
-            let limit = self.options.max_dedupe_ids;
-            tracing::warn!(%stream, early, limit, "repetitions may be stored: ids are forgotten before the dedupe window ends");
+            let (limit, memory) = (self.options.max_dedupe_ids, self.link.accountant.limit_bytes(Use::Ids));
+            tracing::warn!(%stream, early, limit, memory, "repetitions may be stored: ids are forgotten before the dedupe window ends");
         }
     }
 

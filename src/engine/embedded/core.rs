@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::{
     batch::{self, HEAD_BYTES, Head, MOST_RECORD_HEAD_BYTES, Record},
+    holdings::{self, Holdings},
     keep::Front,
     owners::Charges,
     repeats::Repeats,
@@ -24,7 +25,8 @@ use super::{
 };
 use crate::{
     engine::{AppendError, Appended, Precondition},
-    model::{Event, Seal, Stamp},
+    memory::{Held, MemoryFull, Use},
+    model::{Event, Seal, Stamp, Storage},
 };
 
 /// The last batch of a stream is written again with every commit until it has these bytes, so that lone events do not make a
@@ -70,6 +72,8 @@ pub(super) struct Core {
     pub(super) loads: BTreeMap<u64, Load>,
     /// Batches of which so much is dead that they are written again.
     pub(super) sweep: BTreeSet<u64>,
+    /// What it holds of the memory of the hub.
+    pub(super) holdings: Holdings,
 }
 
 /// Events that are about to be written to one stream.
@@ -86,6 +90,8 @@ pub(super) struct Draft {
     events: usize,
     /// What they are stored with, in bytes.
     stored: u64,
+    /// Room for what they may add in memory.
+    reserved: Vec<Held>,
 }
 
 /// Part of a draft that goes into one batch.
@@ -105,7 +111,13 @@ struct DraftPiece {
 
 impl Core {
     /// A stream that is whole at `progress`.
-    pub(super) fn new(shared: Arc<Shared>, visible: watch::Sender<u64>, repeats: Repeats, progress: Progress) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        visible: watch::Sender<u64>,
+        repeats: Repeats,
+        progress: Progress,
+        holdings: Holdings,
+    ) -> Self {
         Self {
             shared,
             visible,
@@ -119,6 +131,7 @@ impl Core {
             floor_moved: false,
             loads: BTreeMap::new(),
             sweep: BTreeSet::new(),
+            holdings,
         }
     }
 
@@ -133,6 +146,7 @@ impl Core {
             topics: None,
             events: 0,
             stored: 0,
+            reserved: Vec::new(),
         }
     }
 
@@ -165,6 +179,7 @@ impl Core {
         }
         self.check_topics(draft, events, max_topics)?;
         self.charge(draft, events.iter(), true, seal, charges).map_err(|limit| AppendError::QuotaUsedUp { limit })?;
+        self.reserve(draft, events.iter())?;
         let epoch = self.shared.epoch;
         let mut scratch = Vec::new();
         let mut results = Vec::with_capacity(events.len());
@@ -210,6 +225,93 @@ impl Core {
         let all = drafted.chain(events.iter().map(|event| event.topic().as_bytes()));
         let new: BTreeSet<&[u8]> = all.filter(|topic| !topics.has(topic)).collect();
         if topics.len() + new.len() <= limit { Ok(()) } else { Err(AppendError::TooManyTopics { limit }) }
+    }
+
+    /// Reserves memory for events that are about to be put into the draft, for all or none. Counts exactly only when it is
+    /// close.
+    pub(super) fn reserve<'a>(
+        &self,
+        draft: &mut Draft,
+        events: impl Iterator<Item = &'a Event> + Clone,
+    ) -> Result<(), MemoryFull> {
+        let mut bytes = self.most_topic_bytes(events.clone());
+        if bytes > self.holdings.room(Use::Topics) {
+            bytes = self.topic_bytes(events.clone());
+        }
+        let topics = if bytes > 0 { Some(self.holdings.reserve(Use::Topics, bytes)?) } else { None };
+        if self.shared.storage == Storage::Memory {
+            let bytes = self.event_bytes(draft, events);
+            if bytes > 0 {
+                draft.reserved.push(self.holdings.reserve(Use::MemoryStreams, bytes)?);
+            }
+        }
+        draft.reserved.extend(topics);
+        Ok(())
+    }
+
+    /// What events add to the topics, if each is of a new one.
+    fn most_topic_bytes<'a>(&self, events: impl Iterator<Item = &'a Event>) -> usize {
+        let topics = self.shared.topics.read();
+        let (of_topic, of_event) = (topics.topic_bytes(), topics.most_event_bytes());
+        let (mut bytes, mut before) = (0, None);
+        for event in events {
+            let topic = event.topic().as_bytes();
+            if before != Some(topic) {
+                bytes += of_topic + topic.len();
+                before = Some(topic);
+            }
+            bytes += of_event;
+        }
+        bytes
+    }
+
+    /// What events add to the topics.
+    fn topic_bytes<'a>(&self, events: impl Iterator<Item = &'a Event>) -> usize {
+        let topics = self.shared.topics.read();
+        let (mut bytes, mut new) = (0, BTreeSet::new());
+        for event in events {
+            let topic = event.topic().as_bytes();
+            if !topics.has(topic) && new.insert(topic) {
+                bytes += topics.topic_bytes() + topic.len();
+            }
+            bytes += topics.event_bytes(topic);
+        }
+        bytes
+    }
+
+    /// What events add to a stream in memory, without those that they take the place of.
+    fn event_bytes<'a>(&self, draft: &Draft, events: impl Iterator<Item = &'a Event>) -> usize {
+        let (settings, bounds) = (Arc::clone(&self.shared.settings.read()), self.shared.bounds());
+        let usual = bounds.bytes.checked_div(bounds.events).unwrap_or_default();
+        let topics = self.shared.topics.read();
+        let (mut taken, mut encoded, mut count, mut replaced) = (0_usize, 0, 0, 0);
+        for event in events {
+            taken += holdings::event_bytes(event.encoded_len());
+            encoded += event.encoded_len() as u64;
+            count += 1;
+            replaced += u64::from(topics.is_full(event.topic().as_bytes()));
+        }
+        let over = |limit: Option<u64>, held: u64, more: u64| {
+            limit.map_or(0, |limit| held.saturating_add(more).saturating_sub(limit).min(more))
+        };
+        let events_over = over(settings.max_events, bounds.events + draft.events as u64, count);
+        let bytes_over = over(settings.max_bytes, bounds.bytes + draft.stored, encoded);
+        // As a part of the encoded bytes: what these take beside themselves is replaced with them.
+        let ended = bytes_over.max(usual.saturating_mul(events_over.max(replaced))).min(encoded);
+        let kept = u128::from(encoded - ended) * taken as u128 / u128::from(encoded.max(1));
+        usize::try_from(kept).unwrap_or(usize::MAX)
+    }
+
+    /// What its ids take in memory, where the keys of events that are gone may be in the store, too.
+    pub(super) fn ids_bytes(&self) -> usize {
+        let bytes = self.repeats.bytes();
+        if self.shared.storage == Storage::Memory { bytes * 3 / 2 } else { bytes }
+    }
+
+    /// Holds the memory that the stream takes now.
+    pub(super) fn weigh(&mut self) {
+        let topics = self.shared.topics.read().bytes();
+        self.holdings.set(topics, self.ids_bytes());
     }
 
     /// Charges the owner for events that are about to be put into the draft, all or none. Where they may be
@@ -321,6 +423,7 @@ impl Core {
     /// A draft is in the store. Readers do not see it yet.
     pub(super) fn apply(&mut self, draft: Draft, budget: &mut Budget) {
         (self.next, self.time) = (draft.next, draft.time);
+        let in_memory = self.shared.storage == Storage::Memory;
         for piece in draft.pieces {
             let head = self.head_of(&piece);
             // Nothing is ever added to one that is as large: its records need not be kept for that.
@@ -332,6 +435,11 @@ impl Core {
             if let Some(open) = self.open.as_mut().filter(|_| !is_full) {
                 open.head = head;
                 open.records.extend_from_slice(piece.records());
+            }
+            if in_memory {
+                let open = self.open.as_ref().filter(|_| piece.continues);
+                let bytes = open.map_or(piece.buffer.len(), |open| HEAD_BYTES + open.records.len());
+                self.holdings.resize(piece.first, bytes);
             }
             self.count(&piece);
             if !budget.is_off() {

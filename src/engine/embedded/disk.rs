@@ -7,12 +7,13 @@ use std::{
     fmt::Debug,
     fs::{File, OpenOptions, TryLockError},
     io::{Error, ErrorKind, Write},
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use redb::{StorageBackend, backends::FileBackend};
 
 use crate::engine::OpenError;
@@ -155,7 +156,7 @@ pub(super) struct InMemory;
 
 impl Disk for InMemory {
     fn open(&self) -> Result<Box<dyn StorageBackend>, Error> {
-        Ok(Box::new(redb::backends::InMemoryBackend::new()))
+        Ok(Box::new(Sparse::default()))
     }
 
     fn reserve(&self) -> Result<(), Error> {
@@ -172,6 +173,82 @@ impl Disk for InMemory {
 
     fn folder(&self) -> String {
         "memory".to_owned()
+    }
+}
+
+/// Memory is taken in pieces of this size.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// A file in memory that takes memory only where it was written to: the database makes it twice as long as it needs.
+#[derive(Debug, Default)]
+struct Sparse(RwLock<Pieces>);
+
+#[derive(Debug, Default)]
+struct Pieces {
+    len: u64,
+    pieces: Vec<Option<Box<[u8]>>>,
+}
+
+/// Each piece that `len` bytes from `offset` are in, where in it they are, and where among those bytes that is.
+fn pieces(offset: u64, len: usize) -> impl Iterator<Item = (usize, Range<usize>, Range<usize>)> {
+    let offset = offset as usize;
+    let (first, end) = (offset / PIECE_BYTES, (offset + len).div_ceil(PIECE_BYTES));
+    (first..end).map(move |at| {
+        let begin = at * PIECE_BYTES;
+        let from = offset.max(begin);
+        let to = (offset + len).min(begin + PIECE_BYTES);
+        (at, from - begin..to - begin, from - offset..to - offset)
+    })
+}
+
+impl StorageBackend for Sparse {
+    fn len(&self) -> Result<u64, Error> {
+        Ok(self.0.read().len)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        let file = self.0.read();
+        if offset + out.len() as u64 > file.len {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        for (at, there, here) in pieces(offset, out.len()) {
+            match file.pieces.get(at) {
+                Some(Some(piece)) => out[here].copy_from_slice(&piece[there]),
+                _ => out[here].fill(0),
+            }
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), Error> {
+        let mut file = self.0.write();
+        let count = (len as usize).div_ceil(PIECE_BYTES);
+        file.pieces.truncate(count);
+        let left = len as usize % PIECE_BYTES;
+        if left > 0
+            && let Some(Some(last)) = file.pieces.get_mut(count - 1)
+        {
+            last[left..].fill(0);
+        }
+        file.len = len;
+        Ok(())
+    }
+
+    fn sync_data(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), Error> {
+        let mut file = self.0.write();
+        file.len = file.len.max(offset + data.len() as u64);
+        for (at, there, here) in pieces(offset, data.len()) {
+            if file.pieces.len() <= at {
+                file.pieces.resize_with(at + 1, || None);
+            }
+            let piece = file.pieces[at].get_or_insert_with(|| vec![0; PIECE_BYTES].into());
+            piece[there].copy_from_slice(&data[here]);
+        }
+        Ok(())
     }
 }
 
@@ -234,5 +311,35 @@ impl StorageBackend for Watched {
 
     fn close(&self) -> Result<(), Error> {
         self.backend.close()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_file_in_memory_is_one_whatever_is_written_where(
+            steps in prop::collection::vec((0..5_u8, 0..300_000_usize, 0..150_000_usize, any::<u8>()), 1..20),
+        ) {
+            let (file, mut expected) = (Sparse::default(), Vec::new());
+            for (kind, at, len, byte) in steps {
+                if kind == 0 {
+                    file.set_len(at as u64).expect("set");
+                    expected.resize(at, 0);
+                } else {
+                    file.write(at as u64, &vec![byte; len]).expect("written");
+                    expected.resize(expected.len().max(at + len), 0);
+                    expected[at..at + len].fill(byte);
+                }
+                let mut read = vec![1; expected.len()];
+                file.read(0, &mut read).expect("read");
+                prop_assert!(read == expected && file.len().expect("a length") == expected.len() as u64);
+                prop_assert!(file.read(1, &mut read).is_err() || read.is_empty());
+            }
+        }
     }
 }

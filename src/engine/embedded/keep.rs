@@ -16,7 +16,7 @@ use super::{
     core::{Core, Load},
     store::{Loaded, Trouble},
 };
-use crate::model::{Filter, Topic};
+use crate::model::{Filter, Storage, Topic};
 
 /// So many batches are written again in one commit,
 const SWEEP_AT_ONCE: usize = 32;
@@ -26,7 +26,10 @@ const SWEEP_FOR_EACH: usize = 2;
 /// So many bytes of batches are looked at in one commit of a purge: what else waits to be written waits no longer than that.
 const PURGE_BYTES: usize = 4 * 1024 * 1024;
 
-/// So far back the last event of a topic is looked for, in bytes, when the one after it was taken out: everything else waits.
+/// So many bytes of batches are read at a time to end what a limit ends: what else waits to be written waits no longer.
+pub(super) const TRIM_BYTES: usize = 4 * 1024 * 1024;
+
+/// So far back the last event of a topic is looked for, in bytes, when the one after it was taken out.
 const FIND_BYTES: usize = 64 * 1024 * 1024;
 
 /// What is taken out of the store: its topic, and where it was.
@@ -66,6 +69,16 @@ pub(super) enum Purge {
     UpTo(u64),
     /// What is selected, from sequence `at` on.
     Selected { selection: Selection, at: u64 },
+    /// Nothing of this, but the last events of topics are to be found; and then the rest.
+    Lasts { search: Lasts, rest: Option<Box<Purge>> },
+}
+
+/// A search for the last events of topics of which the last was taken out before others: back from there.
+#[derive(Debug)]
+pub(super) struct Lasts {
+    wanted: HashSet<Box<[u8]>>,
+    at: u64,
+    looked: usize,
 }
 
 /// What is taken out of a stream, wherever in it that is.
@@ -115,6 +128,12 @@ pub(super) struct Swept {
 impl Core {
     /// Ends every event that a limit ends, and every one up to `purge`. Gives the number of events ended.
     pub(super) fn trim(&mut self, now: u64, purge: u64) -> Result<u64, Trouble> {
+        let (ended, _) = self.trim_some(now, purge, usize::MAX)?;
+        Ok(ended)
+    }
+
+    /// The same, until batches of so many bytes were read; true when there is more to end.
+    pub(super) fn trim_some(&mut self, now: u64, purge: u64, at_once: usize) -> Result<(u64, bool), Trouble> {
         let settings = std::sync::Arc::clone(&self.shared.settings.read());
         let max_age = settings.max_age.map(|age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX));
         let (most_events, most_bytes) =
@@ -122,7 +141,7 @@ impl Core {
         let purge = purge.min(self.next - 1);
         let mut ended = 0;
         let mut bounds = self.shared.bounds();
-        let mut failed = None;
+        let (mut failed, mut read, mut more) = (None, 0_usize, false);
         loop {
             let over = bounds.events > most_events || bounds.bytes > most_bytes;
             // When all that is left is dead, it is passed like anything else: batches go from the front on, one after the
@@ -131,7 +150,11 @@ impl Core {
             if !passes && max_age.is_none() && bounds.floor > purge {
                 break;
             }
-            let record = match self.oldest() {
+            more = read >= at_once && self.front.records.is_empty();
+            if more {
+                break;
+            }
+            let record = match self.oldest(&mut read) {
                 Ok(Some(record)) => record,
                 Ok(None) => break,
                 // What was ended until then is ended.
@@ -153,7 +176,7 @@ impl Core {
             }
         }
         // What was passed over because it was pushed out is gone too.
-        let purged = if failed.is_some() { 0 } else { purge };
+        let purged = if failed.is_some() || more { 0 } else { purge };
         let passed = self.front.first.unwrap_or_default().max(purged + 1);
         bounds.floor = if bounds.events == 0 { self.next } else { bounds.floor.max(passed) };
         let mut shown = self.shared.bounds.lock();
@@ -161,11 +184,25 @@ impl Core {
         (shown.floor, shown.events, shown.bytes) = (bounds.floor, bounds.events, bounds.bytes);
         drop(shown);
         self.shared.weigh();
-        failed.map_or(Ok(ended), Err)
+        failed.map_or(Ok((ended, more)), Err)
+    }
+
+    /// How far a purge up to a sequence comes when no more batches are read than may be at a time.
+    pub(super) fn part_of_purge(&self, up_to: u64) -> Result<u64, Trouble> {
+        let (mut read, mut end) = (0, up_to);
+        self.shared.store().batches()?.from(self.shared.id, self.shared.bounds().floor, |loaded| {
+            read += loaded.value.len();
+            let is_enough = read >= PURGE_BYTES;
+            if is_enough {
+                end = loaded.head.last;
+            }
+            Ok(!is_enough && loaded.head.last < up_to)
+        })?;
+        Ok(end.min(up_to))
     }
 
     /// The oldest record that was not looked at, also one that is pushed out.
-    fn oldest(&mut self) -> Result<Option<Record>, Trouble> {
+    fn oldest(&mut self, read: &mut usize) -> Result<Option<Record>, Trouble> {
         while self.front.records.is_empty() && self.front.through + 1 < self.next {
             let (id, wanted) = (self.shared.id, self.front.through + 1);
             let mut found = None;
@@ -187,6 +224,7 @@ impl Core {
                     self.front.records.push_back(record);
                 }
             }
+            *read += value.len();
             (self.front.value, self.front.through) = (value, head.last);
         }
         Ok(self.front.records.front().copied())
@@ -275,6 +313,7 @@ impl Core {
         let before = if less.count == 0 { before(batches, id, first)? } else { None };
         let Some(Loaded { head: before, value }) = before else {
             batches.insert((id, first), &*out)?;
+            self.resize(first, out.len());
             return Ok(Some(Swept { first, load: Some(Load { records: less.count, dead: 0 }) }));
         };
         let head = Head { last: less.last, last_time: less.last_time, ..before };
@@ -285,18 +324,29 @@ impl Core {
         Ok(Some(Swept { first, load: None }))
     }
 
+    /// A batch has so many bytes now.
+    fn resize(&mut self, first: u64, bytes: usize) {
+        if self.shared.storage == Storage::Memory {
+            self.holdings.resize(first, bytes);
+        }
+    }
+
     /// The chores are in the store.
     pub(super) fn chores_done(&mut self, swept: Vec<Swept>) {
         for Swept { first, load } in swept {
             self.sweep.remove(&first);
             match load {
                 Some(load) => self.loads.insert(first, load),
-                None => self.loads.remove(&first),
+                None => {
+                    self.resize(first, 0);
+                    self.loads.remove(&first)
+                }
             };
         }
-        for first in self.deletions.drain(..) {
+        for first in std::mem::take(&mut self.deletions) {
             self.loads.remove(&first);
             self.sweep.remove(&first);
+            self.resize(first, 0);
         }
         self.leaving.clear();
         self.floor_moved = false;
@@ -335,6 +385,7 @@ impl Core {
             .map_err(Trouble::batch(id, head.first))?;
             if !gone.is_empty() {
                 batches.insert((id, head.first), &*out)?;
+                self.resize(head.first, out.len());
             }
             for record in gone {
                 self.leave(&record, &value, now);
@@ -368,44 +419,57 @@ impl Core {
         events
     }
 
-    /// Finds the last events of topics of which the last was taken out before others: going back from there until all are
-    /// found, or what is looked at is enough. What is further back is known again when the store is opened.
-    pub(super) fn find_lasts(&self, gone: &[Gone]) -> Result<(), Trouble> {
-        let (id, floor) = (self.shared.id, self.shared.bounds().floor);
+    /// The topics of what is gone of which the last event is to be found, if there are any.
+    pub(super) fn lacking(&self, gone: &[Gone]) -> Option<Lasts> {
         let topics = self.shared.topics.read();
         let lacking = gone.iter().filter(|(topic, _)| topics.lacks_last(topic));
-        let mut wanted: HashSet<&[u8]> = lacking.map(|(topic, _)| &**topic).collect();
-        drop(topics);
-        let mut at = gone.iter().map(|(_, record)| record.sequence).max().unwrap_or_default();
+        let wanted: HashSet<Box<[u8]>> = lacking.map(|(topic, _)| topic.clone()).collect();
+        let at = gone.iter().map(|(_, record)| record.sequence).max().unwrap_or_default();
+        (!wanted.is_empty()).then_some(Lasts { wanted, at, looked: 0 })
+    }
+
+    /// Looks for the last events of topics some way back; true when there is no more to look at, or what was looked at is
+    /// enough. What is further back is known again when the store is opened.
+    pub(super) fn find_lasts(&self, search: &mut Lasts) -> Result<bool, Trouble> {
+        let (id, floor) = (self.shared.id, self.shared.bounds().floor);
         let batches = self.shared.store().batches()?;
         let mut looked = 0;
-        while !wanted.is_empty()
-            && at >= floor
-            && looked < FIND_BYTES
-            && let Some(Loaded { head, value }) = batches.covering(id, at)?
+        while !search.wanted.is_empty()
+            && search.at >= floor
+            && let Some(Loaded { head, value }) = batches.covering(id, search.at)?
         {
-            looked += value.len();
             let mut found = HashMap::new();
             for record in Records::new(&head, &value) {
                 let record = record.map_err(Trouble::batch(id, head.first))?;
-                if record.sequence >= floor
-                    && let Some(topic) = wanted.get(record.topic(&value))
-                {
-                    found.insert(*topic, record.sequence);
+                let topic = record.topic(&value);
+                if record.sequence >= floor && search.wanted.contains(topic) {
+                    found.insert(topic, record.sequence);
                 }
             }
             let mut topics = self.shared.topics.write();
             for (topic, last) in found {
-                wanted.remove(topic);
-                topics.set_last(topic, last);
+                search.wanted.remove(topic);
+                // There may be a newer one by now.
+                if topics.lacks_last(topic) {
+                    topics.set_last(topic, last);
+                }
             }
-            at = head.first.saturating_sub(1);
+            drop(topics);
+            search.at = head.first.saturating_sub(1);
+            looked += value.len();
+            search.looked += value.len();
+            if search.looked >= FIND_BYTES {
+                break;
+            }
+            if looked >= PURGE_BYTES {
+                return Ok(false);
+            }
         }
-        if looked >= FIND_BYTES && !wanted.is_empty() {
-            let topics = wanted.len();
+        if search.looked >= FIND_BYTES && !search.wanted.is_empty() {
+            let topics = search.wanted.len();
             tracing::warn!(stream = %self.shared.name, topics, "their last events are far back and not known until a restart");
         }
-        Ok(())
+        Ok(true)
     }
 }
 

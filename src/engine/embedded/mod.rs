@@ -10,6 +10,9 @@ mod batch;
 mod committer;
 mod core;
 mod disk;
+mod garbage;
+mod groups;
+mod holdings;
 mod inbox;
 mod keep;
 mod owners;
@@ -26,7 +29,7 @@ mod tests;
 mod topics;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{
@@ -38,18 +41,19 @@ use std::{
 use crossbeam_utils::sync::ShardedLock;
 use hashbrown::HashMap;
 
-pub use self::simulated::Simulated;
 use self::{
     committer::{Committer, set_clean},
     disk::{Disk, Folder, InMemory},
+    garbage::Garbage,
     inbox::Inbox,
     recover::{FORMAT, OtherFormat},
     store::{Store, Trouble},
     stream::{Handle, Link, Shared},
 };
+pub use self::{simulated::Simulated, stream::MOST_WAITING};
 use super::{
     Boxed, CreateError, DeleteError, Engine, EventStream, Health, OpenError, Options, StoreError, UpdateError,
-    routes::Routes,
+    routes::{Conflict, NewFilters, Routes},
 };
 use crate::{
     memory::Memory,
@@ -79,8 +83,15 @@ pub(crate) struct Directory {
 
 #[derive(Debug, Default)]
 struct Inner {
-    names: HashMap<Box<str>, Arc<Handle>>,
+    names: HashMap<Box<str>, Listed>,
     routes: Routes<Handle>,
+}
+
+/// A stream, and with which filters it is among the routes.
+#[derive(Debug)]
+struct Listed {
+    handle: Arc<Handle>,
+    settings: Arc<StreamSettings>,
 }
 
 impl Directory {
@@ -89,14 +100,9 @@ impl Directory {
         read(&self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    fn change(&self, change: impl FnOnce(&mut HashMap<Box<str>, Arc<Handle>>)) {
+    fn change(&self, change: impl FnOnce(&mut Inner)) {
         let mut inner = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        change(&mut inner.names);
-        let mut routes = Routes::default();
-        for stream in inner.names.values() {
-            stream.0.settings.read().filters.iter().for_each(|filter| routes.add(filter, stream));
-        }
-        inner.routes = routes;
+        change(&mut inner);
         self.count.store(inner.names.len(), Relaxed);
     }
 
@@ -105,7 +111,7 @@ impl Directory {
     }
 
     fn handle(&self, name: &str) -> Option<Arc<Handle>> {
-        self.read(|inner| inner.names.get(name).cloned())
+        self.read(|inner| inner.names.get(name).map(|listed| Arc::clone(&listed.handle)))
     }
 
     fn find_topic(&self, topic: Topic<'_>) -> Option<Arc<Handle>> {
@@ -116,22 +122,43 @@ impl Directory {
     }
 
     fn all(&self) -> Vec<Arc<Shared>> {
-        let mut all: Vec<_> = self.read(|inner| inner.names.values().map(|handle| Arc::clone(&handle.0)).collect());
+        let all = |inner: &Inner| inner.names.values().map(|listed| Arc::clone(&listed.handle.0)).collect();
+        let mut all: Vec<_> = self.read(all);
         all.sort_unstable_by(|one: &Arc<Shared>, two| one.name.cmp(&two.name));
         all
     }
 
     /// A stream is new, or its filters are.
     fn put(&self, stream: &Arc<Shared>) {
-        self.change(|names| {
-            names.insert(stream.name.as_str().into(), Arc::new(Handle(Arc::clone(stream))));
+        let settings = Arc::clone(&stream.settings.read());
+        self.change(|Inner { names, routes }| {
+            let before = names.remove(stream.name.as_str());
+            let same = before.as_ref().filter(|before| Arc::ptr_eq(&before.handle.0, stream));
+            let handle = same.map_or_else(|| Arc::new(Handle(Arc::clone(stream))), |same| Arc::clone(&same.handle));
+            for filter in before.iter().flat_map(|before| &before.settings.filters) {
+                routes.remove(filter);
+            }
+            for filter in &settings.filters {
+                routes.add(filter, &handle);
+            }
+            names.insert(stream.name.as_str().into(), Listed { handle, settings });
         });
     }
 
     fn remove(&self, stream: &Shared) {
-        self.change(|names| {
-            names.remove(stream.name.as_str());
+        self.change(|Inner { names, routes }| {
+            let before = names.remove(stream.name.as_str());
+            for filter in before.iter().flat_map(|before| &before.settings.filters) {
+                routes.remove(filter);
+            }
         });
+    }
+
+    /// Whether the filters of a stream that is to be made or changed go with those of the others. Takes a while: not for the
+    /// committer, and only where nothing else changes streams.
+    fn check(&self, settings: &StreamSettings) -> Result<(), Conflict<Handle>> {
+        let new = NewFilters::new(&settings.filters);
+        self.read(|inner| inner.routes.check(&new, |other| other.0.name == settings.name))
     }
 }
 
@@ -170,21 +197,20 @@ impl Embedded {
         metrics: &Arc<Metrics>,
         memory: &Arc<Memory>,
     ) -> Result<Self, OpenError> {
-        let _ = memory;
         let folder = disk.folder();
         let io = |problem: String| OpenError::Io { folder: folder.clone(), problem };
         disk.reserve().map_err(|error| io(error.to_string()))?;
         // A damaged file may make the database panic; it is still only a damaged file.
-        let opened = catch_unwind(AssertUnwindSafe(|| Self::read(disk, options, tasks)))
+        let opened = catch_unwind(AssertUnwindSafe(|| Self::read(disk, options, tasks, memory)))
             .unwrap_or_else(|_| Err(Trouble::Damaged("the database cannot make sense of its file".to_owned())));
-        let (link, directory, token_key, cores) = opened
+        let (link, directory, token_key, found) = opened
             .map_err(|trouble| match trouble.error() {
                 StoreError::Corrupt { .. } => OpenError::Corrupt { folder: folder.clone(), what: trouble.to_string() },
                 _ => io(trouble.to_string()),
             })?
             .map_err(|OtherFormat(found)| OpenError::Format { folder: folder.clone(), found, known: FORMAT })?;
         let (shared, counted) = (Arc::clone(&link), Arc::clone(metrics));
-        let committer = Committer::new(shared, Arc::clone(&directory), options.clone(), seal, cores, counted);
+        let committer = Committer::new(shared, Arc::clone(&directory), options.clone(), seal, found, counted);
         if tasks.has_one_thread() {
             tasks.spawn("committer", OnPanic::Stop, committer.run_as_task());
         } else {
@@ -194,7 +220,12 @@ impl Embedded {
         Ok(Self { link, directory, token_key })
     }
 
-    fn read(disk: Box<dyn Disk>, options: &Options, tasks: &Tasks) -> Result<Result<Opened, OtherFormat>, Trouble> {
+    fn read(
+        disk: Box<dyn Disk>,
+        options: &Options,
+        tasks: &Tasks,
+        accountant: &Arc<Memory>,
+    ) -> Result<Result<Opened, OtherFormat>, Trouble> {
         let file = Store::open(disk, options.store_cache_bytes, tasks.has_one_thread())?;
         let memory = Store::open(Box::new(InMemory), MEMORY_CACHE_BYTES, tasks.has_one_thread())?;
         let mut new_key = [0; 32];
@@ -205,19 +236,78 @@ impl Embedded {
             Err(other) => return Ok(Err(other)),
         };
         let inbox = Inbox::new(options.max_queued_bytes, tasks.has_one_thread());
-        let link = Arc::new(Link::new(inbox, file, memory, tasks.clone(), options.readers));
+        let link = Arc::new(Link::new(inbox, file, memory, tasks.clone(), options.readers, accountant));
         let closed = recover::was_closed(&link.file)?;
         let cores = recover::streams(&link, options, closed)?;
+        let garbage = garbage::find(&link.file, &cores)?;
         set_clean(&link.file, false)?;
         let directory = Arc::new(Directory::default());
         for core in cores.values() {
             directory.put(&core.shared);
         }
-        Ok(Ok((link, directory, token_key, cores)))
+        Ok(Ok((link, directory, token_key, (cores, garbage))))
+    }
+
+    /// Looks at the filters of a stream that is to be made or changed.
+    async fn check_filters(&self, settings: &StreamSettings) -> Result<Result<(), Conflict<Handle>>, StoreError> {
+        let (directory, settings) = (Arc::clone(&self.directory), settings.clone());
+        self.link.beside(move || directory.check(&settings)).await
+    }
+
+    async fn make(&self, settings: StreamSettings) -> Result<Arc<Shared>, CreateError> {
+        let (_place, turn) = (self.link.place()?, self.link.turn().await?);
+        settings.check()?;
+        // Whatever else is wrong with it is said by the committer.
+        if self.directory.find(settings.name.as_str()).is_none() {
+            self.check_filters(&settings).await?.map_err(|conflict| match conflict {
+                Conflict::Overlap(with) => CreateError::Overlap { with: with.0.name.clone() },
+                Conflict::Steps { limit } => CreateError::TooManySteps { limit },
+            })?;
+        }
+        self.link.act(turn, |committer: &mut Committer| committer.create(settings)).await?
+    }
+
+    async fn change(
+        &self,
+        settings: StreamSettings,
+        before: Option<Arc<StreamSettings>>,
+    ) -> Result<Arc<Shared>, UpdateError> {
+        let (_place, turn) = (self.link.place()?, self.link.turn().await?);
+        settings.check()?;
+        let found = self.directory.find(settings.name.as_str());
+        let is_new = found.is_some_and(|found| {
+            let now = Arc::clone(&found.settings.read());
+            now.filters != settings.filters && before.as_ref().is_none_or(|before| **before == *now)
+        });
+        if is_new {
+            self.check_filters(&settings).await?.map_err(|conflict| match conflict {
+                Conflict::Overlap(with) => UpdateError::Overlap { with: with.0.name.clone() },
+                Conflict::Steps { limit } => UpdateError::TooManySteps { limit },
+            })?;
+        }
+        let act = move |committer: &mut Committer| committer.update(settings, before.as_deref());
+        let (stream, mut more) = self.link.act(turn, act).await??;
+        while more {
+            let (id, turn) = (stream.id, self.link.turn().await?);
+            more = self.link.act(turn, move |committer: &mut Committer| committer.limit(id)).await??;
+        }
+        Ok(stream)
+    }
+
+    async fn unmake(&self, name: StreamName) -> Result<(), DeleteError> {
+        let (_place, turn) = (self.link.place()?, self.link.turn().await?);
+        if self.directory.find(name.as_str()).is_some() {
+            let (link, directory, letters) = (Arc::clone(&self.link), Arc::clone(&self.directory), name.clone());
+            let search = self.link.beside(move || groups::that_buries_in(&link, &directory, &letters)).await?;
+            if let Some((stream, group)) = search.map_err(|trouble| trouble.error())? {
+                return Err(DeleteError::TakesDeadLetters { stream, group });
+            }
+        }
+        self.link.act(turn, move |committer: &mut Committer| committer.delete(&name)).await?
     }
 }
 
-type Opened = (Arc<Link>, Arc<Directory>, [u8; 32], BTreeMap<u64, core::Core>);
+type Opened = (Arc<Link>, Arc<Directory>, [u8; 32], (BTreeMap<u64, core::Core>, VecDeque<Garbage>));
 
 fn handle(stream: Arc<Shared>) -> Arc<dyn EventStream> {
     Arc::new(Handle(stream))
@@ -225,7 +315,7 @@ fn handle(stream: Arc<Shared>) -> Arc<dyn EventStream> {
 
 impl Engine for Embedded {
     fn create_stream(&self, settings: StreamSettings) -> Boxed<'_, Result<Arc<dyn EventStream>, CreateError>> {
-        Box::pin(async move { self.link.act(|committer| committer.create(settings)).await?.map(handle) })
+        Box::pin(async move { self.make(settings).await.map(handle) })
     }
 
     fn update_stream(
@@ -233,13 +323,11 @@ impl Engine for Embedded {
         settings: StreamSettings,
         before: Option<Arc<StreamSettings>>,
     ) -> Boxed<'_, Result<Arc<dyn EventStream>, UpdateError>> {
-        let act = move |committer: &mut Committer| committer.update(settings, before.as_deref());
-        Box::pin(async move { self.link.act(act).await?.map(handle) })
+        Box::pin(async move { self.change(settings, before).await.map(handle) })
     }
 
     fn delete_stream<'a>(&'a self, name: &'a StreamName) -> Boxed<'a, Result<(), DeleteError>> {
-        let name = name.clone();
-        Box::pin(async move { self.link.act(move |committer| committer.delete(&name)).await? })
+        Box::pin(self.unmake(name.clone()))
     }
 
     fn stream(&self, name: &str) -> Option<Arc<dyn EventStream>> {
@@ -271,7 +359,7 @@ impl Engine for Embedded {
             if self.link.inbox.is_closed() {
                 return Ok(());
             }
-            self.link.act(Committer::close).await?
+            self.link.act_at_once(Committer::close).await?
         })
     }
 }

@@ -13,6 +13,7 @@ use super::{
     batch::{HEAD_BYTES, Records},
     committer::CLEAN,
     core::{Core, Load, OpenBatch},
+    holdings::bound_ids,
     rows::{Definition, META, PROGRESS, Progress, REPEATS, STREAMS, checked, from_row, row, to_row},
     store::{Loaded, Store, Trouble},
     stream::{Link, micros},
@@ -114,10 +115,12 @@ pub(super) fn streams(link: &Arc<Link>, options: &Options, closed: bool) -> Resu
         let lost = may_lose(&settings) && (settings.storage == Storage::Memory || !closed);
         let mut core = stream(link, options, id, lost, &mut reading)?;
         core.trim(micros(SystemTime::now()), 0)?;
+        core.weigh();
         reading.streams.0 += 1;
         let events = core.shared.bounds().events;
         tracing::info!(stream = %core.shared.name, events, epoch = core.shared.epoch, "stream read");
         cores.insert(id, core);
+        bound_ids(&mut cores, &link.accountant);
     }
     if !cores.is_empty() {
         let ms = start.elapsed().as_millis() as u64;
@@ -222,6 +225,7 @@ impl Core {
                     dead.extend(topics.add(record.topic(value), record.sequence, record.len));
                 }
             }
+            self.repeats.bound();
             if reading.add(head.count.into(), value.len() as u64, Instant::now()) {
                 reading.tell();
             }

@@ -4,6 +4,13 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
+/// What a key costs, in bytes: measured, see `what_keys_cost_is_what_is_counted`.
+const KEY_BYTES: usize = 104;
+/// Tables that could hold this many times what they do are made smaller,
+const SPARSE: usize = 4;
+/// if they could hold more than this.
+const SMALL: usize = 1024;
+
 /// Keys of events, and the sequences they got.
 #[derive(Debug)]
 pub(super) struct Repeats {
@@ -43,6 +50,14 @@ impl Repeats {
         self.order.make_contiguous().sort_unstable_by_key(|(time, _)| *time);
     }
 
+    /// Forgets the oldest keys while they are added in any order, once there are many more than may stay.
+    pub(super) fn bound(&mut self) {
+        if self.order.len() > self.limit.saturating_mul(2) {
+            self.put_in_order();
+            self.forget_oldest(self.order.len() - self.limit);
+        }
+    }
+
     /// Forgets what is older than the window.
     pub(super) fn expire(&mut self, now: u64) {
         while let Some((time, key)) = self.order.front() {
@@ -54,6 +69,40 @@ impl Repeats {
             self.sequences.remove(key);
             self.order.pop_front();
         }
+        self.shrink();
+    }
+
+    /// Forgets the oldest keys before their time; tells how many those were.
+    pub(super) fn forget_oldest(&mut self, most: usize) -> usize {
+        let count = most.min(self.order.len());
+        for (_, key) in self.order.drain(..count) {
+            self.sequences.remove(&key);
+        }
+        self.early += count as u64;
+        self.shrink();
+        count
+    }
+
+    fn shrink(&mut self) {
+        if self.order.capacity() > SMALL && self.order.len() * SPARSE < self.order.capacity() {
+            self.order.shrink_to(2 * self.order.len());
+            self.sequences.shrink_to(2 * self.order.len());
+        }
+    }
+
+    /// The first sequence with a key that is known; none is below it.
+    pub(super) fn first(&self) -> Option<u64> {
+        self.order.front().and_then(|(_, key)| self.find(*key))
+    }
+
+    /// How many keys are known.
+    pub(super) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// How much memory they take, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.order.len() * KEY_BYTES
     }
 
     /// How many keys were forgotten before their time since the last call, because there were too many.
@@ -109,6 +158,32 @@ mod tests {
         assert_eq!([repeats.take_early(), repeats.take_early()], [1, 0]);
         repeats.expire(110);
         assert_eq!((repeats.find(3), repeats.take_early()), (None, 0), "it was time for the others");
+    }
+
+    #[test]
+    fn the_oldest_keys_are_forgotten_when_others_need_their_room() {
+        let mut repeats = Repeats::new(10, 100);
+        for key in 1..=3 {
+            repeats.add(key, key as u64, 100);
+        }
+        assert_eq!((repeats.forget_oldest(2), repeats.len(), repeats.bytes()), (2, 1, KEY_BYTES));
+        assert_eq!([1, 2, 3].map(|key| repeats.find(key)), [None, None, Some(3)]);
+        assert_eq!((repeats.take_early(), repeats.forget_oldest(9)), (2, 1));
+    }
+
+    #[test]
+    fn what_keys_cost_is_what_is_counted() {
+        for count in [10_000_usize, 100_000, 200_000] {
+            let mut repeats = Repeats::new(10, usize::MAX);
+            let measured = allocation_counter::measure(|| {
+                (0..count).for_each(|key| repeats.add(key as u128, key as u64, 100));
+            });
+            let (real, counted) = (measured.bytes_current as f64, repeats.bytes() as f64);
+            println!("{count} keys: {real} bytes, counted as {counted}");
+            assert!((0.6..1.4).contains(&(real / counted)), "{real} and {counted}");
+            repeats.expire(110);
+            assert_eq!((repeats.bytes(), repeats.order.capacity(), repeats.sequences.capacity()), (0, 0, 0));
+        }
     }
 
     #[test]

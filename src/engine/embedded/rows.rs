@@ -149,6 +149,11 @@ impl GroupDefinition {
         }
     }
 
+    /// Where its dead letters go.
+    pub(super) fn dead_letter_stream(&self) -> Option<&str> {
+        self.dead_letter_stream.as_deref()
+    }
+
     pub(super) fn settings(&self) -> Result<GroupSettings, Damaged> {
         let name = self.dead_letter_stream.as_deref().map(StreamName::parse).transpose().map_err(|_| Damaged)?;
         Ok(GroupSettings {

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use redb::StorageBackend;
 
 use super::disk::Disk;
@@ -45,6 +45,8 @@ struct State {
     fuse: Option<u32>,
     /// Who may use it: whoever opened it last.
     owner: Weak<()>,
+    /// Writes and flushes do not end.
+    stalled: bool,
     /// How long writes take at most, and what decides how long each takes.
     slow: Option<(Duration, fastrand::Rng)>,
 }
@@ -57,7 +59,7 @@ impl State {
 
 /// A disk. Its clones are the same disk.
 #[derive(Debug, Clone, Default)]
-pub struct Simulated(Arc<Mutex<State>>);
+pub struct Simulated(Arc<Mutex<State>>, Arc<Condvar>);
 
 #[derive(Debug)]
 struct Backend {
@@ -79,6 +81,19 @@ impl Simulated {
     /// Writes take up to so long, where time is simulated.
     pub fn set_delay(&self, most: Duration, random: fastrand::Rng) {
         self.0.lock().slow = Some((most, random));
+    }
+
+    /// Writes and flushes wait from now on, or no longer. Reading goes on. Not where there is only one thread.
+    pub fn set_stalled(&self, stalled: bool) {
+        self.0.lock().stalled = stalled;
+        self.1.notify_all();
+    }
+
+    fn wait_while_stalled(&self) {
+        let mut state = self.0.lock();
+        while state.stalled {
+            self.1.wait(&mut state);
+        }
     }
 
     /// How many bytes are used.
@@ -140,7 +155,7 @@ impl Simulated {
     pub fn copy(&self) -> Self {
         let state = self.0.lock();
         let copy = State { seen: state.seen.clone(), safe: state.seen.clone(), ..State::default() };
-        Self(Arc::new(Mutex::new(copy)))
+        Self(Arc::new(Mutex::new(copy)), Arc::default())
     }
 }
 
@@ -228,6 +243,7 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> Result<(), Error> {
+        self.disk.wait_while_stalled();
         self.with(|state| {
             let State { safe, pending, .. } = state;
             for change in pending.drain(..) {
@@ -241,6 +257,7 @@ impl StorageBackend for Backend {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), Error> {
+        self.disk.wait_while_stalled();
         self.with(|state| {
             let blocks = offset / BLOCK_BYTES..(offset + data.len() as u64).div_ceil(BLOCK_BYTES);
             let new = blocks.clone().filter(|block| !state.blocks.contains(block)).count() as u64;

@@ -180,9 +180,14 @@ impl Store {
 
     /// Reads, and once more from the database opened anew if it was closed meanwhile because the disk was full.
     pub(super) fn read<T>(&self, read: impl Fn(&Batches) -> Result<T, Trouble>) -> Result<T, Trouble> {
+        self.look(|transaction| read(&Batches(transaction.open_table(BATCHES)?)))
+    }
+
+    /// The same of all tables.
+    pub(super) fn look<T>(&self, look: impl Fn(&ReadTransaction) -> Result<T, Trouble>) -> Result<T, Trouble> {
         let mut attempt = 0;
         loop {
-            let result = self.batches().and_then(|batches| read(&batches));
+            let result = self.read_transaction().and_then(|transaction| look(&transaction));
             let closed = matches!(
                 result,
                 Err(Trouble::Closed

@@ -10,29 +10,36 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::{
     committer::Committer,
+    groups,
     inbox::{AppendWork, Closed, Inbox, SaveWork, Work},
     keep::{Purge, Selection},
     owners::{Owners, Share},
     read,
-    store::Store,
+    store::{Store, Trouble},
     tail::Tail,
-    topics::Topics,
+    topics::{LastSearch, Topics},
 };
 use crate::{
     engine::{
         Append, AppendError, Boxed, Chunk, DeadLetter, EventStream, GroupStoreError, Health, MAX_SEQUENCES, PurgeError,
         ReadError, ReadLimits, Receipt, StoreError, StoredGroup,
     },
+    memory::{Client, Memory},
     model::{
         Filter, Group, GroupSettings, Storage, StreamName, StreamSettings, StreamState, Topic,
         limits::MAX_GROUP_STATE_BYTES,
     },
     tasks::Tasks,
 };
+
+/// So many calls that change streams may wait for their turn.
+pub const MOST_WAITING: usize = 128;
+/// For so many steps the topics of a stream are looked through before others have a turn, who may want to append.
+const LOOK_STEPS: usize = 2048;
 
 /// What every handle needs to reach the committer and the stores.
 #[derive(Debug)]
@@ -43,19 +50,50 @@ pub(super) struct Link {
     pub(super) tasks: Tasks,
     /// One permit for each read from the disk that may go on.
     pub(super) readers: Semaphore,
+    /// Whose turn it is to search all topics of a stream.
+    searches: Semaphore,
+    /// Whose turn it is to change streams or groups: one at a time, so that whatever waits to be appended waits for one of
+    /// them at most.
+    turns: Arc<Semaphore>,
+    /// One permit for each call that changes streams and has not ended.
+    waiting: Arc<Semaphore>,
     pub(super) owners: Owners,
+    /// Accounts for what streams hold in memory,
+    pub(super) accountant: Arc<Memory>,
+    /// and for all their definitions.
+    pub(super) definitions: Arc<Client>,
     health: AtomicU8,
 }
 
+/// The turn of a call that changes streams or groups: nothing else changes them meanwhile.
+#[derive(Debug)]
+pub(super) struct Turn(#[expect(dead_code, reason = "it is over when this is dropped")] OwnedSemaphorePermit);
+
+/// The place of a call that changes streams, among those that wait.
+#[derive(Debug)]
+pub(super) struct Place(#[expect(dead_code, reason = "it is free when this is dropped")] OwnedSemaphorePermit);
+
 impl Link {
-    pub(super) fn new(inbox: Inbox, file: Store, memory: Store, tasks: Tasks, readers: usize) -> Self {
+    pub(super) fn new(
+        inbox: Inbox,
+        file: Store,
+        memory: Store,
+        tasks: Tasks,
+        readers: usize,
+        accountant: &Arc<Memory>,
+    ) -> Self {
         Self {
             inbox,
             file,
             memory,
             tasks,
             readers: Semaphore::new(readers),
+            searches: Semaphore::new(1),
+            turns: Arc::new(Semaphore::new(1)),
+            waiting: Arc::new(Semaphore::new(MOST_WAITING)),
             owners: Owners::default(),
+            accountant: Arc::clone(accountant),
+            definitions: accountant.client(),
             health: AtomicU8::new(0),
         }
     }
@@ -84,8 +122,42 @@ impl Link {
         self.health.store(number, Relaxed);
     }
 
-    /// Has the committer do something, and waits for what comes of it.
+    /// A place among the calls that change streams, unless too many wait.
+    pub(super) fn place(&self) -> Result<Place, StoreError> {
+        let place = Arc::clone(&self.waiting).try_acquire_owned();
+        place.map(Place).map_err(|_| StoreError::Busy { limit: MOST_WAITING })
+    }
+
+    /// Waits for the turn to change streams or groups.
+    pub(super) async fn turn(&self) -> Result<Turn, StoreError> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        turn.map(Turn).map_err(|_| StoreError::Unavailable)
+    }
+
+    /// Does what takes long, and needs no committer, where it holds nobody up.
+    pub(super) async fn beside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.tasks.block(work).await.ok_or_else(|| StoreError::Corrupt { what: "reading it failed".to_owned() })
+    }
+
+    /// Has the committer do something, and waits for what comes of it. The turn is over once it is done, whether or not
+    /// anybody still waits.
     pub(super) async fn act<T: Send + 'static>(
+        &self,
+        turn: Turn,
+        act: impl FnOnce(&mut Committer) -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.act_at_once(move |committer| {
+            let _turn = turn;
+            act(committer)
+        })
+        .await
+    }
+
+    /// The same without a turn.
+    pub(super) async fn act_at_once<T: Send + 'static>(
         &self,
         act: impl FnOnce(&mut Committer) -> T + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -197,14 +269,42 @@ impl Shared {
     }
 
     /// Reads from the disk, or looks through much memory, where that holds nobody up.
-    async fn from_disk<T: Send + 'static>(
+    async fn from_disk<T: Send + 'static, E: From<StoreError> + Send + 'static>(
         self: &Arc<Self>,
-        read: impl FnOnce(&Shared) -> Result<T, ReadError> + Send + 'static,
-    ) -> Result<T, ReadError> {
+        read: impl FnOnce(&Shared) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
         let Ok(_permit) = self.link.readers.acquire().await else { return Err(StoreError::Unavailable.into()) };
         let this = Arc::clone(self);
-        let read = self.link.tasks.block(move || read(&this)).await;
-        read.unwrap_or_else(|| Err(StoreError::Corrupt { what: "reading it failed".to_owned() }.into()))
+        self.link.beside(move || read(&this)).await?
+    }
+
+    /// Reads what is stored of groups.
+    async fn of_groups<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Shared) -> Result<T, Trouble> + Send + 'static,
+    ) -> Result<T, GroupStoreError> {
+        self.from_disk(move |stream| {
+            stream.check(GroupStoreError::Closed)?;
+            read(stream).map_err(|trouble| trouble.error().into())
+        })
+        .await
+    }
+
+    /// The last of every topic. Most searches are over soon; of those that are not, one goes on at a time.
+    async fn search(self: &Arc<Self>, mut search: LastSearch) -> Result<Vec<u64>, ReadError> {
+        self.check(ReadError::Closed)?;
+        if search.look(&self.topics.read(), LOOK_STEPS) {
+            return Ok(search.finish());
+        }
+        let Ok(_permit) = self.link.searches.acquire().await else { return Err(StoreError::Unavailable.into()) };
+        let this = Arc::clone(self);
+        let look = move || {
+            while !search.look(&this.topics.read(), LOOK_STEPS) {
+                this.check(ReadError::Closed)?;
+            }
+            Ok(search.finish())
+        };
+        self.link.beside(look).await?
     }
 
     async fn append_work(self: Arc<Self>, append: Append) -> Result<Receipt, AppendError> {
@@ -224,20 +324,25 @@ impl Shared {
     }
 
     /// Has the committer delete everything up to a sequence, or what is selected: some at a time, so that appends come
-    /// between.
-    async fn purged(self: Arc<Self>, what: Purge) -> Result<u64, PurgeError> {
-        let (mut total, mut rest) = (0, Some(what));
-        while let Some(what) = rest.take() {
-            let this = Arc::clone(&self);
-            let purge = move |committer: &mut Committer| {
-                this.check(PurgeError::Closed)?;
-                committer.purge(this.id, what)
-            };
-            let (purged, left) = self.link.act(purge).await??;
-            total += purged;
-            rest = left;
-        }
-        Ok(total)
+    /// between. Goes on when nobody waits for it any more.
+    async fn purged(self: &Arc<Self>, what: Purge, place: Option<Place>) -> Result<u64, PurgeError> {
+        let this = Arc::clone(self);
+        let purge = async move {
+            let _place = place;
+            let (mut total, mut rest) = (0, Some(what));
+            while let Some(what) = rest.take() {
+                let (turn, stream) = (this.link.turn().await?, Arc::clone(&this));
+                let purge = move |committer: &mut Committer| {
+                    stream.check(PurgeError::Closed)?;
+                    committer.purge(stream.id, what)
+                };
+                let (purged, left) = this.link.act(turn, purge).await??;
+                total += purged;
+                rest = left;
+            }
+            Ok(total)
+        };
+        self.link.tasks.see_through("purge", purge).await
     }
 
     async fn save(
@@ -342,12 +447,7 @@ impl EventStream for Handle {
         up_to: u64,
         most: usize,
     ) -> Boxed<'a, Result<Vec<u64>, ReadError>> {
-        let filters = Arc::clone(filters);
-        // It goes through all topics, and there may be a million.
-        Box::pin(self.0.from_disk(move |stream| {
-            stream.check(ReadError::Closed)?;
-            Ok(stream.topics.read().last_of_each(&filters, after, up_to, most))
-        }))
+        Box::pin(self.0.search(LastSearch::new(filters, after, up_to, most)))
     }
 
     fn removals(&self) -> u64 {
@@ -361,16 +461,23 @@ impl EventStream for Handle {
     fn purge(&self, up_to: u64, filter: Option<Filter>) -> Boxed<'_, Result<u64, PurgeError>> {
         let selected = |filter| Purge::Selected { selection: Selection::Matching { up_to, filter }, at: 0 };
         let what = filter.map_or(Purge::UpTo(up_to), selected);
-        Box::pin(Arc::clone(&self.0).purged(what))
+        Box::pin(async move {
+            let place = self.0.link.place()?;
+            self.0.purged(what, Some(place)).await
+        })
     }
 
     fn remove(&self, sequences: Vec<u64>) -> Boxed<'_, Result<u64, PurgeError>> {
         let selection = Selection::Sequences(sequences.into_iter().take(MAX_SEQUENCES).collect());
-        Box::pin(Arc::clone(&self.0).purged(Purge::Selected { selection, at: 0 }))
+        Box::pin(self.0.purged(Purge::Selected { selection, at: 0 }, None))
     }
 
     fn groups(&self) -> Boxed<'_, Result<Vec<StoredGroup>, GroupStoreError>> {
-        Box::pin(group_act(&self.0, |committer, stream| committer.groups(stream)))
+        Box::pin(self.0.of_groups(groups::all))
+    }
+
+    fn group(&self, group: Group) -> Boxed<'_, Result<Option<StoredGroup>, GroupStoreError>> {
+        Box::pin(self.0.of_groups(move |stream| groups::one(stream, &group)))
     }
 
     fn create_group(
@@ -413,5 +520,5 @@ async fn group_act<T: Send + 'static>(
         this.check(GroupStoreError::Closed)?;
         act(committer, &this)
     };
-    stream.link.act(act).await?
+    stream.link.act(stream.link.turn().await?, act).await?
 }

@@ -1,5 +1,7 @@
 //! The embedded engine: the contract, a model, losses of power, full disks and damage.
 
+mod memory;
+mod parts;
 mod power;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use bytes::Bytes;
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -12,7 +13,7 @@ use tokio::{
 
 use super::{
     super::publish::of_closed,
-    Door, Groups, Key, Tally,
+    Board, Door, Groups, Key, Tally,
     command::{Command, Departure, Newcomer, Speaker},
     deliver::Ready,
     of_group,
@@ -85,6 +86,8 @@ pub(super) struct Active {
     pub(super) seats: Seats,
     pub(super) ready: Ready,
     pub(super) saves: Saves,
+    /// The state as it was stored last.
+    pub(super) stored: Bytes,
     /// The group is no more.
     pub(super) over: Option<StreamError>,
 }
@@ -125,6 +128,7 @@ impl Driver {
             if !more && idle && self.leaving.is_empty() && self.groups.retire(&self.key, &self.commands, self.tally()) {
                 return;
             }
+            self.show();
             match self.next(more).await {
                 Next::Saved(saved) => {
                     if let Some(active) = &mut self.active {
@@ -146,6 +150,23 @@ impl Driver {
                 Next::Go => {}
             }
             tokio::task::consume_budget().await;
+        }
+    }
+
+    /// Tells how the group stands to those who ask while this waits for the disk.
+    fn show(&self) {
+        let mut board = self.door.board.lock();
+        let Some(active) = &self.active else {
+            *board = None;
+            return;
+        };
+        let (members, unacked) = (active.seats.len(), active.state.counts().unacked as u64);
+        let (tally, stored) = (self.tally(), active.stored.clone());
+        match &mut *board {
+            Some(board) if board.settings == *active.state.settings() => {
+                (board.members, board.unacked, board.tally, board.stored) = (members, unacked, tally, stored);
+            }
+            _ => *board = Some(Board { settings: active.state.settings().clone(), members, unacked, tally, stored }),
         }
     }
 
@@ -220,9 +241,7 @@ impl Driver {
 
     /// What was counted since the hub started.
     fn tally(&self) -> Tally {
-        let counts = self.active.as_ref().map(|active| active.state.counts());
-        let (expired, dropped) = counts.map_or((0, 0), |counts| (counts.expired, counts.dropped));
-        Tally { expired: self.tally.expired + expired, dropped: self.tally.dropped + dropped }
+        self.active.as_ref().map_or(self.tally, |active| active.tally(self.tally))
     }
 
     async fn apply(&mut self, command: Command) {
@@ -297,8 +316,8 @@ impl Driver {
 
     async fn load(&mut self) -> Result<Option<Active>, StreamError> {
         let (stream, _, group) = &self.key.clone();
-        let groups = self.stream.groups().await.map_err(|error| of_group(&error, stream, Some(group)))?;
-        let Some(stored) = groups.into_iter().find(|stored| stored.group == *group) else { return Ok(None) };
+        let stored = self.stream.group(group.clone()).await.map_err(|error| of_group(&error, stream, Some(group)))?;
+        let Some(stored) = stored else { return Ok(None) };
         let now = self.clock.now();
         let kept = self.stream.state();
         let mut state = if stored.state.is_empty() {
@@ -313,10 +332,12 @@ impl Driver {
             // The stream lost its tail, and the group did not.
             state.seek(kept.latest + 1);
         }
-        Ok(Some(self.active_with(state)))
+        let stored = state.encode(&[]).into();
+        Ok(Some(self.active_with(state, stored)))
     }
 
-    pub(super) fn active_with(&self, state: GroupState) -> Active {
+    /// `stored` is the state as it is stored.
+    pub(super) fn active_with(&self, state: GroupState, stored: Bytes) -> Active {
         let saves = Saves::new(state.revision());
         Active {
             key: self.key.clone(),
@@ -327,6 +348,7 @@ impl Driver {
             seats: Seats::default(),
             ready: Ready::default(),
             saves,
+            stored,
             over: None,
         }
     }
@@ -363,6 +385,12 @@ impl Active {
     /// When time alone brings something to do.
     fn due(&self) -> Option<u64> {
         [self.state.due(), self.seats.due(), self.ready.due(), self.saves.due()].into_iter().flatten().min()
+    }
+
+    /// What was counted since the hub started, of which `base` was before.
+    pub(super) fn tally(&self, base: Tally) -> Tally {
+        let counts = self.state.counts();
+        Tally { expired: base.expired + counts.expired, dropped: base.dropped + counts.dropped }
     }
 
     fn is_idle(&self) -> bool {

@@ -2,8 +2,10 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use bytes::Bytes;
+
 use super::{
-    Tally,
+    Board, Tally,
     command::Answer,
     driver::{Active, Driver, not_found},
     no_dead_letter_stream, of_group,
@@ -40,7 +42,8 @@ pub struct Standing {
     pub dropped: u64,
 }
 
-/// How sure what is told of a group has to be.
+/// How sure what is told of a group has to be. Whichever it is, what is told when that takes too long is how it was stored
+/// last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AsOf {
     /// As it is now: a crash may undo the last of it. Does not wait for that to be stored.
@@ -67,8 +70,9 @@ impl Driver {
         let first = sequence_at(&self.stream, start, "start").await?;
         let refused = |error| of_group(&error, &name, Some(&group));
         let state = GroupState::new(settings.clone(), first - 1);
-        self.stream.create_group(group.clone(), settings, state.encode(&[]).into()).await.map_err(refused)?;
-        self.active = Some(self.active_with(state));
+        let stored: Bytes = state.encode(&[]).into();
+        self.stream.create_group(group.clone(), settings, stored.clone()).await.map_err(refused)?;
+        self.active = Some(self.active_with(state, stored));
         Ok(())
     }
 
@@ -155,7 +159,8 @@ impl Active {
     pub(super) async fn standing(&mut self, base: Tally, as_of: AsOf, answer: Answer<Standing>) {
         let members = self.seats.len();
         let (name, _, group) = &self.key;
-        let standing = standing(&self.stream, name, group, &self.state, members, base).await;
+        let unacked = self.state.counts().unacked as u64;
+        let standing = standing(&self.stream, name, group, &self.state, (members, unacked), self.tally(base)).await;
         let tell = move |_| _ = answer.send(standing);
         match as_of {
             AsOf::Now => tell(Ok(())),
@@ -178,7 +183,20 @@ pub(super) async fn standing_of_idle(
             StreamError::Corrupt(format!("group {group} of stream {}: {error}", stream.name()))
         })?
     };
-    standing(stream, stream.name(), &stored.group, &state, 0, tally).await
+    let unacked = state.counts().unacked as u64;
+    standing(stream, stream.name(), &stored.group, &state, (0, unacked), tally).await
+}
+
+/// How a group stands whose task does not answer.
+pub(super) async fn standing_of_board(
+    stream: &Arc<dyn EventStream>,
+    group: &Group,
+    board: Board,
+) -> Result<Standing, StreamError> {
+    let state = GroupState::restore(board.settings, &board.stored, 0).map_err(|error| {
+        StreamError::Corrupt(format!("group {} of stream {}: {error}", group.as_str(), stream.name()))
+    })?;
+    standing(stream, stream.name(), group, &state, (board.members, board.unacked), board.tally).await
 }
 
 async fn standing(
@@ -186,16 +204,14 @@ async fn standing(
     name: &StreamName,
     group: &Group,
     state: &GroupState,
-    members: usize,
-    base: Tally,
+    (members, unacked): (usize, u64),
+    tally: Tally,
 ) -> Result<Standing, StreamError> {
     let kept = stream.state();
-    let counts = state.counts();
     let floor = state.floor().max(kept.earliest - 1);
     let done: u64 =
         state.done_above().map(|(first, last)| (last.min(kept.latest) + 1).saturating_sub(first.max(floor + 1))).sum();
     let open = kept.latest.saturating_sub(floor).saturating_sub(done);
-    let unacked = counts.unacked as u64;
     let oldest = match stream.read(floor, &Arc::default(), ReadLimits { events: 1, bytes: 1 }).await {
         Ok(chunk) => chunk.events.into_iter().next(),
         // Gone between the two looks.
@@ -211,8 +227,8 @@ async fn standing(
         pending: open.saturating_sub(unacked),
         unacked,
         oldest,
-        expired: base.expired + counts.expired,
-        dropped: base.dropped + counts.dropped,
+        expired: tally.expired,
+        dropped: tally.dropped,
     })
 }
 

@@ -18,11 +18,15 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::{
+    sync::{Notify, Semaphore, SemaphorePermit, mpsc, oneshot},
+    time::{Instant, timeout_at},
+};
 
 pub(super) use command::{Command, Departure, Identity, Newcomer, Speaker};
 pub use manage::{AsOf, Redriven, Standing};
@@ -40,6 +44,10 @@ use super::publish::of_store;
 
 /// So many commands wait for one group; who has more waits with them.
 const MOST_COMMANDS: usize = 256;
+/// So many calls that change groups may wait.
+const MOST_CALLS: usize = 128;
+/// Whoever asks how groups stand waits no longer for what is not stored yet: then it is told how they were stored last.
+const PATIENCE: Duration = Duration::from_millis(250);
 /// Of so many groups that nobody uses is remembered how many leases ended and how many events were dropped.
 const MOST_TALLIES: usize = 10_000;
 
@@ -66,6 +74,8 @@ pub struct Groups {
     ended: Notify,
     next_member: AtomicU64,
     closing: AtomicBool,
+    /// One permit for each call that changes groups and has not ended.
+    calls: Semaphore,
 }
 
 #[derive(Debug, Default)]
@@ -96,6 +106,19 @@ struct Door {
     departures: Mutex<Vec<(MemberId, Departure)>>,
     /// Wakes the task.
     wake: Notify,
+    /// How the group stands; `None` while that is not known.
+    board: Mutex<Option<Board>>,
+}
+
+/// What is told of a group while its task waits for the disk.
+#[derive(Debug, Clone)]
+struct Board {
+    settings: GroupSettings,
+    members: usize,
+    unacked: u64,
+    tally: Tally,
+    /// Its state as it was stored last.
+    stored: Bytes,
 }
 
 /// Keeps the task of a group running, and reaches it.
@@ -108,8 +131,8 @@ pub(super) struct Handle {
 
 /// Who is asked how a group stands.
 enum Asked {
-    /// Its task, which goes on while the handle is there.
-    Task(Handle, oneshot::Receiver<Result<Standing, StreamError>>),
+    /// Its task, which goes on while the handle is there. How it was stored last is for when that does not answer.
+    Task(Handle, Option<oneshot::Receiver<Result<Standing, StreamError>>>, StoredGroup),
     /// Nobody: as it is stored.
     Store(StoredGroup, Tally),
 }
@@ -123,7 +146,19 @@ impl Groups {
             ended: Notify::new(),
             next_member: AtomicU64::new(1),
             closing: AtomicBool::new(false),
+            calls: Semaphore::new(MOST_CALLS),
         }
+    }
+
+    /// Room for a call that changes groups.
+    fn call(&self) -> Result<SemaphorePermit<'_>, StreamError> {
+        let too_many = StreamError::TooMany { what: "calls that change groups waiting", limit: MOST_CALLS };
+        self.calls.try_acquire().map_err(|_| too_many)
+    }
+
+    /// By when whoever asks now how groups stand is told, whatever the disk does.
+    pub fn patience() -> Instant {
+        Instant::now() + PATIENCE
     }
 
     /// Reaches a group, whether or not it exists.
@@ -133,7 +168,12 @@ impl Groups {
         let tally = used.tallies.get(&key).copied().unwrap_or_default();
         let entry = used.doors.entry(key.clone()).or_insert_with(|| {
             let (sender, commands) = mpsc::channel(MOST_COMMANDS);
-            let door = Arc::new(Door { commands: sender, departures: Mutex::default(), wake: Notify::new() });
+            let door = Arc::new(Door {
+                commands: sender,
+                departures: Mutex::default(),
+                wake: Notify::new(),
+                board: Mutex::default(),
+            });
             let driver = Driver::new(Arc::clone(self), key.clone(), Arc::clone(stream), Arc::clone(&door), commands);
             self.streams.tasks.spawn("group", OnPanic::Log, driver.run(tally));
             Entry { door, handles: 0 }
@@ -206,6 +246,42 @@ impl Groups {
         self.used.lock().doors.contains_key(key)
     }
 
+    /// Asks whoever knows it how a group stands.
+    fn begin_standing(self: &Arc<Self>, stream: &Arc<dyn EventStream>, stored: StoredGroup, as_of: AsOf) -> Asked {
+        let key = (stream.name().clone(), stream.epoch(), stored.group.clone());
+        if !self.is_used(&key) {
+            return Asked::Store(stored, self.tally(&key));
+        }
+        let handle = self.handle(stream, &stored.group);
+        let (answer, told) = oneshot::channel();
+        // One that has no room for a command has much to do, or waits for the disk.
+        let taken = handle.door.commands.try_send(Command::Standing { as_of, answer }).is_ok();
+        Asked::Task(handle, taken.then_some(told), stored)
+    }
+
+    /// How it stands: as of now or as it is stored, or, when `by` is over, as it was stored last.
+    async fn finish_standing(
+        stream: &Arc<dyn EventStream>,
+        asked: Asked,
+        by: Instant,
+    ) -> Result<Standing, StreamError> {
+        match asked {
+            Asked::Store(stored, tally) => manage::standing_of_idle(stream, stored, tally).await,
+            Asked::Task(handle, told, stored) => {
+                if let Some(told) = told
+                    && let Ok(told) = timeout_at(by, told).await
+                {
+                    return told.unwrap_or(Err(StreamError::Unavailable));
+                }
+                let board = handle.door.board.lock().clone();
+                match board {
+                    Some(board) => manage::standing_of_board(stream, &stored.group, board).await,
+                    None => manage::standing_of_idle(stream, stored, Tally::default()).await,
+                }
+            }
+        }
+    }
+
     /// When an event of a stream was appended.
     pub(super) fn append_time(&self, event: &Event) -> Option<SystemTime> {
         (self.streams.forms.append_time)(event)
@@ -224,6 +300,7 @@ impl Groups {
         settings: GroupSettings,
         start: Start,
     ) -> Result<Standing, StreamError> {
+        let _call = self.call()?;
         let handle = self.handle(stream, group);
         handle.ask(|answer| Command::Create { settings, start, answer }).await?;
         handle.ask(stored_standing).await
@@ -235,40 +312,37 @@ impl Groups {
         stream: &Arc<dyn EventStream>,
         group: &Group,
     ) -> Result<Standing, StreamError> {
-        self.handle(stream, group).ask(stored_standing).await
+        let stored = stream.group(group.clone()).await;
+        let stored = stored.map_err(|error| of_group(&error, stream.name(), Some(group)))?;
+        let Some(stored) = stored else {
+            return Err(of_group(&GroupStoreError::NotFound, stream.name(), Some(group)));
+        };
+        let asked = self.begin_standing(stream, stored, AsOf::Stored);
+        Self::finish_standing(stream, asked, Self::patience()).await
     }
 
     /// How the groups of a stream stand that come after `after` by name, at most `most`, and the last that was looked at
     /// unless that was the last of all. All are asked before the first is waited for: what they wait for is the same flush.
+    /// When `by` is over it is told how they were stored last.
     pub async fn list(
         self: &Arc<Self>,
         stream: &Arc<dyn EventStream>,
         after: &str,
         most: usize,
         as_of: AsOf,
+        by: Instant,
     ) -> Result<(Vec<Standing>, Option<Group>), StreamError> {
         let stored = stream.groups().await.map_err(|error| of_group(&error, stream.name(), None))?;
         let (mut asked, mut last) = (Vec::new(), None);
         let mut wanted = stored.into_iter().filter(|one| one.group.as_str() > after);
         for one in wanted.by_ref().take(most) {
             last = Some(one.group.clone());
-            let key = (stream.name().clone(), stream.epoch(), one.group.clone());
-            asked.push(if self.is_used(&key) {
-                let handle = self.handle(stream, &one.group);
-                let told = handle.begin(|answer| Command::Standing { as_of, answer }).await;
-                Asked::Task(handle, told)
-            } else {
-                Asked::Store(one, self.tally(&key))
-            });
+            asked.push(self.begin_standing(stream, one, as_of));
         }
         let last = last.filter(|_| wanted.next().is_some());
         let mut all = Vec::with_capacity(asked.len());
         for one in asked {
-            let standing = match one {
-                Asked::Task(_handle, told) => told.await.unwrap_or(Err(StreamError::Unavailable)),
-                Asked::Store(stored, tally) => manage::standing_of_idle(stream, stored, tally).await,
-            };
-            match standing {
+            match Self::finish_standing(stream, one, by).await {
                 Ok(standing) => all.push(standing),
                 // Deleted since.
                 Err(StreamError::GroupNotFound { .. }) => {}
@@ -285,6 +359,7 @@ impl Groups {
         group: &Group,
         change: impl FnOnce(&mut GroupSettings) + Send + 'static,
     ) -> Result<Standing, StreamError> {
+        let _call = self.call()?;
         let handle = self.handle(stream, group);
         handle.ask(|answer| Command::Update { change: Box::new(change), answer }).await?;
         handle.ask(stored_standing).await
@@ -297,6 +372,7 @@ impl Groups {
         group: &Group,
         to: Start,
     ) -> Result<Standing, StreamError> {
+        let _call = self.call()?;
         let handle = self.handle(stream, group);
         handle.ask(|answer| Command::Seek { to, answer }).await?;
         handle.ask(stored_standing).await
@@ -304,6 +380,7 @@ impl Groups {
 
     /// Deletes a group.
     pub async fn delete(self: &Arc<Self>, stream: &Arc<dyn EventStream>, group: &Group) -> Result<(), StreamError> {
+        let _call = self.call()?;
         self.handle(stream, group).ask(Command::Delete).await
     }
 
@@ -316,6 +393,7 @@ impl Groups {
         letters: &Arc<dyn EventStream>,
         events: Vec<(u64, Event)>,
     ) -> Result<Redriven, StreamError> {
+        let _call = self.call()?;
         let letters = Arc::clone(letters);
         self.handle(stream, group).ask(|answer| Command::Redrive { letters, events, answer }).await
     }
@@ -380,7 +458,9 @@ fn of_group(error: &GroupStoreError, stream: &StreamName, group: Option<&Group>)
         GroupStoreError::DeadLetterStream { name } => no_dead_letter_stream(name),
         GroupStoreError::TooMany { limit } => StreamError::TooMany { what: "groups on this stream", limit: *limit },
         // Dead letters wait by themselves; nobody else is told.
-        GroupStoreError::TooLarge { .. } | GroupStoreError::QuotaUsedUp { .. } => StreamError::Unavailable,
+        GroupStoreError::TooLarge { .. } | GroupStoreError::QuotaUsedUp { .. } | GroupStoreError::NoMemory { .. } => {
+            StreamError::Unavailable
+        }
         GroupStoreError::Store(error) => of_store(error),
     }
 }

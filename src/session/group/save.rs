@@ -5,6 +5,7 @@
 
 use std::{collections::VecDeque, fmt, future::Future, pin::Pin, sync::Arc};
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{driver::Active, of_group};
@@ -29,6 +30,7 @@ const LETTER_BYTES: usize = 4 * 1024 * 1024;
 pub(super) struct Saved {
     result: Result<(), GroupStoreError>,
     revision: u64,
+    state: Bytes,
     buried: Vec<u64>,
 }
 
@@ -154,11 +156,11 @@ impl Active {
         }
         self.saves.lazy_at = None;
         let (buried, letters): (Vec<u64>, Vec<DeadLetter>) = letters.into_iter().unzip();
-        let bytes = self.state.encode(&buried);
+        let state: Bytes = self.state.encode(&buried).into();
         let (stream, group) = (Arc::clone(&self.stream), self.key.2.clone());
         self.saves.under_way = Some(Box::pin(async move {
-            let result = stream.save_group(group, bytes.into(), letters).await;
-            Saved { result, revision, buried }
+            let result = stream.save_group(group, state.clone(), letters).await;
+            Saved { result, revision, state, buried }
         }));
     }
 
@@ -224,11 +226,12 @@ impl Active {
     /// A save is over.
     pub(super) fn saved(&mut self, saved: Saved) {
         self.saves.under_way = None;
-        let Saved { result, revision, buried } = saved;
+        let Saved { result, revision, state, buried } = saved;
         let (stream, _, group) = &self.key;
         match result {
             Ok(()) => {
                 self.saves.failed = false;
+                self.stored = state;
                 let unchanged = self.state.revision() == revision;
                 for sequence in buried {
                     self.state.buried(sequence);
@@ -241,7 +244,7 @@ impl Active {
                 tracing::warn!(%stream, group = group.as_str(), dead_letter_stream = %name, "no stream for dead letters");
                 self.saves.letters_at = self.clock.now() + RETRY_MS;
             }
-            Err(GroupStoreError::QuotaUsedUp { name }) => {
+            Err(GroupStoreError::QuotaUsedUp { name } | GroupStoreError::NoMemory { name, .. }) => {
                 // They wait where they are; acknowledgements do not.
                 tracing::warn!(%stream, group = group.as_str(), dead_letter_stream = %name, "no room for dead letters");
                 self.saves.letters_at = self.clock.now() + RETRY_MS;

@@ -1,0 +1,140 @@
+//! What takes long is done bit by bit, or beside what is written; and no more of it waits than may.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use super::{Simulated, StoreError, StreamSettings, append, event, name, open, options, runtime, settings};
+use crate::{
+    engine::{
+        CreateError, Engine, EventStream, MOST_WAITING, PurgeError,
+        conformance::{append_all, sequences},
+    },
+    model::{Filter, Group, GroupSettings, Topic},
+};
+
+async fn is_pending(call: &mut (impl Future + Unpin)) -> bool {
+    std::future::poll_fn(|context: &mut Context<'_>| Poll::Ready(Pin::new(&mut *call).poll(context).is_pending())).await
+}
+
+/// Events of a megabyte together, in a stream that has many of them.
+async fn large(engine: &Arc<dyn Engine>, megabytes: usize) -> Arc<dyn EventStream> {
+    let stream = engine.create_stream(settings("s", &["s"])).await.expect("made");
+    for _ in 0..megabytes {
+        append_all(&stream, vec![event("s", &"x".repeat(10_000)); 100], None).await.expect("stored");
+    }
+    stream
+}
+
+#[test]
+fn purges_and_tighter_limits_of_many_bytes_are_done_when_they_are_answered() {
+    runtime().block_on(async {
+        let disk = Simulated::default();
+        let engine = open(&disk, &options()).expect("a store");
+        let stream = large(&engine, 20).await;
+        assert_eq!(stream.purge(1_000, None).await, Ok(1_000));
+        assert_eq!((stream.state().earliest, stream.state().events), (1_001, 1_000));
+        let few = StreamSettings { max_events: Some(10), ..settings("s", &["s"]) };
+        engine.update_stream(few, None).await.expect("updated");
+        assert_eq!((stream.state().earliest, stream.state().events), (1_991, 10));
+        assert_eq!(stream.purge(u64::MAX, None).await, Ok(10));
+        assert_eq!(append(&stream, "s", "").await, 2_001);
+        engine.close().await.expect("closed");
+        drop((engine, stream));
+        let engine = open(&disk, &options()).expect("the same store");
+        assert_eq!(sequences(&engine.stream("s").expect("the stream"), 2_000).await, [2_001]);
+    });
+}
+
+#[test]
+fn what_is_appended_while_a_purge_is_under_way_stays() {
+    runtime().block_on(async {
+        let engine = open(&Simulated::default(), &options()).expect("a store");
+        let stream = large(&engine, 20).await;
+        let purge = stream.purge(u64::MAX, None);
+        let (purged, appended) = tokio::join!(purge, async {
+            tokio::task::yield_now().await;
+            append(&stream, "s", "").await
+        });
+        assert_eq!((purged, appended), (Ok(2_000), 2_001));
+        assert_eq!(sequences(&stream, 2_000).await, [2_001]);
+    });
+}
+
+#[test]
+fn what_a_deleted_stream_leaves_goes_even_if_the_hub_stops_in_between() {
+    runtime().block_on(async {
+        let disk = Simulated::default();
+        let engine = open(&disk, &options()).expect("a store");
+        drop(large(&engine, 40).await);
+        engine.create_stream(settings("t", &["t"])).await.expect("made");
+        engine.delete_stream(&name("s")).await.expect("deleted");
+        // Before all of it is gone, most often.
+        drop(engine);
+        let engine = open(&disk, &options()).expect("the same store");
+        assert!(engine.stream("s").is_none());
+        let again = engine.create_stream(settings("s", &["s"])).await.expect("made again");
+        assert_eq!((sequences(&again, 0).await.len(), append(&again, "s", "").await), (0, 1));
+        // The room is used again.
+        let before = disk.len();
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            append_all(&again, vec![event("s", &"x".repeat(10_000)); 900], None).await.expect("stored");
+        }
+        assert!(disk.len() <= before * 5 / 4, "{before} {}", disk.len());
+    });
+}
+
+#[test]
+fn only_so_many_calls_that_change_streams_wait_and_reads_wait_for_none() {
+    runtime().block_on(async {
+        let disk = Simulated::default();
+        let engine = open(&disk, &options()).expect("a store");
+        let stream = engine.create_stream(settings("s", &["s"])).await.expect("made");
+        append(&stream, "s", "").await;
+        let group = Group::parse("g").expect("a group");
+        stream.create_group(group.clone(), GroupSettings::default(), bytes::Bytes::new()).await.expect("made");
+
+        disk.set_stalled(true);
+        let mut calls = Vec::new();
+        for n in 0..MOST_WAITING {
+            let mut call = engine.create_stream(settings(&format!("n{n}"), &[&format!("n{n}")]));
+            assert!(is_pending(&mut call).await, "{n}");
+            calls.push(call);
+        }
+        let busy = || StoreError::Busy { limit: MOST_WAITING };
+        assert_eq!(engine.create_stream(settings("one", &["one"])).await.err(), Some(CreateError::Store(busy())));
+        assert_eq!(stream.purge(1, None).await, Err(PurgeError::Store(busy())));
+        assert_eq!(stream.groups().await.expect("read").len(), 1, "reading goes on");
+        assert!(stream.group(group).await.expect("read").is_some());
+        let all: Arc<[Filter]> = Arc::from([]);
+        assert_eq!(stream.last_per_topic(&all, 0, 9, 9).await, Ok(vec![1]));
+        assert_eq!(stream.last_of(Topic::parse(b"s").expect("a topic")), Some(1));
+        disk.set_stalled(false);
+        for call in calls {
+            call.await.expect("made");
+        }
+        assert_eq!(engine.streams().len(), MOST_WAITING + 1);
+    });
+}
+
+#[test]
+fn a_call_that_nobody_waits_for_keeps_its_turn_until_it_is_done() {
+    runtime().block_on(async {
+        let engine = open(&Simulated::default(), &options()).expect("a store");
+        for _ in 0..50 {
+            let mut given_up = engine.create_stream(settings("one", &["a"]));
+            // Sometimes while its filters are looked at, sometimes while the committer has it.
+            tokio::time::timeout(Duration::from_micros(fastrand::u64(..500)), &mut given_up).await.ok();
+            drop(given_up);
+            let two = engine.create_stream(settings("two", &["a"])).await;
+            assert!(two.is_ok() != engine.stream("one").is_some(), "never both");
+            for stream in ["one", "two"].into_iter().filter(|name| engine.stream(name).is_some()) {
+                engine.delete_stream(&name(stream)).await.expect("deleted");
+            }
+        }
+    });
+}
