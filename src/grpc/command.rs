@@ -6,8 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::{
-    event,
-    event_ids::EventIds,
+    requests::Publish,
     stream_service::stream_name,
     wire::v1::{self as wire, session_request::Command as Wire},
 };
@@ -16,9 +15,18 @@ use crate::{
     session::{Command, Outcome, Precondition, Request, Secret},
 };
 
-/// Decodes one frame of a session. Whatever is wrong with it is in the request.
-pub(super) fn request(frame: Bytes, max_event_bytes: usize, ids: &mut EventIds) -> Request {
-    let refused = |request_id, error| Request { request_id, place: "", command: Err(error) };
+/// What a frame of a session is.
+#[derive(Debug)]
+pub(super) enum Decoded {
+    /// A request. Whatever is wrong with it is in it.
+    Whole(Request),
+    /// A publish, whose events are not looked at yet.
+    Publish(Publish),
+}
+
+/// Decodes one frame of a session.
+pub(super) fn decode(frame: Bytes) -> Decoded {
+    let refused = |request_id, error| Decoded::Whole(Request { request_id, place: "", command: Err(error) });
     match wire::SessionRequest::decode(frame) {
         Err(error) => refused(0, CommandError::Undecodable { problem: format!("the frame does not decode: {error}") }),
         Ok(frame) if frame.request_id < 0 => refused(frame.request_id, field("request_id", "is negative")),
@@ -26,7 +34,15 @@ pub(super) fn request(frame: Bytes, max_event_bytes: usize, ids: &mut EventIds) 
             refused(request_id, CommandError::Undecodable { problem: "the frame has no command".into() })
         }
         Ok(wire::SessionRequest { request_id, command: Some(command) }) => {
-            Request { request_id, place: place(&command), command: checked(command, max_event_bytes, ids) }
+            let place = place(&command);
+            let whole = |command| Decoded::Whole(Request { request_id, place, command });
+            match command {
+                Wire::Publish(publish) => match check_publish(&publish) {
+                    Ok(precondition) => Decoded::Publish(Publish::new(request_id, place, precondition, publish.events)),
+                    Err(error) => whole(Err(error)),
+                },
+                command => whole(checked(command)),
+            }
         }
     }
 }
@@ -46,8 +62,8 @@ fn place(command: &Wire) -> &'static str {
     }
 }
 
-/// Errors name fields below the command.
-fn checked(command: Wire, max_event_bytes: usize, ids: &mut EventIds) -> Result<Command, CommandError> {
+/// Any command but a publish. Errors name fields below the command.
+fn checked(command: Wire) -> Result<Command, CommandError> {
     Ok(match command {
         Wire::Hello(hello) => self::hello(hello)?,
         Wire::Subscribe(subscribe) => Command::Subscribe {
@@ -75,11 +91,7 @@ fn checked(command: Wire, max_event_bytes: usize, ids: &mut EventIds) -> Result<
             Command::Credit { subscription_id, grant }
         }
         Wire::Acknowledge(acknowledge) => self::acknowledge(acknowledge)?,
-        Wire::Publish(publish) => {
-            let precondition = check_publish(&publish)?;
-            let events = publish.events.iter().map(|raw| event::accept(raw, max_event_bytes, ids)).collect();
-            Command::Publish { events, precondition }
-        }
+        Wire::Publish(publish) => Command::Publish { events: Vec::new(), precondition: check_publish(&publish)? },
         Wire::Authenticate(authenticate) => {
             let token = authenticate.token;
             if token.is_empty() {

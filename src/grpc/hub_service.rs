@@ -23,9 +23,10 @@ use tower::Service;
 
 use super::{
     access::Access,
-    command, event,
+    command,
     event_ids::EventIds,
     framer::Framer,
+    requests::{self, Decoding},
     results,
     session_body::SessionBody,
     status,
@@ -74,11 +75,11 @@ impl HubService {
         let caller = self.caller(&request, "Session")?;
         let permit = self.permit(&request)?;
         let session = self.hub.open(Kind::Many, Cut::of_this_stream(), caller).map_err(|error| refusal(&error))?;
-        let mut ids = EventIds::new(session.id());
+        let ids = EventIds::new(session.id());
         let max_event_bytes = self.hub.options().max_event_bytes;
         let body = Body::new(SessionBody::new(session.outlet(), permit));
         let ahead = request.extensions().get::<Ahead>().cloned();
-        let requests = self.messages(request).map(move |frame| Ok(command::request(frame?, max_event_bytes, &mut ids)));
+        let requests = Decoding::new(self.messages(request), max_event_bytes, ids);
         let requests = Commands { requests, ahead };
         self.tasks.spawn("session", OnPanic::Log, session.run(requests));
         Ok(at_its_own_pace(body))
@@ -105,9 +106,8 @@ impl HubService {
         let precondition = command::check_publish(&message).map_err(|error| refusal(&error))?;
         let mut ids = EventIds::new(&self.hub.unique_name());
         let max_event_bytes = self.hub.options().max_event_bytes;
-        let mut events: Vec<_> =
-            message.events.iter().map(|raw| event::accept(raw, max_event_bytes, &mut ids)).collect();
-        session::admit_events(&caller, &mut events, precondition).map_err(|error| refusal(&error))?;
+        let mut events = requests::accept(message.events, max_event_bytes, &mut ids).await;
+        session::admit_events(&caller, &mut events, precondition).await.map_err(|error| refusal(&error))?;
         let in_flight = self.hub.may_publish(caller.principal().id(), &events).map_err(|error| refusal(&error))?;
         let placed =
             session::place(&self.hub, events, precondition, in_flight).await.map_err(|error| refusal(&error))?;

@@ -15,6 +15,7 @@ mod group_service;
 mod health;
 mod hub_service;
 mod reflection;
+mod requests;
 mod results;
 mod session_body;
 mod session_service;

@@ -130,6 +130,9 @@ pub(super) fn of_command(error: &CommandError, place: &str) -> Fault {
         CommandError::TooManyFilterTokens { .. } => {
             Fault::new(Reason::QuotaExceeded, text).of_quota("filter_tokens", Quota::RETRY_AFTER).at(path("filters"))
         }
+        CommandError::TooManyFilterShapes { .. } => {
+            Fault::new(Reason::QuotaExceeded, text).of_quota("filter_shapes", Quota::RETRY_AFTER).at(path("filters"))
+        }
         CommandError::TooManySessions { .. } => Fault::new(Reason::TooManySessions, text),
         CommandError::QuotaUsedUp { quota, retry_after, .. } => {
             Fault::new(Reason::QuotaExceeded, text).of_quota(quota.name(), *retry_after)
@@ -358,6 +361,7 @@ mod tests {
         let of_command = [
             CommandError::QuotaUsedUp { quota: Quota::Sessions, limit: 1, retry_after: wait },
             CommandError::TooManyFilterTokens { whole: "hub", limit: 1 },
+            CommandError::TooManyFilterShapes { whole: "hub", limit: 1 },
             CommandError::NoFrameMemory,
             StreamError::TooMany { what: "streams", limit: 1 }.into(),
             StreamError::QuotaUsedUp { limit: 1 }.into(),

@@ -134,7 +134,7 @@ impl Hub {
             node,
             tracing,
             memory,
-            router: Router::new(options.hub_filter_tokens),
+            router: Router::new(options.routes()),
             budget: Arc::new(Budget::new(options.session_queue_bytes, options.hub_queue_bytes)),
             frame_memory: Arc::new(FrameMemory::new(options.hub_frame_bytes)),
             options,
@@ -294,11 +294,6 @@ impl Hub {
     /// How many sessions there are.
     pub fn session_count(&self) -> usize {
         self.sessions.lock().len()
-    }
-
-    /// How many subscriptions all sessions have.
-    pub fn subscription_count(&self) -> usize {
-        self.open_sessions().iter().map(|session| session.subscriptions()).sum()
     }
 
     /// What waits in all sessions, in bytes.

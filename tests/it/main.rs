@@ -68,6 +68,7 @@ mod rolling;
 mod session;
 mod slow;
 mod stalled;
+mod steps;
 mod store;
 mod stored;
 mod stream_feed;
