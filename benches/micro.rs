@@ -32,7 +32,7 @@ use switchyard::{
     outbox::{Allowances, Batch, Budget, Outbox, Route, SubscriptionKey},
     proto::v1 as client,
     readiness::Readiness,
-    router::{Router, Scratch},
+    router::{Limits, Router, Scratch},
     session::{Hub, Options, Setup},
     tasks::Tasks,
 };
@@ -92,9 +92,9 @@ fn open(outbox: &Outbox, wish: &Wish) -> SubscriptionKey {
 
 /// Takes all that waits, and tells how many events.
 fn take_all(outbox: &Outbox, batch: &mut Batch) -> usize {
-    let (mut events, mut closed) = (0, Vec::new());
+    let mut events = 0;
     let mut context = Context::from_waker(Waker::noop());
-    while outbox.poll_take(&mut context, batch, &mut closed).is_ready() {
+    while outbox.poll_take(&mut context, batch).is_ready() {
         events += batch.events.len();
         batch.clear();
     }
@@ -104,7 +104,7 @@ fn take_all(outbox: &Outbox, batch: &mut Batch) -> usize {
 /// Publishes a hundred events, always others, among `subscriptions` of one topic each. With `wildcards`, every tenth is by
 /// `*` instead and every hundredth by `>`, so that an event has two matches however many subscriptions there are.
 fn matching(bencher: Bencher, subscriptions: usize, wildcards: bool) {
-    let router = Router::new(usize::MAX);
+    let router = Router::new(Limits::default());
     let number = router.join(outbox());
     let topic = |n: usize| format!("shop.{}.order{n}.created", n / 100);
     for n in 0..subscriptions {
@@ -115,7 +115,7 @@ fn matching(bencher: Bencher, subscriptions: usize, wildcards: bool) {
         };
         // The outbox has no such subscription, so offering the event to it is one failed look-up.
         let key = SubscriptionKey { slot: u32::try_from(n).expect("few"), generation: 0 };
-        router.subscribe(number, key, &[filter(&text)], None).expect("room");
+        finish(router.subscribe(number, key, &[filter(&text)], None)).expect("room");
     }
     let (mut scratch, mut next) = (Scratch::default(), 0);
     bencher
@@ -144,13 +144,13 @@ fn match_with_wildcards(bencher: Bencher, subscriptions: usize) {
 /// A hundred events to one subscription in each of `outboxes`, whose writers wait. Counts deliveries.
 #[divan::bench(args = [1, 100], sample_size = 1, sample_count = 1_000)]
 fn enqueue(bencher: Bencher, outboxes: usize) {
-    let router = Router::new(usize::MAX);
+    let router = Router::new(Limits::default());
     let outboxes: Vec<_> = (0..outboxes).map(|_| outbox()).collect();
     for outbox in &outboxes {
         let wish = wish("orders.*.created");
         let key = open(outbox, &wish);
         let number = router.join(Arc::clone(outbox));
-        router.subscribe(number, key, &wish.filters, None).expect("room");
+        finish(router.subscribe(number, key, &wish.filters, None)).expect("room");
     }
     let events: Vec<_> = (0..BATCH).map(|_| event("orders.eu.created")).collect();
     let (mut scratch, mut batch) = (Scratch::default(), Batch::default());

@@ -12,7 +12,7 @@ use toml::{Table, Value};
 use crate::{
     auth, engine, memory,
     model::limits,
-    net, session,
+    net, ops, session,
     telemetry::{LogFormat, TraceOptions},
 };
 
@@ -36,6 +36,8 @@ pub struct Config {
     pub drain: Drain,
     /// Limits and times of connections.
     pub connections: net::Options,
+    /// Limits of the operator's port.
+    pub ops: ops::Options,
     /// TLS for clients.
     pub tls: net::TlsOptions,
     /// Limits and times of sessions.
@@ -75,6 +77,7 @@ impl Default for Config {
             log_format: LogFormat::Text,
             drain: Drain::default(),
             connections: net::Options::default(),
+            ops: ops::Options::default(),
             tls: net::TlsOptions::default(),
             sessions: session::Options::default(),
             traces: TraceOptions::default(),
@@ -217,6 +220,7 @@ impl Config {
 
     fn check(self) -> Result<Self, ConfigError> {
         self.connections.check().map_err(ConfigError::OutOfRange)?;
+        self.ops.check().map_err(ConfigError::OutOfRange)?;
         self.tls.check().map_err(ConfigError::OutOfRange)?;
         self.sessions.check().map_err(ConfigError::OutOfRange)?;
         self.traces.check().map_err(ConfigError::OutOfRange)?;

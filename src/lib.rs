@@ -8,12 +8,12 @@
 //! | [`engine`] | streams: storing events, reading them again, what groups keep | model, tasks, telemetry |
 //! | [`auth`] | who a caller is and what it may do | model, tasks, telemetry |
 //! | [`outbox`] | what waits for one client: queues, credit, the fair writer | model, memory, tasks |
-//! | [`router`] | who gets what: trie, groups, delivery | outbox, model |
+//! | [`router`] | who gets what: trie, groups, delivery | outbox, model, tasks |
 //! | [`groups`] | one group on one stream: who gets what next, leases, retries, key order. Pure | model |
 //! | [`session`] | one client: commands in, outbox out; all sessions of the hub | router, groups, outbox, engine, auth, model, memory, tasks, telemetry |
 //! | [`net`] | listeners, TLS, connections and their limits | model, tasks, telemetry |
 //! | [`grpc`] | the wire: services, conversion, statuses; protobuf stops here | session, auth, net, outbox, model, leaves |
-//! | [`ops`] | the operator's port | net, session, leaves |
+//! | [`ops`] | the operator's port | net, session, model, leaves |
 //! | [`server`] | starts and stops it all | everything but cli, client, bench |
 //! | [`client`] | reaching a hub as any client does | proto |
 //! | [`bench`] | the load generator | client, proto, model |

@@ -42,7 +42,8 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 async fn serve(flags: &Flags) -> anyhow::Result<()> {
     let mut config = Config::load(flags, |name| std::env::var(name).ok())?;
     telemetry::set_up_logs(&config.log, config.log_format).map_err(anyhow::Error::msg)?;
-    config.connections.max = affordable(config.connections.max);
+    let (connections, of_operators) = affordable(config.connections.max, config.ops.max_connections);
+    (config.connections.max, config.ops.max_connections) = (connections, of_operators);
     let propagation_delay = config.drain.propagation_delay();
 
     // From here on a signal is heard, however early it comes.
@@ -80,23 +81,25 @@ async fn again(terminate: &mut Signal, interrupt: &mut Signal) {
     }
 }
 
-/// Files that are open besides the connections of clients: the store, the operator's port, files of TLS.
+/// Files that are open besides connections: the store, files of TLS.
 const OTHER_FILES: u64 = 64;
 
-/// Raises the limit on open files as far as it goes, and gives how many connections there is room for: with all files in
-/// use nobody could ask the hub how it is.
-fn affordable(connections: usize) -> usize {
+/// Raises the limit on open files as far as it goes, and gives how many connections of clients and of operators there is
+/// room for: with all files in use nobody could ask the hub how it is.
+fn affordable(connections: usize, of_operators: usize) -> (usize, usize) {
     let limit = match rlimit::increase_nofile_limit(rlimit::INFINITY) {
         Ok(limit) => limit,
         Err(error) => {
             tracing::warn!(%error, "cannot raise the limit on open files");
-            return connections;
+            return (connections, of_operators);
         }
     };
-    let room = usize::try_from(limit - OTHER_FILES.min(limit / 2)).unwrap_or(usize::MAX);
+    let least = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+    let of_operators = of_operators.min(least(limit / 8)).max(2);
+    let room = least(limit - (OTHER_FILES + of_operators as u64).min(limit / 2));
     if room >= connections {
         tracing::debug!(limit, "open files");
-        return connections;
+        return (connections, of_operators);
     }
     tracing::warn!(
         limit,
@@ -104,5 +107,5 @@ fn affordable(connections: usize) -> usize {
         accepted = room,
         "fewer files may be open than connections are allowed: raise `ulimit -n`"
     );
-    room
+    (room, of_operators)
 }

@@ -3,9 +3,12 @@
 use std::{future::Future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::oneshot,
+};
 use tokio_stream::Stream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     auth::Auth,
@@ -23,6 +26,9 @@ use crate::{
 
 /// After the connections are closed, tasks have this long to notice.
 const LAST_PATIENCE: Duration = Duration::from_millis(500);
+
+/// A connection to the operator's port is closed when it is this old, whatever it does.
+const OPS_MAX_AGE_MS: u64 = 300_000;
 
 /// The store has this long to write what is left.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
@@ -42,10 +48,12 @@ pub struct Server {
     readiness: Readiness,
     clients: Port,
     operators: Port,
+    /// Ends the thread of the operator's port, if this is dropped instead of stopped.
+    _ops: DropGuard,
 }
 
 /// One listening port.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Port {
     connections: Arc<Connections>,
     stop: CancellationToken,
@@ -59,9 +67,15 @@ impl Port {
         }
     }
 
-    fn acceptor(&self, config: &Config, tls: Option<Arc<Tls>>, tasks: &Tasks, metrics: &Arc<Metrics>) -> Acceptor {
+    fn acceptor(
+        &self,
+        options: net::Options,
+        tls: Option<Arc<Tls>>,
+        tasks: &Tasks,
+        metrics: &Arc<Metrics>,
+    ) -> Acceptor {
         Acceptor {
-            options: Arc::new(config.connections.clone()),
+            options: Arc::new(options),
             tls,
             connections: Arc::clone(&self.connections),
             tasks: tasks.clone(),
@@ -80,12 +94,15 @@ impl Port {
 /// The store, once it is open; `None` on a hub that keeps no streams.
 pub type Opening = Pin<Box<dyn Future<Output = anyhow::Result<Option<Arc<dyn Engine>>>> + Send>>;
 
+/// Where operators connect, and their connections. Waited for in the thread that serves them.
+pub type OpsListener<O> = Pin<Box<dyn Future<Output = io::Result<(SocketAddr, O)>> + Send>>;
+
 /// What a hub stands on: where connections come from, where streams are kept, and what runs its tasks.
 pub struct Ground<C, O> {
     /// Where clients connect, and their connections.
     pub clients: (SocketAddr, C),
-    /// Where operators connect, and their connections.
-    pub operators: (SocketAddr, O),
+    /// Listens for operators.
+    pub operators: OpsListener<O>,
     /// Where streams are kept. Until it is open, clients are told to try again.
     pub engine: Opening,
     /// Who knows the callers, if anybody asks.
@@ -111,9 +128,8 @@ pub async fn start(config: Config) -> anyhow::Result<Server> {
     let clients = net::listen(&config.listen, &config.connections)
         .await
         .with_context(|| format!("listen: cannot listen on {} for clients", config.listen))?;
-    let operators = net::listen(&config.ops_listen, &config.connections)
-        .await
-        .with_context(|| format!("ops_listen: cannot listen on {} for operators", config.ops_listen))?;
+    let (ops_listen, options) = (config.ops_listen.clone(), config.connections.clone());
+    let operators = Box::pin(async move { net::listen(&ops_listen, &options).await });
 
     // Not begun before `start_on` waits for it: a hub that cannot listen leaves its store alone.
     let engine = Box::pin(open_engine(config.clone(), tasks.clone(), Arc::clone(&metrics), Arc::clone(&memory)));
@@ -129,33 +145,33 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     J: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Ground { clients, operators, engine, auth, tls, metrics, memory, tasks } = ground;
-    let ((address, listener), (ops_address, ops_listener)) = (clients, operators);
+    let Ground { clients, operators: ops_listener, engine, auth, tls, metrics, memory, tasks } = ground;
+    let (address, listener) = clients;
     let node = if config.node.is_empty() { host_name() } else { config.node.clone() };
     let readiness = Readiness::default();
     let (clients, operators) = (Port::new(&metrics, &memory), Port::new(&Arc::default(), &Arc::default()));
     let traces = Traces::start(&config.traces, &node).map_err(anyhow::Error::msg)?.map(Arc::new);
 
+    let ops_guard = operators.stop.clone().drop_guard();
+    let ops = Ops::new(Arc::clone(&metrics), readiness.view(), grpc::health_routes(readiness.view()));
+    let ops_tls = tls.clone().filter(|_| config.tls.ops);
+    let acceptor = operators.acceptor(ops_connections(&config), ops_tls, &tasks, &Arc::new(Metrics::default()));
+    let ops_address = serve_operators(&tasks, &operators, acceptor, ops_listener, ops.clone())
+        .await
+        .with_context(|| format!("ops_listen: cannot listen on {} for operators", config.ops_listen))?;
+
     if let Some(tls) = &tls {
         tasks.spawn("certificates", OnPanic::Stop, Arc::clone(tls).watch(tasks.clone()));
     }
-    for port in [&clients, &operators] {
-        let connections = Arc::clone(&port.connections);
-        tasks.spawn("connections", OnPanic::Stop, connections.keep_time(config.connections.clone()));
-    }
+    let connections = Arc::clone(&clients.connections);
+    tasks.spawn("connections", OnPanic::Stop, connections.keep_time(config.connections.clone()));
     let auth_is_off = auth.is_none();
     let access = Access::new(auth, config.auth.reflection);
     let door = Door::new(access.clone(), readiness.view());
     let behind = door.clone();
     let handler = tower::service_fn(move |request| behind.clone().serve_request(request));
-    let acceptor = clients.acceptor(&config, tls.clone(), &tasks, &metrics);
+    let acceptor = clients.acceptor(config.connections.clone(), tls, &tasks, &metrics);
     tasks.spawn("accept clients", OnPanic::Stop, acceptor.run(listener, handler));
-
-    let ops = Ops::new(Arc::clone(&metrics), readiness.view(), grpc::health_routes(readiness.view()));
-    let looked_at = ops.clone();
-    let handler = tower::service_fn(move |request| looked_at.clone().serve_request(request));
-    let acceptor = operators.acceptor(&config, tls.filter(|_| config.tls.ops), &tasks, &Arc::new(Metrics::default()));
-    tasks.spawn("accept operators", OnPanic::Stop, acceptor.run(ops_listener, handler));
     warn_if_exposed(&config, address, auth_is_off);
 
     // From here on everybody is answered, if only that the store is recovering.
@@ -180,7 +196,69 @@ where
     ops.show(Arc::clone(&hub));
     readiness.enter(Phase::Serving);
     tracing::info!(%address, %ops_address, node, tls = config.tls.is_on(), version = env!("CARGO_PKG_VERSION"), "serving");
-    Ok(Server { address, ops_address, drain: config.drain, hub, engine, traces, tasks, readiness, clients, operators })
+    Ok(Server {
+        address,
+        ops_address,
+        drain: config.drain,
+        hub,
+        engine,
+        traces,
+        tasks,
+        readiness,
+        clients,
+        operators,
+        _ops: ops_guard,
+    })
+}
+
+/// The limits of connections to the operator's port. Who is silent there makes room for who speaks.
+fn ops_connections(config: &Config) -> net::Options {
+    let idle_ms = config.ops.idle_timeout_ms;
+    net::Options {
+        max: config.ops.max_connections,
+        max_per_address: 0,
+        idle_timeout_ms: idle_ms,
+        max_age_ms: OPS_MAX_AGE_MS.max(idle_ms),
+        max_age_grace_ms: idle_ms,
+        handshake_timeout_ms: config.connections.handshake_timeout_ms.min(idle_ms),
+        max_handshakes: config.ops.max_connections.div_ceil(2),
+        ..config.connections.clone()
+    }
+}
+
+/// Serves operators in a thread of their own until it is stopped. Tells where, once it listens.
+async fn serve_operators<O, J>(
+    tasks: &Tasks,
+    port: &Port,
+    acceptor: Acceptor,
+    listener: OpsListener<O>,
+    ops: Ops,
+) -> io::Result<SocketAddr>
+where
+    O: Stream<Item = io::Result<(J, SocketAddr)>> + Send + 'static,
+    J: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (tell, told) = oneshot::channel();
+    let connections = Arc::clone(&port.connections);
+    let serve = async move {
+        let listener = match listener.await {
+            Ok((address, listener)) => {
+                tell.send(Ok(address)).ok();
+                listener
+            }
+            Err(error) => return tell.send(Err(error)).unwrap_or_default(),
+        };
+        let time = Arc::clone(&connections).keep_time((*acceptor.options).clone());
+        let handler = tower::service_fn(move |request| ops.clone().serve_request(request));
+        tokio::select! {
+            () = acceptor.run(listener, handler) => {}
+            () = time => {}
+        }
+        connections.close();
+        tokio::time::timeout(LAST_PATIENCE, connections.until_none()).await.ok();
+    };
+    tasks.apart("operators", OnPanic::Stop, serve)?;
+    told.await.unwrap_or_else(|_| Err(io::Error::other("its thread has failed")))
 }
 
 /// Says what anybody on the network may do with a hub that others can reach.

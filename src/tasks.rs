@@ -2,21 +2,24 @@
 //!
 //! Every task has a name, is known until it ends, and has a rule for failure: a panic is logged, or, for a task the
 //! hub cannot live without, stops the process. Every task ends by itself once what it serves is gone.
+//!
+//! How long a task may work before others do is counted here too: see [`Turn`].
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
+    io,
     pin::Pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use atomic_waker::AtomicWaker;
 use pin_project_lite::pin_project;
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{runtime::Handle, task::coop, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// What a panic in a task means.
@@ -60,7 +63,7 @@ impl Tasks {
         name: &'static str,
         on_panic: OnPanic,
         work: impl FnOnce() + Send + 'static,
-    ) -> std::io::Result<()> {
+    ) -> io::Result<()> {
         let guard = PanicGuard { name, on_panic, failed: self.failed.clone() };
         let token = self.tracker.token();
         let run = move || {
@@ -68,6 +71,22 @@ impl Tasks {
             work();
         };
         std::thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)
+    }
+
+    /// Runs `work`, and all tasks that it spawns, in a thread of its own: it goes on when every worker is busy. Without other
+    /// threads it is a task like any.
+    pub fn apart(
+        &self,
+        name: &'static str,
+        on_panic: OnPanic,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        if self.single {
+            self.spawn(name, on_panic, work);
+            return Ok(());
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        self.thread(name, on_panic, move || runtime.block_on(work))
     }
 
     /// Runs `work`, which waits for a disk now and then, where it holds nobody up. `None` when it panicked.
@@ -169,6 +188,39 @@ impl Drop for PanicGuard {
     }
 }
 
+/// A task has so many units of budget each time it is polled; this many steps use up one. So a turn is about 8,000 steps,
+/// or half a millisecond.
+const STEPS_A_UNIT: usize = 64;
+
+/// Counts the work of a loop whose length clients choose, in steps of some 50 ns: a node visited, a token inserted. Others
+/// work whenever the turn of this task is used up, whatever it was used for.
+#[derive(Debug, Default)]
+pub struct Turn {
+    owed: usize,
+}
+
+impl Turn {
+    /// Counts steps that were done. Waits while others work, if the turn is used up.
+    pub async fn spend(&mut self, steps: usize) {
+        self.note(steps);
+        poll_fn(|context| self.poll_settle(context)).await;
+    }
+
+    /// Counts steps that were done, to be settled later.
+    pub fn note(&mut self, steps: usize) {
+        self.owed += steps;
+    }
+
+    /// Settles what was counted. Pending while others are to work first; the task is woken after them.
+    pub fn poll_settle(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while self.owed >= STEPS_A_UNIT {
+            ready!(coop::poll_proceed(context)).made_progress();
+            self.owed -= STEPS_A_UNIT;
+        }
+        Poll::Ready(())
+    }
+}
+
 /// Ends one HTTP/2 stream from outside: the only way to be rid of one whose client takes nothing, since its response is
 /// not polled any more.
 #[derive(Debug, Default)]
@@ -228,5 +280,44 @@ impl Tasks {
     /// Runs one HTTP/2 stream of a connection, which sees to it that it ends when it is cut.
     pub fn stream(&self, cut: Arc<Cut>, work: impl Future<Output = ()> + Send + 'static) {
         self.spawn("stream", OnPanic::Log, STREAM.scope(cut, work));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_turn_ends_after_its_steps_however_they_are_counted() {
+        for at_a_time in [1, 63, 64, 1_000] {
+            tokio::task::yield_now().await;
+            let (mut turn, mut done) = (Turn::default(), 0);
+            let in_one_turn = poll_fn(|context| {
+                while turn.poll_settle(context).is_ready() {
+                    turn.note(at_a_time);
+                    done += at_a_time;
+                }
+                Poll::Ready(done)
+            });
+            let steps = in_one_turn.await;
+            assert!((8_000..=8_192 + 64 + at_a_time).contains(&steps), "{steps}, {at_a_time} at a time");
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_is_apart_goes_on_while_the_workers_are_busy() {
+        let (asked, question) = std::sync::mpsc::channel::<std::sync::mpsc::Sender<()>>();
+        let (begin, begun) = tokio::sync::oneshot::channel::<()>();
+        let work = async move {
+            begun.await.expect("it begins");
+            let answer = question.recv().expect("a question");
+            answer.send(()).expect("somebody waits");
+        };
+        Tasks::default().apart("apart", OnPanic::Log, work).expect("a thread");
+        begin.send(()).expect("it waits");
+        // The only worker of this test is busy with it from here on.
+        let (answer, answered) = std::sync::mpsc::channel();
+        asked.send(answer).expect("it listens");
+        answered.recv().expect("an answer");
     }
 }

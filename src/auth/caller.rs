@@ -12,10 +12,15 @@ use super::{
     audit::{Audit, Entry},
     principal::Principal,
 };
-use crate::model::{Denial, Event, EventError};
+use crate::{
+    model::{Denial, Event, EventError},
+    tasks::Turn,
+};
 
 /// So much of why somebody was refused is told to the log: a command may have hundreds of filters.
 const MAX_WHY_BYTES: usize = 512;
+/// What it costs to judge a topic, in steps.
+const JUDGE_STEPS: usize = 8;
 
 /// Who asks, and what it may do. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -143,7 +148,7 @@ impl Caller {
     }
 
     /// Refuses the events of a publish that the caller may not publish, and tells why if there is any.
-    pub fn authorize_events(&self, events: &mut [Result<Event, EventError>]) -> Option<Denial> {
+    pub async fn authorize_events(&self, events: &mut [Result<Event, EventError>]) -> Option<Denial> {
         let guard = self.guard.as_ref()?;
         let over = self.is_over();
         if !over && guard.rights.allow_every_publish() {
@@ -151,7 +156,7 @@ impl Caller {
         }
         // Batches are often of one topic.
         let mut last: Option<(Event, bool)> = None;
-        let mut refused = None;
+        let (mut refused, mut turn) = (None, Turn::default());
         for place in events {
             let Ok(event) = place else { continue };
             let allowed = match &last {
@@ -159,6 +164,7 @@ impl Caller {
                 _ => {
                     let allowed = !over && guard.rights.allow(&Action::Publish(event.topic()));
                     last = Some((event.clone(), allowed));
+                    turn.spend(JUDGE_STEPS).await;
                     allowed
                 }
             };

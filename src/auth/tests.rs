@@ -145,9 +145,9 @@ async fn a_refused_event_leaves_the_others_alone() {
         Ok(crate::model::Event::new(topic.into(), spans, 0).expect("an event"))
     };
     let mut events = vec![event("a.b"), event("a.b"), event("b"), event("b"), event("a.c")];
-    assert_eq!(dev.authorize_events(&mut events), Some(Denial::Topic("publish to this topic")));
+    assert_eq!(dev.authorize_events(&mut events).await, Some(Denial::Topic("publish to this topic")));
     assert_eq!(events.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, false, false, true]);
-    assert_eq!(Caller::nobody("test", None).authorize_events(&mut events[..2]), None);
+    assert_eq!(Caller::nobody("test", None).authorize_events(&mut events[..2]).await, None);
     assert!(events[0].is_ok());
 }
 

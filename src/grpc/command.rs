@@ -10,13 +10,11 @@ use prost::{
 
 use super::{
     buffer::Frames,
-    event,
-    event_ids::EventIds,
+    requests::Publish,
     stream_service::stream_name,
     wire::v1::{self as wire, session_request::Command as Wire},
 };
 use crate::{
-    memory::Held,
     model::{AckMode, CommandError, Filter, Grant, Group, OnGap, Overflow, Start, StreamWish, Wish, limits},
     session::{Command, Outcome, Precondition, Request, Secret},
 };
@@ -24,27 +22,36 @@ use crate::{
 /// What an event costs while it waits to be stored, besides its bytes: its header, its places in lists, and its result.
 const EVENT_OVERHEAD_BYTES: usize = 256;
 
-/// Decodes one frame of a session, and no event in it. An error is the request that tells what is wrong with it.
-pub(super) fn decode(frame: Bytes) -> Result<(i64, Wire), Box<Request>> {
-    let refused = |request_id, error| Err(Box::new(Request { request_id, place: "", command: Err(error) }));
+/// What a frame of a session is.
+#[derive(Debug)]
+pub(super) enum Decoded {
+    /// A request. Whatever is wrong with it is in it.
+    Whole(Request),
+    /// A publish, whose events are not looked at yet.
+    Publish(Publish),
+}
+
+/// Decodes one frame of a session.
+pub(super) fn decode(frame: Bytes) -> Decoded {
+    let refused = |request_id, error| Decoded::Whole(Request { request_id, place: "", command: Err(error) });
     match wire::SessionRequest::decode(frame) {
         Err(error) => refused(0, CommandError::Undecodable { problem: format!("the frame does not decode: {error}") }),
         Ok(frame) if frame.request_id < 0 => refused(frame.request_id, field("request_id", "is negative")),
         Ok(wire::SessionRequest { request_id, command: None }) => {
             refused(request_id, CommandError::Undecodable { problem: "the frame has no command".into() })
         }
-        Ok(wire::SessionRequest { request_id, command: Some(command) }) => Ok((request_id, command)),
+        Ok(wire::SessionRequest { request_id, command: Some(command) }) => {
+            let place = place(&command);
+            let whole = |command| Decoded::Whole(Request { request_id, place, command });
+            match command {
+                Wire::Publish(publish) => match check_publish(&publish) {
+                    Ok(precondition) => Decoded::Publish(Publish::new(request_id, place, precondition, publish.events)),
+                    Err(error) => whole(Err(error)),
+                },
+                command => whole(checked(command)),
+            }
+        }
     }
-}
-
-/// The command of a frame, for whose events `memory` is held. Whatever is wrong with it is in the request.
-pub(super) fn request(
-    (request_id, command): (i64, Wire),
-    memory: Option<Held>,
-    max_event_bytes: usize,
-    ids: &mut EventIds,
-) -> Request {
-    Request { request_id, place: place(&command), command: checked(command, memory, max_event_bytes, ids) }
 }
 
 /// What the events of a publish cost until they are stored, in bytes.
@@ -99,13 +106,8 @@ fn place(command: &Wire) -> &'static str {
     }
 }
 
-/// Errors name fields below the command.
-fn checked(
-    command: Wire,
-    memory: Option<Held>,
-    max_event_bytes: usize,
-    ids: &mut EventIds,
-) -> Result<Command, CommandError> {
+/// Any command but a publish. Errors name fields below the command.
+fn checked(command: Wire) -> Result<Command, CommandError> {
     Ok(match command {
         Wire::Hello(hello) => self::hello(hello)?,
         Wire::Subscribe(subscribe) => Command::Subscribe {
@@ -134,9 +136,7 @@ fn checked(
         }
         Wire::Acknowledge(acknowledge) => self::acknowledge(acknowledge)?,
         Wire::Publish(publish) => {
-            let precondition = check_publish(&publish)?;
-            let events = publish.events.iter().map(|raw| event::accept(raw, max_event_bytes, ids)).collect();
-            Command::Publish { events, precondition, memory }
+            Command::Publish { events: Vec::new(), precondition: check_publish(&publish)?, memory: None }
         }
         Wire::Authenticate(authenticate) => {
             let token = authenticate.token;

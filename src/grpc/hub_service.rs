@@ -22,7 +22,7 @@ use tower::Service;
 use super::{
     access::Access,
     buffer::{Frames, Lender},
-    command, event,
+    command,
     event_ids::EventIds,
     framer::{Encoding, Framer, Message},
     requests,
@@ -119,11 +119,10 @@ impl HubService {
         let memory = self.memory_for(&message.events, &mut held, &client).await?;
         let mut ids = EventIds::new(&self.hub.unique_name());
         let max_event_bytes = self.hub.options().max_event_bytes;
-        let mut events: Vec<_> =
-            message.events.iter().map(|raw| event::accept(raw, max_event_bytes, &mut ids)).collect();
         // What the events were decoded from is not needed while they wait.
-        drop((message, held));
-        session::admit_events(&caller, &mut events, precondition).map_err(|error| refusal(&error))?;
+        let mut events = requests::accept(message.events, max_event_bytes, &mut ids).await;
+        drop(held);
+        session::admit_events(&caller, &mut events, precondition).await.map_err(|error| refusal(&error))?;
         let mut in_flight = self.hub.may_publish(caller.principal().id(), &events).map_err(|error| refusal(&error))?;
         in_flight.keep(memory);
         let placed =

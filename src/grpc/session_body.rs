@@ -51,11 +51,7 @@ impl Body for SessionBody {
         if this.finished {
             return Poll::Ready(None);
         }
-        let mut closed = Vec::new();
-        let taken = this.outlet.outbox().poll_take(context, &mut this.batch, &mut closed);
-        if !closed.is_empty() {
-            this.outlet.forget(&closed);
-        }
+        let taken = this.outlet.outbox().poll_take(context, &mut this.batch);
         Poll::Ready(Some(Ok(match taken {
             Poll::Pending => {
                 if this.batch.events.capacity().max(this.batch.items.capacity()) > KEEP_EVENTS {

@@ -141,6 +141,9 @@ pub(super) fn of_command(error: &CommandError, place: &str) -> Fault {
         CommandError::TooManyFilterTokens { .. } => {
             Fault::new(Reason::QuotaExceeded, text).of_quota("filter_tokens", Quota::RETRY_AFTER).at(path("filters"))
         }
+        CommandError::TooManyFilterShapes { .. } => {
+            Fault::new(Reason::QuotaExceeded, text).of_quota("filter_shapes", Quota::RETRY_AFTER).at(path("filters"))
+        }
         CommandError::TooManySessions { .. } => Fault::new(Reason::TooManySessions, text),
         CommandError::QuotaUsedUp { quota, retry_after, .. } => {
             Fault::new(Reason::QuotaExceeded, text).of_quota(quota.name(), *retry_after)
@@ -374,6 +377,7 @@ mod tests {
             CommandError::QuotaUsedUp { quota: Quota::Sessions, limit: 1, retry_after: wait },
             CommandError::TooManyFilterTokens { whole: "hub", limit: 1 },
             CommandError::NoMemory { of: "frames" },
+            CommandError::TooManyFilterShapes { whole: "hub", limit: 1 },
             StreamError::TooMany { what: "streams", limit: 1 }.into(),
             StreamError::QuotaUsedUp { limit: 1 }.into(),
             StreamError::NoMemory { of: "topics" }.into(),

@@ -73,6 +73,17 @@ pub enum CommandError {
         /// How many they may have.
         limit: usize,
     },
+    /// The filters of the session, or of the hub, would have too many shapes.
+    #[error(
+        "the filters of this {whole} may have `*` in {limit} different combinations of places, and with these they would have \
+         more; filters of up to 8 tokens, or with one `*`, do not count"
+    )]
+    TooManyFilterShapes {
+        /// `session` or `hub`.
+        whole: &'static str,
+        /// How many they may have.
+        limit: usize,
+    },
     /// The connection, or the hub, has as many sessions as it may.
     #[error("this {whole} has {limit} sessions and may have no more")]
     TooManySessions {

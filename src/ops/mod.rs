@@ -1,18 +1,27 @@
 //! The operator's port: plain HTTP/1 and h2c, for probes and scrapes.
 //!
+//! It is served by a thread of its own, so that probes are answered when every worker is busy: nothing here waits for a
+//! worker but `/metrics`, which asks the hub, for one scrape at a time and not for ever.
+//!
 //! `/livez` says that the process runs, `/readyz` whether it serves, `/metrics` what it counts. `grpc.health.v1` is
 //! here too, so that Kubernetes' gRPC probes work whatever the main port wants of its clients. Nothing here changes
 //! what the hub does; only how much it logs can be set, by `PUT /log`.
 
+mod options;
+
 use std::{
     convert::Infallible,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
+use tokio::sync::Semaphore;
 use tonic::{body::Body, service::Routes};
 use tower::ServiceExt;
+
+pub use options::Options;
 
 use crate::{
     net::Inbound,
@@ -23,6 +32,8 @@ use crate::{
 
 /// What is to be logged is told in no more bytes.
 const MAX_LOG_FILTER_BYTES: usize = 1024;
+/// A request that is not answered after this long is answered so: the rest of it does not come, or the hub is stuck.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the operator's port answers from.
 #[derive(Debug, Clone)]
@@ -30,6 +41,8 @@ pub struct Ops {
     metrics: Arc<Metrics>,
     /// Empty until the store is open.
     hub: Arc<OnceLock<Arc<Hub>>>,
+    /// One look at the hub at a time.
+    looks: Arc<Semaphore>,
     readiness: ReadinessView,
     /// gRPC health checks.
     health: Routes,
@@ -38,7 +51,7 @@ pub struct Ops {
 impl Ops {
     /// Answers for a hub that is still starting; `health` serves what is gRPC.
     pub fn new(metrics: Arc<Metrics>, readiness: ReadinessView, health: Routes) -> Self {
-        Self { metrics, hub: Arc::default(), readiness, health }
+        Self { metrics, hub: Arc::default(), looks: Arc::new(Semaphore::new(1)), readiness, health }
     }
 
     /// From now on there are sessions and streams to look at.
@@ -52,22 +65,27 @@ impl Ops {
         if content_type.is_some_and(|kind| kind.starts_with(b"application/grpc")) {
             return self.health.oneshot(request).await.map(|response| response.map(Body::new));
         }
-        if request.uri().path() == "/log" {
-            return Ok(log(request).await);
-        }
+        let answered = tokio::time::timeout(PATIENCE, self.answer(request)).await;
+        Ok(answered.unwrap_or_else(|_| text(StatusCode::SERVICE_UNAVAILABLE, "not in time\n")))
+    }
+
+    async fn answer(&self, request: Request<Inbound>) -> Response<Body> {
         let phase = self.readiness.phase();
-        Ok(match request.uri().path() {
+        match request.uri().path() {
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" if phase == Phase::Serving => text(StatusCode::OK, "ok\n"),
             "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, format!("{phase:?}\n").to_lowercase()),
             "/metrics" => self.metrics().await,
+            "/log" => log(request).await,
             _ => {
                 text(StatusCode::NOT_FOUND, "there are /livez, /readyz, /metrics, /log and, by gRPC, grpc.health.v1\n")
             }
-        })
+        }
     }
 
     async fn metrics(&self) -> Response<Body> {
+        // It is never closed.
+        let _look = self.looks.acquire().await;
         let gauges = match self.hub.get() {
             Some(hub) => hub.observe().await,
             None => Gauges::default(),

@@ -299,15 +299,14 @@ impl Outbox {
         self.state.lock().queues.standings(from, most)
     }
 
-    /// Takes what is sent next into `batch`, which the caller has cleared. Subscriptions that ended thereby are added
-    /// to `closed`, for the router to forget.
-    pub fn poll_take(&self, context: &mut Context<'_>, batch: &mut Batch, closed: &mut Vec<Closed>) -> Poll<Taken> {
+    /// Takes what is sent next into `batch`, which the caller has cleared. Subscriptions that ended thereby are for the
+    /// session to have forgotten: see [`Appetite::closed`].
+    pub fn poll_take(&self, context: &mut Context<'_>, batch: &mut Batch) -> Poll<Taken> {
         let now = Instant::now();
         self.with(|state| {
             state.writing_since = None;
             match state.queues.fill(batch) {
                 Turn::Some => {
-                    closed.append(&mut state.queues.take_closed());
                     state.last_sent = now;
                     state.writing_since = Some(now);
                     Poll::Ready(Taken::Batch)

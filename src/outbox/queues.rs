@@ -47,7 +47,7 @@ pub struct Closed {
     pub route: Route,
 }
 
-/// Subscriptions from streams that their session has to do something for.
+/// Subscriptions that their session has to do something for.
 #[derive(Debug, Default)]
 pub struct Appetite {
     /// Their queues are low.
@@ -58,12 +58,15 @@ pub struct Appetite {
     pub sent: Vec<(SubscriptionKey, Vec<u64>)>,
     /// Of members of groups: the sequences that will not be sent after all, for want of memory.
     pub dropped: Vec<(SubscriptionKey, Vec<u64>)>,
+    /// Live ones that are over, for the router to forget.
+    pub closed: Vec<Closed>,
 }
 
 impl Appetite {
     /// True when there are none.
     pub fn is_empty(&self) -> bool {
-        self.hungry.is_empty() && self.gone.is_empty() && self.sent.is_empty() && self.dropped.is_empty()
+        let Self { hungry, gone, sent, dropped, closed } = self;
+        hungry.is_empty() && gone.is_empty() && sent.is_empty() && dropped.is_empty() && closed.is_empty()
     }
 }
 

@@ -1,13 +1,17 @@
 //! Who gets what: from a published event to the outboxes of all who want it.
 //!
 //! The room owns the routing table. Publishers read it through a sharded lock: each thread takes its own shard, so
-//! publishers do not wait for one another, and a subscribe holds all shards while it changes one path of the trie
+//! publishers do not wait for one another, and a subscribe holds all shards while it changes some paths of the trie
 //! (docs/adr/0003). Only matching happens under that lock. Outboxes have their own locks; each is taken and woken once
-//! for a run of events, however many of its subscriptions match. A publish of many matches lets others work in between.
+//! for a run of events, however many of its subscriptions match.
+//!
+//! No client makes others wait: filters are refused that would make a topic take too many steps ([`shapes`]), no hold of the
+//! lock has more than some thousand steps besides the matches of one event, and between holds others work.
 //!
 //! It never waits for a subscriber, never encodes, and knows no session beyond its outbox.
 
 mod order;
+mod shapes;
 mod table;
 mod trie;
 
@@ -17,9 +21,12 @@ use crossbeam_utils::sync::ShardedLock;
 use smallvec::SmallVec;
 
 use crate::{
-    model::{CommandError, Event, Filter, Group, Topic, filter_tokens},
+    model::{CommandError, Event, Filter, Group, Topic},
     outbox::{Closed, Outbox, Route, SubscriptionKey},
+    tasks::Turn,
 };
+use shapes::TOPICS_TOGETHER;
+pub(crate) use shapes::{Shape, Shapes};
 use table::{Entry, Table};
 pub(crate) use trie::{Descent, NodeId, Trie};
 
@@ -27,22 +34,43 @@ pub(crate) use trie::{Descent, NodeId, Trie};
 const RUN_EVENTS: usize = 256;
 /// or as many as bring at least this many matches.
 const RUN_MATCHES: usize = 1024;
-/// So many events are looked up together.
-const EVENTS_TOGETHER: usize = 32;
-/// After so many offers, a millisecond or two, a publish lets others work.
-const PAUSE_OFFERS: usize = 16_384;
+/// or take at least this many steps.
+const RUN_STEPS: usize = 8192;
+/// The events that are looked up together bring at least so many matches at most: then the lock is left.
+const MATCHES_TOGETHER: usize = 16_384;
+/// An offer is half a step.
+const OFFERS_A_STEP: usize = 2;
+/// About so many steps of a change are done under one hold of the lock.
+const CHANGE_STEPS: usize = 1024;
+/// What a token costs that is inserted.
+const INSERT_STEPS: usize = 2;
 /// A publisher keeps memory for this many matches.
 const KEEP_MATCHES: usize = 2048;
 /// So many members of a group are asked at most whether they would serve an event at once.
 const ASK_AT_MOST: usize = 16;
-/// At most this many subscriptions are forgotten under one hold of the lock.
-const FORGET_AT_ONCE: usize = 256;
+
+/// How many filters there may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Tokens of all filters.
+    pub filter_tokens: usize,
+    /// Shapes of all filters that are not simple.
+    pub hub_filter_shapes: usize,
+    /// Shapes of the filters of one session that are not simple.
+    pub session_filter_shapes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { filter_tokens: 10_000_000, hub_filter_shapes: 2_048, session_filter_shapes: 256 }
+    }
+}
 
 /// The routing table, shared by all sessions.
 #[derive(Debug)]
 pub struct Router {
     table: ShardedLock<Table>,
-    max_filter_tokens: usize,
+    limits: Limits,
 }
 
 /// The number the router gives an outbox.
@@ -55,23 +83,6 @@ struct Match {
     outbox: u32,
     event: u32,
     key: SubscriptionKey,
-}
-
-/// How much a publish has done since others could work. Not after every run: the longer subscribers are left asleep, the
-/// more each gets at a time.
-#[derive(Debug, Default)]
-struct Work {
-    offers: usize,
-}
-
-impl Work {
-    async fn done(&mut self, offers: usize) {
-        self.offers += offers;
-        if self.offers >= PAUSE_OFFERS {
-            self.offers = 0;
-            tokio::task::yield_now().await;
-        }
-    }
 }
 
 /// A group's candidates for one event: a range of [`Scratch::members`], and who is asked first.
@@ -120,9 +131,9 @@ impl Scratch {
 }
 
 impl Router {
-    /// A router without routes, for filters of at most `max_filter_tokens` tokens in all.
-    pub fn new(max_filter_tokens: usize) -> Self {
-        Self { table: ShardedLock::new(Table::new()), max_filter_tokens }
+    /// A router without routes.
+    pub fn new(limits: Limits) -> Self {
+        Self { table: ShardedLock::new(Table::new()), limits }
     }
 
     /// Makes an outbox known.
@@ -135,52 +146,55 @@ impl Router {
         self.write(|table| table.remove_outbox(outbox.0));
     }
 
-    /// Routes what matches `filters` to a subscription from now on.
-    pub fn subscribe(
+    /// Routes what matches `filters` to a subscription from now on. Others work meanwhile.
+    pub async fn subscribe(
         &self,
         outbox: OutboxId,
         key: SubscriptionKey,
         filters: &[Filter],
         group: Option<&Group>,
     ) -> Result<Route, CommandError> {
-        self.write(|table| {
-            self.check_tokens(table, filters)?;
-            let group = table.join_group(group);
-            Ok(table.insert(filters, Entry { outbox: outbox.0, key, group }))
-        })
+        let route = self.write(|table| {
+            let mut route = table.admit(filters, outbox.0, &self.limits)?;
+            route.group = table.join_group(group);
+            Ok::<_, CommandError>(route)
+        })?;
+        Ok(Making { router: self, outbox, key, left: filters, route, made: false }.finish().await)
     }
 
     /// Routes to a subscription that is already routed by other filters, too.
-    pub fn resubscribe(
+    pub async fn resubscribe(
         &self,
         outbox: OutboxId,
         key: SubscriptionKey,
         filters: &[Filter],
         group: u32,
     ) -> Result<Route, CommandError> {
-        self.write(|table| {
-            self.check_tokens(table, filters)?;
+        let route = self.write(|table| {
+            let mut route = table.admit(filters, outbox.0, &self.limits)?;
+            route.group = group;
             table.rejoin_group(group);
-            Ok(table.insert(filters, Entry { outbox: outbox.0, key, group }))
-        })
-    }
-
-    fn check_tokens(&self, table: &Table, filters: &[Filter]) -> Result<(), CommandError> {
-        let limit = self.max_filter_tokens;
-        let fits = table.filter_tokens() + filter_tokens(filters) <= limit;
-        fits.then_some(()).ok_or(CommandError::TooManyFilterTokens { whole: "hub", limit })
+            Ok::<_, CommandError>(route)
+        })?;
+        Ok(Making { router: self, outbox, key, left: filters, route, made: false }.finish().await)
     }
 
     /// Forgets the route a subscription had before it got `new`.
-    pub fn forget_old(&self, outbox: OutboxId, key: SubscriptionKey, old: Route, new: &Route) {
-        self.write(|table| table.remove(outbox.0, &Closed { key, route: old }, &new.nodes));
+    pub async fn forget_old(&self, outbox: OutboxId, key: SubscriptionKey, old: Route, new: &Route) {
+        Forgetting { router: self, outbox, closed: vec![Closed { key, route: old }], keep: &new.nodes }.finish().await;
     }
 
-    /// Forgets subscriptions that are over.
-    pub fn forget(&self, outbox: OutboxId, closed: &[Closed]) {
-        for some in closed.chunks(FORGET_AT_ONCE) {
-            self.write(|table| some.iter().for_each(|closed| table.remove(outbox.0, closed, &[])));
+    /// Forgets subscriptions that are over. Others work meanwhile; what is left is forgotten at once if whoever waits gives
+    /// up.
+    pub async fn forget(&self, outbox: OutboxId, closed: Vec<Closed>) {
+        if !closed.is_empty() {
+            Forgetting { router: self, outbox, closed, keep: &[] }.finish().await;
         }
+    }
+
+    /// The same for who cannot wait.
+    pub fn forget_at_once(&self, outbox: OutboxId, closed: Vec<Closed>) {
+        drop(Forgetting { router: self, outbox, closed, keep: &[] });
     }
 
     /// Hands events to everyone who wants them, in order. [`Scratch::matched`] tells how many each went to.
@@ -190,13 +204,15 @@ impl Router {
         if self.is_empty() {
             return;
         }
-        let (mut next, mut work) = (0, Work::default());
+        let (mut next, mut turn) = (0, Turn::default());
         while next < events.len() {
-            next = self.find(events, next, scratch);
+            let steps;
+            (next, steps) = self.find(events, next, scratch);
             scratch.sort();
             self.resolve(scratch);
-            self.deliver(events, scratch, &mut work).await;
-            self.draw(events, scratch, &mut work).await;
+            turn.spend(steps).await;
+            self.deliver(events, scratch, &mut turn).await;
+            self.draw(events, scratch, &mut turn).await;
             scratch.outboxes.clear();
         }
         scratch.shrink();
@@ -208,18 +224,22 @@ impl Router {
         self.table.read().unwrap_or_else(PoisonError::into_inner).filter_tokens() == 0
     }
 
-    /// Matches the next run of events. Tells where the one after it begins.
-    fn find(&self, events: &[Event], from: usize, scratch: &mut Scratch) -> usize {
+    /// Matches the next run of events. Tells where the one after it begins, and how many steps it took.
+    fn find(&self, events: &[Event], from: usize, scratch: &mut Scratch) -> (usize, usize) {
         let Scratch { matches, members, descent, .. } = scratch;
         matches.clear();
         members.clear();
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let mut next = from;
-        while next < events.len() && next - from < RUN_EVENTS && matches.len() + members.len() < RUN_MATCHES {
-            let some = &events[next..(next + EVENTS_TOGETHER).min(events.len())];
-            let topics: SmallVec<[Topic<'_>; EVENTS_TOGETHER]> = some.iter().map(|event| event.topic()).collect();
-            let known = matches.len();
-            table.matches(&topics, descent, |place, entry| {
+        let together = table.topics_together();
+        let (mut next, mut steps) = (from, 0);
+        while next < events.len()
+            && next - from < RUN_EVENTS
+            && matches.len() + members.len() < RUN_MATCHES
+            && steps < RUN_STEPS
+        {
+            let some = &events[next..(next + together).min(events.len())];
+            let topics: SmallVec<[Topic<'_>; TOPICS_TOGETHER]> = some.iter().map(|event| event.topic()).collect();
+            let matched = table.matches(&topics, descent, MATCHES_TOGETHER, |place, entry| {
                 // A publish has fewer than 2^32 events: see `limits::MAX_PUBLISH_EVENTS`.
                 let event = (next + place) as u32;
                 let found = Match { outbox: entry.outbox, event, key: entry.key };
@@ -229,13 +249,10 @@ impl Router {
                     matches.push(found);
                 }
             });
-            let new = &mut matches[known..];
-            if !new.is_sorted_by_key(|found| found.event) {
-                new.sort_by_key(|found| found.event);
-            }
-            next += some.len();
+            next += matched.topics;
+            steps += matched.steps;
         }
-        next
+        (next, steps)
     }
 
     /// Looks up the outboxes of the matches, and whose turn it is in each group. An outbox that left since, or whose
@@ -263,7 +280,7 @@ impl Router {
         outboxes.dedup_by_key(|(id, _)| *id);
     }
 
-    async fn deliver(&self, events: &[Event], scratch: &mut Scratch, work: &mut Work) {
+    async fn deliver(&self, events: &[Event], scratch: &mut Scratch, turn: &mut Turn) {
         let Scratch { matches, outboxes, matched, .. } = scratch;
         for of_one in matches.chunk_by(|a, b| a.outbox == b.outbox) {
             let Some(outbox) = outbox_of(outboxes, of_one[0].outbox) else { continue };
@@ -273,15 +290,15 @@ impl Router {
                     (found.key, &events[event], event)
                 });
                 let closed = outbox.offer(offers, |event| matched[event] += 1);
-                self.forget(OutboxId(of_one[0].outbox), &closed);
-                work.done(some.len()).await;
+                self.forget(OutboxId(of_one[0].outbox), closed).await;
+                turn.spend(some.len().div_ceil(OFFERS_A_STEP)).await;
             }
         }
     }
 
     /// Gives each event to one member of each of its groups: to the next in turn that would be served at once, or,
     /// where none of those asked would, to the next in turn.
-    async fn draw(&self, events: &[Event], scratch: &mut Scratch, work: &mut Work) {
+    async fn draw(&self, events: &[Event], scratch: &mut Scratch, turn: &mut Turn) {
         let Scratch { members, draws, outboxes, matched, .. } = scratch;
         for draw in draws.iter() {
             let event = &events[draw.event as usize];
@@ -298,11 +315,11 @@ impl Router {
                     let Some(outbox) = outbox_of(outboxes, member.outbox) else { return false };
                     let mut taken = false;
                     let closed = outbox.offer(std::iter::once((member.key, event, ())), |()| taken = true);
-                    self.forget(OutboxId(member.outbox), &closed);
+                    self.forget_at_once(OutboxId(member.outbox), closed);
                     taken
                 });
             matched[draw.event as usize] += u64::from(taken);
-            work.done(asked).await;
+            turn.spend(asked).await;
         }
     }
 
@@ -311,6 +328,291 @@ impl Router {
     }
 }
 
+/// A route that is being made. What there is of it is forgotten if whoever makes it gives up.
+struct Making<'a> {
+    router: &'a Router,
+    outbox: OutboxId,
+    key: SubscriptionKey,
+    /// Filters that are not in the trie yet.
+    left: &'a [Filter],
+    route: Route,
+    made: bool,
+}
+
+impl Making<'_> {
+    async fn finish(mut self) -> Route {
+        let mut turn = Turn::default();
+        while !self.left.is_empty() {
+            turn.spend(self.some()).await;
+        }
+        self.made = true;
+        self.take_route()
+    }
+
+    fn take_route(&mut self) -> Route {
+        let Route { nodes, group, tokens } = &mut self.route;
+        Route { nodes: std::mem::take(nodes), group: *group, tokens: *tokens }
+    }
+
+    /// Inserts some filters under one hold of the lock. Tells how many steps that were.
+    fn some(&mut self) -> usize {
+        let Self { router, outbox, key, left, route, .. } = self;
+        let (mut count, mut steps) = (0, 0);
+        while let Some(filter) = left.get(count).filter(|_| steps < CHANGE_STEPS) {
+            count += 1;
+            steps += INSERT_STEPS * filter.tokens().count();
+        }
+        let (some, rest) = left.split_at(count);
+        let entry = Entry { outbox: outbox.0, key: *key, group: route.group };
+        router.write(|table| table.insert(some, entry, route));
+        *left = rest;
+        steps
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        if !self.made {
+            self.router.write(|table| table.give_back(self.outbox.0, self.left));
+            let closed = Closed { key: self.key, route: self.take_route() };
+            self.router.forget_at_once(self.outbox, vec![closed]);
+        }
+    }
+}
+
+/// Routes that are being forgotten. If whoever does that gives up, it is done at once.
+struct Forgetting<'a> {
+    router: &'a Router,
+    outbox: OutboxId,
+    closed: Vec<Closed>,
+    /// What else the subscription needs.
+    keep: &'a [NodeId],
+}
+
+impl Forgetting<'_> {
+    async fn finish(mut self) {
+        let mut turn = Turn::default();
+        while !self.closed.is_empty() {
+            turn.spend(self.some()).await;
+        }
+    }
+
+    /// Forgets some under one hold of the lock. Tells how many steps that were.
+    fn some(&mut self) -> usize {
+        let Self { router, outbox, closed, keep } = self;
+        router.write(|table| {
+            let mut steps = 0;
+            while let Some(last) = closed.last_mut().filter(|_| steps < CHANGE_STEPS) {
+                let (done, more) = table.remove(outbox.0, last, keep, CHANGE_STEPS - steps);
+                steps += done;
+                if !more {
+                    closed.pop();
+                }
+            }
+            steps
+        })
+    }
+}
+
+impl Drop for Forgetting<'_> {
+    fn drop(&mut self) {
+        while !self.closed.is_empty() {
+            self.some();
+        }
+    }
+}
+
 fn outbox_of(outboxes: &[(u32, Arc<Outbox>)], id: u32) -> Option<&Arc<Outbox>> {
     outboxes.binary_search_by_key(&id, |(id, _)| *id).ok().map(|at| &outboxes[at].1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeSet,
+        future::Future as _,
+        pin::pin,
+        task::{Context, Poll, Waker},
+        time::Duration,
+    };
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        model::{Span, Spans},
+        outbox::{Allowances, Budget, SessionLimits},
+    };
+
+    const LIMITS: Limits = Limits { filter_tokens: 100_000, hub_filter_shapes: 40, session_filter_shapes: 20 };
+    /// Shapes that are never refused.
+    const SIMPLE: usize = 1026;
+
+    fn event(topic: &str) -> Event {
+        let len = u16::try_from(topic.len()).expect("a short topic");
+        let spans = Spans { topic: Span { start: 0, len }, ..Spans::default() };
+        Event::new(topic.as_bytes().to_vec().into(), spans, 0).expect("an event")
+    }
+
+    fn filters(texts: impl IntoIterator<Item = String>) -> Vec<Filter> {
+        texts.into_iter().map(|text| Filter::parse(text.as_bytes()).expect("a filter")).collect()
+    }
+
+    fn join(router: &Router) -> OutboxId {
+        let limits = SessionLimits {
+            max_event_bytes: 1000,
+            max_subscriptions: 1000,
+            max_filter_tokens: 1000,
+            queue_events: 10,
+            queue_bytes: 1000,
+        };
+        let now = tokio::time::Instant::now();
+        let budget = Arc::new(Budget::new(10_000, 10_000));
+        let outbox = Outbox::new(limits, Duration::from_secs(15), false, budget, Allowances::default(), None, now);
+        router.join(Arc::new(outbox))
+    }
+
+    fn key(slot: u32) -> SubscriptionKey {
+        SubscriptionKey { slot, generation: 0 }
+    }
+
+    /// The worst there is: each combination of `a` and `*`, and then what no topic has.
+    fn combinations(tokens: u32) -> Vec<Filter> {
+        filters((0..1_u32 << tokens).map(|way| {
+            let token = |n: u32| if way >> n & 1 == 1 { "*." } else { "a." };
+            (0..tokens).map(token).collect::<String>() + "z"
+        }))
+    }
+
+    /// Filters of nine tokens, each of which has one shape that counts and that no other has.
+    fn one_shape_each() -> impl Iterator<Item = Vec<Filter>> {
+        (0..512_u32).filter(|stars| stars.count_ones() > 1).map(|stars| {
+            let token = |n: u32| if stars >> n & 1 == 1 { "*" } else { "a" };
+            filters([(0..9).map(token).collect::<Vec<_>>().join(".")])
+        })
+    }
+
+    #[tokio::test]
+    async fn as_many_shapes_as_the_limits_say_fit_and_no_more() {
+        let router = Router::new(LIMITS);
+        let (mut each, outboxes) = (one_shape_each(), [join(&router), join(&router), join(&router)]);
+        let mut next = || each.next().expect("hundreds");
+        let (mut routes, first) = (Vec::new(), next());
+        for outbox in &outboxes[..2] {
+            let new: Vec<_> = (1..20).map(|_| next()).collect();
+            for (slot, some) in (0..).zip([&first].into_iter().chain(&new)) {
+                routes.push(router.subscribe(*outbox, key(slot), some, None).await.expect("at the limit"));
+            }
+            let refused = router.subscribe(*outbox, key(20), &next(), None).await;
+            assert_eq!(refused, Err(CommandError::TooManyFilterShapes { whole: "session", limit: 20 }), "one past");
+            router.subscribe(*outbox, key(20), &first, None).await.expect("the shape is there already");
+        }
+        // The first is one of both: 39 of 40.
+        let [_, other, third] = outboxes;
+        router.subscribe(third, key(0), &next(), None).await.expect("at the limit");
+        let last = next();
+        let refused = router.subscribe(third, key(1), &last, None).await;
+        assert_eq!(refused, Err(CommandError::TooManyFilterShapes { whole: "hub", limit: 40 }), "one past");
+        let simple = filters(["*.*.*.*.*.*.*.>".to_owned(), format!("{}*.b", "a.".repeat(20))]);
+        router.subscribe(third, key(1), &simple, None).await.expect("they do not count");
+        router.forget(other, vec![Closed { key: key(19), route: routes.pop().expect("the last") }]).await;
+        router.subscribe(third, key(2), &last, None).await.expect("room again");
+    }
+
+    #[tokio::test]
+    async fn what_is_half_made_or_half_forgotten_is_forgotten() {
+        let router = Router::new(Limits::default());
+        let outbox = join(&router);
+        let many = filters((0..256).map(|n| format!("{}.{n}", ["a"; 31].join("."))));
+        for polls in 1..4 {
+            let mut subscribe = Box::pin(router.subscribe(outbox, key(0), &many, None));
+            for _ in 0..polls {
+                let polled = subscribe.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                assert!(polled.is_pending(), "it is not done in one turn");
+            }
+            drop(subscribe);
+            assert!(router.is_empty(), "after {polls} polls");
+            tokio::task::yield_now().await;
+        }
+        let route = router.subscribe(outbox, key(0), &many, None).await.expect("room");
+        tokio::task::yield_now().await;
+        let mut forget = Box::pin(router.forget(outbox, vec![Closed { key: key(0), route }]));
+        assert!(forget.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending(), "not in one turn");
+        assert!(!router.is_empty());
+        drop(forget);
+        assert!(router.is_empty());
+        router.write(|table| assert!(table.is_bare()));
+    }
+
+    #[tokio::test]
+    async fn the_worst_filters_that_are_accepted_cost_an_event_a_bounded_number_of_steps() {
+        let router = Router::new(Limits::default());
+        let outboxes: Vec<OutboxId> = (0..20).map(|_| join(&router)).collect();
+        for (slot, some) in combinations(12).chunks(256).enumerate() {
+            // Those that are refused try what is left.
+            router.subscribe(outboxes[slot % 20], key(slot as u32), some, None).await.ok();
+        }
+        for (slot, some) in combinations(8).chunks(256).enumerate() {
+            router
+                .subscribe(outboxes[slot % 20], key(1000 + slot as u32), some, None)
+                .await
+                .expect("they do not count");
+        }
+        let events = vec![event(&(["a"; 12].join(".") + ".b")); 1000];
+        let (mut scratch, mut next, mut holds) = (Scratch::default(), 0, 0);
+        while next < events.len() {
+            let (then, steps) = router.find(&events, next, &mut scratch);
+            let an_event = 2 * (SIMPLE + LIMITS_OF_HUB.hub_filter_shapes + 1);
+            assert!(steps <= RUN_STEPS + an_event.max(2 * 4096), "{steps} steps under one hold");
+            assert!(steps <= (then - next) * an_event, "{steps} steps for {} events", then - next);
+            (next, holds) = (then, holds + 1);
+        }
+        assert!(holds > 10, "{holds}");
+    }
+
+    const LIMITS_OF_HUB: Limits =
+        Limits { filter_tokens: 10_000_000, hub_filter_shapes: 2_048, session_filter_shapes: 256 };
+
+    fn a_filter() -> impl Strategy<Value = String> {
+        ("[ab*](\\.[ab*]){0,13}", any::<bool>()).prop_map(|(name, tail)| if tail { name + ".>" } else { name })
+    }
+
+    proptest! {
+        #[test]
+        fn no_filters_that_are_accepted_cost_more_than_the_limits_say(
+            subscriptions in prop::collection::vec((prop::collection::vec(a_filter(), 1..20), 0..3_usize, any::<bool>()), 1..60),
+            topics in prop::collection::vec("[ab](\\.[ab]){0,14}", 1..40),
+        ) {
+            let router = Router::new(LIMITS);
+            let outboxes = [join(&router), join(&router), join(&router)];
+            let mut known: Vec<(u32, Vec<Filter>)> = Vec::new();
+            for (slot, (texts, of, keep)) in subscriptions.into_iter().enumerate() {
+                let (slot, filters) = (slot as u32, filters(texts));
+                let mut subscribe = pin!(router.subscribe(outboxes[of], key(slot), &filters, None));
+                let Poll::Ready(made) = subscribe.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+                    panic!("there is no turn outside of a runtime");
+                };
+                match made {
+                    Ok(_) if keep => known.push((slot, filters.clone())),
+                    Ok(route) => router.forget_at_once(outboxes[of], vec![Closed { key: key(slot), route }]),
+                    Err(CommandError::TooManyFilterShapes { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            let events: Vec<Event> = topics.iter().map(|topic| event(topic)).collect();
+            let (mut scratch, mut next, mut found) = (Scratch::default(), 0, BTreeSet::new());
+            while next < events.len() {
+                let (then, steps) = router.find(&events, next, &mut scratch);
+                let visited = steps - scratch.matches.len();
+                prop_assert!(visited <= (then - next) * 2 * (SIMPLE + LIMITS.hub_filter_shapes + 1), "{}", visited);
+                found.extend(scratch.matches.iter().map(|found| (found.event, found.key.slot)));
+                next = then;
+            }
+            let expected: BTreeSet<(u32, u32)> = events.iter().zip(0..).flat_map(|(event, at)| {
+                let takes = |filters: &[Filter]| filters.iter().any(|filter| filter.matches(event.topic()));
+                known.iter().filter(move |(_, filters)| takes(filters)).map(move |(slot, _)| (at, *slot)).collect::<Vec<_>>()
+            }).collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
 }

@@ -11,9 +11,13 @@ use std::{
 
 use slab::Slab;
 
-use super::trie::{Descent, Trie};
+use super::{
+    Limits,
+    shapes::{Shape, Shapes},
+    trie::{Descent, Matched, Trie},
+};
 use crate::{
-    model::{Filter, Group, Topic, filter_tokens},
+    model::{CommandError, Filter, Group, Topic, filter_tokens},
     outbox::{Closed, Outbox, Route, SubscriptionKey},
 };
 
@@ -41,13 +45,22 @@ impl Entry {
 #[derive(Debug)]
 pub(super) struct Table {
     trie: Trie<Entry>,
-    outboxes: Slab<Arc<Outbox>>,
+    /// Those of all filters, also of some that are not in the trie yet, or no more.
+    shapes: Shapes,
+    outboxes: Slab<Joined>,
     /// By number. A number is never used again, so that one that outlives its group means nothing.
     groups: HashMap<u32, LiveGroup>,
     group_ids: HashMap<Group, u32>,
     last_group: u32,
     /// The tokens of all filters.
     filter_tokens: usize,
+}
+
+#[derive(Debug)]
+struct Joined {
+    outbox: Arc<Outbox>,
+    /// Those of its filters that are not simple.
+    shapes: Shapes,
 }
 
 #[derive(Debug)]
@@ -62,6 +75,7 @@ impl Table {
     pub(super) fn new() -> Self {
         Self {
             trie: Trie::new(),
+            shapes: Shapes::default(),
             outboxes: Slab::new(),
             groups: HashMap::new(),
             group_ids: HashMap::new(),
@@ -72,7 +86,7 @@ impl Table {
 
     pub(super) fn add_outbox(&mut self, outbox: Arc<Outbox>) -> u32 {
         // The limit on sessions is far below 2^32.
-        self.outboxes.insert(outbox) as u32
+        self.outboxes.insert(Joined { outbox, shapes: Shapes::default() }) as u32
     }
 
     /// Forgets an outbox, whose subscriptions are all forgotten already.
@@ -81,7 +95,14 @@ impl Table {
     }
 
     pub(super) fn outbox(&self, id: u32) -> Option<&Arc<Outbox>> {
-        self.outboxes.get(id as usize)
+        self.outboxes.get(id as usize).map(|joined| &joined.outbox)
+    }
+
+    /// Nothing is left of any filter.
+    #[cfg(test)]
+    pub(super) fn is_bare(&self) -> bool {
+        let shapes = self.outboxes.iter().map(|(_, joined)| &joined.shapes).chain([&self.shapes]);
+        self.trie.node_count() == 1 && self.groups.is_empty() && shapes.map(Shapes::distinct).sum::<usize>() == 0
     }
 
     /// The tokens of all filters.
@@ -115,30 +136,78 @@ impl Table {
         turn as usize % members.max(1)
     }
 
-    /// Routes what matches `filters` to a subscription.
-    pub(super) fn insert(&mut self, filters: &[Filter], entry: Entry) -> Route {
+    /// Counts the filters of a subscription, which are to be inserted, unless they are too many for the hub or the session.
+    /// What comes back is its route, with none of them yet.
+    pub(super) fn admit(&mut self, filters: &[Filter], outbox: u32, limits: &Limits) -> Result<Route, CommandError> {
         let tokens = filter_tokens(filters);
+        if self.filter_tokens + tokens > limits.filter_tokens {
+            return Err(CommandError::TooManyFilterTokens { whole: "hub", limit: limits.filter_tokens });
+        }
+        let mut of_session = self.outboxes.get_mut(outbox as usize).map(|joined| &mut joined.shapes);
+        let (of_one, of_all) = (limits.session_filter_shapes, limits.hub_filter_shapes);
+        if of_session.as_ref().is_some_and(|shapes| shapes.would_exceed(filters, of_one)) {
+            return Err(CommandError::TooManyFilterShapes { whole: "session", limit: of_one });
+        }
+        if self.shapes.would_exceed(filters, of_all) {
+            return Err(CommandError::TooManyFilterShapes { whole: "hub", limit: of_all });
+        }
+        for shape in filters.iter().map(Shape::of) {
+            self.shapes.add(shape);
+            if let Some(shapes) = of_session.as_mut().filter(|_| !shape.is_simple()) {
+                shapes.add(shape);
+            }
+        }
         self.filter_tokens += tokens;
         // The limit on tokens is below 2^32, and a filter has at least one.
         let tokens = NonZeroU32::new(tokens as u32).unwrap_or(NonZeroU32::MIN);
-        let mut route = Route { nodes: smallvec::SmallVec::new(), group: entry.group, tokens };
+        Ok(Route { nodes: smallvec::SmallVec::new(), group: NO_GROUP, tokens })
+    }
+
+    /// Routes what matches some of the filters of a route that was admitted.
+    pub(super) fn insert(&mut self, filters: &[Filter], entry: Entry, route: &mut Route) {
         for filter in filters {
             let node = self.trie.insert(filter, entry);
-            if !route.nodes.contains(&node) {
+            if route.nodes.contains(&node) {
+                self.forget_shape(entry.outbox, Shape::of(filter));
+            } else {
                 route.nodes.push(node);
             }
         }
-        route
     }
 
-    /// Forgets a subscription, except in the nodes of `keep`.
-    pub(super) fn remove(&mut self, outbox: u32, closed: &Closed, keep: &[u32]) {
+    /// Counts filters no longer that were admitted and will not be inserted.
+    pub(super) fn give_back(&mut self, outbox: u32, filters: &[Filter]) {
+        for filter in filters {
+            self.forget_shape(outbox, Shape::of(filter));
+        }
+    }
+
+    fn forget_shape(&mut self, outbox: u32, shape: Shape) {
+        self.shapes.remove(shape);
+        if let Some(joined) = self.outboxes.get_mut(outbox as usize).filter(|_| !shape.is_simple()) {
+            joined.shapes.remove(shape);
+        }
+    }
+
+    /// Forgets a subscription, except in the nodes of `keep`, or a part of it: about `most` steps are done. Tells how many,
+    /// and whether there is more to do.
+    pub(super) fn remove(&mut self, outbox: u32, closed: &mut Closed, keep: &[u32], most: usize) -> (usize, bool) {
         let entry = Entry { outbox, key: closed.key, group: closed.route.group };
-        for node in closed.route.nodes.iter().filter(|node| !keep.contains(node)) {
-            self.trie.remove(*node, entry);
+        let mut steps = 1;
+        while let Some(node) = closed.route.nodes.pop() {
+            let (shape, tokens) = self.trie.shape_of(node);
+            self.forget_shape(outbox, shape);
+            if !keep.contains(&node) {
+                self.trie.remove(node, entry);
+            }
+            steps += 2 * tokens;
+            if steps >= most && !closed.route.nodes.is_empty() {
+                return (steps, true);
+            }
         }
         self.filter_tokens -= closed.route.tokens.get() as usize;
         self.leave_group(closed.route.group);
+        (steps, false)
     }
 
     fn leave_group(&mut self, id: u32) {
@@ -151,9 +220,19 @@ impl Table {
         }
     }
 
-    /// Calls `found` with the place of a topic and an entry for every match; a subscription with several matching
-    /// filters comes several times.
-    pub(super) fn matches(&self, topics: &[Topic<'_>], descent: &mut Descent, mut found: impl FnMut(usize, Entry)) {
-        self.trie.matches(topics, descent, &mut found);
+    /// How many topics may be looked up together.
+    pub(super) fn topics_together(&self) -> usize {
+        self.shapes.topics_together()
+    }
+
+    /// See [`Trie::matches`]; a subscription with several matching filters comes several times.
+    pub(super) fn matches(
+        &self,
+        topics: &[Topic<'_>],
+        descent: &mut Descent,
+        most: usize,
+        mut found: impl FnMut(usize, Entry),
+    ) -> Matched {
+        self.trie.matches(topics, descent, most, &mut found)
     }
 }

@@ -10,6 +10,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use indexmap::IndexSet;
 use slab::Slab;
 
+use super::shapes::Shape;
 use crate::model::{Filter, Token, Topic};
 
 /// Where an entry is kept.
@@ -47,11 +48,15 @@ struct Step {
     child: NodeId,
 }
 
+/// A node whose entries match a topic: the place of that, and the node.
+type Hit = (u32, NodeId);
+
 /// Memory for matching, kept between matches.
 #[derive(Debug, Default)]
 pub(crate) struct Descent {
     here: Vec<Step>,
     below: Vec<Step>,
+    hits: Vec<Hit>,
 }
 
 impl Descent {
@@ -59,9 +64,20 @@ impl Descent {
     pub(crate) fn shrink_to(&mut self, steps: usize) {
         self.here.clear();
         self.below.clear();
+        self.hits.clear();
         self.here.shrink_to(steps);
         self.below.shrink_to(steps);
+        self.hits.shrink_to(steps);
     }
+}
+
+/// How far a match went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Matched {
+    /// For so many topics all was found; for the others nothing.
+    pub(crate) topics: usize,
+    /// So many nodes were visited, and entries found.
+    pub(crate) steps: usize,
 }
 
 /// The token of `topic` that begins at `from`.
@@ -171,16 +187,46 @@ impl<E: Copy + Eq + Hash> Trie<E> {
     }
 
     /// Calls `found` with the place of a topic in `topics` and an entry, for the entries of every filter that matches it;
-    /// an entry with several such filters comes several times. Topics come in any order.
+    /// an entry with several such filters comes several times. Topics come in order, but after the one with which there are
+    /// `most` entries no other comes.
+    ///
+    /// Visits no more than `2 * (distinct + 1)` nodes a topic, if there are filters of so many
+    /// [distinct](super::shapes::Shapes::distinct) shapes.
     ///
     /// All topics go down level by level, and each level is looked up in three passes, so that what the processor must
     /// fetch from memory for one topic it fetches for the next ones meanwhile: with a million filters that is most of the
     /// time (docs/performance.md).
-    pub(crate) fn matches(&self, topics: &[Topic<'_>], descent: &mut Descent, found: &mut impl FnMut(usize, E)) {
-        let Descent { here, below } = descent;
+    pub(crate) fn matches(
+        &self,
+        topics: &[Topic<'_>],
+        descent: &mut Descent,
+        most: usize,
+        found: &mut impl FnMut(usize, E),
+    ) -> Matched {
+        let visited = self.descend(topics, descent);
+        let (mut entries, mut last) = (0, 0);
+        for (topic, node) in &descent.hits {
+            if *topic != last && entries >= most {
+                return Matched { topics: last as usize + 1, steps: visited + entries };
+            }
+            last = *topic;
+            self.nodes[*node as usize].entries.each(&mut |entry| {
+                entries += 1;
+                found(*topic as usize, entry);
+            });
+        }
+        Matched { topics: topics.len(), steps: visited + entries }
+    }
+
+    /// Finds the nodes that match each topic, in the order of the topics. Tells how many it visited.
+    fn descend(&self, topics: &[Topic<'_>], descent: &mut Descent) -> usize {
+        let Descent { here, below, hits } = descent;
+        hits.clear();
         here.clear();
         here.extend((0..topics.len() as u32).map(|topic| Step { topic, from: 0, node: ROOT, hash: 0, child: NONE }));
+        let mut visited = 0;
         while !here.is_empty() {
+            visited += here.len();
             for step in here.iter_mut() {
                 let topic = topics[step.topic as usize].as_bytes();
                 step.hash = self.hasher.hash_one((step.node, token_at(topic, step.from)));
@@ -191,19 +237,23 @@ impl<E: Copy + Eq + Hash> Trie<E> {
             below.clear();
             for step in here.iter() {
                 let topic = topics[step.topic as usize].as_bytes();
-                self.step(*step, topic, below, found);
+                self.step(*step, topic, below, hits);
             }
             std::mem::swap(here, below);
         }
+        if !hits.is_sorted_by_key(|(topic, _)| *topic) {
+            // They are a few ascending runs, which this sort merges.
+            hits.sort_by_key(|(topic, _)| *topic);
+        }
+        visited + hits.len()
     }
 
     /// Takes one topic down one level, in every way it can go.
-    fn step(&self, step: Step, topic: &[u8], below: &mut Vec<Step>, found: &mut impl FnMut(usize, E)) {
-        let place = step.topic as usize;
+    fn step(&self, step: Step, topic: &[u8], below: &mut Vec<Step>, hits: &mut Vec<Hit>) {
         let token = token_at(topic, step.from);
         let node = &self.nodes[step.node as usize];
         if node.tail != NONE {
-            self.nodes[node.tail as usize].entries.each(&mut |entry| found(place, entry));
+            hits.push((step.topic, node.tail));
         }
         let literal = if node.literal_children == 0 {
             None
@@ -216,11 +266,25 @@ impl<E: Copy + Eq + Hash> Trie<E> {
         let from = step.from as usize + token.len() + 1;
         for child in [one, literal].into_iter().flatten() {
             if from > topic.len() {
-                self.nodes[child as usize].entries.each(&mut |entry| found(place, entry));
+                hits.push((step.topic, child));
             } else {
                 below.push(Step { node: child, from: from as u16, ..step });
             }
         }
+    }
+
+    /// The shape of the filters that end in a node, and how many tokens they have.
+    pub(super) fn shape_of(&self, node: NodeId) -> (Shape, usize) {
+        let (mut shape, mut tokens, mut at) = (Shape::default(), 0, node);
+        while let Some(node) = self.nodes.get(at as usize).filter(|_| at != ROOT) {
+            match node.token.as_bytes() {
+                b">" => {}
+                token => shape = shape.behind(token == b"*"),
+            }
+            tokens += 1;
+            at = node.parent;
+        }
+        (shape, tokens)
     }
 
     fn literal(&self, parent: NodeId, token: &[u8]) -> Option<NodeId> {
@@ -348,7 +412,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::shapes::Shapes, *};
 
     fn topic(text: &str) -> Topic<'_> {
         Topic::parse(text.as_bytes()).expect("a topic")
@@ -361,7 +425,7 @@ mod tests {
     fn matched(trie: &Trie<u32>, name: &str) -> BTreeSet<u32> {
         let mut found = BTreeSet::new();
         // Beside another, so that they must not be mixed up.
-        trie.matches(&[topic("z.z"), topic(name)], &mut Descent::default(), &mut |place, entry| {
+        trie.matches(&[topic("z.z"), topic(name)], &mut Descent::default(), usize::MAX, &mut |place, entry| {
             if place == 1 {
                 found.insert(entry);
             }
@@ -407,6 +471,20 @@ mod tests {
         assert_eq!(trie.node_count(), 1, "only the root is left");
     }
 
+    #[test]
+    fn topics_behind_the_one_with_enough_entries_wait() {
+        let mut trie = Trie::new();
+        (0..10).for_each(|entry| _ = trie.insert(&filter("a.>"), entry));
+        let topics = ["a.b", "z", "a.c", "a.d"].map(topic);
+        for (most, done) in [(0, 1), (1, 1), (10, 1), (11, 3), (20, 3), (21, 4), (usize::MAX, 4)] {
+            let mut found = Vec::new();
+            let matched =
+                trie.matches(&topics, &mut Descent::default(), most, &mut |place, entry| found.push((place, entry)));
+            assert_eq!(matched.topics, done, "{most}");
+            assert_eq!(found.len(), 10 * [0, 2, 3].iter().filter(|place| **place < matched.topics).count(), "{most}");
+        }
+    }
+
     fn a_filter() -> impl Strategy<Value = String> {
         ("[abc*](\\.[abc*]){0,3}", any::<bool>()).prop_map(|(name, tail)| if tail { name + ".>" } else { name })
     }
@@ -437,6 +515,35 @@ mod tests {
                 trie.remove(node, entry);
             }
             prop_assert_eq!(trie.node_count(), 1);
+        }
+
+        #[test]
+        fn no_filters_make_a_topic_take_more_steps_than_they_have_shapes(
+            filters in prop::collection::vec(("[ab*](\\.[ab*]){0,12}", any::<bool>()), 1..400),
+            topics in prop::collection::vec("[ab](\\.[ab]){0,13}", 1..10),
+        ) {
+            let (mut trie, mut shapes) = (Trie::new(), Shapes::default());
+            let nodes: Vec<NodeId> = filters
+                .iter()
+                .enumerate()
+                .map(|(entry, (name, tail))| {
+                    let filter = filter(&if *tail { format!("{name}.>") } else { name.clone() });
+                    shapes.add(Shape::of(&filter));
+                    let node = trie.insert(&filter, entry as u32);
+                    assert_eq!(trie.shape_of(node), (Shape::of(&filter), filter.tokens().count()));
+                    node
+                })
+                .collect();
+            for name in topics {
+                let mut entries = 0;
+                let matched =
+                    trie.matches(&[topic(&name)], &mut Descent::default(), usize::MAX, &mut |_, _| entries += 1);
+                prop_assert!(matched.steps - entries <= 2 * (shapes.distinct() + 1), "{} of {}", matched.steps, name);
+            }
+            for node in nodes {
+                shapes.remove(trie.shape_of(node).0);
+            }
+            prop_assert_eq!(shapes.distinct(), 0);
         }
     }
 }

@@ -6,9 +6,12 @@
 //! session's own task does all of it, one step at a time; what waits in a queue may be given up at any time, and so the
 //! outbox takes what was read only for a subscription that is still where the read began. Nothing is ever dropped here: a
 //! slow subscription is only further behind.
+//!
+//! As in the router, filters are refused that would make an event take too many steps, and others work between some thousand
+//! of them.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
@@ -21,9 +24,10 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     engine::{Chunk, EventStream, ReadError, ReadLimits},
-    model::{End, Event, Filter, OnGap, StreamError, Topic},
+    model::{CommandError, End, Event, Filter, OnGap, StreamError, Topic, filter_tokens},
     outbox::{Filled, GapReason, Outbox, Room, SubscriptionKey},
-    router::{Descent, NodeId, Trie},
+    router::{Descent, NodeId, Shape, Shapes, Trie},
+    tasks::Turn,
 };
 
 use super::publish::of_read;
@@ -35,6 +39,18 @@ const FOLLOW_AT_ONCE: ReadLimits = ReadLimits { events: 1024, bytes: 1024 * 1024
 const SINGLE_AT_ONCE: usize = 16;
 /// So many of the last events of topics are looked up at a time.
 const LAST_AT_ONCE: usize = 4096;
+/// Events are handed to those that follow in runs of at least so many matches,
+const FOLLOW_MATCHES: usize = 2048;
+/// or such as took at least this many steps to find.
+const FOLLOW_STEPS: usize = 8192;
+/// What a match that is handed out costs, in steps,
+const OFFER_STEPS: usize = 2;
+/// and a token of a filter that comes into a trie or leaves it.
+const TOKEN_STEPS: usize = 2;
+/// One read is taken to have looked at so many events at most: sequences may have holes.
+const MOST_LOOKED: usize = 4096;
+/// So many filters are compared with an event in one step.
+const FILTERS_A_STEP: usize = 4;
 /// How often to look whether there is memory for those that wait for it.
 const STARVED_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -53,6 +69,11 @@ pub(super) struct Feeds {
     /// When those that follow are told how far they are, if nothing else tells them.
     progress_at: Instant,
     progress_interval: Duration,
+    /// Those of the filters of all of them.
+    shapes: Shapes,
+    /// As many as there may be that are not simple.
+    max_shapes: usize,
+    turn: Turn,
 }
 
 /// One subscription.
@@ -91,6 +112,7 @@ struct Tail {
     /// Everything up to here was handed to those that follow.
     after: u64,
     trie: Trie<SubscriptionKey>,
+    shapes: Shapes,
     descent: Descent,
     followers: usize,
     /// Up to where those that follow were told how far they are.
@@ -119,8 +141,9 @@ impl std::fmt::Debug for Tail {
 }
 
 impl Feeds {
-    /// None yet. Idle subscriptions are told how far they are every `progress_interval`.
-    pub(super) fn new(outbox: Arc<Outbox>, progress_interval: Duration) -> Self {
+    /// None yet. Idle subscriptions are told how far they are every `progress_interval`. Their filters may have so many
+    /// shapes that are not simple.
+    pub(super) fn new(outbox: Arc<Outbox>, progress_interval: Duration, max_shapes: usize) -> Self {
         Self {
             outbox,
             known: HashMap::new(),
@@ -130,11 +153,22 @@ impl Feeds {
             starved_until: Instant::now(),
             progress_at: Instant::now() + progress_interval,
             progress_interval,
+            shapes: Shapes::default(),
+            max_shapes,
+            turn: Turn::default(),
         }
+    }
+
+    /// Refuses filters that would make events take too many steps.
+    pub(super) fn check(&self, filters: &[Filter]) -> Result<(), CommandError> {
+        let limit = self.max_shapes;
+        let fits = !self.shapes.would_exceed(filters, limit);
+        fits.then_some(()).ok_or(CommandError::TooManyFilterShapes { whole: "session", limit })
     }
 
     /// Begins to read for a subscription that is open.
     pub(super) fn add(&mut self, key: SubscriptionKey, feed: Feed) {
+        add_shapes(&mut self.shapes, &feed.filters);
         // The outbox says when it is to be read for.
         self.known.insert(key, feed);
     }
@@ -145,7 +179,8 @@ impl Feeds {
     }
 
     /// Changes what a subscription gets of all that was not sent to it yet.
-    pub(super) fn set_filters(&mut self, key: SubscriptionKey, filters: Arc<[Filter]>) {
+    pub(super) fn set_filters(&mut self, key: SubscriptionKey, filters: Arc<[Filter]>) -> Result<(), CommandError> {
+        self.check(&filters)?;
         if let Some(after) = self.tail_of(key).map(|tail| tail.after) {
             // Up to there the old ones were looked at, if nothing waits.
             self.outbox.end_following(key, after);
@@ -154,21 +189,33 @@ impl Feeds {
         // What waits was read with the old ones.
         self.outbox.rewind(key);
         if let Some(feed) = self.known.get_mut(&key) {
+            remove_shapes(&mut self.shapes, &feed.filters);
+            add_shapes(&mut self.shapes, &filters);
             feed.filters = filters;
             feed.page = Page::default();
+        }
+        Ok(())
+    }
+
+    /// A subscription is over.
+    fn forget(&mut self, key: SubscriptionKey) {
+        if let Some(feed) = self.known.remove(&key) {
+            remove_shapes(&mut self.shapes, &feed.filters);
         }
     }
 
     /// Notes which subscriptions want to be read for, and forgets those that are over.
-    pub(super) fn note(&mut self, hungry: Vec<SubscriptionKey>, gone: Vec<SubscriptionKey>) {
+    pub(super) async fn note(&mut self, hungry: Vec<SubscriptionKey>, gone: Vec<SubscriptionKey>) {
         for key in gone {
             self.leave(key);
-            self.known.remove(&key);
+            self.forget(key);
+            self.turn.spend(1).await;
         }
         for key in hungry {
             // One that was following gave up what waited for it.
             self.leave(key);
             self.wait_for_turn(key);
+            self.turn.spend(1).await;
         }
     }
 
@@ -197,20 +244,23 @@ impl Feeds {
         if feed.following {
             return;
         }
-        let Some(room) = self.outbox.room(key) else {
-            self.known.remove(&key);
-            return;
-        };
+        let Some(room) = self.outbox.room(key) else { return self.forget(key) };
         if room.bytes == 0 {
             if self.starved.is_empty() {
                 self.starved_until = Instant::now() + STARVED_INTERVAL;
             }
             self.starved.push(key);
         } else if room.events > 0 {
-            match feed.read(room).await {
-                Ok(chunk) => self.take(key, room.after, chunk),
+            let (filters, read) = (feed.filters.len(), feed.read(room).await);
+            match read {
+                Ok(chunk) => {
+                    let looked = usize::try_from(chunk.through.saturating_sub(room.after)).unwrap_or(usize::MAX);
+                    self.turn.note(chunk.events.len() + looked.min(MOST_LOOKED) * filters / FILTERS_A_STEP);
+                    self.take(key, room.after, chunk);
+                }
                 Err(error) => self.failed(key, room.after, &error),
             }
+            self.turn.spend(1).await;
         }
     }
 
@@ -221,10 +271,7 @@ impl Feeds {
             Filled::Taken => {}
             // What waited was given up while this was read: it is read with that, from where it is now.
             Filled::Stale => return self.wait_for_turn(key),
-            Filled::Gone => {
-                self.known.remove(&key);
-                return;
-            }
+            Filled::Gone => return self.forget(key),
         }
         let Some(feed) = self.known.get_mut(&key) else { return };
         if through >= feed.last_up_to {
@@ -247,6 +294,7 @@ impl Feeds {
             self.tails.push(Tail::new(&feed.stream, through));
             self.tails.len() - 1
         });
+        self.turn.note(TOKEN_STEPS * filter_tokens(&feed.filters));
         feed.nodes = self.tails[at].insert(&feed.filters, key);
         feed.following = true;
         feed.start = None;
@@ -259,6 +307,8 @@ impl Feeds {
         let nodes = std::mem::take(&mut feed.nodes);
         let Some(at) = self.tails.iter().position(|tail| Arc::ptr_eq(&tail.stream, &feed.stream)) else { return };
         let tail = &mut self.tails[at];
+        self.turn.note(TOKEN_STEPS * filter_tokens(&feed.filters));
+        remove_shapes(&mut tail.shapes, &feed.filters);
         nodes.iter().for_each(|node| tail.trie.remove(*node, key));
         tail.followers -= 1;
         if tail.followers == 0 {
@@ -294,7 +344,7 @@ impl Feeds {
             ReadError::Closed | ReadError::Store(_) => of_read(error, &stream),
         };
         self.leave(key);
-        self.known.remove(&key);
+        self.forget(key);
         self.outbox.close_key(key, End::Stream(end));
     }
 
@@ -325,7 +375,7 @@ impl Feeds {
             Wake::More(at) => self.advance(at).await,
             Wake::Gone(at) => {
                 let why = self.tails[at].stream.check().err().unwrap_or(ReadError::Closed);
-                self.abandon(at, &why);
+                self.abandon(at, &why).await;
             }
             Wake::Time => {
                 if self.starved_until <= Instant::now() {
@@ -333,7 +383,7 @@ impl Feeds {
                         self.wait_for_turn(key);
                     }
                 }
-                self.tell_progress();
+                self.tell_progress().await;
             }
         }
     }
@@ -343,21 +393,30 @@ impl Feeds {
         let tail = &mut self.tails[at];
         let chunk = match tail.stream.read(tail.after, &Arc::default(), FOLLOW_AT_ONCE).await {
             Ok(chunk) => chunk,
-            Err(error) => return self.abandon(at, &error),
+            Err(error) => return self.abandon(at, &error).await,
         };
-        let matches = tail.matches(&chunk.events);
         tail.after = chunk.through;
         if chunk.through < chunk.latest {
             tail.look_again();
         }
-        let behind = self.outbox.follow(matches.iter().map(|(event, key)| (*key, &chunk.events[*event])));
+        let (mut rest, mut behind) = (&chunk.events[..], HashSet::new());
+        while !rest.is_empty() {
+            let (events, steps, matches) = self.tails[at].matches(rest);
+            self.turn.spend(steps).await;
+            for some in matches.chunks(FOLLOW_MATCHES) {
+                behind.extend(self.outbox.follow(some.iter().map(|(event, key)| (*key, &rest[*event]))));
+                self.turn.spend(OFFER_STEPS * some.len()).await;
+            }
+            rest = &rest[events..];
+        }
         for key in behind {
             self.leave(key);
+            self.turn.spend(1).await;
         }
     }
 
     /// A stream cannot be read for all that follow it: each is read for on its own, and finds out why.
-    fn abandon(&mut self, at: usize, error: &ReadError) {
+    async fn abandon(&mut self, at: usize, error: &ReadError) {
         let stream = Arc::clone(&self.tails[at].stream);
         let followers: Vec<SubscriptionKey> = self
             .known
@@ -372,13 +431,14 @@ impl Feeds {
             // Further back than the others, if what waited for it was given up.
             match self.outbox.room(key) {
                 Some(room) => self.failed(key, room.after, error),
-                None => drop(self.known.remove(&key)),
+                None => self.forget(key),
             }
+            self.turn.spend(1).await;
         }
     }
 
     /// Tells those that follow how far they are, if it is time and that is further than they know.
-    fn tell_progress(&mut self) {
+    async fn tell_progress(&mut self) {
         if Instant::now() < self.progress_at {
             return;
         }
@@ -396,6 +456,7 @@ impl Feeds {
             if let Some((_, after)) = news.iter().find(|(stream, _)| Arc::ptr_eq(stream, &feed.stream)) {
                 self.outbox.tell_progress(*key, *after);
             }
+            self.turn.spend(OFFER_STEPS + news.len() / FILTERS_A_STEP).await;
         }
     }
 }
@@ -447,6 +508,7 @@ impl Tail {
             stream: Arc::clone(stream),
             after,
             trie: Trie::new(),
+            shapes: Shapes::default(),
             descent: Descent::default(),
             followers: 0,
             told: after,
@@ -466,20 +528,44 @@ impl Tail {
 
     fn insert(&mut self, filters: &[Filter], key: SubscriptionKey) -> SmallVec<[NodeId; 2]> {
         self.followers += 1;
+        add_shapes(&mut self.shapes, filters);
         if filters.is_empty() {
             return SmallVec::from_elem(self.trie.insert(&Filter::all(), key), 1);
         }
         filters.iter().map(|filter| self.trie.insert(filter, key)).collect()
     }
 
-    /// Which events go to whom: by event, each subscription once.
-    fn matches(&mut self, events: &[Event]) -> Vec<(usize, SubscriptionKey)> {
-        let topics: Vec<Topic<'_>> = events.iter().map(|event| event.topic()).collect();
-        let mut found = Vec::new();
-        self.trie.matches(&topics, &mut self.descent, &mut |event, key| found.push((event, key)));
-        found.sort_unstable();
+    /// Which of the first of `events` go to whom: by event, each subscription once. Tells how many were looked at, and how
+    /// many steps that took.
+    fn matches(&mut self, events: &[Event]) -> (usize, usize, Vec<(usize, SubscriptionKey)>) {
+        let (mut looked, mut steps, mut found) = (0, 0, Vec::new());
+        let together = self.shapes.topics_together();
+        while looked < events.len() && steps < FOLLOW_STEPS && found.len() < FOLLOW_MATCHES {
+            let some = &events[looked..(looked + together).min(events.len())];
+            let topics: SmallVec<[Topic<'_>; 32]> = some.iter().map(|event| event.topic()).collect();
+            let known = found.len();
+            let most = FOLLOW_MATCHES;
+            let matched = self.trie.matches(&topics, &mut self.descent, most, &mut |place, key| {
+                found.push((looked + place, key));
+            });
+            found[known..].sort_unstable();
+            looked += matched.topics;
+            steps += matched.steps;
+        }
         found.dedup();
-        found
+        (looked, steps, found)
+    }
+}
+
+fn add_shapes(shapes: &mut Shapes, filters: &[Filter]) {
+    for filter in filters {
+        shapes.add(Shape::of(filter));
+    }
+}
+
+fn remove_shapes(shapes: &mut Shapes, filters: &[Filter]) {
+    for filter in filters {
+        shapes.remove(Shape::of(filter));
     }
 }
 

@@ -247,7 +247,7 @@ impl Session {
         self.settle(key).await;
         // Unless it has ended by itself.
         if let Ok(closed) = self.outbox.close(id, 0, End::Denied(denial)) {
-            self.forget(&closed);
+            self.forget(closed).await;
         }
     }
 }

@@ -103,7 +103,7 @@ impl Hub {
             node,
             tracing,
             memory,
-            router: Router::new(options.hub_filter_tokens),
+            router: Router::new(options.routes()),
             budget: Arc::new(Budget::new(options.session_queue_bytes, options.hub_queue_bytes)),
             options,
             quotas: Quotas::new(quotas),
@@ -275,11 +275,6 @@ impl Hub {
     /// How many sessions there are.
     pub fn session_count(&self) -> usize {
         self.sessions.lock().len()
-    }
-
-    /// How many subscriptions all sessions have.
-    pub fn subscription_count(&self) -> usize {
-        self.open_sessions().iter().map(|session| session.subscriptions()).sum()
     }
 
     /// What waits in all sessions, in bytes.

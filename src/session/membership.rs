@@ -143,10 +143,11 @@ impl Session {
 
     /// Has subscriptions from streams looked after: by their groups, or by the feeds of this session.
     pub(super) async fn note(&mut self, appetite: Appetite) {
-        let Appetite { hungry, gone, sent, dropped } = appetite;
+        let Appetite { hungry, gone, sent, dropped, closed } = appetite;
+        self.forget(closed).await;
         let Some(members) = &mut self.memberships else {
             if let Some(feeds) = &mut self.feeds {
-                feeds.note(hungry, gone);
+                feeds.note(hungry, gone).await;
             }
             return;
         };
@@ -177,7 +178,7 @@ impl Session {
             }
         }
         if let Some(feeds) = &mut self.feeds {
-            feeds.note(hungry, others);
+            feeds.note(hungry, others).await;
         }
     }
 

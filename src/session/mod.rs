@@ -48,12 +48,13 @@ use crate::{
     model::{AckMode, CommandError, End, Event, EventError, Filter, Wish, filter_tokens},
     outbox::{Accepted, Batch, Call, Closed, Frame, Outbox, Published, Reply},
     router::{OutboxId, Scratch},
+    tasks::Turn,
 };
 pub use crate::{engine::Precondition, groups::Outcome};
 use feed::Feeds;
 use guard::Guard;
 use membership::Memberships;
-use publish::{Placing, Storing};
+use publish::{Placing, Storing, any_stream_takes};
 
 /// A client may ask to hear from an idle hub at least this often,
 const SHORTEST_HEARTBEAT: Duration = Duration::from_secs(1);
@@ -134,7 +135,6 @@ impl fmt::Debug for Session {
 pub struct Outlet {
     hub: Arc<Hub>,
     entry: Arc<OpenSession>,
-    outbox_id: OutboxId,
 }
 
 impl Session {
@@ -165,7 +165,7 @@ impl Session {
 
     /// The sending half. There is one writer, so this is called once.
     pub fn outlet(&self) -> Outlet {
-        Outlet { hub: Arc::clone(&self.hub), entry: Arc::clone(&self.entry), outbox_id: self.outbox_id }
+        Outlet { hub: Arc::clone(&self.hub), entry: Arc::clone(&self.entry) }
     }
 
     /// Opens the subscription of a `Subscribe` call, or says why not.
@@ -259,7 +259,7 @@ impl Session {
             if some.is_empty() {
                 break;
             }
-            self.forget(&some);
+            self.forget(some).await;
             tokio::task::yield_now().await;
         }
     }
@@ -285,12 +285,12 @@ impl Session {
                 Ok(())
             }
             Command::Subscribe { subscription_id, wish } => self.subscribe(request_id, subscription_id, wish).await,
-            Command::Update { subscription_id, filters } => self.update(request_id, subscription_id, &filters),
+            Command::Update { subscription_id, filters } => self.update(request_id, subscription_id, &filters).await,
             Command::Unsubscribe { subscription_id } => {
                 let (key, _) = self.outbox.find(subscription_id)?;
                 self.settle(key).await;
                 let closed = self.outbox.close(subscription_id, request_id, End::Unsubscribed)?;
-                self.forget(&closed);
+                self.forget(closed).await;
                 Ok(())
             }
             Command::Credit { subscription_id, grant } => self.outbox.grant(subscription_id, grant),
@@ -352,21 +352,27 @@ impl Session {
     /// Routed first and confirmed second, so that whatever is published after the client has seen `subscribed` reaches
     /// it. What is published in between waits behind that frame.
     async fn open(&mut self, request_id: i64, id: i64, wish: &Wish) -> Result<(), CommandError> {
+        // Those that have ended count no more.
+        let appetite = self.outbox.take_appetite();
+        if !appetite.is_empty() {
+            self.note(appetite).await;
+        }
         let wish = self.admitted(wish)?;
+        Turn::default().spend(wish.filter_tokens()).await;
         let id = match &wish.stream {
             Some(from) => self.open_stream(request_id, id, &wish, from).await?,
-            None => self.open_live(request_id, id, &wish)?,
+            None => self.open_live(request_id, id, &wish).await?,
         };
         self.hold(id, &wish);
         Ok(())
     }
 
-    fn open_live(&mut self, request_id: i64, id: i64, wish: &Wish) -> Result<i64, CommandError> {
+    async fn open_live(&mut self, request_id: i64, id: i64, wish: &Wish) -> Result<i64, CommandError> {
         let (key, id) = self.outbox.reserve(id, wish)?;
-        match self.hub.router().subscribe(self.outbox_id, key, &wish.filters, wish.group.as_ref()) {
+        match self.hub.router().subscribe(self.outbox_id, key, &wish.filters, wish.group.as_ref()).await {
             Ok(route) => {
                 if let Err(route) = self.outbox.open(key, route, request_id) {
-                    self.forget(&[Closed { key, route }]);
+                    self.forget(vec![Closed { key, route }]).await;
                 }
                 Ok(id)
             }
@@ -377,7 +383,7 @@ impl Session {
         }
     }
 
-    fn update(&mut self, request_id: i64, id: i64, filters: &[Filter]) -> Result<(), CommandError> {
+    async fn update(&mut self, request_id: i64, id: i64, filters: &[Filter]) -> Result<(), CommandError> {
         let (key, group) = self.outbox.find(id)?;
         if self.is_member(key) {
             let needs = "a subscription that is no member of a group on a stream: all members have the same filters";
@@ -385,21 +391,22 @@ impl Session {
         }
         let filters = &*self.admitted_update(id, filters)?;
         let (old, new_cost) = self.outbox.begin_update(id, filters)?;
+        Turn::default().spend(filter_tokens(filters)).await;
         if let Some(feeds) = self.feeds.as_mut().filter(|feeds| feeds.has(key)) {
-            feeds.set_filters(key, filters.into());
+            feeds.set_filters(key, filters.into()).inspect_err(|_| self.outbox.end_update(id, old))?;
             // The limit on tokens is below 2^32.
             self.outbox.refiltered(key, filter_tokens(filters) as u32, request_id);
             self.outbox.end_update(id, new_cost);
             self.hold_update(id, filters);
             return Ok(());
         }
-        let routed = self.hub.router().resubscribe(self.outbox_id, key, filters, group);
+        let routed = self.hub.router().resubscribe(self.outbox_id, key, filters, group).await;
         let new = routed.inspect_err(|_| self.outbox.end_update(id, old))?;
         match self.outbox.open(key, new.clone(), request_id) {
-            Ok(Some(old)) => self.hub.router().forget_old(self.outbox_id, key, old, &new),
+            Ok(Some(old)) => self.hub.router().forget_old(self.outbox_id, key, old, &new).await,
             Ok(None) => {}
             Err(route) => {
-                self.forget(&[Closed { key, route }]);
+                self.forget(vec![Closed { key, route }]).await;
                 return Err(CommandError::SubscriptionNotFound { id });
             }
         }
@@ -416,19 +423,16 @@ impl Session {
         memory: Option<Held>,
     ) -> Result<(), CommandError> {
         self.caller.refresh();
-        admit_events(&self.caller, &mut events, precondition)?;
+        admit_events(&self.caller, &mut events, precondition).await?;
         let mut in_flight = self.hub.may_publish_from(&self.entry.account, &events)?;
-        let to_stream = |event: &Result<Event, EventError>| {
-            let engine = self.hub.engine();
-            engine.is_some_and(|engine| event.as_ref().is_ok_and(|event| engine.stream_of(event.topic()).is_some()))
-        };
-        if precondition.is_some() || events.iter().any(to_stream) {
+        if precondition.is_some() || any_stream_takes(&self.hub, &events).await {
             let hub = Arc::clone(&self.hub);
             in_flight.keep(memory);
             self.placing =
                 Some(Box::pin(async move { (request_id, place(&hub, events, precondition, in_flight).await) }));
             return Ok(());
         }
+        Turn::default().spend(events.len()).await;
         let (accepted, refused) = split(events);
         self.hub.publish_with(&accepted, &mut self.scratch).await;
         self.hub.metrics().events_refused(refused.len());
@@ -467,8 +471,8 @@ impl Session {
         self.outbox.reply(Reply { request_id, frame });
     }
 
-    fn forget(&self, closed: &[Closed]) {
-        self.hub.router().forget(self.outbox_id, closed);
+    async fn forget(&mut self, closed: Vec<Closed>) {
+        self.hub.router().forget(self.outbox_id, closed).await;
     }
 }
 
@@ -482,7 +486,7 @@ impl Drop for Session {
             self.outbox.abandon();
         }
         let left = self.outbox.take_routes(usize::MAX, &mut 0);
-        self.forget(&left);
+        self.hub.router().forget_at_once(self.outbox_id, left);
         self.hub.router().leave(self.outbox_id);
         self.hub.close(self.entry.number);
         self.hub.metrics().session_closed();
@@ -500,11 +504,6 @@ impl Outlet {
         if let Some(tracing) = self.hub.tracing() {
             tracing.delivered(&self.entry, batch);
         }
-    }
-
-    /// Forgets the routes of subscriptions that ended while a batch was taken.
-    pub fn forget(&self, closed: &[Closed]) {
-        self.hub.router().forget(self.outbox_id, closed);
     }
 
     /// The hub this session is part of.

@@ -13,10 +13,10 @@ const MOST_TOLD: usize = 1000;
 impl Hub {
     /// How sessions, streams and groups stand.
     pub async fn observe(&self) -> Gauges {
-        let counts = self.subscription_counts();
+        let (subscriptions, counts) = self.count_subscriptions().await;
         Gauges {
             sessions: self.session_count(),
-            subscriptions: self.subscription_count(),
+            subscriptions,
             credit_blocked: counts.credit_blocked,
             behind: counts.behind,
             queue_bytes: self.waiting_bytes(),

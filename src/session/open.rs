@@ -53,6 +53,7 @@ impl Session {
         }
         let state = stream.state();
         let filters: Arc<[Filter]> = wish.filters.as_slice().into();
+        self.feeds().check(&filters)?;
         let beginning = beginning(self.hub.tokens(), &stream, &state, &filters, from).await?;
         let (key, id) = self.outbox.reserve(id, wish)?;
         let origin = Arc::new(stream.origin());
@@ -72,11 +73,16 @@ impl Session {
         }
         let start = beginning.with_what_is_there.then_some(beginning.after);
         let feed = Feed::new(stream, filters, from.on_gap, start, beginning.last_up_to);
-        let feeds = self.feeds.get_or_insert_with(|| {
-            Box::new(Feeds::new(Arc::clone(&self.outbox), self.hub.options().heartbeat_interval()))
-        });
-        feeds.add(key, feed);
+        self.feeds().add(key, feed);
         Ok(id)
+    }
+
+    fn feeds(&mut self) -> &mut Feeds {
+        self.feeds.get_or_insert_with(|| {
+            let options = self.hub.options();
+            let feeds = Feeds::new(Arc::clone(&self.outbox), options.heartbeat_interval(), options.max_filter_shapes);
+            Box::new(feeds)
+        })
     }
 }
 

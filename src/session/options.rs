@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{model::limits, outbox::SessionLimits};
+use crate::{model::limits, outbox::SessionLimits, router};
 
 /// Limits and times of sessions; in the file under `[sessions]`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -20,6 +20,12 @@ pub struct Options {
     pub max_filter_tokens: usize,
     /// The most tokens in all filters of the hub.
     pub hub_filter_tokens: usize,
+    /// The most shapes (sets of places of `*`) in the live filters of one session, and in those of its subscriptions from
+    /// streams. Filters of up to 8 tokens, and those with at most one `*`, do not count.
+    pub max_filter_shapes: usize,
+    /// The most shapes in the live filters of the hub: an event visits two nodes for each, and for the 1 026 that do not
+    /// count.
+    pub hub_filter_shapes: usize,
     /// The largest encoded event, in bytes, at most 3 MiB.
     pub max_event_bytes: usize,
     /// The most events that wait for one live subscription.
@@ -41,12 +47,15 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
+        let routes = router::Limits::default();
         Self {
             max: 100_000,
             max_per_connection: 1_000,
             max_subscriptions: 100_000,
             max_filter_tokens: 5_000_000,
-            hub_filter_tokens: 10_000_000,
+            hub_filter_tokens: routes.filter_tokens,
+            max_filter_shapes: routes.session_filter_shapes,
+            hub_filter_shapes: routes.hub_filter_shapes,
             max_event_bytes: limits::MAX_EVENT_BYTES,
             queue_events: 65_536,
             queue_bytes: 4 * 1024 * 1024,
@@ -65,6 +74,8 @@ const MOST_SUBSCRIPTIONS: usize = 1_000_000;
 const MOST_EVENT_BYTES: usize = 3 * 1024 * 1024;
 /// Nodes of the trie are numbered by 32 bits.
 const MOST_FILTER_TOKENS: usize = 1_000_000_000;
+/// With more one event could hold its publisher up for more than a millisecond.
+const MOST_FILTER_SHAPES: usize = 16_384;
 
 impl Options {
     /// What is out of range, with its key and what it may be.
@@ -75,6 +86,8 @@ impl Options {
             ("max_subscriptions", self.max_subscriptions, 1, MOST_SUBSCRIPTIONS),
             ("max_filter_tokens", self.max_filter_tokens, 1, MOST_FILTER_TOKENS),
             ("hub_filter_tokens", self.hub_filter_tokens, 1, MOST_FILTER_TOKENS),
+            ("max_filter_shapes", self.max_filter_shapes, 0, MOST_FILTER_SHAPES),
+            ("hub_filter_shapes", self.hub_filter_shapes, 0, MOST_FILTER_SHAPES),
             ("max_event_bytes", self.max_event_bytes, 1, MOST_EVENT_BYTES),
             ("queue_events", self.queue_events, 1, 16_777_216),
             ("queue_bytes", self.queue_bytes, 1, 1024 * 1024 * 1024),
@@ -106,6 +119,15 @@ impl Options {
             max_filter_tokens: self.max_filter_tokens,
             queue_events: self.queue_events,
             queue_bytes: self.queue_bytes,
+        }
+    }
+
+    /// The limits the routing table keeps.
+    pub(super) fn routes(&self) -> router::Limits {
+        router::Limits {
+            filter_tokens: self.hub_filter_tokens,
+            hub_filter_shapes: self.hub_filter_shapes,
+            session_filter_shapes: self.max_filter_shapes,
         }
     }
 

@@ -14,7 +14,13 @@ use crate::{
     model::{CommandError, Durability, Event, EventError, Origin, Quota, StreamError, StreamName},
     outbox::{Accepted, Published, StoredAt},
     router::Scratch,
+    tasks::Turn,
 };
+
+/// What it costs to look for the stream of a topic, in steps.
+const LOOK_STEPS: usize = 4;
+/// An event that is only counted or moved is a part of a step.
+const EVENTS_A_STEP: usize = 2;
 
 /// A publish whose events have their places.
 #[derive(Debug)]
@@ -48,15 +54,31 @@ pub(super) type Placing = Pin<Box<dyn Future<Output = (i64, Result<Placed, Comma
 pub(super) type Storing = Pin<Box<dyn Future<Output = (i64, Vec<Published>)> + Send>>;
 
 /// Refuses the events that the caller may not publish; all of a publish that is atomic.
-pub fn admit_events(
+pub async fn admit_events(
     caller: &Caller,
     events: &mut [Result<Event, EventError>],
     precondition: Option<Precondition>,
 ) -> Result<(), CommandError> {
-    match (caller.authorize_events(events), precondition) {
+    match (caller.authorize_events(events).await, precondition) {
         (Some(denial), Some(_)) => Err(denial.into()),
         _ => Ok(()),
     }
+}
+
+/// True when a stream takes one of these events.
+pub(super) async fn any_stream_takes(hub: &Hub, events: &[Result<Event, EventError>]) -> bool {
+    let Some(engine) = hub.engine() else { return false };
+    let (mut turn, mut last) = (Turn::default(), None);
+    for event in events.iter().flatten() {
+        if last.replace(event.topic()) == Some(event.topic()) {
+            continue;
+        }
+        if engine.stream_of(event.topic()).is_some() {
+            return true;
+        }
+        turn.spend(LOOK_STEPS).await;
+    }
+    false
 }
 
 /// Gives events their places in their streams, and routes those that have none. A precondition needs all events to be of
@@ -70,7 +92,7 @@ pub async fn place(
     if let (Some(_), Some(refused)) = (precondition, events.iter().find_map(|event| event.as_ref().err())) {
         return Err(mismatch(format!("makes the publish atomic, and an event of it is refused: {refused}")).into());
     }
-    let Shares { mut results, live, of_streams } = Shares::of(hub, events);
+    let Shares { mut results, live, of_streams } = Shares::of(hub, events).await;
     hub.metrics().events_refused(results.iter().filter(|result| result.is_err()).count());
     if precondition.is_some() && (!live.places.is_empty() || of_streams.len() > 1) {
         return Err(mismatch("needs all events to be of one stream".to_owned()).into());
@@ -106,7 +128,9 @@ impl Share {
 }
 
 impl Shares {
-    fn of(hub: &Hub, events: Vec<Result<Event, EventError>>) -> Self {
+    async fn of(hub: &Hub, events: Vec<Result<Event, EventError>>) -> Self {
+        let mut turn = Turn::default();
+        turn.spend(events.len() / EVENTS_A_STEP).await;
         let total = events.len();
         let (results, live) = (Vec::with_capacity(total), Share::with_room(0));
         let mut shares = Self { results, live, of_streams: Vec::new() };
@@ -124,6 +148,7 @@ impl Shares {
             if shares.share(known).events.last().is_none_or(|last| last.topic() != event.topic()) {
                 let stream = hub.engine().and_then(|engine| engine.stream_of(event.topic()));
                 known = stream.map(|stream| shares.place_of(stream, total - place));
+                turn.spend(LOOK_STEPS + shares.of_streams.len() / EVENTS_A_STEP).await;
             }
             let share = shares.share(known);
             share.places.push(place);
@@ -160,6 +185,7 @@ impl Placed {
             };
             match appended {
                 Ok(appended) => {
+                    Turn::default().spend(appended.len()).await;
                     let matched = route(hub, share.events, &appended, scratch).await;
                     for ((place, Appended { sequence, duplicate, .. }), matched) in
                         share.places.into_iter().zip(appended).zip(matched)

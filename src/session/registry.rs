@@ -15,6 +15,7 @@ use crate::{
     auth::Caller,
     model::{CommandError, End, limits::MAX_TERMINATE_REASON_BYTES},
     outbox::{Counts, Outbox, Standing},
+    tasks::Turn,
 };
 
 /// One session that is open.
@@ -108,8 +109,10 @@ impl Hub {
 
     /// The session of that id.
     pub fn find_session(&self, id: &str) -> Result<Arc<OpenSession>, CommandError> {
+        // Its number is the end of its name.
+        let number = id.rsplit('-').next().and_then(|number| u64::from_str_radix(number, 16).ok());
         let sessions = self.sessions.lock();
-        let found = sessions.values().find(|session| &*session.id == id);
+        let found = number.and_then(|number| sessions.get(&number)).filter(|session| &*session.id == id);
         found.cloned().ok_or_else(|| CommandError::SessionNotFound { id: id.chars().take(64).collect() })
     }
 
@@ -125,14 +128,16 @@ impl Hub {
         Ok(())
     }
 
-    /// How many subscriptions of all sessions stand in a way that operators watch.
-    pub fn subscription_counts(&self) -> Counts {
-        let mut sum = Counts::default();
+    /// How many subscriptions all sessions have, and how many of them stand in a way that operators watch.
+    pub async fn count_subscriptions(&self) -> (usize, Counts) {
+        let (mut subscriptions, mut sum, mut turn) = (0, Counts::default(), Turn::default());
         for session in self.open_sessions() {
+            subscriptions += session.subscriptions();
             let counts = session.outbox.counts();
             sum.credit_blocked += counts.credit_blocked;
             sum.behind += counts.behind;
+            turn.spend(1).await;
         }
-        sum
+        (subscriptions, sum)
     }
 }

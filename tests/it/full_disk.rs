@@ -30,7 +30,8 @@ pub async fn hub_on_disk(disk: &Simulated) -> Server {
     config.engine.sweep_interval_ms = 10;
     config.drain.spread_ms = 0;
     let clients = net::listen(&config.listen, &config.connections).await.expect("a port");
-    let operators = net::listen(&config.ops_listen, &config.connections).await.expect("a port");
+    let (ops_listen, options) = (config.ops_listen.clone(), config.connections.clone());
+    let operators = Box::pin(async move { net::listen(&ops_listen, &options).await });
     let (tasks, metrics, memory) = (Tasks::default(), Arc::new(Metrics::default()), Arc::default());
     let opened =
         Embedded::open_simulated(disk, &config.engine, grpc::seal, &tasks, &metrics, &memory).expect("a new store");

@@ -70,6 +70,7 @@ mod session;
 mod slow;
 mod stalled;
 mod stalled_disk;
+mod steps;
 mod store;
 mod stored;
 mod stream_feed;

@@ -54,7 +54,8 @@ impl Place {
         config.memory.filters_bytes = 8 * MIB;
         change(&mut config);
         let clients = net::listen(&config.listen, &config.connections).await.expect("a port");
-        let operators = net::listen(&config.ops_listen, &config.connections).await.expect("a port");
+        let (ops_listen, options) = (config.ops_listen.clone(), config.connections.clone());
+        let operators = Box::pin(async move { net::listen(&ops_listen, &options).await });
         let memory = Arc::new(Memory::new(&config.memory));
         let (tasks, metrics, of_hub) = (Tasks::default(), Arc::new(Metrics::default()), Arc::clone(&memory));
         let opened = Embedded::open(folder.path(), &config.engine, grpc::seal, &tasks, &metrics, &memory);

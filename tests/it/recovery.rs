@@ -40,8 +40,14 @@ struct Held {
 async fn held(folder: &Folder) -> Held {
     let config = Config { data_dir: folder.path().into(), ..config() };
     let clients = net::listen(&config.listen, &config.connections).await.expect("a port");
-    let operators = net::listen(&config.ops_listen, &config.connections).await.expect("a port");
-    let (address, ops_address) = (clients.0, operators.0);
+    let address = clients.0;
+    let (ops_listen, of_connections) = (config.ops_listen.clone(), config.connections.clone());
+    let (tell, told) = oneshot::channel();
+    let operators = Box::pin(async move {
+        let operators = net::listen(&ops_listen, &of_connections).await?;
+        tell.send(operators.0).expect("the test waits for it");
+        Ok(operators)
+    });
     let (gate, opened) = oneshot::channel();
     let (tasks, metrics) = (Tasks::default(), Arc::new(Metrics::default()));
     let (of_store, counted, options, path) =
@@ -53,7 +59,8 @@ async fn held(folder: &Folder) -> Held {
         Ok(Some(Arc::new(engine) as Arc<dyn Engine>))
     });
     let ground = Ground { clients, operators, engine, auth: None, tls: None, metrics, memory: of_hub, tasks };
-    Held { address, ops_address, gate, starting: tokio::spawn(server::start_on(config, ground)) }
+    let starting = tokio::spawn(server::start_on(config, ground));
+    Held { address, ops_address: told.await.expect("it listens"), gate, starting }
 }
 
 async fn status_of(channel: &Channel, service: &str) -> ServingStatus {

@@ -92,10 +92,11 @@ fn add_hub(sim: &mut Sim<'_>, disk: &Simulated) {
             let (sender, accepted) = tokio::sync::mpsc::channel(1);
             let accept = async move { while sender.send(listener.accept().await).await.is_ok() {} };
             let operators = tokio_stream::pending::<std::io::Result<(turmoil::net::TcpStream, SocketAddr)>>();
+            let operators = Box::pin(std::future::ready(Ok((address, operators))));
             let engine: Option<std::sync::Arc<dyn Engine>> = Some(std::sync::Arc::new(engine));
             let ground = Ground {
                 clients: (address, ReceiverStream::new(accepted)),
-                operators: (address, operators),
+                operators,
                 engine: Box::pin(std::future::ready(Ok(engine))),
                 auth: None,
                 tls: None,

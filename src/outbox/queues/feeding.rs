@@ -119,6 +119,7 @@ impl Queues {
     /// Subscriptions that have to be looked after since the last call.
     pub(in crate::outbox) fn take_appetite(&mut self) -> Appetite {
         let mut appetite = std::mem::take(&mut self.appetite);
+        appetite.closed = self.take_closed();
         appetite.hungry.retain(|key| {
             let Some(subscriber) = live(&mut self.subscribers, *key) else { return false };
             subscriber.set_hungry(false);
@@ -129,7 +130,7 @@ impl Queues {
     }
 
     pub(in crate::outbox) fn has_appetite(&self) -> bool {
-        !self.appetite.is_empty()
+        !self.appetite.is_empty() || !self.closed.is_empty()
     }
 
     /// How much may be put into a queue, as far as its size, credit and `free_bytes` go; `None` when it is gone.

@@ -169,6 +169,22 @@ pub(in crate::session) enum Command {
     },
 }
 
+/// What it costs to look at one sequence, in steps.
+const SEQUENCE_STEPS: usize = 4;
+
+impl Command {
+    /// About how many steps it takes, beside waiting.
+    pub(super) fn steps(&self) -> usize {
+        let sequences = match self {
+            Self::Handed { sent, dropped, .. } => sent.len() + dropped.len(),
+            Self::Acknowledge { sequences, .. } => sequences.len(),
+            Self::Redrive { events, .. } => events.len(),
+            _ => 1,
+        };
+        SEQUENCE_STEPS * sequences
+    }
+}
+
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Command")

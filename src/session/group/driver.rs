@@ -25,6 +25,7 @@ use crate::{
     groups::{Answer as Judged, GroupState, MemberId, Outcome},
     model::{AckError, End, Forms, GroupSettings, StreamError},
     outbox::Acked,
+    tasks::Turn,
 };
 
 /// So long a member whose transport is lost may come back for what it was sent.
@@ -246,6 +247,7 @@ impl Driver {
 
     async fn apply(&mut self, command: Command) {
         self.owed = self.owed.saturating_sub(1);
+        Turn::default().spend(command.steps()).await;
         match command {
             Command::Join { newcomer, answer } => {
                 let joined = self.join(*newcomer).await;
