@@ -24,7 +24,10 @@ async fn small_commands_that_wait_cost_no_connection() {
     const PINGS: i64 = 18_000;
     // More than one session's window of small frames, and less than those of all sessions.
     let hub = hub_with(|config| config.connections.small_frame_budget_bytes = 4 * 1024 * 1024).await;
-    let mut connection = Http2::connect_with(h2::client::Builder::new().initial_window_size(0), hub.address).await;
+    // Of its connection it takes whatever comes: the calls are read one after the other.
+    let mut client = h2::client::Builder::new();
+    client.initial_window_size(0).initial_connection_window_size(64 * 1024 * 1024);
+    let mut connection = Http2::connect_with(&client, hub.address).await;
     let mut calls = Vec::new();
     for session in 1..=SESSIONS {
         // Takes no answers, so that the hub soon takes no commands; then the window of the stream fills with small frames.

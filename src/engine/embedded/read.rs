@@ -17,6 +17,8 @@ use crate::{
 const LOOK_BYTES: usize = 2 * 1024 * 1024;
 /// One call looks at so many pieces of the tail at most: a lone event is a piece.
 const LOOK_PIECES: usize = 4096;
+/// One call compares so many topics with filters at most: a millisecond or so.
+pub(super) const MOST_COMPARISONS: usize = 32_768;
 /// Events that are less than one part in so many of the memory they share get memory of their own: a few events that wait
 /// for a slow client must not hold all that was written beside them.
 const SHARE: usize = 4;
@@ -28,6 +30,8 @@ struct Finder<'a> {
     chunk: Chunk,
     /// How many events were found, and how long they are together.
     found: (usize, usize),
+    /// How often a topic was compared with a filter.
+    compared: usize,
     /// Something is missing: it was deleted meanwhile, or lost.
     hole: bool,
 }
@@ -35,17 +39,20 @@ struct Finder<'a> {
 impl<'a> Finder<'a> {
     fn new(after: u64, latest: u64, filters: &'a [Filter], limits: ReadLimits) -> Self {
         let chunk = Chunk { events: Vec::new(), through: after, latest };
-        Self { filters, limits, chunk, found: (0, 0), hole: false }
+        Self { filters, limits, chunk, found: (0, 0), compared: 0, hole: false }
     }
 
     fn is_full(&self) -> bool {
         let (events, bytes) = self.found;
-        events >= self.limits.events.max(1) || (bytes >= self.limits.bytes && events > 0)
+        let compared_enough = self.compared >= MOST_COMPARISONS;
+        events >= self.limits.events.max(1) || (bytes >= self.limits.bytes && events > 0) || compared_enough
     }
 
     /// Whether an event of `bytes` is among those that are wanted; counts it then.
     fn wants(&mut self, topic: Topic<'_>, bytes: usize) -> bool {
-        let wants = self.filters.is_empty() || self.filters.iter().any(|filter| filter.matches(topic));
+        let found = self.filters.iter().position(|filter| filter.matches(topic));
+        self.compared += found.map_or(self.filters.len(), |at| at + 1);
+        let wants = self.filters.is_empty() || found.is_some();
         if wants {
             self.found.0 += 1;
             self.found.1 += bytes;

@@ -7,11 +7,14 @@ use std::{
     time::Duration,
 };
 
-use super::{Simulated, StoreError, StreamSettings, append, event, name, open, options, runtime, settings};
+use super::{
+    EVERYTHING, Options, Simulated, StoreError, StreamSettings, append, event, name, open, options, runtime, settings,
+};
 use crate::{
     engine::{
         CreateError, Engine, EventStream, MOST_WAITING, PurgeError,
         conformance::{append_all, sequences},
+        embedded::read::MOST_COMPARISONS,
     },
     model::{Filter, Group, GroupSettings, Topic},
 };
@@ -137,4 +140,29 @@ fn a_call_that_nobody_waits_for_keeps_its_turn_until_it_is_done() {
             }
         }
     });
+}
+
+#[test]
+fn a_read_compares_so_many_topics_with_filters_and_goes_on_at_the_next() {
+    const EVENTS: u64 = 1_000;
+    const FILTERS: usize = 256;
+    for options in [options(), Options { tail_cache_bytes: 0, ..options() }] {
+        runtime().block_on(async {
+            let engine = open(&Simulated::default(), &options).expect("a new store");
+            let stream = engine.create_stream(settings("s", &["t.>"])).await.expect("made");
+            append_all(&stream, (0..EVENTS).map(|n| event(&format!("t.{n}"), "")).collect(), None)
+                .await
+                .expect("stored");
+            let nothing: Vec<Filter> =
+                (0..FILTERS).map(|n| Filter::parse(format!("t.none.{n}").as_bytes()).expect("a filter")).collect();
+            let nothing: Arc<[Filter]> = nothing.into();
+            let mut after = 0;
+            while after < EVENTS {
+                let chunk = stream.read(after, &nothing, EVERYTHING).await.expect("readable");
+                assert!(chunk.events.is_empty() && chunk.through > after);
+                assert!((chunk.through - after) as usize <= MOST_COMPARISONS / FILTERS, "{after} to {}", chunk.through);
+                after = chunk.through;
+            }
+        });
+    }
 }
