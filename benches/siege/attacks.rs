@@ -128,6 +128,17 @@ async fn wildcard_filters(address: SocketAddr) -> anyhow::Result<()> {
     }
 }
 
+/// A connection without a gRPC library, and the task that drives it.
+async fn raw(
+    address: SocketAddr,
+    builder: &h2::client::Builder,
+) -> anyhow::Result<(h2::client::SendRequest<Bytes>, JoinSet<()>)> {
+    let (requests, connection) = builder.handshake(TcpStream::connect(address).await?).await?;
+    let mut driver = JoinSet::new();
+    driver.spawn(async move { drop(connection.await) });
+    Ok((requests, driver))
+}
+
 /// Calls that are made as fast as may be, and whose answers nobody reads.
 async fn unread(address: SocketAddr, path: &str, request: &impl Message) -> anyhow::Result<()> {
     let stream = TcpStream::connect(address).await?;
@@ -188,10 +199,7 @@ async fn complete_publishes(address: SocketAddr) -> anyhow::Result<()> {
 
 async fn unfinished_frames(address: SocketAddr) -> anyhow::Result<()> {
     const WHOLE_BYTES: usize = 4_000_000;
-    let stream = TcpStream::connect(address).await?;
-    let (requests, connection) = h2::client::handshake(stream).await?;
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move { connection.await.ok() });
+    let (requests, _driver) = raw(address, &h2::client::Builder::new()).await?;
     let mut open = Vec::new();
     for _ in 0..128 {
         let mut requests = requests.clone().ready().await?;

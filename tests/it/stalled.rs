@@ -4,7 +4,10 @@
 use std::net::SocketAddr;
 
 use h2::client::Builder;
-use switchyard::proto::v1::{Subscribe, SubscriptionSpec, session_request::Command as Wire, session_response::Frame};
+use switchyard::{
+    proto::v1::{Subscribe, SubscriptionSpec, session_request::Command as Wire, session_response::Frame},
+    server::Server,
+};
 use tonic::Code;
 
 use crate::{
@@ -30,6 +33,15 @@ pub fn probe_wish(subscription_id: i64) -> Vec<u8> {
 const LITTLE_ROOM_BYTES: usize = 64 * 1024;
 const PROBE_BYTES: usize = 4 * 1024;
 
+/// A hub that ends sessions whose clients take nothing for this long.
+async fn hub_with_little_room(write_timeout_ms: u64) -> Server {
+    hub_with(|config| {
+        config.sessions.write_timeout_ms = write_timeout_ms;
+        config.sessions.hub_queue_bytes = LITTLE_ROOM_BYTES;
+    })
+    .await
+}
+
 /// Waits until no session is left that wants probes: a session that is ending takes no events. Probes are large, so that
 /// the hub becomes short of memory.
 async fn until_none_takes_probes(address: SocketAddr) {
@@ -44,11 +56,7 @@ async fn until_none_takes_probes(address: SocketAddr) {
 
 #[tokio::test]
 async fn a_client_that_takes_nothing_is_ended_and_told_when_it_reads_on() {
-    let hub = hub_with(|config| {
-        config.sessions.write_timeout_ms = 2_000;
-        config.sessions.hub_queue_bytes = LITTLE_ROOM_BYTES;
-    })
-    .await;
+    let hub = hub_with_little_room(2_000).await;
     let mut witness = Witness::open(hub.address).await;
     let mut connection = without_windows(hub.address).await;
     let mut call = connection.call(SESSION).await;
@@ -109,11 +117,7 @@ async fn a_client_that_takes_nothing_is_left_alone_while_the_hub_has_room() {
 
 #[tokio::test]
 async fn a_client_that_opens_no_window_and_goes_leaves_nothing() {
-    let hub = hub_with(|config| {
-        config.sessions.write_timeout_ms = 300;
-        config.sessions.hub_queue_bytes = LITTLE_ROOM_BYTES;
-    })
-    .await;
+    let hub = hub_with_little_room(300).await;
     let mut witness = Witness::open(hub.address).await;
     for window in [0, 1] {
         let connection = Http2::connect_with(Builder::new().initial_window_size(window), hub.address).await;
@@ -134,11 +138,7 @@ async fn a_client_that_opens_no_window_and_goes_leaves_nothing() {
 
 #[tokio::test]
 async fn a_stalled_client_that_never_reads_again_gives_its_place_back() {
-    let hub = hub_with(|config| {
-        config.sessions.write_timeout_ms = 200;
-        config.sessions.hub_queue_bytes = LITTLE_ROOM_BYTES;
-    })
-    .await;
+    let hub = hub_with_little_room(200).await;
     let mut witness = Witness::open(hub.address).await;
     let mut connection = without_windows(hub.address).await;
     let mut call = connection.call(SESSION).await;
