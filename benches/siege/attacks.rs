@@ -78,7 +78,7 @@ async fn publish(channel: &Channel, events: Vec<Event>) -> Result<(), tonic::Sta
 
 /// A session whose frames nobody reads.
 async fn session(channel: &Channel) -> anyhow::Result<(mpsc::Sender<SessionRequest>, impl Sized + Send + use<>)> {
-    let (commands, receiver) = mpsc::channel(16);
+    let (commands, receiver) = mpsc::channel(1);
     let frames = HubServiceClient::new(channel.clone()).session(ReceiverStream::new(receiver)).await?;
     Ok((commands, frames))
 }
@@ -184,7 +184,7 @@ async fn complete_publishes(address: SocketAddr) -> anyhow::Result<()> {
     let channel = connect(address).await?;
     create(&channel, "heavy", vec!["heavy".to_owned()], Storage::File).await;
     let mut sessions = Vec::new();
-    for _ in 0..500 {
+    for _ in 0..200 {
         sessions.push(session(&channel).await?);
     }
     let events = vec![event("heavy", 1_000_000); 4];

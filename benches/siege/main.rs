@@ -14,7 +14,6 @@ use std::time::Duration;
 use attacks::{ATTACKS, Attack};
 use hub::Hub;
 use pair::Measured;
-use tokio::task::JoinSet;
 
 /// A hub may hold this much, whatever its clients do.
 const MOST_RESIDENT_BYTES: u64 = 1536 * 1024 * 1024;
@@ -57,12 +56,15 @@ async fn siege(each: Duration, together: Duration) -> anyhow::Result<bool> {
 
 /// What the healthy pair saw while these attacks went on.
 async fn measure(hub: &Hub, name: &str, time: Duration, attacks: &[Attack]) -> anyhow::Result<Measured> {
-    let mut attackers = JoinSet::new();
+    // In threads of their own, so that what the pair sees is the hub, and not what attacking costs.
+    let attackers = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     for attack in attacks {
-        attackers.spawn((attack.begin)(hub.address));
+        let attack = (attack.begin)(hub.address);
+        attackers.spawn(attack);
     }
-    let measured = pair::measure(hub, time).await?;
-    attackers.shutdown().await;
+    let measured = pair::measure(hub, time).await;
+    attackers.shutdown_background();
+    let measured = measured?;
     println!(
         "{name:<22} {:>7} {:>9.2} {:>9.2} {:>6} {:>8} {:>9.1}",
         measured.events,

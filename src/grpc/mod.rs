@@ -73,7 +73,8 @@ pub fn code_name(reason: Reason) -> &'static str {
 /// Everything the main port serves.
 pub fn routes(hub: Arc<Hub>, tasks: Tasks, readiness: ReadinessView, access: &Access) -> anyhow::Result<Routes> {
     // Of a request that is one message, the message is expected at once.
-    let (one, many) = (Whole { hub: Arc::clone(&hub), one: true }, Whole { hub: Arc::clone(&hub), one: false });
+    let one = Whole::new(Arc::clone(&hub));
+    let many = one.of_many();
     let health = HealthServer::new(HealthService::new(readiness)).max_decoding_message_size(SMALL_REQUEST_BYTES);
     let streams = StreamServiceServer::new(StreamService::new(Arc::clone(&hub), access.clone()))
         .max_decoding_message_size(SMALL_REQUEST_BYTES);

@@ -2,7 +2,8 @@
 //! its limits, too.
 //!
 //! Left to themselves they would wait for the rest of a message as long as its connection lives, hold what has come of it
-//! uncounted, and keep every answer until its client reads it.
+//! uncounted, and keep every answer until its client reads it. A page of a list takes milliseconds to make: one is made at a
+//! time, so that no client keeps all workers busy with them.
 
 use std::{
     future::Future,
@@ -12,6 +13,8 @@ use std::{
 };
 
 use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use tokio::sync::Semaphore;
 use tonic::{Status, body::Body, server::NamedService};
 use tower::Service;
 
@@ -32,28 +35,63 @@ const STREAM_RESPONSE_BYTES: usize = 80 * 1024;
 /// Held for a call with many responses, each of which waits until the one before is read.
 const MANY_RESPONSES_BYTES: usize = 128 * 1024;
 
+/// The same for a page of a list, which is a mebibyte and what is last on it.
+const LIST_RESPONSE_BYTES: usize = 1024 * 1024 + STREAM_RESPONSE_BYTES;
+
 /// What limits the requests of a service.
 #[derive(Debug, Clone)]
 pub(super) struct Whole {
-    pub(super) hub: Arc<Hub>,
+    hub: Arc<Hub>,
     /// A request is one message.
-    pub(super) one: bool,
+    one: bool,
+    /// Whose turn it is to have a page of a list made.
+    lists: Arc<Semaphore>,
 }
 
 impl Whole {
+    /// For services whose requests are one message each.
+    pub(super) fn new(hub: Arc<Hub>) -> Self {
+        Self { hub, one: true, lists: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// For services whose requests are many messages.
+    pub(super) fn of_many(&self) -> Self {
+        Self { one: false, ..self.clone() }
+    }
+
     /// The service, within limits.
     pub(super) fn of<S>(&self, inner: S) -> Limited<S> {
         Limited { inner, whole: self.clone() }
+    }
+
+    /// The request as the service gets it, and what is held for its response.
+    fn prepare(&self, mut request: Request<Body>) -> Result<(Request<Body>, Held), Status> {
+        let encoding = encoding(&request)?;
+        // What the service gets is not compressed any more.
+        request.headers_mut().remove("grpc-encoding");
+        let client = client_of(&self.hub, request.extensions());
+        let held = client.hold(Use::Responses, self.ahead(request.uri().path())).map_err(no_memory)?;
+        let request = request.map(|body| {
+            let messages = framer(&self.hub, &client, body, encoding, None);
+            if self.one { messages.expected().into_body() } else { messages.into_body() }
+        });
+        Ok((request, held))
     }
 
     /// What is held for a response before it is made.
     fn ahead(&self, path: &str) -> usize {
         match path.rsplit('/').next() {
             _ if !self.one => MANY_RESPONSES_BYTES,
+            _ if is_list(path) => LIST_RESPONSE_BYTES,
             Some("CreateStream" | "UpdateStream") => STREAM_RESPONSE_BYTES,
             _ => USUAL_RESPONSE_BYTES,
         }
     }
+}
+
+/// True for a call that answers with a page of a list.
+fn is_list(path: &str) -> bool {
+    path.rsplit('/').next().is_some_and(|call| call.starts_with("List"))
 }
 
 /// A service within limits.
@@ -63,33 +101,13 @@ pub(super) struct Limited<S> {
     whole: Whole,
 }
 
-impl<S> Limited<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>>,
-{
-    /// Begins a call, if its response fits.
-    fn begin(&mut self, mut request: Request<Body>) -> Result<(S::Future, Held), Status> {
-        let Self { inner, whole } = self;
-        let encoding = encoding(&request)?;
-        // What the service gets is not compressed any more.
-        request.headers_mut().remove("grpc-encoding");
-        let client = client_of(&whole.hub, request.extensions());
-        let held = client.hold(Use::Responses, whole.ahead(request.uri().path())).map_err(no_memory)?;
-        let response = inner.call(request.map(|body| {
-            let messages = framer(&whole.hub, &client, body, encoding, None);
-            if whole.one { messages.expected().into_body() } else { messages.into_body() }
-        }));
-        Ok((response, held))
-    }
-}
-
 impl<S: NamedService> NamedService for Limited<S> {
     const NAME: &'static str = S::NAME;
 }
 
 impl<S> Service<Request<Body>> for Limited<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>>,
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
     S::Error: Send + 'static,
     S::Future: Send + 'static,
 {
@@ -102,13 +120,75 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let begun = self.begin(request);
+        let (mut inner, whole) = (self.inner.clone(), self.whole.clone());
         Box::pin(async move {
-            let (response, held) = match begun {
-                Ok(begun) => begun,
+            let list = is_list(request.uri().path());
+            let (mut request, held) = match whole.prepare(request) {
+                Ok(prepared) => prepared,
                 Err(status) => return Ok(status.into_http()),
             };
-            Ok(kept(response.await?, held).await.unwrap_or_else(|full| no_memory(full).into_http()))
+            let mut turn = None;
+            if list {
+                // Before it is its turn: nobody waits for what a client has not said.
+                request = match read(request).await {
+                    Ok(request) => request,
+                    Err(status) => return Ok(status.into_http()),
+                };
+                turn = whole.lists.acquire().await.ok();
+            }
+            let response = kept(inner.call(request).await?, held).await;
+            drop(turn);
+            Ok(response.unwrap_or_else(|full| no_memory(full).into_http()))
         })
+    }
+}
+
+/// A request all of which has come.
+async fn read(request: Request<Body>) -> Result<Request<Body>, Status> {
+    let (parts, body) = request.into_parts();
+    let bytes = body.collect().await?.to_bytes();
+    Ok(Request::from_parts(parts, Body::new(Full::new(bytes))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    };
+
+    use tokio::task::JoinSet;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::session::Setup;
+
+    /// How many of a hundred calls of a method were served at once, at most.
+    async fn at_once(method: &str) -> usize {
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (of_calls, of_most) = (Arc::clone(&now), Arc::clone(&most));
+        let inner = tower::service_fn(move |_: Request<Body>| {
+            let (now, most) = (Arc::clone(&of_calls), Arc::clone(&of_most));
+            async move {
+                most.fetch_max(now.fetch_add(1, Relaxed) + 1, Relaxed);
+                tokio::task::yield_now().await;
+                now.fetch_sub(1, Relaxed);
+                Ok::<_, Infallible>(Response::new(Body::empty()))
+            }
+        });
+        let service = Limited { inner, whole: Whole::new(Arc::new(Hub::new(Setup::default()))) };
+        let mut calls = JoinSet::new();
+        for _ in 0..100 {
+            let request = Request::post(format!("/switchyard.v1.StreamService/{method}"));
+            calls.spawn(service.clone().oneshot(request.body(Body::empty()).expect("a request")));
+        }
+        assert!(calls.join_all().await.iter().all(Result::is_ok));
+        most.load(Relaxed)
+    }
+
+    #[tokio::test]
+    async fn one_page_of_a_list_is_made_at_a_time() {
+        assert_eq!(at_once("ListStreams").await, 1);
+        assert_eq!(at_once("GetStream").await, 100);
     }
 }
