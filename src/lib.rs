@@ -5,13 +5,13 @@
 //! | room | owns | uses |
 //! |---|---|---|
 //! | [`model`] | the words as checked values: event, topic, filter, reasons, limits | nothing |
-//! | [`engine`] | streams: storing events, reading them again, what groups keep | model, tasks, telemetry |
+//! | [`engine`] | streams: storing events, reading them again, what groups keep | model, memory, tasks, telemetry |
 //! | [`auth`] | who a caller is and what it may do | model, tasks, telemetry |
 //! | [`outbox`] | what waits for one client: queues, credit, the fair writer | model, memory, tasks |
 //! | [`router`] | who gets what: trie, groups, delivery | outbox, model, tasks |
 //! | [`groups`] | one group on one stream: who gets what next, leases, retries, key order. Pure | model |
 //! | [`session`] | one client: commands in, outbox out; all sessions of the hub | router, groups, outbox, engine, auth, model, memory, tasks, telemetry |
-//! | [`net`] | listeners, TLS, connections and their limits | model, tasks, telemetry |
+//! | [`net`] | listeners, TLS, HTTP/2, connections and their limits | model, memory, tasks, telemetry |
 //! | [`grpc`] | the wire: services, conversion, statuses; protobuf stops here | session, auth, net, outbox, model, leaves |
 //! | [`ops`] | the operator's port | net, session, model, leaves |
 //! | [`server`] | starts and stops it all | everything but cli, client, bench |

@@ -23,7 +23,10 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
-use super::{connection::Connection, inbound::Rest};
+use super::{
+    connection::Connection,
+    inbound::{FRAMES_AT_ONCE, Rest},
+};
 use crate::{tasks::Cut, telemetry::StreamCut};
 
 /// When a call is answered, its client may send this much more on it,
@@ -267,7 +270,7 @@ impl Reading {
 
     /// Ready when the client has said all, or has taken too long or too much for it.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        loop {
+        for _ in 0..FRAMES_AT_ONCE {
             match self.stream.poll_data(context) {
                 Poll::Ready(Some(Ok(data))) if data.len() <= self.bytes => {
                     self.bytes -= data.len();
@@ -279,5 +282,7 @@ impl Reading {
                 Poll::Pending => return self.pause.as_mut().poll(context),
             }
         }
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 }

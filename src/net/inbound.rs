@@ -24,6 +24,9 @@ const SMALL_BYTES: usize = 1024;
 /// They make pieces of about this size, so that window is given back in steps.
 const GATHERED_BYTES: usize = 32 * 1024;
 
+/// So many frames are taken in at a time: their number is the client's choice.
+pub(super) const FRAMES_AT_ONCE: usize = 1024;
+
 /// Why a body could not be read to its end.
 pub type InboundError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -60,8 +63,7 @@ impl Ahead {
     /// Takes in what has come, for later: at most the window of the stream, since the client gets none of it back for
     /// this. The task is woken when more comes.
     pub fn poll(&self, context: &mut Context<'_>) {
-        let mut reading = self.0.lock();
-        while reading.poll_read(context).is_ready() {}
+        self.0.lock().read_some(context);
     }
 }
 
@@ -122,6 +124,16 @@ impl Reading {
         Poll::Ready(())
     }
 
+    /// Takes in what has come, some at a time: the task is woken for the rest.
+    fn read_some(&mut self, context: &mut Context<'_>) {
+        for _ in 0..FRAMES_AT_ONCE {
+            if self.poll_read(context).is_pending() {
+                return;
+            }
+        }
+        context.waker().wake_by_ref();
+    }
+
     fn gather(&mut self) {
         if !self.small.is_empty() {
             self.ahead.push_back(std::mem::take(&mut self.small).freeze());
@@ -130,7 +142,7 @@ impl Reading {
 
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
         self.give_back();
-        while self.poll_read(context).is_ready() {}
+        self.read_some(context);
         self.gather();
         if let Some(piece) = self.ahead.pop_front() {
             self.handed_out = piece.len();

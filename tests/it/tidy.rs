@@ -14,7 +14,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("engine", &["model", "memory", "tasks", "telemetry"]),
     ("auth", &["model", "tasks", "telemetry"]),
     ("outbox", &["model", "memory", "tasks"]),
-    ("router", &["outbox", "model", "memory", "tasks"]),
+    ("router", &["outbox", "model", "tasks"]),
     ("groups", &["model"]),
     ("session", &["router", "groups", "outbox", "engine", "auth", "model", "memory", "tasks", "telemetry"]),
     ("net", &["model", "memory", "tasks", "telemetry"]),
