@@ -10,7 +10,7 @@ gen=examples/gen
 types=examples/node/node_modules/.bin/proto-loader-gen-types
 
 for tool in "$python" .tools/bin/{buf,protoc,protoc-gen-go,protoc-gen-go-grpc,protoc-gen-grpc-java,protoc-gen-grpc-kotlin} \
-    .tools/bin/grpc_cpp_plugin "$types"; do
+    .tools/bin/grpc_{cpp,csharp}_plugin "$types"; do
     [[ -x $tool ]] || { echo "generate: $tool is missing: run scripts/install-tools.sh first" >&2; exit 1; }
 done
 
@@ -29,7 +29,6 @@ include=$("$python" -c 'import grpc_tools; print(grpc_tools.__path__[0])')/_prot
 
 "$python" -m grpc_tools.protoc -I proto --python_out="$gen/python" --grpc_python_out="$gen/python" "${files[@]}"
 
-# Of C# only the messages: the plugin for its services is in none of the packages that are installed here.
 protoc() { .tools/bin/protoc -I proto -I "$include" "$@" "${files[@]}"; }
 protoc --java_out="$gen/java" \
     --plugin=.tools/bin/protoc-gen-grpc-java --grpc-java_out="$gen/java"
@@ -37,7 +36,8 @@ protoc --kotlin_out="$gen/kotlin" \
     --plugin=.tools/bin/protoc-gen-grpc-kotlin --grpc-kotlin_out="$gen/kotlin"
 protoc --cpp_out="$gen/cpp" \
     --plugin=protoc-gen-grpc=.tools/bin/grpc_cpp_plugin --grpc_out="$gen/cpp"
-protoc --csharp_out="$gen/csharp"
+protoc --csharp_out="$gen/csharp" \
+    --plugin=protoc-gen-grpc=.tools/bin/grpc_csharp_plugin --grpc_out="$gen/csharp"
 
 # Node loads the .proto files when it starts; types are for those who write TypeScript.
 "$types" --grpcLib=@grpc/grpc-js --includeDirs proto --outDir="$gen/node" "${files[@]#proto/}" >/dev/null

@@ -24,7 +24,11 @@ python_packages=(
 
 # What the proxies and rules are tested with, and the plugin for C++ stubs, from the distribution: its release is the pin,
 # and inside it they get security updates, as they do where hubs run.
-debian_packages=(nginx-light haproxy prometheus protobuf-compiler-grpc)
+debian_packages=(nginx-light haproxy prometheus protobuf-compiler-grpc libprotobuf-dev libprotoc-dev)
+# Its source is in the source package of the Python tools, of the release that fits these libraries: C# gets it by NuGet,
+# which has programs for no other build.
+csharp_source=grpcio-tools==1.51.1
+csharp_sha256=8e62d23d3fed9d4f81738f98dd193dbd2e21aed4a8f0dd715e75b5439e649727
 debian_programs=(nginx haproxy promtool grpc_cpp_plugin)
 
 # What makes stubs for Java, Kotlin, C++ and C#: Maven has the programs of protobuf and gRPC. The plugin for Java is older
@@ -202,6 +206,38 @@ WRAPPER
     chmod +x "$bin/$2"
 }
 
+# Compiles the plugin that makes the services of C#, beside the libraries it needs.
+csharp_plugin() {
+    local wanted work include source compiler into=$root/.tools/debian
+    include=$into/usr/include
+    [[ -d $include ]] || include=/usr/include
+    wanted="$csharp_source for $(distribution): ${debian_packages[*]}"
+    if current csharp "$wanted" "$bin/grpc_csharp_plugin"; then
+        say "grpc_csharp_plugin is in place"
+        return
+    fi
+    say "compiling grpc_csharp_plugin of $csharp_source"
+    work=$(mktemp -d)
+    # pip runs setup.py to know what it has, which wants an old setuptools.
+    echo 'setuptools<70' >"$work/constraints"
+    PIP_CONSTRAINT=$work/constraints PIP_BUILD_CONSTRAINT=$work/constraints "$venv/bin/python" -m pip download --quiet \
+        --disable-pip-version-check --no-deps --no-binary "${csharp_source%%=*}" "$csharp_source" --dest "$work" ||
+        fail "pip cannot bring the source of $csharp_source"
+    source=$(find "$work" -name 'grpcio[-_]tools-*.tar.gz')
+    echo "$csharp_sha256  $source" | sha256sum --check --quiet || fail "$source is not what it should be"
+    tar -xzf "$source" -C "$work"
+    source=$(find "$work" -type d -name grpc_root)
+    compiler=$source/src/compiler
+    mkdir -p "$into/usr/bin"
+    g++ -std=c++17 -O1 -I"$source" -I"$source/include" -I"$include" \
+        "$compiler/csharp_plugin.cc" "$compiler/csharp_generator.cc" -o "$into/usr/bin/grpc_csharp_plugin" \
+        $(find "$into/usr/lib" -maxdepth 1 -name '*-linux-*' -printf '-L%p ' 2>/dev/null) -lprotoc -lprotobuf -pthread ||
+        fail "grpc_csharp_plugin does not compile: it needs the headers of libprotoc"
+    rm -rf "$work"
+    debian_program "$into" grpc_csharp_plugin
+    stamp csharp "$wanted"
+}
+
 need go "grpcurl, buf, kustomize and the Go example"
 need python3 "the Python example and the check of k8s/"
 python3 -c 'import ensurepip, venv' 2>/dev/null || fail "python3 has no venv module: install it (Debian: python3-venv)"
@@ -209,6 +245,7 @@ python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "python3 i
 need node "the Node example"
 need npm "the Node example"
 need curl "the tests of the ops port"
+need g++ "the plugin for stubs of C#"
 need javac "the Java example"
 need mvn "the libraries of the Java example"
 
@@ -227,3 +264,4 @@ python_venv
 node_packages
 java_tools
 debian_tools
+csharp_plugin

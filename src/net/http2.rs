@@ -90,6 +90,8 @@ pub(super) struct Http2<I, H> {
     response_timeout: Duration,
     early_resets: EarlyResets,
     alive: Alive,
+    /// It takes no new streams.
+    leaving: bool,
     /// What it ends with, once it is to end for what its client did.
     ended: Option<Http2Error>,
 }
@@ -129,12 +131,14 @@ where
             response_timeout: options.response_timeout(),
             early_resets: EarlyResets::new(options.max_early_resets, Instant::now()),
             alive: Alive::new(options.keepalive_interval(), options.keepalive_timeout()),
+            leaving: false,
             ended: None,
         }
     }
 
     /// Takes no new streams; the connection ends when the last is done.
     pub(super) fn leave(&mut self) {
+        self.leaving = true;
         if let State::Open(connection) = &mut self.state {
             connection.graceful_shutdown();
         }
@@ -145,6 +149,9 @@ where
         if let State::Handshake(handshake) = &mut self.state {
             let mut connection = ready!(Pin::new(handshake).poll(context))?;
             self.alive.begin(connection.ping_pong());
+            if self.leaving {
+                connection.graceful_shutdown();
+            }
             self.state = State::Open(connection);
         }
         let State::Open(connection) = &mut self.state else { return Poll::Pending };

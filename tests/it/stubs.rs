@@ -85,13 +85,13 @@ fn there_are_stubs_of_every_message() {
 #[test]
 fn there_are_stubs_of_every_service() {
     let files = files();
-    // Not C#: its plugin is not to be had here, examples/README.md.
     let declared = [
         ("go/gen", "func New{}Client("),
         ("gen/java", "public final class {}Grpc {"),
         ("gen/kotlin", "public object {}GrpcKt {"),
         ("gen/node", "export interface {}Client extends"),
         ("gen/cpp", "class {} final {"),
+        ("gen/csharp", "public static partial class {}\n"),
     ];
     for (folder, form) in declared {
         let text = text_of(&root().join("examples").join(folder));
