@@ -74,6 +74,9 @@ pub trait Engine: Debug + Send + Sync {
     /// no stream, and otherwise no lock that publishers share.
     fn stream_of(&self, topic: Topic<'_>) -> Option<Arc<dyn EventStream>>;
 
+    /// True when the hub has no stream: one atomic load.
+    fn is_empty(&self) -> bool;
+
     /// Secret bytes, made once and kept with the streams: what binds resume tokens to this store.
     fn token_key(&self) -> [u8; 32];
 

@@ -68,6 +68,9 @@ pub async fn admit_events(
 /// True when a stream takes one of these events.
 pub(super) async fn any_stream_takes(hub: &Hub, events: &[Result<Event, EventError>]) -> bool {
     let Some(engine) = hub.engine() else { return false };
+    if engine.is_empty() {
+        return false;
+    }
     let (mut turn, mut last) = (Turn::default(), None);
     for event in events.iter().flatten() {
         if last.replace(event.topic()) == Some(event.topic()) {

@@ -342,6 +342,10 @@ impl Engine for Embedded {
         self.directory.find_topic(topic).map(|handle| handle as Arc<dyn EventStream>)
     }
 
+    fn is_empty(&self) -> bool {
+        self.directory.count.load(Relaxed) == 0
+    }
+
     fn token_key(&self) -> [u8; 32] {
         self.token_key
     }
