@@ -84,7 +84,7 @@ fn what_a_deleted_stream_leaves_goes_even_if_the_hub_stops_in_between() {
         // The room is used again.
         let before = disk.len();
         for _ in 0..3 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
             append_all(&again, vec![event("s", &"x".repeat(10_000)); 900], None).await.expect("stored");
         }
         assert!(disk.len() <= before * 5 / 4, "{before} {}", disk.len());
