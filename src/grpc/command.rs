@@ -1,6 +1,6 @@
 //! From a client's frame to a checked command: plain functions that validate once.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::{
@@ -12,6 +12,7 @@ use super::{
     buffer::Frames,
     requests::Publish,
     stream_service::stream_name,
+    times,
     wire::v1::{self as wire, session_request::Command as Wire},
 };
 use crate::{
@@ -174,12 +175,11 @@ fn hello(hello: wire::Hello) -> Result<Command, CommandError> {
     }
     let heartbeat_interval = match hello.heartbeat_interval {
         None => None,
-        Some(interval) => Some(
-            Duration::try_from(interval)
-                .ok()
-                .filter(|interval| !interval.is_zero())
-                .ok_or_else(|| field("heartbeat_interval", "is not positive"))?,
-        ),
+        Some(interval) => match times::duration(interval) {
+            Ok(Duration::ZERO) => return Err(field("heartbeat_interval", "is not positive")),
+            Ok(interval) => Some(interval),
+            Err(problem) => return Err(field("heartbeat_interval", problem)),
+        },
     };
     let previous_session = (!previous.is_empty()).then(|| previous.into());
     Ok(Command::Hello { client_name: hello.client_name, previous_session, heartbeat_interval })
@@ -229,13 +229,14 @@ fn acknowledge(acknowledge: wire::Acknowledge) -> Result<Command, CommandError> 
     }
     let delay = match acknowledge.delay {
         None => None,
-        Some(delay) => Some(
-            Duration::try_from(delay)
-                .ok()
-                .map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX))
-                .filter(|delay_ms| *delay_ms <= limits::MAX_TIME_MS)
-                .ok_or_else(|| field("delay", "must be 0 to 24 hours"))?,
-        ),
+        Some(delay) => {
+            let delay = times::duration(delay).map_err(|problem| field("delay", problem))?;
+            let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+            if delay_ms > limits::MAX_TIME_MS {
+                return Err(field("delay", "must be 0 to 24 hours"));
+            }
+            Some(delay_ms)
+        }
     };
     let outcome = match wire::AckOutcome::try_from(acknowledge.outcome) {
         Ok(wire::AckOutcome::Unspecified | wire::AckOutcome::Ack) => Outcome::Ack,
@@ -325,7 +326,7 @@ pub(super) fn start(start: Option<&wire::StartPosition>) -> Result<Start, Comman
             Start::After(not_negative("start.after_sequence", *sequence)?.unsigned_abs())
         }
         Some(Position::AtTime(time)) => {
-            Start::At(SystemTime::try_from(*time).map_err(|_| field("start.at_time", "is not a time"))?)
+            Start::At(times::time(*time).map_err(|problem| field("start.at_time", problem))?)
         }
         Some(Position::ResumeToken(token)) => Start::Token(token.as_str().into()),
     })

@@ -148,9 +148,13 @@ impl Framer {
         self
     }
 
-    /// The same messages as a body again, for services that cut it themselves: none of them is incomplete or compressed.
-    pub(super) fn into_body(self) -> Body {
-        Body::new(StreamBody::new(self.map(|message| match message {
+    /// The same messages as a body again, for services that cut it themselves: none of them is incomplete or compressed, and
+    /// none has more than `limit` bytes.
+    pub(super) fn into_body(self, limit: usize) -> Body {
+        Body::new(StreamBody::new(self.map(move |message| match message {
+            Ok(Message { bytes, .. }) if bytes.len() > limit => {
+                Err(status::of_command(&CommandError::FrameTooLarge { limit }, "").status())
+            }
             Ok(Message { bytes, .. }) => Ok(Frame::data([&wire::prefix(bytes.len())[..], &bytes].concat().into())),
             Err(error) => Err(status::of_command(&error, "").status()),
         })))

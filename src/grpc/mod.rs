@@ -10,11 +10,14 @@ mod deadline;
 mod door;
 mod event;
 mod event_ids;
+mod fields;
 mod framer;
 mod frames;
 mod group_service;
 mod health;
 mod hub_service;
+#[cfg(test)]
+mod poison;
 mod reflection;
 mod requests;
 mod response;
@@ -23,6 +26,7 @@ mod session_body;
 mod session_service;
 mod status;
 mod stream_service;
+mod times;
 mod waiting;
 mod whole;
 mod wire;
@@ -35,7 +39,7 @@ pub use event::{seal, trace_parent};
 use tonic::service::Routes;
 
 use crate::{
-    model::{Forms, Reason},
+    model::{Forms, Reason, limits},
     readiness::ReadinessView,
     session::Hub,
     tasks::Tasks,
@@ -62,6 +66,10 @@ const SMALL_REQUEST_BYTES: usize = 64 * 1024;
 pub const FORMS: Forms =
     Forms { again: event::again, dead_letter: event::dead_letter, append_time: event::append_system_time };
 
+/// Requests about streams may have as many filters, each as long, as a stream may have. What else is in one is small.
+const STREAM_REQUEST_BYTES: usize = 128 * 1024;
+const _: () = assert!(limits::MAX_STREAM_FILTERS * (limits::MAX_NAME_BYTES + 3) + 1024 < STREAM_REQUEST_BYTES);
+
 /// Requests about groups may name ten thousand dead letters, of ten bytes at most each.
 const GROUP_REQUEST_BYTES: usize = 256 * 1024;
 
@@ -77,19 +85,19 @@ pub fn routes(hub: Arc<Hub>, tasks: Tasks, readiness: ReadinessView, access: &Ac
     let many = one.of_many();
     let health = HealthServer::new(HealthService::new(readiness)).max_decoding_message_size(SMALL_REQUEST_BYTES);
     let streams = StreamServiceServer::new(StreamService::new(Arc::clone(&hub), access.clone()))
-        .max_decoding_message_size(SMALL_REQUEST_BYTES);
+        .max_decoding_message_size(STREAM_REQUEST_BYTES);
     let groups = GroupServiceServer::new(GroupService::new(Arc::clone(&hub), access.clone()))
         .max_decoding_message_size(GROUP_REQUEST_BYTES);
     let sessions = SessionServiceServer::new(SessionService::new(Arc::clone(&hub), access.clone()))
         .max_decoding_message_size(SMALL_REQUEST_BYTES);
     let (reflection, alpha) = Descriptors::new()?.services(SMALL_REQUEST_BYTES);
-    Ok(Routes::new(one.of(health))
-        .add_service(one.of(streams))
-        .add_service(one.of(groups))
-        .add_service(one.of(sessions))
+    Ok(Routes::new(one.of(health, SMALL_REQUEST_BYTES))
+        .add_service(one.of(streams, STREAM_REQUEST_BYTES))
+        .add_service(one.of(groups, GROUP_REQUEST_BYTES))
+        .add_service(one.of(sessions, SMALL_REQUEST_BYTES))
         .add_service(HubService::new(hub, tasks, access.clone()))
-        .add_service(many.of(reflection))
-        .add_service(many.of(alpha))
+        .add_service(many.of(reflection, SMALL_REQUEST_BYTES))
+        .add_service(many.of(alpha, SMALL_REQUEST_BYTES))
         .prepare())
 }
 

@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     access::Access,
-    status,
+    status, times,
     wire::v1::{self as wire, get_event_request::Which, stream_service_server},
 };
 use crate::{
@@ -123,7 +123,8 @@ impl StreamService {
         let stream = loop {
             let found = self.stream(caller, ("stream.name", &wanted.name), manage);
             let before = found.map_err(|error| Refusal::at("stream.", error))?.settings();
-            let merged = settings(&merge(&before, &wanted, &paths)?)?;
+            let merged = settings(&merge(&before, &wanted, &paths)?);
+            let merged = merged.map_err(|error| Refusal::at("stream.", error))?;
             match self.engine()?.update_stream(merged, Some(before)).await {
                 Ok(stream) => break stream,
                 // Somebody else changed another part of it.
@@ -355,7 +356,7 @@ pub(super) fn field(field: &'static str, problem: impl Into<String>) -> CommandE
 
 /// A duration that was given in a field.
 pub(super) fn duration(place: &'static str, asked: prost_types::Duration) -> Result<Duration, CommandError> {
-    Duration::try_from(asked).map_err(|_| field(place, "is negative, or is no duration"))
+    times::duration(asked).map_err(|problem| field(place, problem))
 }
 
 /// Checks settings; fields are named below the stream.

@@ -59,13 +59,13 @@ impl Whole {
         Self { one: false, ..self.clone() }
     }
 
-    /// The service, within limits.
-    pub(super) fn of<S>(&self, inner: S) -> Limited<S> {
-        Limited { inner, whole: self.clone() }
+    /// The service, within limits: no message of a request has more than `limit` bytes.
+    pub(super) fn of<S>(&self, inner: S, limit: usize) -> Limited<S> {
+        Limited { inner, whole: self.clone(), limit }
     }
 
     /// The request as the service gets it, and what is held for its response.
-    fn prepare(&self, mut request: Request<Body>) -> Result<(Request<Body>, Held), Status> {
+    fn prepare(&self, mut request: Request<Body>, limit: usize) -> Result<(Request<Body>, Held), Status> {
         let encoding = encoding(&request)?;
         // What the service gets is not compressed any more.
         request.headers_mut().remove("grpc-encoding");
@@ -73,7 +73,7 @@ impl Whole {
         let held = client.hold(Use::Responses, self.ahead(request.uri().path())).map_err(no_memory)?;
         let request = request.map(|body| {
             let messages = framer(&self.hub, &client, body, encoding, None);
-            if self.one { messages.expected().into_body() } else { messages.into_body() }
+            if self.one { messages.expected().into_body(limit) } else { messages.into_body(limit) }
         });
         Ok((request, held))
     }
@@ -99,6 +99,7 @@ fn is_list(path: &str) -> bool {
 pub(super) struct Limited<S> {
     inner: S,
     whole: Whole,
+    limit: usize,
 }
 
 impl<S: NamedService> NamedService for Limited<S> {
@@ -120,10 +121,10 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (mut inner, whole) = (self.inner.clone(), self.whole.clone());
+        let (mut inner, whole, limit) = (self.inner.clone(), self.whole.clone(), self.limit);
         Box::pin(async move {
             let list = is_list(request.uri().path());
-            let (mut request, held) = match whole.prepare(request) {
+            let (mut request, held) = match whole.prepare(request, limit) {
                 Ok(prepared) => prepared,
                 Err(status) => return Ok(status.into_http()),
             };
@@ -176,7 +177,7 @@ mod tests {
                 Ok::<_, Infallible>(Response::new(Body::empty()))
             }
         });
-        let service = Limited { inner, whole: Whole::new(Arc::new(Hub::new(Setup::default()))) };
+        let service = Whole::new(Arc::new(Hub::new(Setup::default()))).of(inner, 1024);
         let mut calls = JoinSet::new();
         for _ in 0..100 {
             let request = Request::post(format!("/switchyard.v1.StreamService/{method}"));

@@ -61,6 +61,7 @@ mod proxies;
 #[cfg(feature = "tools-tests")]
 mod proxy;
 mod quotas;
+mod ranges;
 mod recovery;
 mod reflection;
 mod resume;

@@ -1,0 +1,68 @@
+//! Times and durations that clients send: the one place where they are taken from protobuf, by the rules it has for them.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const NO_TIME: &str = "is not a time of the years 1 to 9999 with 0 to 999999999 nanos";
+const NO_DURATION: &str = "is no duration: seconds and nanos are of one sign, at most 315576000000 and 999999999";
+
+/// The first and the last second.
+const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+/// Ten thousand years.
+const MOST_SECONDS: u64 = 315_576_000_000;
+const NANOS: u32 = 1_000_000_000;
+
+/// A time, or what is wrong with it.
+pub(super) fn time(asked: prost_types::Timestamp) -> Result<SystemTime, &'static str> {
+    let nanos = u32::try_from(asked.nanos).ok().filter(|nanos| *nanos < NANOS).ok_or(NO_TIME)?;
+    if !SECONDS.contains(&asked.seconds) {
+        return Err(NO_TIME);
+    }
+    let seconds = Duration::from_secs(asked.seconds.unsigned_abs());
+    let second = if asked.seconds < 0 { UNIX_EPOCH.checked_sub(seconds) } else { UNIX_EPOCH.checked_add(seconds) };
+    second.and_then(|second| second.checked_add(Duration::from_nanos(nanos.into()))).ok_or(NO_TIME)
+}
+
+/// A duration that is not negative, or what is wrong with it.
+pub(super) fn duration(asked: prost_types::Duration) -> Result<Duration, &'static str> {
+    let (seconds, nanos) = (asked.seconds.unsigned_abs(), asked.nanos.unsigned_abs());
+    let signs = (asked.seconds.signum(), i64::from(asked.nanos.signum()));
+    if seconds > MOST_SECONDS || nanos >= NANOS || signs.0 * signs.1 < 0 {
+        return Err(NO_DURATION);
+    }
+    if signs.0 < 0 || signs.1 < 0 { Err("is negative") } else { Ok(Duration::new(seconds, nanos)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_types::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn times_are_those_that_protobuf_knows() {
+        let is_time = |seconds, nanos| time(Timestamp { seconds, nanos }).is_ok();
+        for (seconds, within) in [(-62_135_596_801, false), (-62_135_596_800, true), (0, true), (-1, true)] {
+            assert_eq!(is_time(seconds, 0), within, "{seconds}");
+        }
+        assert!(is_time(253_402_300_799, 999_999_999) && !is_time(253_402_300_800, 0));
+        assert!(!is_time(0, 1_000_000_000) && !is_time(0, -1) && !is_time(0, 2_000_000_000) && !is_time(0, i32::MIN));
+        assert!(!is_time(1 << 62, 0) && !is_time(i64::MIN, 0) && !is_time(i64::MAX, i32::MAX));
+        assert_eq!(time(Timestamp { seconds: -1, nanos: 1 }), Ok(UNIX_EPOCH - Duration::from_nanos(999_999_999)));
+        let now = SystemTime::now();
+        assert_eq!(time(now.into()), Ok(now));
+    }
+
+    #[test]
+    fn durations_are_those_that_protobuf_knows() {
+        let check = |seconds, nanos| duration(prost_types::Duration { seconds, nanos });
+        assert_eq!(check(0, 0), Ok(Duration::ZERO));
+        assert_eq!(check(1, 999_999_999), Ok(Duration::new(1, 999_999_999)));
+        assert_eq!(check(315_576_000_000, 0), Ok(Duration::from_secs(MOST_SECONDS)));
+        for (seconds, nanos) in
+            [(315_576_000_001, 0), (0, 1_000_000_000), (1, -1), (-1, 1), (i64::MIN, 0), (i64::MAX, 0), (0, i32::MIN)]
+        {
+            assert_eq!(check(seconds, nanos), Err(NO_DURATION), "{seconds} {nanos}");
+        }
+        assert_eq!([check(-1, 0), check(0, -1), check(-1, -1)], [Err("is negative"); 3]);
+    }
+}
