@@ -239,9 +239,11 @@ pub(crate) async fn repetitions_are_known_inside_the_window(ground: &impl Ground
         results(append_all(&stream, some(&["3", "2", "1", "4"]), None).await),
         [(5, true), (2, true), (1, true), (6, false)]
     );
+    let elsewhere = vec![event_with("b", "4", "", 0), event_with("b", "4", "", 0)];
+    assert_eq!(results(append_all(&stream, elsewhere, None).await), [(7, false), (7, true)], "another topic");
     let off = StreamSettings { dedupe_window: Duration::ZERO, ..settings("s", &[">"]) };
     engine.update_stream(off, None).await.expect("updated");
-    assert_eq!(results(append_all(&stream, some(&["4", "4"]), None).await), [(7, false), (8, false)]);
+    assert_eq!(results(append_all(&stream, some(&["4", "4"]), None).await), [(8, false), (9, false)]);
 }
 
 pub(crate) async fn preconditions_hold_for_the_whole_append(ground: &impl Ground) {

@@ -5,7 +5,10 @@ use std::{iter, num::NonZeroU64, ops::Range};
 use bytes::Bytes;
 use triomphe::ThinArc;
 
-use super::{Topic, limits::MAX_EVENT_FIELD_BYTES};
+use super::{
+    Topic,
+    limits::{MAX_EVENT_FIELD_BYTES, MAX_NAME_BYTES},
+};
 
 /// Where a field stands in the encoded form of an event. Empty where the event has no such field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -100,20 +103,35 @@ impl Place {
         Topic::checked(self.spans.topic.of(self.encoded(bytes)).unwrap_or_default())
     }
 
-    /// What a stream knows a repetition of the event by: a hash of source and id. `None` when the publisher gave no id. The
-    /// hash is kept in stores and must never change.
+    /// What a stream knows a repetition of the event by: a hash of topic, source and id. `None` when the publisher gave no
+    /// id. The hash is kept in stores and must never change.
     pub fn dedupe_key(&self, bytes: &[u8]) -> Option<u128> {
-        let field = |span: Span| span.of(self.encoded(bytes)).unwrap_or_default();
-        let (id, source) = (field(self.spans.id), field(self.spans.source));
-        if id.is_empty() || source.len() > MAX_EVENT_FIELD_BYTES || id.len() > MAX_EVENT_FIELD_BYTES {
-            return None;
+        self.hash(bytes, &[self.spans.topic, self.spans.source, self.spans.id])
+    }
+
+    /// The key that stores have from before the topic was part of it: a hash of source and id.
+    pub fn old_dedupe_key(&self, bytes: &[u8]) -> Option<u128> {
+        self.hash(bytes, &[self.spans.source, self.spans.id])
+    }
+
+    /// A hash of fields, of which the last must not be empty. Each of the others stands behind its length.
+    fn hash(&self, bytes: &[u8], spans: &[Span]) -> Option<u128> {
+        const MOST: usize = if MAX_EVENT_FIELD_BYTES > MAX_NAME_BYTES { MAX_EVENT_FIELD_BYTES } else { MAX_NAME_BYTES };
+        let mut all = [0; 3 * (2 + MOST)];
+        let (mut end, encoded) = (0, self.encoded(bytes));
+        for (at, span) in spans.iter().enumerate() {
+            let (field, last) = (span.of(encoded).unwrap_or_default(), at + 1 == spans.len());
+            if field.len() > MOST || (last && field.is_empty()) {
+                return None;
+            }
+            if !last {
+                all[end..end + 2].copy_from_slice(&span.len.to_le_bytes());
+                end += 2;
+            }
+            all[end..end + field.len()].copy_from_slice(field);
+            end += field.len();
         }
-        let mut both = [0; 2 + 2 * MAX_EVENT_FIELD_BYTES];
-        both[..2].copy_from_slice(&(source.len() as u16).to_le_bytes());
-        both[2..2 + source.len()].copy_from_slice(source);
-        let end = 2 + source.len() + id.len();
-        both[2 + source.len()..end].copy_from_slice(id);
-        Some(xxhash_rust::xxh3::xxh3_128(&both[..end]))
+        Some(xxhash_rust::xxh3::xxh3_128(&all[..end]))
     }
 
     /// The event in memory of its own, out of the bytes that the place was made for.
@@ -180,6 +198,11 @@ impl Event {
         self.place().dedupe_key(self.bytes())
     }
 
+    /// See [`Place::old_dedupe_key`].
+    pub fn old_dedupe_key(&self) -> Option<u128> {
+        self.place().old_dedupe_key(self.bytes())
+    }
+
     /// The same event in memory of its own, for one that is a small part of what it shares.
     #[must_use]
     pub fn detached(&self) -> Self {
@@ -194,31 +217,36 @@ const _: () = assert!(size_of::<Option<Event>>() <= 16);
 mod tests {
     use super::*;
 
-    fn event(source: &str, id: &str) -> Event {
-        let text = format!("t{source}{id}");
+    fn event(topic: &str, source: &str, id: &str) -> Event {
+        let text = format!("{topic}{source}{id}");
         let at = |start: usize, len: usize| Span { start: start as u32, len: len as u16 };
         let spans = Spans {
-            topic: at(0, 1),
-            source: at(1, source.len()),
-            id: at(1 + source.len(), id.len()),
+            topic: at(0, topic.len()),
+            source: at(topic.len(), source.len()),
+            id: at(topic.len() + source.len(), id.len()),
             ..Spans::default()
         };
         Event::new(text.into(), spans, 0).expect("an event")
     }
 
     #[test]
-    fn the_dedupe_key_is_of_source_and_id_and_never_changes() {
-        assert_eq!(event("s", "").dedupe_key(), None);
-        assert_eq!(event("s", "1").dedupe_key(), event("s", "1").dedupe_key());
-        assert_ne!(event("s", "11").dedupe_key(), event("s1", "1").dedupe_key());
-        assert_ne!(event("", "1").dedupe_key(), None);
-        assert_eq!(event("orders", "1").dedupe_key(), Some(KEY_OF_ORDERS_1));
+    fn the_dedupe_key_is_of_topic_source_and_id_and_never_changes() {
+        assert_eq!(event("t", "s", "").dedupe_key(), None);
+        assert_eq!(event("t", "s", "1").dedupe_key(), event("t", "s", "1").dedupe_key());
+        assert_ne!(event("t", "s", "11").dedupe_key(), event("t", "s1", "1").dedupe_key());
+        assert_ne!(event("t", "s", "1").dedupe_key(), event("ts", "", "1").dedupe_key());
+        assert_ne!(event("t", "s", "1").dedupe_key(), event("other", "s", "1").dedupe_key());
+        assert_ne!(event("t", "", "1").dedupe_key(), None);
         let just = "x".repeat(MAX_EVENT_FIELD_BYTES);
-        assert!(event(&just, &just).dedupe_key().is_some());
+        assert!(event(&just, &just, &just).dedupe_key().is_some());
+        let known = event("t", "orders", "1");
+        assert_eq!((known.dedupe_key(), known.old_dedupe_key()), (Some(KEY_OF_T_ORDERS_1), Some(OLD_KEY_OF_ORDERS_1)));
     }
 
-    /// As stores have it.
-    const KEY_OF_ORDERS_1: u128 = 191_969_376_211_092_580_419_026_911_629_541_017_350;
+    /// As stores have it,
+    const KEY_OF_T_ORDERS_1: u128 = 65_930_648_589_992_263_287_272_862_700_183_285_898;
+    /// and as they had it once.
+    const OLD_KEY_OF_ORDERS_1: u128 = 191_969_376_211_092_580_419_026_911_629_541_017_350;
 
     #[test]
     fn events_that_were_made_together_keep_their_order_and_outlive_each_other() {

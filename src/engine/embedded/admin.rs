@@ -10,7 +10,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use redb::{ReadableTable, WriteTransaction};
+use redb::{ReadableTable, TableError, WriteTransaction};
 use tokio::sync::watch;
 
 use super::{
@@ -22,8 +22,8 @@ use super::{
     recover::{self, Reading},
     repeats::Repeats,
     rows::{
-        BATCHES, Definition, GROUP_STATES, GROUPS, GroupDefinition, META, PROGRESS, Progress, REPEATS, STREAMS,
-        checked, row, to_row,
+        BATCHES, Definition, GROUP_STATES, GROUPS, GroupDefinition, META, OLD_REPEATS, PROGRESS, Progress, REPEATS,
+        STREAMS, checked, row, to_row,
     },
     store::Trouble,
     stream::{Bounds, Link, Retired, Shared, micros},
@@ -388,6 +388,23 @@ impl Committer {
             let Some(up_to) = up_to else { continue };
             let transaction = store.write()?;
             transaction.open_table(REPEATS)?.retain_in((id, 0)..=up_to, |_, _| false)?;
+            transaction.commit()?;
+        }
+        self.forget_old_repeats(now)
+    }
+
+    /// Keys without a topic go once none of them tells anything any more.
+    fn forget_old_repeats(&mut self, now: u64) -> Result<(), Trouble> {
+        if let Err(TableError::TableDoesNotExist(_)) = self.link.file.read_transaction()?.open_table(OLD_REPEATS) {
+            return Ok(());
+        }
+        let mut kept = false;
+        for core in self.cores.values_mut() {
+            kept |= core.repeats.keeps_old(now);
+        }
+        if !kept {
+            let transaction = self.link.file.write()?;
+            transaction.delete_table(OLD_REPEATS)?;
             transaction.commit()?;
         }
         Ok(())

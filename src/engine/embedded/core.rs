@@ -171,7 +171,8 @@ impl Core {
         seal: Seal,
         charges: &mut Charges,
     ) -> Result<Vec<Appended>, AppendError> {
-        let known = |event: &Event| event.dedupe_key().is_some_and(|key| self.repeats.find(key).is_some());
+        let known =
+            |event: &Event| event.dedupe_key().is_some_and(|key| self.first_of(event, key, draft.time).is_some());
         if let Some(precondition) = precondition
             && (self.repeats.is_off() || !events.iter().all(known))
         {
@@ -185,7 +186,7 @@ impl Core {
         let mut results = Vec::with_capacity(events.len());
         for event in events {
             let key = if self.repeats.is_off() { None } else { event.dedupe_key() };
-            if let Some(sequence) = key.and_then(|key| self.repeats.find(key)) {
+            if let Some(sequence) = key.and_then(|key| self.first_of(event, key, draft.time)) {
                 results.push(Appended { sequence, epoch, duplicate: true });
                 continue;
             }
@@ -197,6 +198,11 @@ impl Core {
             results.push(Appended { sequence, epoch, duplicate: false });
         }
         Ok(results)
+    }
+
+    /// The sequence of the event that this one, of that key, is a repetition of.
+    fn first_of(&self, event: &Event, key: u128, now: u64) -> Option<u64> {
+        self.repeats.find(key).or_else(|| self.repeats.find_old(|| event.old_dedupe_key(), now))
     }
 
     fn check(&self, draft: &mut Draft, events: &[Event], precondition: Precondition) -> Result<(), AppendError> {
@@ -331,7 +337,7 @@ impl Core {
         let mut seen = BTreeSet::new();
         for event in events {
             let key = if !repetitions || self.repeats.is_off() { None } else { event.dedupe_key() };
-            if key.is_some_and(|key| self.repeats.find(key).is_some() || !seen.insert(key)) {
+            if key.is_some_and(|key| self.first_of(event, key, draft.time).is_some() || !seen.insert(key)) {
                 continue;
             }
             scratch.clear();

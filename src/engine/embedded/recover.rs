@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use redb::ReadableTable;
+use redb::{ReadableTable, TableError};
 
 use super::{
     admin::{empty_core, may_lose, next_epoch},
@@ -14,7 +14,7 @@ use super::{
     committer::CLEAN,
     core::{Core, Load, OpenBatch},
     holdings::bound_ids,
-    rows::{Definition, META, PROGRESS, Progress, REPEATS, STREAMS, checked, from_row, row, to_row},
+    rows::{Definition, META, OLD_REPEATS, PROGRESS, Progress, REPEATS, STREAMS, checked, from_row, row, to_row},
     store::{Loaded, Store, Trouble},
     stream::{Link, micros},
     topics::Topics,
@@ -176,12 +176,25 @@ impl Core {
     /// The keys of events that are deleted come first, since they are the oldest.
     fn read_repeats(&mut self, store: &Store) -> Result<(), Trouble> {
         let (id, now) = (self.shared.id, micros(SystemTime::now()));
-        for entry in store.read_transaction()?.open_table(REPEATS)?.range((id, 0)..=(id, u64::MAX))? {
+        let transaction = store.read_transaction()?;
+        for entry in transaction.open_table(REPEATS)?.range((id, 0)..=(id, u64::MAX))? {
             let (key, value) = entry?;
             let (time, dedupe) = value.value();
             if self.repeats.covers(time, now) {
                 self.repeats.add(dedupe, key.value().1, time);
             }
+        }
+        let old = match transaction.open_table(OLD_REPEATS) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+            old => old?,
+        };
+        for entry in old.range((id, 0)..=(id, u64::MAX))?.rev() {
+            let (key, value) = entry?;
+            let (time, dedupe) = value.value();
+            if !self.repeats.covers(time, now) {
+                break;
+            }
+            self.repeats.add_old(dedupe, key.value().1, time);
         }
         Ok(())
     }

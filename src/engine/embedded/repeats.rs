@@ -20,13 +20,15 @@ pub(super) struct Repeats {
     limit: usize,
     sequences: HashMap<u128, u64>,
     order: VecDeque<(u64, u128)>,
+    /// Keys from before the topic was part of them, with sequences and times.
+    old: HashMap<u128, (u64, u64)>,
     /// How many were forgotten before their time.
     early: u64,
 }
 
 impl Repeats {
     pub(super) fn new(window: u64, limit: usize) -> Self {
-        Self { window, limit, sequences: HashMap::new(), order: VecDeque::new(), early: 0 }
+        Self { window, limit, sequences: HashMap::new(), order: VecDeque::new(), old: HashMap::new(), early: 0 }
     }
 
     /// True when keys are of no use.
@@ -102,7 +104,7 @@ impl Repeats {
 
     /// How much memory they take, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.order.len() * KEY_BYTES
+        (self.order.len() + self.old.len()) * KEY_BYTES
     }
 
     /// How many keys were forgotten before their time since the last call, because there were too many.
@@ -113,6 +115,31 @@ impl Repeats {
     /// The sequence of the first event with that key.
     pub(super) fn find(&self, key: u128) -> Option<u64> {
         self.sequences.get(&key).copied()
+    }
+
+    /// The sequence of the first event with that key, of those without a topic.
+    pub(super) fn find_old(&self, key: impl FnOnce() -> Option<u128>, now: u64) -> Option<u64> {
+        if self.old.is_empty() {
+            return None;
+        }
+        let (sequence, time) = self.old.get(&key()?)?;
+        self.covers(*time, now).then_some(*sequence)
+    }
+
+    /// A key of a deleted event, from before the topic was part of it. The newest come first.
+    pub(super) fn add_old(&mut self, key: u128, sequence: u64, time: u64) {
+        if self.old.len() < self.limit {
+            self.old.entry(key).or_insert((sequence, time));
+        }
+    }
+
+    /// Whether any key without a topic is known still; else all are forgotten.
+    pub(super) fn keeps_old(&mut self, now: u64) -> bool {
+        let kept = self.old.values().any(|(_, time)| self.covers(*time, now));
+        if !kept {
+            self.old = HashMap::new();
+        }
+        kept
     }
 
     /// A new event. Times never go back.
@@ -184,6 +211,20 @@ mod tests {
             repeats.expire(110);
             assert_eq!((repeats.bytes(), repeats.order.capacity(), repeats.sequences.capacity()), (0, 0, 0));
         }
+    }
+
+    #[test]
+    fn keys_without_a_topic_are_known_for_the_window_and_looked_for_only_while_there_are_any() {
+        let mut repeats = Repeats::new(10, 2);
+        for (key, time) in [(3, 109), (2, 105), (1, 100)] {
+            repeats.add_old(key, key as u64, time);
+        }
+        let find = |repeats: &Repeats, key, now| repeats.find_old(|| Some(key), now);
+        assert_eq!([1, 2, 3].map(|key| find(&repeats, key, 109)), [None, Some(2), Some(3)], "the newest two");
+        assert_eq!((find(&repeats, 2, 115), find(&repeats, 3, 115)), (None, Some(3)));
+        assert!(repeats.keeps_old(118) && repeats.bytes() > 0);
+        assert!(!repeats.keeps_old(119) && repeats.bytes() == 0);
+        assert_eq!(repeats.find_old(|| panic!("there are none"), 119), None);
     }
 
     #[test]

@@ -18,7 +18,9 @@ pub(super) const PROGRESS: TableDefinition<u64, &[u8]> = TableDefinition::new("p
 /// From the number of a stream and the first sequence to a record batch.
 pub(super) const BATCHES: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("batches");
 /// From stream and sequence to time and key of events that are deleted and yet known for repetitions.
-pub(super) const REPEATS: TableDefinition<(u64, u64), (u64, u128)> = TableDefinition::new("repeats");
+pub(super) const REPEATS: TableDefinition<(u64, u64), (u64, u128)> = TableDefinition::new("repeats_of_topics");
+/// The same from before the topic was part of keys. It is only read, and deleted when all windows in it are over.
+pub(super) const OLD_REPEATS: TableDefinition<(u64, u64), (u64, u128)> = TableDefinition::new("repeats");
 /// From stream and name to the settings of a group.
 pub(super) const GROUPS: TableDefinition<(u64, &str), &[u8]> = TableDefinition::new("groups");
 /// From stream and name to the state of a group.

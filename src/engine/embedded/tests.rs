@@ -3,6 +3,7 @@
 mod memory;
 mod parts;
 mod power;
+mod upgrade;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -12,7 +13,8 @@ use proptest::prelude::*;
 use super::{Embedded, simulated::Simulated};
 use crate::{
     engine::{
-        Append, AppendError, Engine, GroupStoreError, Health, OpenError, Options, PurgeError, ReadError, StoreError,
+        Append, AppendError, Engine, EventStream, GroupStoreError, Health, OpenError, Options, PurgeError, ReadError,
+        StoreError,
         conformance::{
             EVERYTHING, Ground, append, append_all, event, event_with, filters, name, read_all, seal, sequences,
             settings, suite,
@@ -153,7 +155,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Model {
     /// Topic and text.
     events: BTreeMap<u64, (usize, String)>,
-    ids: BTreeMap<String, u64>,
+    ids: BTreeMap<(usize, String), u64>,
     latest: u64,
     floor: u64,
     max_events: Option<u64>,
@@ -198,12 +200,12 @@ async fn compare(step: Step, model: &mut Model, ground: &OnDisk, engine: &mut Ar
                 let text = format!("{number}.{n}.{}", "x".repeat(bytes));
                 let id = if ids { format!("{}", (number * 7 + n) % 50) } else { String::new() };
                 events.push(event_with(TOPICS[topic], &id, &text, 0));
-                let known = model.ids.get(&id).copied();
+                let known = model.ids.get(&(topic, id.clone())).copied();
                 if known.is_none() {
                     model.latest += 1;
                     model.events.insert(model.latest, (topic, text));
                     if ids {
-                        model.ids.insert(id, model.latest);
+                        model.ids.insert((topic, id), model.latest);
                     }
                 }
                 expected.push((known.unwrap_or(model.latest), known.is_some()));
