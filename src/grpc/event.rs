@@ -334,7 +334,13 @@ fn check(tag: u32, value: &[u8], found: &mut Found) -> Result<(), EventError> {
             if found.attributes > MAX_EVENT_ATTRIBUTES {
                 return refuse("has more than 64 pairs");
             }
-            pair(value).map(drop).or_else(refuse)
+            match pair(value) {
+                Ok((name, _)) if DEAD_LETTER_ATTRIBUTES.contains(&name) => {
+                    refuse("has one that only the hub gives, to dead letters")
+                }
+                Ok(_) => Ok(()),
+                Err(problem) => refuse(problem),
+            }
         }
         9 => {
             merge(&mut found.ttl, value).or_else(refuse)?;
@@ -516,6 +522,30 @@ mod tests {
             client::Event { time: Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 }), ..sample() },
             "time",
         );
+    }
+
+    #[test]
+    fn a_publisher_cannot_mark_an_event_as_a_dead_letter() {
+        for name in DEAD_LETTER_ATTRIBUTES {
+            check_refused(
+                client::Event { attributes: HashMap::from([(name.into(), "1".into())]), ..sample() },
+                "attributes",
+            );
+        }
+        // Of a name that comes twice in one pair the last one counts.
+        let key = |name: &str| [&[KEY_PAIR_NAME, name.len() as u8], name.as_bytes()].concat();
+        for (names, taken) in [(["deadlettergroup", "x"], true), (["x", "deadlettergroup"], false)] {
+            let pair = names.map(key).concat();
+            let raw = [sample().encode_to_vec(), vec![KEY_ATTRIBUTE, pair.len() as u8], pair].concat();
+            assert_eq!(accepted(&raw).is_ok(), taken, "{names:?}");
+        }
+        let others = HashMap::from([("deadletter".into(), "x".into()), ("DeadLetterGroup".into(), "x".into())]);
+        assert!(accepted(&client::Event { attributes: others, ..sample() }.encode_to_vec()).is_ok());
+
+        let event = stored(&accepted(&sample().encode_to_vec()).expect("accepted"));
+        let told = GivenUp { stream: "orders", sequence: 300, group: "g", attempts: 2, reason: "no" };
+        let letter = dead_letter(&event, &told);
+        assert_eq!(received(&letter).event.expect("an event").attributes["deadletterreason"], "no");
     }
 
     #[test]
