@@ -59,6 +59,8 @@ pub enum Action<'a> {
     },
     /// Create, change, purge or delete a stream.
     ManageStream(&'a str),
+    /// Have a stream take topics: what is published to them is stored there, as it is set up, and in no other stream.
+    TakeTopics(&'a [Filter]),
     /// Create, change, move or delete a group on a stream.
     ManageGroup {
         /// The name of the stream.
@@ -90,6 +92,9 @@ impl Action<'_> {
             Self::SeeStream(_) => Denial::Topic("use this stream"),
             Self::SeeGroup { .. } => Denial::Topic("use this group"),
             Self::ManageStream(_) => Verb::Streams.denial(),
+            Self::TakeTopics(_) => Denial::Action(
+                "have a stream take all these topics: with `streams:NAME` that needs `topics:FILTER` in `manage` too",
+            ),
             Self::ManageGroup { .. } => Verb::Groups.denial(),
             Self::ManageDeadLetters { .. } => Verb::DeadLetters.denial(),
             Self::ManageSessions => Verb::Sessions.denial(),
@@ -112,6 +117,7 @@ impl Action<'_> {
             Self::ReadEvent { stream, topic } => format!("read {} of stream {stream}", text(topic.as_bytes())),
             Self::SeeStream(stream) => format!("see stream {stream}"),
             Self::SeeGroup { stream, group } => format!("see group {stream}/{group}"),
+            Self::TakeTopics(filters) => format!("have a stream take {}", list(filters)),
             Self::ManageStream(_)
             | Self::ManageGroup { .. }
             | Self::ManageDeadLetters { .. }
@@ -276,6 +282,8 @@ pub struct Rights {
     pub streams: Names,
     /// Which groups it may be a member of, and see.
     pub groups: Names,
+    /// Which topics the streams that it manages may take.
+    pub take: Topics,
     /// What it may manage, by [`Verb`].
     pub manage: [Names; Verb::ALL.len()],
 }
@@ -297,6 +305,7 @@ impl Rights {
                 self.groups.allow_group(stream, group) || self.manage(Verb::Groups).allow_group(stream, group)
             }
             Action::ManageStream(stream) => self.manage(Verb::Streams).allow(&[stream]),
+            Action::TakeTopics(filters) => filters.iter().all(|filter| self.take.allow_all_of(filter)),
             Action::ManageGroup { stream, group } => self.manage(Verb::Groups).allow_group(stream, group),
             Action::ManageDeadLetters { stream, group } => self.manage(Verb::DeadLetters).allow_group(stream, group),
             Action::ManageSessions => self.manage(Verb::Sessions).allow(&[]),
@@ -350,7 +359,8 @@ mod tests {
         let topics = Topics { allow: filters(&["orders.>", "a.*"]), deny: filters(&["orders.*.secret"]) };
         Rights {
             publish: topics.clone(),
-            subscribe: topics,
+            subscribe: topics.clone(),
+            take: topics,
             streams: names(&["orders*"], &["orders-old"]),
             groups: names(&["orders/work*", "/live"], &["*/workless"]),
             manage: [names(&["orders"], &[]), names(&["orders/*"], &[]), Names::default(), names(&["*"], &[])],
@@ -376,6 +386,7 @@ mod tests {
             Action::SeeStream("s"),
             Action::SeeGroup { stream: "s", group: "g" },
             Action::ManageStream("s"),
+            Action::TakeTopics(&all),
             Action::ManageGroup { stream: "s", group: "g" },
             Action::ManageDeadLetters { stream: "s", group: "g" },
             Action::ManageSessions,
@@ -430,6 +441,13 @@ mod tests {
         // Who may manage a stream may see it, though not read it.
         assert!(rights.allow(&Action::SeeStream("orders")));
         assert!(rights.allow(&Action::SeeGroup { stream: "orders", group: "any" }));
+    }
+
+    #[test]
+    fn a_stream_takes_only_topics_that_are_wholly_its_managers() {
+        let take = |texts: &[&str]| rights().allow(&Action::TakeTopics(&filters(texts)));
+        assert!(take(&["a.*"]) && take(&["a.b", "orders.eu.created"]));
+        assert!(!take(&["a.b", "b"]) && !take(&["orders.>"]) && !take(&["orders.eu.secret"]) && !take(&[">"]));
     }
 
     #[test]

@@ -15,6 +15,8 @@ use crate::model::Filter;
 
 /// The most roles in one policy.
 const MAX_ROLES: usize = 10_000;
+/// What stands under `manage` for the topics that streams may take.
+const TOPICS: &str = "topics";
 
 /// Every role.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -99,14 +101,7 @@ impl Role {
             Ok::<_, String>(Topics { allow: parse("allow", allow)?, deny: parse("deny", deny)? })
         };
         let names = |allow: &[String], deny: &[String]| Names { allow: patterns(allow), deny: patterns(deny) };
-        let mut manage: [Names; Verb::ALL.len()] = Default::default();
-        for (which, texts) in [("allow", &allow.manage), ("deny", &deny.manage)] {
-            for text in texts {
-                let (verb, pattern) = verb(text).map_err(|error| below(format!("{which}.manage: {error}")))?;
-                let rules = &mut manage[verb as usize];
-                if which == "allow" { &mut rules.allow } else { &mut rules.deny }.push(pattern);
-            }
-        }
+        let (take, manage) = managed(&allow.manage, &deny.manage).map_err(&below)?;
         for identity in &written.identities {
             check_identity(identity).map_err(&below)?;
         }
@@ -122,6 +117,7 @@ impl Role {
             subscribe: topics("subscribe", &allow.subscribe, &deny.subscribe).map_err(&below)?,
             streams: names(&allow.streams, &deny.streams),
             groups: names(&allow.groups, &deny.groups),
+            take,
             manage,
         };
         Ok(Self {
@@ -143,7 +139,8 @@ impl Role {
 
 impl Rights {
     fn add(&mut self, other: &Self) {
-        for (topics, more) in [(&mut self.publish, &other.publish), (&mut self.subscribe, &other.subscribe)] {
+        let ours = [&mut self.publish, &mut self.subscribe, &mut self.take];
+        for (topics, more) in ours.into_iter().zip([&other.publish, &other.subscribe, &other.take]) {
             topics.allow.extend_from_slice(&more.allow);
             topics.deny.extend_from_slice(&more.deny);
         }
@@ -156,11 +153,11 @@ impl Rights {
 
     /// Forgets what is said twice.
     fn tidy(&mut self) {
-        for filters in
-            [&mut self.publish.allow, &mut self.publish.deny, &mut self.subscribe.allow, &mut self.subscribe.deny]
-        {
-            filters.sort();
-            filters.dedup();
+        for topics in [&mut self.publish, &mut self.subscribe, &mut self.take] {
+            for filters in [&mut topics.allow, &mut topics.deny] {
+                filters.sort();
+                filters.dedup();
+            }
         }
         for names in [&mut self.streams, &mut self.groups].into_iter().chain(&mut self.manage) {
             for patterns in [&mut names.allow, &mut names.deny] {
@@ -175,10 +172,42 @@ fn patterns(texts: &[String]) -> Vec<Pattern> {
     texts.iter().map(|text| Pattern::new(text)).collect()
 }
 
+/// What may be managed, and which topics streams may take for it.
+fn managed(allow: &[String], deny: &[String]) -> Result<(Topics, [Names; Verb::ALL.len()]), String> {
+    let (mut take, mut manage) = (Topics::default(), <[Names; Verb::ALL.len()]>::default());
+    for (which, texts) in [("allow", allow), ("deny", deny)] {
+        let below = |error: String| format!("{which}.manage: {error}");
+        let filters = if which == "allow" { &mut take.allow } else { &mut take.deny };
+        let mut push = |text: &str, filter: &str| -> Result<(), String> {
+            filters.push(Filter::parse(filter.as_bytes()).map_err(|error| below(format!("{text:?}: {error}")))?);
+            Ok(())
+        };
+        for text in texts {
+            if let Some(filter) = topics(text) {
+                push(text, filter)?;
+                continue;
+            }
+            // Who manages all streams manages what they are for, too.
+            if which == "allow" && text == Verb::Streams.name() {
+                push(text, ">")?;
+            }
+            let (verb, pattern) = verb(text).map_err(&below)?;
+            let rules = &mut manage[verb as usize];
+            if which == "allow" { &mut rules.allow } else { &mut rules.deny }.push(pattern);
+        }
+    }
+    Ok((take, manage))
+}
+
+/// The filter of `topics:FILTER`; `topics` is all of them.
+fn topics(text: &str) -> Option<&str> {
+    if text == TOPICS { Some(">") } else { text.strip_prefix(TOPICS)?.strip_prefix(':') }
+}
+
 /// `streams`, or `streams:NAME` for those that the pattern takes.
 fn verb(text: &str) -> Result<(Verb, Pattern), String> {
     let (name, pattern) = text.split_once(':').map_or((text, None), |(name, pattern)| (name, Some(pattern)));
-    let known = || Verb::ALL.map(Verb::name).join(", ");
+    let known = || format!("{}, {TOPICS}", Verb::ALL.map(Verb::name).join(", "));
     let verb = Verb::ALL
         .into_iter()
         .find(|verb| verb.name() == name)
@@ -273,6 +302,23 @@ mod tests {
         assert!(!auditor.allow(&Action::ManageStream("orders")));
     }
 
+    #[test]
+    fn who_manages_some_streams_needs_a_right_to_the_topics_they_take() {
+        let may = |manage: &str, filter: &str| {
+            let policy = Policy::parse(&format!("[roles.a]\n{manage}")).expect("a policy");
+            let rights = policy.rights(&policy.roles_of(&principal(Source::Jwt, "x", &["a"]), &[]));
+            rights.allow(&Action::TakeTopics(&[Filter::parse(filter.as_bytes()).expect("a filter")]))
+        };
+        assert!(may("allow.manage = ['streams']", ">"), "all streams");
+        assert!(!may("allow.manage = ['streams:*']", "a"), "whatever their names");
+        let some = "allow.manage = ['streams:mine*', 'topics:mine.>']";
+        assert!(may(some, "mine.>") && !may(some, "other") && !may(some, ">"));
+        assert!(may("allow.manage = ['streams:mine*', 'topics']", ">"));
+        let but = "allow.manage = ['streams']\ndeny.manage = ['topics:secret.>']";
+        assert!(may(but, "open") && !may(but, ">") && !may(but, "secret.a"));
+        assert!(!may("allow.manage = ['topics']\ndeny.manage = ['topics']", "a"));
+    }
+
     fn check_refused(text: &str, told: &str) {
         let error = Policy::parse(text).expect_err("refused");
         assert!(error.contains(told), "{error}");
@@ -288,6 +334,8 @@ mod tests {
         check_refused("[roles.a.allow]\nmanage = ['everything']", "roles.a.allow.manage: \"everything\"");
         check_refused("[roles.a.allow]\nmanage = ['sessions:x']", "sessions have no names");
         check_refused("[roles.a.allow]\nmanage = ['groups:x']", "STREAM/GROUP");
+        check_refused("[roles.a.deny]\nmanage = ['topics:a..b']", "roles.a.deny.manage: \"topics:a..b\"");
+        check_refused("[roles.a.allow]\nmanage = ['topicsx']", "topics");
         check_refused("[roles.a.allow]\ngroups = ['x']", "STREAM/GROUP");
         check_refused("[roles.a]\nidentities = ['alice']", "jwt:NAME");
         check_refused("[roles.a]\nidentities = 'jwt:a'", "identities");

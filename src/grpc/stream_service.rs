@@ -78,6 +78,7 @@ impl StreamService {
         let mut settings = settings(asked.as_ref().ok_or_else(|| field("stream", "is missing"))?)?;
         settings.owner = Arc::clone(caller.principal().id());
         caller.authorize(&Action::ManageStream(settings.name.as_str()))?;
+        caller.authorize(&Action::TakeTopics(&settings.filters))?;
         let stream = self.engine()?.create_stream(settings).await.map_err(|error| match error {
             CreateError::Setting(error) => StreamError::Setting(error),
             CreateError::Exists { name } => StreamError::Exists(name),
@@ -125,6 +126,10 @@ impl StreamService {
             let before = found.map_err(|error| Refusal::at("stream.", error))?.settings();
             let merged = settings(&merge(&before, &wanted, &paths)?);
             let merged = merged.map_err(|error| Refusal::at("stream.", error))?;
+            // What it has already it may keep, or give up.
+            let new = |filter: &&Filter| !before.filters.contains(filter);
+            let new: Vec<Filter> = merged.filters.iter().filter(new).cloned().collect();
+            caller.authorize(&Action::TakeTopics(&new))?;
             match self.engine()?.update_stream(merged, Some(before)).await {
                 Ok(stream) => break stream,
                 // Somebody else changed another part of it.
