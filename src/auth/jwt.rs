@@ -219,6 +219,7 @@ mod tests {
             json!({ "sub": "" }),
             json!({ "sub": ["alice"] }),
             json!({ "sub": "a\nb" }),
+            json!({ "sub": "bob\u{202e}ecila" }),
             json!({ "nbf": "yesterday" }),
         ] {
             let refused = verify(&signed(&claims(changed.clone())));

@@ -41,7 +41,7 @@ pub use caller::Caller;
 pub use mint::{Mint, new_key};
 pub use options::{Options, Reflection};
 pub use policy::Policy;
-pub use principal::{Principal, Source};
+pub use principal::{Principal, Source, deceives};
 
 use crate::{
     model::Denial,

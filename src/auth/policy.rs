@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::{
     acl::{Names, Pattern, Rights, Topics, Verb},
+    certificate::{DNS, SPIFFE},
     principal::{Principal, Source},
 };
 use crate::model::Filter;
@@ -222,11 +223,24 @@ fn verb(text: &str) -> Result<(Verb, Pattern), String> {
     }
 }
 
-/// An identity says which source it is of: the same name from another is somebody else.
+/// An identity says which source it is of, and one from a certificate of which kind it is: the same name of another is
+/// somebody else.
 fn check_identity(text: &str) -> Result<(), String> {
     let sources = [Source::Jwt, Source::Certificate, Source::Token].map(Source::prefix);
-    let known = text == "*" || text.split_once(':').is_some_and(|(source, _)| sources.contains(&source));
-    if known { Ok(()) } else { Err(format!("identities: {text:?} is not jwt:NAME, mtls:NAME, token:NAME or *")) }
+    let problem = match text.split_once(':') {
+        _ if text == "*" => return Ok(()),
+        Some((source, name)) if source == Source::Certificate.prefix() => {
+            let (head, open) = name.split_once('*').map_or((name, false), |(head, _)| (head, true));
+            let of = |kind: &str| head.starts_with(kind) || (open && kind.starts_with(head));
+            if of(SPIFFE) || of(DNS) {
+                return Ok(());
+            }
+            "is of no kind of name: mtls:spiffe://... or mtls:dns:NAME"
+        }
+        Some((source, _)) if sources.contains(&source) => return Ok(()),
+        _ => "is not jwt:NAME, mtls:spiffe://..., mtls:dns:NAME, token:NAME or *",
+    };
+    Err(format!("identities: {text:?} {problem}"))
 }
 
 #[cfg(test)]
@@ -339,6 +353,11 @@ mod tests {
         check_refused("[roles.a.allow]\ngroups = ['x']", "STREAM/GROUP");
         check_refused("[roles.a]\nidentities = ['alice']", "jwt:NAME");
         check_refused("[roles.a]\nidentities = 'jwt:a'", "identities");
+        check_refused("[roles.a]\nidentities = ['mtls:shop.internal']", "mtls:dns:NAME");
+        check_refused("[roles.a]\nidentities = ['mtls:shop*']", "mtls:dns:NAME");
+        for good in ["mtls:*", "mtls:s*", "mtls:spiffe://*", "mtls:dns:*.internal", "mtls:dns:shop.internal", "*"] {
+            assert!(Policy::parse(&format!("[roles.a]\nidentities = ['{good}']")).is_ok(), "{good}");
+        }
     }
 
     #[test]

@@ -41,10 +41,10 @@ pub struct Principal {
 }
 
 impl Principal {
-    /// A principal, unless the name is empty, too long, or has characters that do not belong into a log line. `claims` are the values
+    /// A principal, unless the name is empty, too long, or [deceives](deceives) who reads it in a log line. `claims` are the values
     /// that its credential has where the operator said that roles are told.
     pub fn new(source: Source, name: &str, claims: Vec<Box<str>>, expires: Option<SystemTime>) -> Option<Self> {
-        let sound = !name.is_empty() && name.len() <= MAX_PRINCIPAL_BYTES && !name.chars().any(char::is_control);
+        let sound = !name.is_empty() && name.len() <= MAX_PRINCIPAL_BYTES && !name.chars().any(deceives);
         sound.then(|| {
             let id = format!("{}:{name}", source.prefix()).into();
             Self { source, name: name.into(), id, claims: claims.into(), expires }
@@ -93,6 +93,14 @@ impl fmt::Display for Principal {
     }
 }
 
+/// True for characters that do not show what is there: control characters, marks that turn the direction of a text, and other
+/// ends of lines.
+pub fn deceives(character: char) -> bool {
+    let turns =
+        |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    character.is_control() || turns(character) || matches!(character, '\u{2028}' | '\u{2029}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,7 +111,11 @@ mod tests {
         assert_eq!(made("alice").expect("a principal").to_string(), "jwt:alice");
         assert!(made(&"a".repeat(MAX_PRINCIPAL_BYTES)).is_some());
         assert!(made(&"a".repeat(MAX_PRINCIPAL_BYTES + 1)).is_none());
-        assert!(made("").is_none() && made("a\nb").is_none());
+        assert!(made("").is_none() && made("a\nb").is_none() && made("a\u{9b}2J").is_none());
+        for mark in ['\u{202e}', '\u{2066}', '\u{200f}', '\u{61c}', '\u{2028}'] {
+            assert!(made(&format!("bob{mark}ecila")).is_none(), "{mark:?}");
+        }
+        assert!(made("Zoë עליזה").is_some(), "a name that is read from right to left is one");
     }
 
     #[test]
