@@ -153,7 +153,7 @@ where
     let traces = Traces::start(&config.traces, &node).map_err(anyhow::Error::msg)?.map(Arc::new);
 
     let ops_guard = operators.stop.clone().drop_guard();
-    let ops = Ops::new(Arc::clone(&metrics), readiness.view(), grpc::health_routes(readiness.view()));
+    let ops = Ops::new(Arc::clone(&metrics), readiness.view(), grpc::health_routes(readiness.view()), &config.ops);
     let ops_tls = tls.clone().filter(|_| config.tls.ops);
     let acceptor = operators.acceptor(ops_connections(&config), ops_tls, &tasks, &Arc::new(Metrics::default()));
     let ops_address = serve_operators(&tasks, &operators, acceptor, ops_listener, ops.clone())

@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::model::Denial;
+use crate::{model::Denial, telemetry::AUDIT};
 
 /// So many denies of one caller are told
 const LINES: u32 = 10;
@@ -57,7 +57,7 @@ impl Audit {
         let Some(left_out) = self.take(account, Instant::now()) else { return };
         let (reason, peer) = (denial.reason().name(), entry.peer());
         tracing::warn!(
-            target: "audit",
+            target: AUDIT,
             principal = entry.principal,
             peer,
             call = entry.call,
@@ -72,7 +72,7 @@ impl Audit {
     #[allow(clippy::unused_self)]
     pub(super) fn managed(&self, entry: Entry<'_>, verb: &str, name: &str) {
         let peer = entry.peer();
-        tracing::info!(target: "audit", principal = entry.principal, peer, call = entry.call, verb, name, "managed");
+        tracing::info!(target: AUDIT, principal = entry.principal, peer, call = entry.call, verb, name, "managed");
     }
 
     /// Whether one more line may be told, and then how many were left out before it.

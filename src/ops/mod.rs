@@ -5,7 +5,8 @@
 //!
 //! `/livez` says that the process runs, `/readyz` whether it serves, `/metrics` what it counts. `grpc.health.v1` is
 //! here too, so that Kubernetes' gRPC probes work whatever the main port wants of its clients. Nothing here changes
-//! what the hub does; only how much it logs can be set, by `PUT /log`.
+//! what the hub does; only how much it logs can be set, by `PUT /log`, from the machine of the hub. The record that `auth`
+//! keeps is logged in any case.
 
 mod options;
 
@@ -21,13 +22,13 @@ use tokio::sync::Semaphore;
 use tonic::{body::Body, service::Routes};
 use tower::ServiceExt;
 
-pub use options::Options;
+pub use options::{LogChanges, Options};
 
 use crate::{
-    net::Inbound,
+    net::{Connection, Inbound},
     readiness::{Phase, ReadinessView},
     session::Hub,
-    telemetry::{Gauges, Metrics, log_filter, set_log_filter},
+    telemetry::{AUDIT, Gauges, Metrics, log_filter, set_log_filter},
 };
 
 /// What is to be logged is told in no more bytes.
@@ -46,12 +47,14 @@ pub struct Ops {
     readiness: ReadinessView,
     /// gRPC health checks.
     health: Routes,
+    log_changes: LogChanges,
 }
 
 impl Ops {
     /// Answers for a hub that is still starting; `health` serves what is gRPC.
-    pub fn new(metrics: Arc<Metrics>, readiness: ReadinessView, health: Routes) -> Self {
-        Self { metrics, hub: Arc::default(), looks: Arc::new(Semaphore::new(1)), readiness, health }
+    pub fn new(metrics: Arc<Metrics>, readiness: ReadinessView, health: Routes, options: &Options) -> Self {
+        let (looks, log_changes) = (Arc::new(Semaphore::new(1)), options.log_changes);
+        Self { metrics, hub: Arc::default(), looks, readiness, health, log_changes }
     }
 
     /// From now on there are sessions and streams to look at.
@@ -76,7 +79,7 @@ impl Ops {
             "/readyz" if phase == Phase::Serving => text(StatusCode::OK, "ok\n"),
             "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, format!("{phase:?}\n").to_lowercase()),
             "/metrics" => self.metrics().await,
-            "/log" => log(request).await,
+            "/log" => log(request, self.log_changes).await,
             _ => {
                 text(StatusCode::NOT_FOUND, "there are /livez, /readyz, /metrics, /log and, by gRPC, grpc.health.v1\n")
             }
@@ -99,11 +102,19 @@ impl Ops {
     }
 }
 
-/// Shows what is logged, or changes it.
-async fn log(request: Request<Inbound>) -> Response<Body> {
+/// Shows what is logged, or changes it for who may.
+async fn log(request: Request<Inbound>, changes: LogChanges) -> Response<Body> {
     let bad = |problem: String| text(StatusCode::BAD_REQUEST, format!("{problem}\n"));
+    let peer = request.extensions().get::<Arc<Connection>>().map(|connection| connection.peer());
     match *request.method() {
         Method::GET => {}
+        Method::PUT if !changes.allow(peer.map(|peer| peer.ip())) => {
+            let problem = match changes {
+                LogChanges::Off => "what is logged is not changed here (ops.log_changes)\n",
+                _ => "what is logged is changed from the machine of the hub alone (ops.log_changes)\n",
+            };
+            return text(StatusCode::FORBIDDEN, problem);
+        }
         Method::PUT => {
             let body = Limited::new(request.into_body(), MAX_LOG_FILTER_BYTES).collect().await;
             let Ok(body) = body.map(http_body_util::Collected::to_bytes) else {
@@ -113,7 +124,8 @@ async fn log(request: Request<Inbound>) -> Response<Body> {
             if let Err(problem) = set_log_filter(filter.trim()) {
                 return bad(problem);
             }
-            tracing::warn!(log = filter.trim(), "what is logged was changed");
+            let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
+            tracing::warn!(target: AUDIT, peer, log = filter.trim(), "what is logged was changed");
         }
         _ => return text(StatusCode::METHOD_NOT_ALLOWED, "GET or PUT\n"),
     }

@@ -1,5 +1,7 @@
 //! What an operator may set about the operator's port.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::limits::MAX_TIME_MS;
@@ -13,11 +15,36 @@ pub struct Options {
     pub max_connections: usize,
     /// A connection to the operator's port that asks nothing for this long is closed, in milliseconds.
     pub idle_timeout_ms: u64,
+    /// Who may change what is logged by `PUT /log`: `local` (from this machine), `all`, or `off` for nobody.
+    pub log_changes: LogChanges,
+}
+
+/// Who may change what is logged while the hub runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogChanges {
+    /// Nobody.
+    Off,
+    /// Who is on this machine.
+    Local,
+    /// Everybody who reaches the operator's port.
+    All,
+}
+
+impl LogChanges {
+    /// Whether somebody at that address may.
+    pub(super) fn allow(self, peer: Option<IpAddr>) -> bool {
+        match self {
+            Self::Off => false,
+            Self::Local => peer.is_some_and(|peer| peer.to_canonical().is_loopback()),
+            Self::All => true,
+        }
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_connections: 32, idle_timeout_ms: 5_000 }
+        Self { max_connections: 32, idle_timeout_ms: 5_000, log_changes: LogChanges::Local }
     }
 }
 
@@ -32,5 +59,23 @@ impl Options {
             Some((key, value, least, most)) => Err(format!("ops.{key} is {value} and must be {least} to {most}")),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_logged_is_changed_from_this_machine_unless_it_is_said_otherwise() {
+        let may = |who: LogChanges, peer: &str| who.allow(Some(peer.parse().expect("an address")));
+        let usual = Options::default().log_changes;
+        for peer in ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"] {
+            assert!(may(usual, peer) && may(LogChanges::All, peer) && !may(LogChanges::Off, peer), "{peer}");
+        }
+        for peer in ["10.0.0.7", "192.168.1.1", "::ffff:10.0.0.7", "2001:db8::1", "fe80::1", "0.0.0.0"] {
+            assert!(!may(usual, peer) && may(LogChanges::All, peer) && !may(LogChanges::Off, peer), "{peer}");
+        }
+        assert!(!usual.allow(None));
     }
 }

@@ -10,7 +10,7 @@ mod metrics;
 mod traces;
 mod wire;
 
-pub use logs::{LogFormat, log_filter, set_log_filter, set_up_logs};
+pub use logs::{AUDIT, LogFormat, log_filter, set_log_filter, set_up_logs};
 pub use looked_at::{Gauges, GroupGauges, MemoryGauges, StreamGauges, StreamsGauges};
 pub use metrics::Metrics;
 pub use traces::{PublishSpan, TraceOptions, TraceParent, Traces};

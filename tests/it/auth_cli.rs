@@ -17,6 +17,7 @@ use crate::{
 struct Hub {
     child: Child,
     server: String,
+    ops: std::net::SocketAddr,
     log: std::path::PathBuf,
 }
 
@@ -36,9 +37,10 @@ impl Hub {
             .stdout(Stdio::null())
             .spawn()
             .expect("the program starts");
-        let mut hub = Self { child, server: String::new(), log };
+        let mut hub = Self { child, server: String::new(), ops: std::net::SocketAddr::from(([0; 4], 0)), log };
         until("the hub serves", async || hub.lines("serving").len() == 1).await;
         let serving = hub.lines("serving");
+        hub.ops = serving[0]["ops_address"].as_str().and_then(|text| text.parse().ok()).expect("an address");
         hub.server = serving[0]["address"].as_str().expect("an address").into();
         hub
     }
@@ -119,6 +121,12 @@ async fn denies_and_management_are_on_record_without_payloads_and_tokens() {
     hub.run(&["pub", "closed.a", "the-payload"], Some("no-such-token-anywhere")).await;
     assert!(hub.run(&["stream", "create", "kept", "kept.>"], Some(&root)).await.status.success());
     until("all is on record", async || hub.lines("managed").len() == 1).await;
+    // Nobody can switch it off, whatever else is no longer logged.
+    let off = crate::harness::http(hub.ops, "PUT", "/log", "off,audit=off").await;
+    assert!(off.starts_with("HTTP/1.1 200"), "{off}");
+    let before = hub.lines("denied").len();
+    hub.run(&["stream", "create", "more", "more.>"], Some(&token("mallory", &["reader"]))).await;
+    until("a denial is on record all the same", async || hub.lines("denied").len() > before).await;
     let managed = &hub.lines("managed")[0];
     assert_eq!((&managed["principal"], &managed["verb"]), (&"jwt:root".into(), &"streams".into()), "{managed}");
     assert_eq!((&managed["target"], &managed["name"]), (&"audit".into(), &"kept".into()), "{managed}");

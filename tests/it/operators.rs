@@ -198,7 +198,11 @@ async fn what_is_logged_can_be_changed_while_the_hub_runs() {
     assert!(refused.starts_with("HTTP/1.1 400"), "{refused}");
     assert!(http(ops, "PUT", "/log", &"x".repeat(1025)).await.starts_with("HTTP/1.1 400"), "one byte past");
     assert!(http(ops, "DELETE", "/log", "").await.starts_with("HTTP/1.1 405"));
+    assert!(http(ops, "PUT", "/log", "off").await.ends_with("off\n"));
     assert!(http(ops, "PUT", "/log", "switchyard=debug").await.ends_with("switchyard=debug\n"));
+    let changed = lines.find(|line| line["target"] == "audit").expect("a line");
+    assert_eq!((&changed["log"], &changed["message"]), (&"off".into(), &"what is logged was changed".into()));
+    assert!(changed["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{changed}");
 
     // Not HTTP: the end of such a connection is told at debug.
     let mut stream = tokio::net::TcpStream::connect(clients).await.expect("a port");
@@ -207,6 +211,14 @@ async fn what_is_logged_can_be_changed_while_the_hub_runs() {
     assert!(soon("a line at debug", seen).await.expect("no panic"));
     child.kill().expect("a child");
     child.wait().expect("gone");
+}
+
+#[tokio::test]
+async fn what_is_logged_is_changed_only_where_that_is_allowed() {
+    let hub = harness::hub_with(|config| config.ops.log_changes = switchyard::ops::LogChanges::Off).await;
+    let refused = http(hub.ops_address, "PUT", "/log", "off").await;
+    assert!(refused.starts_with("HTTP/1.1 403") && refused.contains("ops.log_changes"), "{refused}");
+    assert!(harness::http_get(hub.ops_address, "/log").await.starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test]
