@@ -14,12 +14,16 @@ use std::{
 };
 
 use super::{Auth, Options, keys::KeySet, policy::Policy, tokens::StaticTokens};
-use crate::tasks::Tasks;
+use crate::{tasks::Tasks, telemetry::warn_if_open};
 
 /// How often files are read.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// The largest of these files, in bytes.
 pub(super) const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+const KEY_FILE: &str = "jwt_key_file";
+const JWKS_FILE: &str = "jwks_file";
+const TOKEN_FILE: &str = "token_file";
 
 /// What the files say.
 #[derive(Debug, Clone, Default)]
@@ -68,6 +72,9 @@ impl<T: Default> Watched<T> {
             return;
         }
         self.last.clone_from(&text);
+        if let Ok(Some(text)) = &text {
+            warn_if_open(&format!("auth.{}", self.key), &self.path, is_secret(self.key, text));
+        }
         let failed = |error: String| format!("auth.{}: {}: {error}", self.key, self.path.display());
         let parsed = text.and_then(|text| text.map_or_else(|| Ok(T::default()), |text| parse(&text).map_err(failed)));
         match parsed {
@@ -81,9 +88,9 @@ impl Files {
     pub(super) fn new(options: &Options) -> Self {
         Self {
             policy: Watched::new("policy_file", &options.policy_file),
-            key: Watched::new("jwt_key_file", &options.jwt_key_file),
-            jwks: Watched::new("jwks_file", &options.jwks_file),
-            tokens: Watched::new("token_file", &options.token_file),
+            key: Watched::new(KEY_FILE, &options.jwt_key_file),
+            jwks: Watched::new(JWKS_FILE, &options.jwks_file),
+            tokens: Watched::new(TOKEN_FILE, &options.token_file),
         }
     }
 
@@ -125,6 +132,16 @@ impl Files {
                 auth.replace(self.contents());
             }
         }
+    }
+}
+
+/// True for a file that gives its readers the rights of others: not for a policy, nor for public keys.
+fn is_secret(key: &str, text: &str) -> bool {
+    match key {
+        TOKEN_FILE => true,
+        KEY_FILE => !text.contains("-----BEGIN PUBLIC KEY"),
+        JWKS_FILE => text.contains("\"oct\""),
+        _ => false,
     }
 }
 

@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 use x509_parser::parse_x509_certificate;
 
 use super::tls::{ClientAuth, TlsOptions, TlsVersion};
+use crate::telemetry::warn_if_open;
 
 /// No file is read further than this.
 const MOST_FILE_BYTES: u64 = 1024 * 1024;
@@ -115,6 +116,7 @@ impl Files {
         let certificate = validity(&options.cert_file, &chain[0])?;
         let key = PrivateKeyDer::from_pem_slice(&self.key)
             .map_err(|error| invalid(&options.key_file, format!("no private key in PEM: {error}")))?;
+        warn_if_open("tls.key_file", &options.key_file, true);
         let provider = Arc::new(aws_lc_rs::default_provider());
         let versions = match options.min_version {
             TlsVersion::V12 => &[&TLS13, &TLS12][..],

@@ -7,11 +7,13 @@
 mod logs;
 mod looked_at;
 mod metrics;
+mod secrets;
 mod traces;
 mod wire;
 
 pub use logs::{AUDIT, LogFormat, log_filter, set_log_filter, set_up_logs};
 pub use looked_at::{Gauges, GroupGauges, MemoryGauges, StreamGauges, StreamsGauges};
 pub use metrics::Metrics;
+pub use secrets::warn_if_open;
 pub use traces::{PublishSpan, TraceOptions, TraceParent, Traces};
 pub use wire::{ConnectionEnd, ConnectionRefusal, HandshakeFailure, StreamCut};

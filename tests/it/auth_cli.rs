@@ -147,6 +147,27 @@ async fn denies_and_management_are_on_record_without_payloads_and_tokens() {
     }
 }
 
+#[test]
+fn files_of_secrets_that_others_may_read_or_write_are_told() {
+    let folder = Folder::new();
+    let told = |key_mode: u32, policy_mode: u32| {
+        let file = |option: &str, text: &str, mode: u32| {
+            let path = folder.path().join(option);
+            std::fs::write(&path, text).expect("written");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
+            format!("auth.{option}={}", path.display())
+        };
+        let (policy, key) = (file("policy_file", POLICY, policy_mode), file("jwt_key_file", KEY, key_mode));
+        let log = crate::tls::log_of(&["--set", "auth.enabled=true", "--set", &policy, "--set", &key]);
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let lines = lines.filter(|line| line["message"].as_str().is_some_and(|text| text.starts_with("others may")));
+        lines.map(|line| line["option"].as_str().expect("an option").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(told(0o640, 0o644), [] as [String; 0]);
+    assert_eq!(told(0o644, 0o644), ["auth.jwt_key_file"]);
+    assert_eq!(told(0o600, 0o666), ["auth.policy_file"]);
+}
+
 /// The warnings that a hub logs before it serves, by their first words.
 fn warnings(flags: &[&str]) -> Vec<String> {
     let log = crate::tls::log_of(flags);

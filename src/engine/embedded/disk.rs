@@ -5,7 +5,7 @@
 
 use std::{
     fmt::Debug,
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, TryLockError},
     io::{Error, ErrorKind, Write},
     ops::Range,
     path::{Path, PathBuf},
@@ -16,6 +16,7 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 use redb::{StorageBackend, backends::FileBackend};
 
+use super::private;
 use crate::engine::OpenError;
 
 const STORE_FILE: &str = "streams.redb";
@@ -69,12 +70,13 @@ impl Folder {
     pub(super) fn lock(path: &Path) -> Result<Self, OpenError> {
         let folder = path.display().to_string();
         let io = |error: Error| OpenError::Io { folder: folder.clone(), problem: error.to_string() };
-        std::fs::create_dir_all(path).map_err(io)?;
-        let mut options = OpenOptions::new();
-        let lock =
-            options.read(true).write(true).create(true).truncate(false).open(path.join(LOCK_FILE)).map_err(io)?;
+        private::make(path).map_err(io)?;
+        let lock = private::file().create(true).truncate(false).open(path.join(LOCK_FILE)).map_err(io)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), lock: Mutex::new(Some(lock)) }),
+            Ok(()) => {
+                private::tighten(path);
+                Ok(Self { path: path.to_owned(), lock: Mutex::new(Some(lock)) })
+            }
             Err(TryLockError::WouldBlock) => Err(OpenError::InUse { folder }),
             Err(TryLockError::Error(error)) => Err(io(error)),
         }
@@ -88,8 +90,7 @@ impl Folder {
 
 impl Disk for Folder {
     fn open(&self) -> Result<Box<dyn StorageBackend>, Error> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true);
+        let mut options = private::file();
         let path = self.path.join(STORE_FILE);
         let file = match std::fs::metadata(&path) {
             // A new store would hide that there was another.
@@ -118,7 +119,7 @@ impl Disk for Folder {
             return Ok(());
         }
         let write = || {
-            let mut file = File::create(&path)?;
+            let mut file = private::file().create(true).truncate(true).open(&path)?;
             let piece = vec![0; 64 * 1024];
             // Twice what is kept: if just the reserve fits, the next event does not, and the disk is as full as before.
             for _ in 0..2 * RESERVE_BYTES / piece.len() {

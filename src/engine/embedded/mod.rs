@@ -16,6 +16,7 @@ mod holdings;
 mod inbox;
 mod keep;
 mod owners;
+mod private;
 mod read;
 mod recover;
 mod repeats;
