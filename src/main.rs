@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::Context;
 use clap::Parser;
 use switchyard::{
-    cli::{Arguments, Command},
+    cli::{Arguments, Command, visible},
     config::{Config, Flags},
     server, telemetry,
 };
@@ -35,7 +35,8 @@ fn main() -> ExitCode {
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
-    eprintln!("switchyard: {error:#}");
+    // What a hub says may have in it what its clients said.
+    eprintln!("switchyard: {}", visible(&format!("{error:#}")));
     ExitCode::FAILURE
 }
 

@@ -8,6 +8,7 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::Streaming;
 
+use super::show;
 use crate::client::{Target, explain, explain_message};
 use crate::proto::v1::{
     AckOutcome, Acknowledge, AddCredit, Credit, Ended, SessionRequest, SessionResponse, Subscribe, SubscriptionSpec,
@@ -157,7 +158,8 @@ pub(super) fn tell(frame: &Frame) {
         Frame::Acknowledged(acknowledged) => {
             for result in &acknowledged.results {
                 if let Some(status) = &result.status {
-                    eprintln!("sequence {}: not acknowledged: {}", result.sequence, explain_message(status));
+                    let why = explain_message(status).to_string();
+                    eprintln!("sequence {}: not acknowledged: {}", result.sequence, show::one_line(&why));
                 }
             }
         }

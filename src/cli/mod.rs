@@ -16,6 +16,7 @@ mod value;
 mod worker;
 
 use anyhow::Context;
+pub use show::visible;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{bench::Bench, config::Flags};

@@ -1,7 +1,9 @@
 //! A file that keeps a resume token, so that a subscription that is started again goes on where it was.
 
 use std::{
-    fs, io,
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -23,6 +25,9 @@ impl ResumeFile {
     /// Reads the token of an earlier run, if there was one.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
+        // It would be replaced by a file, and what it leads to would keep an old token.
+        let is_link = fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+        ensure!(!is_link, "{shown} is a symbolic link; name the file itself");
         let token = match fs::read_to_string(path) {
             Ok(text) => text.trim().to_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
@@ -47,16 +52,28 @@ impl ResumeFile {
         if token.is_empty() || token == self.token {
             return Ok(());
         }
-        fs::write(&self.fresh, format!("{token}\n"))
-            .and_then(|()| fs::rename(&self.fresh, &self.path))
-            .with_context(|| format!("cannot write {}", self.path.display()))?;
+        self.replace(token).with_context(|| format!("cannot write {}", self.path.display()))?;
         token.clone_into(&mut self.token);
         Ok(())
+    }
+
+    fn replace(&self, token: &str) -> io::Result<()> {
+        // What lies there is left of a run that was cut short, or somebody has put it there: it is never written through.
+        match fs::remove_file(&self.fresh) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.fresh)?;
+        writeln!(file, "{token}")?;
+        file.sync_all()?;
+        fs::rename(&self.fresh, &self.path)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
     use super::*;
 
     /// A place for a file that no other test uses.
@@ -78,6 +95,25 @@ mod tests {
         assert_eq!(ResumeFile::open(&path).unwrap().token(), Some("two"));
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
         fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_link() {
+        let path = place("planted");
+        let folder = path.parent().unwrap();
+        let (victim, planted) = (folder.join("victim"), folder.join("token.new"));
+        fs::write(&victim, "precious").unwrap();
+        symlink(&victim, &planted).unwrap();
+        let mut file = ResumeFile::open(&path).unwrap();
+        file.keep("one").unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        let kept = fs::symlink_metadata(&path).unwrap();
+        assert!(kept.is_file() && fs::symlink_metadata(&planted).is_err());
+        assert_eq!(kept.permissions().mode() & 0o777, 0o600);
+        fs::remove_file(&path).unwrap();
+        symlink(&victim, &path).unwrap();
+        assert!(ResumeFile::open(&path).unwrap_err().to_string().contains("symbolic link"));
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

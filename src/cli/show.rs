@@ -2,8 +2,10 @@
 //! hub nothing.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
+    sync::OnceLock,
     time::{Duration, SystemTime},
 };
 
@@ -12,10 +14,38 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use prost_types::Timestamp;
 use serde_json::json;
 
-use crate::proto::v1::{Event, ReceivedEvent, event::Payload};
+use crate::{
+    auth::deceives,
+    proto::v1::{Event, ReceivedEvent, event::Payload},
+};
+
+/// Whether a person reads standard output, on a terminal that obeys what is in it.
+pub(super) fn to_terminal() -> bool {
+    static IS_TERMINAL: OnceLock<bool> = OnceLock::new();
+    *IS_TERMINAL.get_or_init(|| io::stdout().is_terminal())
+}
+
+/// A text with all that would move a terminal about, or hide what is there, as `\u` and its number: JSON stays JSON.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    let hides = |c: char| deceives(c) && c != '\n' && c != '\t';
+    if !text.contains(hides) {
+        return text.into();
+    }
+    let shown = |c: char| if hides(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    text.chars().map(shown).collect::<String>().into()
+}
+
+/// The same in one line.
+pub(super) fn one_line(text: &str) -> Cow<'_, str> {
+    match visible(text) {
+        shown if shown.contains('\n') => shown.replace('\n', "\\n").into(),
+        shown => shown,
+    }
+}
 
 /// Writes lines to standard output. False when its reader has had enough.
 pub(super) fn print(text: &str) -> anyhow::Result<bool> {
+    let text = if to_terminal() { visible(text) } else { text.into() };
     let mut out = io::stdout().lock();
     let written =
         if text.ends_with('\n') { write!(out, "{text}") } else { writeln!(out, "{text}") }.and_then(|()| out.flush());
@@ -125,15 +155,16 @@ fn put_event(object: &mut serde_json::Map<String, serde_json::Value>, event: &Ev
 
 /// Rows in columns, the first row as their heads; columns of numbers are flush right.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<Cow<'_, str>>> = rows.iter().map(|row| row.iter().map(|cell| one_line(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let numeric = |column: usize| {
         let mut cells = rows.iter().skip(1).filter_map(|row| row.get(column)).peekable();
-        cells.peek().is_some() && cells.all(|cell| cell == "-" || cell.starts_with(|c: char| c.is_ascii_digit()))
+        cells.peek().is_some() && cells.all(|cell| *cell == "-" || cell.starts_with(|c: char| c.is_ascii_digit()))
     };
     let shape: Vec<(usize, bool)> = (0..columns).map(|c| (width(c).unwrap_or(0), numeric(c))).collect();
     let mut out = String::new();
-    for row in rows {
+    for row in &rows {
         let cells: Vec<String> = row
             .iter()
             .zip(&shape)
@@ -148,7 +179,7 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
 /// Names and values, a line each.
 pub(super) fn fields(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    rows.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect::<Vec<_>>().concat()
+    rows.iter().map(|(name, value)| format!("{name:<width$}  {}\n", one_line(value))).collect::<Vec<_>>().concat()
 }
 
 /// Bytes for people.
@@ -209,6 +240,24 @@ mod tests {
         let shown = table(&[row(["NAME", "EVENTS", "FILTERS"]), row(["orders", "12", "a.>"]), row(["x", "3456", ""])]);
         assert_eq!(shown, "NAME    EVENTS  FILTERS\norders      12  a.>\nx         3456\n");
         assert_eq!(fields(&[("a", "1".to_owned()), ("long", "2".to_owned())]), "a     1\nlong  2\n");
+    }
+
+    #[test]
+    fn nothing_in_a_text_moves_a_terminal_or_makes_a_line() {
+        let evil = "a\u{1b}]0;owned\u{7}\u{1b}[2J\rb\u{9b}1mc\u{7f}\u{202e}d";
+        let seen = r"a\u001b]0;owned\u0007\u001b[2J\u000db\u009b1mc\u007f\u202ed";
+        assert_eq!((visible(evil), visible("é\tö\n👨‍👩‍👧 שלום")), (seen.into(), "é\tö\n👨‍👩‍👧 שלום".into()));
+        let event =
+            |text: &str| Event { topic: "a".into(), payload: Some(Payload::Text(text.into())), ..Event::default() };
+        assert_eq!(one_line(&event_line(&event("x\nb forged"))), r"a x\nb forged");
+        assert_eq!(table(&[vec!["N".to_owned()], vec!["x\ny\u{1b}".to_owned()]]), "N\nx\\ny\\u001b\n");
+        let attributes = std::collections::HashMap::from([("n".to_owned(), "v\ntopic  b".to_owned())]);
+        let event = Event { attributes, ..event("two\nlines") };
+        let page = event_page(&ReceivedEvent { event: Some(event), sequence: 1, ..ReceivedEvent::default() });
+        assert_eq!(page, "sequence   1\ntopic      a\nattribute  n=v\\ntopic  b\n\ntwo\nlines\n");
+        let json: serde_json::Value =
+            serde_json::from_str(&visible(&json!({ "text": evil }).to_string())).expect("JSON");
+        assert_eq!(json["text"], evil);
     }
 
     #[test]

@@ -26,9 +26,12 @@ use crate::proto::v1::{
 Without --stream a subscription is live: it gets what is published while it is open. A member of a group on a stream
 acknowledges what it prints.
 
+On a terminal an event is one line, and what would move the terminal about is shown as \\u001b and the like.
+
 With --exec nothing is printed: each event is given to a command, with its payload on standard input and
 SWITCHYARD_TOPIC, SWITCHYARD_SEQUENCE, SWITCHYARD_ATTEMPT and others in the environment. Exit status 0 acknowledges the
-event; with any other it is tried again. Ctrl-C lets commands that run finish.
+event; with any other it is tried again. Ctrl-C lets commands that run finish. Commands are told which hub it is, and
+--token-file, but not a --token.
 
 Examples:
   switchyard sub 'orders.>'
@@ -224,6 +227,7 @@ impl Printer {
             let Some(event) = &received.event else { continue };
             self.events += 1;
             let line = if self.json { show::event_json(received).to_string() } else { show::event_line(event) };
+            let line = if show::to_terminal() { show::one_line(&line) } else { line.as_str().into() };
             if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
                 // The reader of a pipe has had enough.
                 let closed = error.kind() == io::ErrorKind::BrokenPipe;

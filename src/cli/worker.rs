@@ -4,7 +4,7 @@
 //! out. Nothing is decided for an event whose command has not ended: on the way out the hub gives it to another member.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     convert::Infallible,
     process::{ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -24,7 +24,7 @@ use super::{
     Stop,
     feed::{self, Feed},
 };
-use crate::client::Target;
+use crate::client::{TOKEN_VARIABLE, Target};
 use crate::proto::v1::{
     AckMode, AckOutcome, Credit, ReceivedEvent, SubscriptionSpec, event::Payload, session_response::Frame,
 };
@@ -33,6 +33,8 @@ use crate::proto::v1::{
 const DEFAULT_ACK_DEADLINE: Duration = Duration::from_secs(30);
 /// A lease is looked at so many times before it would run out.
 const LOOKS_A_DEADLINE: u32 = 8;
+/// What attributes may take in the environment, in bytes: Linux starts no program with a variable of 128 KiB or more.
+const MAX_ATTRIBUTES_BYTES: usize = 120 * 1024;
 /// No lease is looked at more often.
 const SHORTEST_LOOK: Duration = Duration::from_millis(20);
 
@@ -192,6 +194,7 @@ impl Worker {
         let mut command = Command::new("sh");
         command
             .args(["-c", &self.command])
+            .env_remove(TOKEN_VARIABLE)
             .envs(self.hub.variables())
             .envs(environment(received))
             .stdin(Stdio::piped())
@@ -306,6 +309,7 @@ fn failure(status: ExitStatus) -> String {
 /// What a command is told of its event besides the payload.
 fn environment(received: &ReceivedEvent) -> Vec<(&'static str, String)> {
     let event = received.event.clone().unwrap_or_default();
+    let (attributes, left_out) = attributes(event.attributes);
     let time = |time: Option<&prost_types::Timestamp>| time.map(ToString::to_string).unwrap_or_default();
     let variables = [
         ("SWITCHYARD_STREAM", received.stream.clone()),
@@ -314,7 +318,8 @@ fn environment(received: &ReceivedEvent) -> Vec<(&'static str, String)> {
         ("SWITCHYARD_LAST_FAILURE", received.last_failure.clone()),
         ("SWITCHYARD_APPEND_TIME", time(received.append_time.as_ref())),
         ("SWITCHYARD_TIME", time(event.time.as_ref())),
-        ("SWITCHYARD_ATTRIBUTES", json!(event.attributes).to_string()),
+        ("SWITCHYARD_ATTRIBUTES", attributes),
+        ("SWITCHYARD_ATTRIBUTES_LEFT_OUT", left_out.to_string()),
         ("SWITCHYARD_TOPIC", event.topic),
         ("SWITCHYARD_ID", event.id),
         ("SWITCHYARD_TYPE", event.r#type),
@@ -324,6 +329,22 @@ fn environment(received: &ReceivedEvent) -> Vec<(&'static str, String)> {
     ];
     // No environment can hold a NUL.
     variables.into_iter().map(|(name, value)| (name, value.replace('\0', ""))).collect()
+}
+
+/// Attributes as one JSON object, and how many are left out of it since they do not fit into a variable: the largest.
+fn attributes(all: HashMap<String, String>) -> (String, usize) {
+    let count = all.len();
+    let bytes = |text: &str| json!(text).to_string().len();
+    let mut sized: Vec<_> =
+        all.into_iter().map(|(name, value)| (bytes(&name) + bytes(&value) + 2, name, value)).collect();
+    sized.sort_unstable();
+    let mut total = 2;
+    let fits = |(bytes, _, _): &(usize, String, String)| {
+        total += bytes;
+        total <= MAX_ATTRIBUTES_BYTES
+    };
+    let some: BTreeMap<_, _> = sized.into_iter().take_while(fits).map(|(_, name, value)| (name, value)).collect();
+    (json!(some).to_string(), count - some.len())
 }
 
 #[cfg(test)]
@@ -361,6 +382,42 @@ mod tests {
             && test $SWITCHYARD_SEQUENCE = 42 && test $SWITCHYARD_ATTEMPT = 2 && test $SWITCHYARD_ID = ab \
             && test $SWITCHYARD_STREAM = orders && test $SWITCHYARD_ATTRIBUTES = '{}'";
         assert_eq!(ran(checks, "hello world").await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_command_starts_whatever_the_attributes_and_knows_what_is_left_out() {
+        let with = |pairs: &[(&str, usize)]| {
+            let attributes = pairs.iter().map(|(name, bytes)| ((*name).to_owned(), "x".repeat(*bytes))).collect();
+            let event = Event { attributes, ..received("").event.unwrap() };
+            ReceivedEvent { event: Some(event), ..received("") }
+        };
+        let told = |event: &ReceivedEvent| {
+            let told: HashMap<_, _> = environment(event).into_iter().collect();
+            let attributes: HashMap<String, String> = serde_json::from_str(&told["SWITCHYARD_ATTRIBUTES"]).unwrap();
+            let mut names: Vec<_> = attributes.into_keys().collect();
+            names.sort_unstable();
+            (names.join(" "), told["SWITCHYARD_ATTRIBUTES_LEFT_OUT"].clone())
+        };
+        // Braces, quotes, a colon and a comma are counted too.
+        let just = MAX_ATTRIBUTES_BYTES - 2 - 2 - 4 - 1;
+        assert_eq!(told(&with(&[("a", just)])), ("a".to_owned(), "0".to_owned()));
+        assert_eq!(told(&with(&[("a", just + 1)])), (String::new(), "1".to_owned()));
+        assert_eq!(told(&with(&[("large", 500_000), ("a", 10), ("b", 20)])), ("a b".to_owned(), "1".to_owned()));
+        for event in [with(&[("a", just)]), with(&[("large", 500_000)]), with(&[(&"n".repeat(200_000), 1)])] {
+            let child = Worker::new("true".to_owned(), 1, 0).shell(&event).spawn().unwrap();
+            assert_eq!(outcome(child, Bytes::new()).await, Ok(()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_is_not_given_a_token() {
+        let mut worker =
+            Worker::new("test -z \"$SWITCHYARD_TOKEN\" && test $SWITCHYARD_TOKEN_FILE = f".to_owned(), 1, 0);
+        worker.hub.credential.token = Some("secret".to_owned());
+        worker.hub.credential.token_file = Some("f".into());
+        let mut command = worker.shell(&received(""));
+        assert!(command.as_std().get_envs().any(|(name, value)| name == TOKEN_VARIABLE && value.is_none()));
+        assert_eq!(outcome(command.spawn().unwrap(), Bytes::new()).await, Ok(()));
     }
 
     #[tokio::test]

@@ -13,6 +13,10 @@ use tonic::{
 /// The longest file of a token that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
+/// The variable that has a token. Programs that are started must not get it: whoever can look at them, or writes what they
+/// do, would have it.
+pub const TOKEN_VARIABLE: &str = "SWITCHYARD_TOKEN";
+
 /// A connection over which every call shows a credential, if there is one.
 pub type Link = InterceptedService<Channel, Bearer>;
 
@@ -20,7 +24,7 @@ pub type Link = InterceptedService<Channel, Bearer>;
 #[derive(Clone, Default, clap::Args)]
 pub struct Credential {
     /// Show the hub this token
-    #[arg(long, global = true, value_name = "TOKEN", env = "SWITCHYARD_TOKEN", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "TOKEN", env = TOKEN_VARIABLE, hide_env_values = true)]
     pub token: Option<String>,
     /// Show the hub the token in this file
     #[arg(long, global = true, value_name = "FILE", env = "SWITCHYARD_TOKEN_FILE")]
@@ -34,11 +38,9 @@ impl std::fmt::Debug for Credential {
 }
 
 impl Credential {
-    /// What says the same to a program that is started.
+    /// What says the same to a program that is started, but for a token itself: see [`TOKEN_VARIABLE`].
     pub(super) fn variables(&self) -> impl Iterator<Item = (&'static str, OsString)> {
-        let token = self.token.as_ref().map(|token| ("SWITCHYARD_TOKEN", token.into()));
-        let file = self.token_file.as_ref().map(|file| ("SWITCHYARD_TOKEN_FILE", file.into()));
-        token.into_iter().chain(file)
+        self.token_file.as_ref().map(|file| ("SWITCHYARD_TOKEN_FILE", file.into())).into_iter()
     }
 
     /// What to put before every call. `--token` counts more than a file.

@@ -18,7 +18,7 @@ use tonic::{
 };
 use tonic_types::StatusExt;
 
-pub use credential::{Bearer, Credential, Link};
+pub use credential::{Bearer, Credential, Link, TOKEN_VARIABLE};
 
 use crate::proto::v1::{
     group_service_client::GroupServiceClient, hub_service_client::HubServiceClient,
