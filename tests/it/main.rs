@@ -65,6 +65,7 @@ mod ranges;
 mod recovery;
 mod reflection;
 mod resume;
+mod rights;
 #[cfg(feature = "tools-tests")]
 mod rolling;
 mod session;
