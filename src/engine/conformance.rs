@@ -1,5 +1,7 @@
 //! What every engine must do, whatever it is made of. Each function is a test; `suite!` runs them all on one engine.
 
+mod time;
+
 use std::{
     future::Future,
     sync::Arc,
@@ -7,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+pub(crate) use time::*;
 
 use super::{
     Append, AppendError, Appended, CreateError, DeadLetter, DeleteError, Engine, EventStream, GroupStoreError,
@@ -23,6 +26,9 @@ pub(crate) trait Ground {
 
     /// The same streams after everything was closed and opened again.
     fn reopened(&self, engine: Arc<dyn Engine>) -> impl Future<Output = Arc<dyn Engine>>;
+
+    /// So much time passes at once.
+    fn pass(&self, time: Duration);
 }
 
 pub(crate) const EVERYTHING: ReadLimits = ReadLimits { events: usize::MAX, bytes: usize::MAX };
@@ -355,19 +361,6 @@ pub(crate) async fn a_topic_keeps_its_last_events(ground: &impl Ground) {
     assert_eq!(sequences(&stream, 0).await, [2_999, 3_001, 3_011, 3_012]);
 }
 
-pub(crate) async fn an_event_past_its_ttl_is_not_read(ground: &impl Ground) {
-    let engine = ground.engine().await;
-    let stream = engine.create_stream(settings("s", &[">"])).await.expect("made");
-    let events = vec![event_with("a", "", "", 1), event_with("a", "", "", 1_000_000), event("a", "")];
-    append_all(&stream, events, None).await.expect("stored");
-    while sequences(&stream, 0).await.len() > 2 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    assert_eq!(sequences(&stream, 0).await, [2, 3]);
-    let engine = ground.reopened(engine).await;
-    assert_eq!(sequences(&engine.stream("s").expect("the stream"), 0).await, [2, 3]);
-}
-
 pub(crate) async fn purges_take_what_they_name(ground: &impl Ground) {
     let engine = ground.engine().await;
     let stream = engine.create_stream(settings("s", &[">"])).await.expect("made");
@@ -578,7 +571,11 @@ macro_rules! suite {
             topics_belong_to_one_stream a_stream_made_again_has_a_new_epoch_and_no_events
             repetitions_are_known_inside_the_window preconditions_hold_for_the_whole_append
             limits_hold_exactly_for_readers old_events_go_by_themselves a_topic_keeps_its_last_events
-            an_event_past_its_ttl_is_not_read purges_take_what_they_name what_filters_emptied_opens_again
+            an_event_past_its_ttl_is_gone_for_everybody a_topic_is_free_once_its_event_is_past_its_ttl
+            the_last_of_a_topic_is_the_last_that_lives the_dead_push_out_nobody
+            what_is_past_its_ttl_leaves_with_all_that_is_known_of_it the_last_of_a_busy_topic_is_always_found
+            what_is_larger_than_the_stream_is_refused
+            purges_take_what_they_name what_filters_emptied_opens_again
             a_filter_purges_in_parts_between_which_others_append
             events_are_found_by_time_and_by_sequence
             groups_are_kept_with_their_last_state a_stream_stays_while_a_group_puts_its_dead_letters_there

@@ -212,6 +212,14 @@ pub enum AppendError {
     /// What the events add does not fit into memory.
     #[error(transparent)]
     NoMemory(#[from] MemoryFull),
+    /// They are larger than all that the stream keeps. Of events that are not to be appended together, one is.
+    #[error("the events have {bytes} bytes and the stream keeps {limit}")]
+    NeverFits {
+        /// What they have, as they are stored.
+        bytes: u64,
+        /// What it keeps.
+        limit: u64,
+    },
     /// The append alone is larger than what may wait.
     #[error("the events have {bytes} bytes together and may have {limit}")]
     TooLarge {
@@ -268,6 +276,12 @@ pub enum GroupStoreError {
     /// The owner of a stream for dead letters stores as much as it may.
     #[error("the owner of stream {name} has no room for dead letters")]
     QuotaUsedUp {
+        /// The name of the stream.
+        name: StreamName,
+    },
+    /// A dead letter is larger than all that its stream keeps.
+    #[error("a dead letter is larger than what stream {name} keeps")]
+    NeverFits {
         /// The name of the stream.
         name: StreamName,
     },

@@ -12,7 +12,13 @@ mod options;
 mod routes;
 mod values;
 
-use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc, time::SystemTime};
+use std::{
+    fmt::Debug,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 pub use embedded::{Embedded, MOST_WAITING, Simulated};
 pub use error::{
@@ -21,10 +27,11 @@ pub use error::{
 pub use options::Options;
 use tokio::sync::watch;
 pub use values::{
-    Append, Appended, Chunk, DeadLetter, Health, MAX_SEQUENCES, Precondition, ReadLimits, Receipt, StoredGroup,
+    Append, Appended, Chunk, ClockState, DeadLetter, Health, MAX_SEQUENCES, Precondition, ReadLimits, Receipt,
+    StoredGroup,
 };
 
-use crate::model::{Filter, Group, GroupSettings, Origin, StreamName, StreamSettings, StreamState, Topic};
+use crate::model::{Event, Filter, Group, GroupSettings, Origin, StreamName, StreamSettings, StreamState, Topic};
 
 /// A future that can be sent, as object-safe traits need it.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -86,6 +93,9 @@ pub trait Engine: Debug + Send + Sync {
     /// Whether publishes to streams can succeed.
     fn health(&self) -> Health;
 
+    /// How the time that streams go by and the wall clock stand.
+    fn clock(&self) -> ClockState;
+
     /// Makes everything durable that was queued, for every kind of durability, and closes the store; all that comes later
     /// answers Unavailable. Idempotent.
     fn close(&self) -> Boxed<'_, Result<(), StoreError>>;
@@ -103,7 +113,12 @@ pub trait Engine: Debug + Send + Sync {
 ///
 /// **Keeping.** An event is kept until a limit of the stream, a purge or its ttl ends it. Limits hold exactly for
 /// readers: nothing beyond them is ever read, though its bytes may stay on the disk for a while. A sequence that is
-/// not kept is never given to another event.
+/// not kept is never given to another event. An event past its ttl is gone for readers and preconditions at once, and
+/// before limits push out any that is not; [`Self::state`] counts it a little longer, for [`Options::sweep_interval_ms`]
+/// or so.
+///
+/// **Time** does not go back, and comes to the wall clock by a tenth of the time that passes: a wall clock that is wrong for a
+/// moment changes nothing. Times that are ahead of the clock when the store is opened are as old as if they were of then.
 ///
 /// **Groups.** The engine keeps the settings and one opaque blob of state for each group, and nothing else of it.
 pub trait EventStream: Debug + Send + Sync {
@@ -154,9 +169,24 @@ pub trait EventStream: Debug + Send + Sync {
         limits: ReadLimits,
     ) -> Boxed<'a, Result<Chunk, ReadError>>;
 
+    /// As [`Self::read`], for one that has had everything up to `after` as it came: what limits on the number of events, or on
+    /// their bytes, have ended since then is read too, as long as it is in memory. What was purged or is too old is not.
+    fn follow<'a>(
+        &'a self,
+        after: u64,
+        filters: &'a Arc<[Filter]>,
+        limits: ReadLimits,
+    ) -> Boxed<'a, Result<Chunk, ReadError>>;
+
     /// The events of these sequences, ascending, without those that are not kept or not visible. At most
     /// [`MAX_SEQUENCES`] are looked at.
     fn get(&self, sequences: Vec<u64>) -> Boxed<'_, Result<Chunk, ReadError>>;
+
+    /// What time it is by the clock that appends are stamped with. Never goes back, and is not ahead of what comes.
+    fn now(&self) -> SystemTime;
+
+    /// How long ago an event was appended that is stamped with `time`: what `max_age` and ttl are compared with.
+    fn age(&self, time: SystemTime) -> Duration;
 
     /// The first sequence that was appended at `time` or later; `latest + 1` when none was.
     fn first_at(&self, time: SystemTime) -> Boxed<'_, Result<u64, ReadError>>;
@@ -172,8 +202,12 @@ pub trait EventStream: Debug + Send + Sync {
         most: usize,
     ) -> Boxed<'a, Result<Vec<u64>, ReadError>>;
 
-    /// The last event kept of a topic.
+    /// The sequence of the last event of a topic that is kept and not past its ttl. Another may push it out at any time.
     fn last_of(&self, topic: Topic<'_>) -> Option<u64>;
+
+    /// The last event of a topic that is kept and not past its ttl, and visible: there is one whenever the topic has one, however
+    /// fast others push it out.
+    fn last_event<'a>(&'a self, topic: Topic<'a>) -> Boxed<'a, Result<Option<Event>, ReadError>>;
 
     /// Deletes what matches `filter` (none: everything) up to a sequence, inclusive, and tells how many events that were.
     /// Durable when it resolves. Sequences go on where they were. With a filter it is done in parts, between which others
@@ -184,8 +218,8 @@ pub trait EventStream: Debug + Send + Sync {
     /// Durable when it resolves.
     fn remove(&self, sequences: Vec<u64>) -> Boxed<'_, Result<u64, PurgeError>>;
 
-    /// How often events were taken out of the middle since the store was opened. Raised before the call that does so is
-    /// answered: whoever holds what was read at another count may hold some that is gone.
+    /// How often events were taken out of the middle since the store was opened, by a call or by their ttl. Raised before a call
+    /// that does so is answered: whoever holds what was read at another count may hold some that is gone.
     fn removals(&self) -> u64;
 
     /// Every group with its settings and the last state saved, empty when none was; ordered by name. Waits for nothing that

@@ -28,7 +28,7 @@ pub struct Options {
     pub readers: usize,
     /// How often streams of durability INTERVAL are written to the disk, in milliseconds.
     pub sync_interval_ms: u64,
-    /// How often limits by age are looked at when nothing is appended, in milliseconds.
+    /// How often limits by age and events past their ttl are looked at when nothing is appended, in milliseconds.
     pub sweep_interval_ms: u64,
     /// The most bytes in all streams of one owner; 0 is no limit. Set as `quotas.max_stored_bytes`.
     #[serde(skip)]

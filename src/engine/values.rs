@@ -105,6 +105,15 @@ pub struct StoredGroup {
     pub state: Bytes,
 }
 
+/// How the time that streams go by and the wall clock stand.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ClockState {
+    /// How far the wall clock is ahead, in seconds.
+    pub offset_seconds: f64,
+    /// How far what the most advanced stream is stamped with is ahead, in seconds.
+    pub ahead_seconds: f64,
+}
+
 /// Whether publishes to streams can succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {

@@ -18,6 +18,8 @@ pub(super) struct Failure {
     pub(super) attempts: u32,
     /// No attempt is made before.
     pub(super) due: u64,
+    /// So long after the last one failed that is.
+    pub(super) wait: u64,
     /// No attempt is made any more.
     pub(super) rejected: bool,
     /// Why the last attempt failed.
@@ -82,13 +84,13 @@ impl GroupState {
         let attempts = self.failures.get(&sequence).map_or(0, |failure| failure.attempts).saturating_add(1);
         let wait = delay.unwrap_or_else(|| self.backoff(attempts)).min(MAX_TIME_MS);
         let due = self.clock.saturating_add(wait);
-        self.come_back(sequence, Failure { attempts, due, rejected: false, reason });
+        self.come_back(sequence, Failure { attempts, due, wait, rejected: false, reason });
     }
 
     /// An event is given up at once.
     pub(super) fn reject(&mut self, sequence: u64, reason: Cow<'static, str>) {
         let attempts = self.failures.get(&sequence).map_or(0, |failure| failure.attempts).saturating_add(1);
-        self.come_back(sequence, Failure { attempts, due: self.clock, rejected: true, reason });
+        self.come_back(sequence, Failure { attempts, due: self.clock, wait: 0, rejected: true, reason });
     }
 
     fn come_back(&mut self, sequence: u64, failure: Failure) {

@@ -48,6 +48,7 @@ use done::Done;
 use failure::Failure;
 use held::{Held, Phase};
 use member::Member;
+use snapshot::Saved;
 
 /// A tick lets this many leases and waits end; more are left to the next one, so that none takes long.
 const TIMERS_AT_ONCE: usize = 4096;
@@ -67,6 +68,8 @@ pub struct GroupState {
     /// The last sequence that was offered or passed over.
     read_to: u64,
     done: Done,
+    /// Events appended before that are nothing for it, in microseconds since 1970.
+    begins: u64,
     /// What failed at least once and is not done. After a restart also what was not offered again yet.
     failures: BTreeMap<u64, Failure>,
     held: HashMap<u64, Held>,
@@ -128,12 +131,12 @@ impl GroupState {
 
     /// A group as [`Self::encode`] told of it. Leases are forgotten: whatever was not done is delivered again.
     pub fn restore(settings: GroupSettings, snapshot: &[u8], now: u64) -> Result<Self, SnapshotError> {
-        let (done, mut failures) = snapshot::decode(snapshot)?;
+        let Saved { done, mut failures, begins } = snapshot::decode(snapshot)?;
         for failure in failures.values_mut() {
-            // The clock may have been set back since.
-            failure.due = failure.due.min(now.saturating_add(MAX_TIME_MS));
+            // The clock may have been set back since: nothing waits longer than it had to when it failed.
+            failure.due = failure.due.min(now.saturating_add(failure.wait));
         }
-        Ok(Self::starting(settings, done, failures, now))
+        Ok(Self { begins, ..Self::starting(settings, done, failures, now) })
     }
 
     fn starting(settings: GroupSettings, done: Done, failures: BTreeMap<u64, Failure>, now: u64) -> Self {
@@ -143,6 +146,7 @@ impl GroupState {
             revision: 0,
             read_to: done.floor(),
             done,
+            begins: 0,
             failures,
             held: HashMap::new(),
             keys: HashMap::new(),
@@ -164,7 +168,7 @@ impl GroupState {
     /// stored in the same transaction, which are done in it. Costs as much as there are ranges and failures.
     pub fn encode(&self, buried: &[u64]) -> Vec<u8> {
         let buried = buried.iter().filter(|sequence| self.burying.contains(sequence));
-        snapshot::encode(&self.done, &self.failures, &buried.copied().collect())
+        snapshot::encode(&self.done, &self.failures, self.begins, &buried.copied().collect())
     }
 
     /// Changes whenever what [`Self::encode`] tells has changed. An answer to a member, of whatever kind, may be told
@@ -215,6 +219,18 @@ impl GroupState {
         (self.expired, self.dropped) = (old.expired, old.dropped);
     }
 
+    /// Events that were appended before a time, in microseconds since 1970, are nothing for this group: whoever reads for it
+    /// leaves them out of what is offered. For one that begins at a time that is not yet.
+    pub fn begin_at(&mut self, time: u64) {
+        self.begins = time;
+        self.revision += 1;
+    }
+
+    /// See [`Self::begin_at`]; 0 when there is no such time.
+    pub fn begins(&self) -> u64 {
+        self.begins
+    }
+
     /// Forgets what was offered and is not done: the feed begins anew behind the floor. What failed is known still. For a
     /// group without members.
     pub fn rewind(&mut self) {
@@ -222,6 +238,7 @@ impl GroupState {
             Self::starting(self.settings.clone(), self.done.clone(), std::mem::take(&mut self.failures), self.clock);
         let old = std::mem::replace(self, fresh);
         (self.members, self.windows) = (old.members, old.windows);
+        self.begins = old.begins;
         self.members.values_mut().for_each(Member::forget_leases);
         (self.revision, self.expired, self.dropped) = (old.revision, old.expired, old.dropped);
     }

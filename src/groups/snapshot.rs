@@ -2,8 +2,9 @@
 //!
 //! `SYGS`, a version, then numbers of seven bits a byte, lowest first: the floor; how many ranges are done above it, and
 //! of each the distance to the one before and its length; how many events have failed, and of each the distance to the
-//! one before, its attempts, whether it was rejected, when it is due, and its reason with the length before; at the end
-//! a CRC-32 of all before it, four bytes, lowest first.
+//! one before, its attempts, whether it was rejected, when it is due, and its reason with the length before; in version 2
+//! when it begins, or 0, and how long each of those that failed waits at most; at the end a CRC-32 of all before it, four
+//! bytes, lowest first. What version 1 can say is said so.
 //!
 //! Decoding trusts nothing: whatever is not exactly what encoding makes is an error.
 
@@ -13,10 +14,11 @@ use std::{
 };
 
 use super::{MAX_SEQUENCE, done::Done, failure::Failure};
-use crate::model::limits::MAX_FAILURE_BYTES;
+use crate::model::limits::{MAX_FAILURE_BYTES, MAX_TIME_MS};
 
 const MAGIC: &[u8; 4] = b"SYGS";
-const VERSION: u8 = 1;
+const PLAIN: u8 = 1;
+const TIMED: u8 = 2;
 const CRC_BYTES: usize = 4;
 /// All reasons together get no more room than this, in bytes; those that do not fit are forgotten with a restart.
 const REASONS_BYTES: usize = 64 * 1024;
@@ -35,17 +37,25 @@ pub enum SnapshotError {
     Damaged(&'static str),
 }
 
-type Saved = (Done, BTreeMap<u64, Failure>);
+/// What must survive a restart.
+#[derive(Debug)]
+pub(super) struct Saved {
+    pub(super) done: Done,
+    pub(super) failures: BTreeMap<u64, Failure>,
+    /// When it begins, in microseconds since 1970, or 0.
+    pub(super) begins: u64,
+}
 
 /// The bytes for what is done, with `buried`, and what failed, without them.
-pub(super) fn encode(done: &Done, failures: &BTreeMap<u64, Failure>, buried: &BTreeSet<u64>) -> Vec<u8> {
+pub(super) fn encode(done: &Done, failures: &BTreeMap<u64, Failure>, begins: u64, buried: &BTreeSet<u64>) -> Vec<u8> {
     let mut done = Cow::Borrowed(done);
     for sequence in buried {
         done.to_mut().insert(*sequence, *sequence);
     }
     let failed: Vec<_> = failures.iter().filter(|(sequence, _)| !buried.contains(sequence)).collect();
+    let timed = begins > 0 || failed.iter().any(|(_, failure)| failure.wait < MAX_TIME_MS);
     let mut out = MAGIC.to_vec();
-    out.push(VERSION);
+    out.push(if timed { TIMED } else { PLAIN });
     number(&mut out, done.floor());
     number(&mut out, done.ranges().len() as u64);
     let mut last = done.floor();
@@ -56,16 +66,20 @@ pub(super) fn encode(done: &Done, failures: &BTreeMap<u64, Failure>, buried: &BT
     }
     number(&mut out, failed.len() as u64);
     let (mut last, mut room) = (done.floor(), REASONS_BYTES);
-    for (sequence, failure) in failed {
+    for (sequence, failure) in &failed {
         let reason = if failure.reason.len() <= room { failure.reason.as_bytes() } else { b"" };
         room -= reason.len();
-        number(&mut out, sequence - last);
+        number(&mut out, *sequence - last);
         number(&mut out, u64::from(failure.attempts));
         number(&mut out, u64::from(failure.rejected));
         number(&mut out, failure.due);
         number(&mut out, reason.len() as u64);
         out.extend_from_slice(reason);
-        last = *sequence;
+        last = **sequence;
+    }
+    if timed {
+        number(&mut out, begins);
+        failed.iter().for_each(|(_, failure)| number(&mut out, failure.wait));
     }
     let crc = crc32fast::hash(&out);
     out.extend_from_slice(&crc.to_le_bytes());
@@ -76,7 +90,7 @@ pub(super) fn encode(done: &Done, failures: &BTreeMap<u64, Failure>, buried: &BT
 pub(super) fn decode(bytes: &[u8]) -> Result<Saved, SnapshotError> {
     let rest = bytes.strip_prefix(MAGIC).ok_or(SnapshotError::Foreign)?;
     let version = *rest.first().ok_or(SnapshotError::Damaged("it is cut short"))?;
-    if version != VERSION {
+    if ![PLAIN, TIMED].contains(&version) {
         return Err(SnapshotError::Version(version));
     }
     let (told, crc) = bytes.split_last_chunk::<CRC_BYTES>().ok_or(SnapshotError::Damaged("it is cut short"))?;
@@ -85,8 +99,13 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Saved, SnapshotError> {
     }
     let mut reader = Reader { rest: told.get(MAGIC.len() + 1..).ok_or(SnapshotError::Damaged("it is cut short"))? };
     let done = reader.done()?;
-    let failures = reader.failures(&done)?;
-    if reader.rest.is_empty() { Ok((done, failures)) } else { Err(SnapshotError::Damaged("it has too many bytes")) }
+    let mut failures = reader.failures(&done)?;
+    let begins = if version == TIMED { reader.times(&mut failures)? } else { 0 };
+    if reader.rest.is_empty() {
+        Ok(Saved { done, failures, begins })
+    } else {
+        Err(SnapshotError::Damaged("it has too many bytes"))
+    }
 }
 
 fn number(out: &mut Vec<u8>, mut value: u64) {
@@ -134,10 +153,24 @@ impl Reader<'_> {
             if attempts == 0 || done.contains(sequence) {
                 return Err(SnapshotError::Damaged("a failure of an event that has none"));
             }
-            failures.insert(sequence, Failure { attempts, due, rejected, reason });
+            failures.insert(sequence, Failure { attempts, due, wait: MAX_TIME_MS, rejected, reason });
             last = sequence;
         }
         Ok(failures)
+    }
+
+    /// When the group begins, and how long failures wait.
+    fn times(&mut self, failures: &mut BTreeMap<u64, Failure>) -> Result<u64, SnapshotError> {
+        let begins = self.number()?;
+        let mut timed = begins > 0;
+        for failure in failures.values_mut() {
+            failure.wait = self.number()?;
+            timed |= failure.wait < MAX_TIME_MS;
+            if failure.wait > MAX_TIME_MS {
+                return Err(SnapshotError::Damaged("a wait is too long"));
+            }
+        }
+        if timed { Ok(begins) } else { Err(SnapshotError::Damaged("it has needless times")) }
     }
 
     /// A sequence told by its distance to the one before.

@@ -190,6 +190,7 @@ pub(super) fn of_stream(error: &StreamError) -> Fault {
         StreamError::QuotaUsedUp { .. } => {
             fault(Reason::QuotaExceeded).of_quota(Quota::StoredBytes.name(), Quota::RETRY_AFTER)
         }
+        StreamError::NeverFits { .. } => fault(Reason::EventTooLarge),
         StreamError::Token => fault(Reason::MalformedToken),
         StreamError::Lost { after, earliest, latest, .. } => {
             fault(Reason::ResumePointLost).with([("after", *after), ("earliest", *earliest), ("latest", *latest)])

@@ -193,8 +193,8 @@ impl StreamService {
                 let checked = Topic::parse(topic.as_bytes())
                     .map_err(|error| field("last_of_topic", format!("is no topic: {error}")))?;
                 caller.authorize(&Action::ReadEvent { stream: name, topic: checked })?;
-                let which = format!("of topic {topic}");
-                (stream.last_of(checked).ok_or_else(|| missing(which.clone()))?, which)
+                let last = stream.last_event(checked).await.map_err(|error| of_read(&error, stream.name()))?;
+                return Ok(last.ok_or_else(|| missing(format!("of topic {topic}")))?);
             }
         };
         let found = stream.get(vec![sequence]).await.map_err(|error| match error {

@@ -316,6 +316,14 @@ pub enum StreamError {
         /// How much that is.
         limit: u64,
     },
+    /// Events are larger than all that their stream keeps: it would be empty after them.
+    #[error("the stream keeps {limit} bytes (max_bytes), and this has {bytes}")]
+    NeverFits {
+        /// How large they are.
+        bytes: u64,
+        /// What it keeps.
+        limit: u64,
+    },
     /// A token that this hub did not make, or that was changed.
     #[error("the token was not made by this hub, or was changed")]
     Token,

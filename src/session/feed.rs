@@ -16,7 +16,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::Poll,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use smallvec::SmallVec;
@@ -30,7 +30,10 @@ use crate::{
     tasks::Turn,
 };
 
-use super::publish::of_read;
+use super::{
+    early::{Early, pass_over, time_left},
+    publish::of_read,
+};
 
 /// So much of a stream is read at a time for all that follow it.
 const FOLLOW_AT_ONCE: ReadLimits = ReadLimits { events: 1024, bytes: 1024 * 1024 };
@@ -53,7 +56,6 @@ const MOST_LOOKED: usize = 4096;
 const FILTERS_A_STEP: usize = 4;
 /// How often to look whether there is memory for those that wait for it.
 const STARVED_INTERVAL: Duration = Duration::from_millis(100);
-
 /// All subscriptions of one session that read streams.
 #[derive(Debug)]
 pub(super) struct Feeds {
@@ -66,6 +68,8 @@ pub(super) struct Feeds {
     starved: Vec<SubscriptionKey>,
     /// When to look whether it has, while there are any.
     starved_until: Instant,
+    /// To be read for at a time.
+    early: Early,
     /// When those that follow are told how far they are, if nothing else tells them.
     progress_at: Instant,
     progress_interval: Duration,
@@ -88,6 +92,8 @@ pub(super) struct Feed {
     start: Option<u64>,
     /// Up to this sequence only the last event of each topic comes; 0 for one that begins in another way.
     last_up_to: u64,
+    /// It begins with what is stored at this time, which is not yet, or later.
+    at: Option<SystemTime>,
     /// Some of these, while it is there.
     page: Page,
     /// Where its filters are in the trie of its tail, while it follows.
@@ -151,6 +157,7 @@ impl Feeds {
             hungry: VecDeque::new(),
             starved: Vec::new(),
             starved_until: Instant::now(),
+            early: Early::default(),
             progress_at: Instant::now() + progress_interval,
             progress_interval,
             shapes: Shapes::default(),
@@ -245,7 +252,12 @@ impl Feeds {
             return;
         }
         let Some(room) = self.outbox.room(key) else { return self.forget(key) };
-        if room.bytes == 0 {
+        if let Some(left) = time_left(&feed.stream, feed.at) {
+            match feed.stream.check() {
+                Ok(()) => self.early.wait(key, left),
+                Err(error) => self.failed(key, room.after, &error),
+            }
+        } else if room.bytes == 0 {
             if self.starved.is_empty() {
                 self.starved_until = Instant::now() + STARVED_INTERVAL;
             }
@@ -362,7 +374,8 @@ impl Feeds {
             Poll::Pending
         });
         // A point in time, not a time from now: a session that is always busy comes here again and again.
-        let next = if self.starved.is_empty() { self.progress_at } else { self.starved_until.min(self.progress_at) };
+        let starved = (!self.starved.is_empty()).then_some(self.starved_until);
+        let next = [starved, self.early.next()].into_iter().flatten().fold(self.progress_at, Instant::min);
         tokio::select! {
             wake = changed => wake,
             () = tokio::time::sleep_until(next), if !self.known.is_empty() => Wake::Time,
@@ -383,6 +396,9 @@ impl Feeds {
                         self.wait_for_turn(key);
                     }
                 }
+                while let Some(key) = self.early.take() {
+                    self.wait_for_turn(key);
+                }
                 self.tell_progress().await;
             }
         }
@@ -391,7 +407,7 @@ impl Feeds {
     /// Hands out what a stream has more, some at a time; the rest at the next wake.
     async fn advance(&mut self, at: usize) {
         let tail = &mut self.tails[at];
-        let chunk = match tail.stream.read(tail.after, &Arc::default(), FOLLOW_AT_ONCE).await {
+        let chunk = match tail.stream.follow(tail.after, &Arc::default(), FOLLOW_AT_ONCE).await {
             Ok(chunk) => chunk,
             Err(error) => return self.abandon(at, &error).await,
         };
@@ -463,20 +479,27 @@ impl Feeds {
 
 impl Feed {
     /// One that reads the last events of topics up to `last_up_to`, then all that match. With `start` it begins behind that
-    /// sequence, or later, with what is there.
+    /// sequence, or later, with what is there; with `at` not before that time.
     pub(super) fn new(
         stream: Arc<dyn EventStream>,
         filters: Arc<[Filter]>,
         on_gap: OnGap,
         start: Option<u64>,
         last_up_to: u64,
+        at: Option<SystemTime>,
     ) -> Self {
         let (nodes, page) = (SmallVec::new(), Page::default());
-        Self { stream, filters, on_gap, start, last_up_to, page, nodes, following: false, waiting: false }
+        Self { stream, filters, on_gap, start, last_up_to, at, page, nodes, following: false, waiting: false }
     }
 
     /// The next events for a queue with that room.
     async fn read(&mut self, room: Room) -> Result<Chunk, ReadError> {
+        if let Some(at) = self.at {
+            if let Some(chunk) = pass_over(&self.stream, at, room.after).await? {
+                return Ok(chunk);
+            }
+            self.at = None;
+        }
         // Asked anew every time: what waited may have been given up, and then it is further back than it was.
         if room.after < self.last_up_to {
             return self.read_last(room).await;

@@ -5,6 +5,7 @@
 //! route forgotten, and the rules that hold for commands (design 3.1, 3.2, 3.7). It never touches protobuf or a socket.
 
 mod command;
+mod early;
 mod feed;
 mod group;
 mod guard;

@@ -41,6 +41,8 @@ impl Hub {
             store_writable: engine.health() == Health::Good,
             ..StreamsGauges::default()
         };
+        let clock = engine.clock();
+        (gauges.clock_offset_seconds, gauges.clock_ahead_seconds) = (clock.offset_seconds, clock.ahead_seconds);
         let by = Groups::patience();
         for stream in streams.iter().take(MOST_TOLD) {
             let state = stream.state();
@@ -55,7 +57,7 @@ impl Hub {
             let (standings, _) = groups.list(stream, "", left, AsOf::Now, by).await.unwrap_or_default();
             for standing in standings {
                 let since = standing.oldest.as_ref().and_then(|event| groups.append_time(event));
-                let age = since.and_then(|since| since.elapsed().ok());
+                let age = since.map(|since| stream.age(since));
                 gauges.each_group.push(GroupGauges {
                     stream: standing.stream.to_string(),
                     group: standing.group.as_str().to_owned(),

@@ -1,6 +1,6 @@
 //! Opening a subscription that reads a stream: where it begins, and whether it can.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use super::{
     Session, TokenKey,
@@ -24,11 +24,13 @@ struct Beginning {
     with_what_is_there: bool,
     /// Up to this sequence only the last event of each topic comes.
     last_up_to: u64,
+    /// It begins with what is stored at this time, which is not yet, or later.
+    at: Option<SystemTime>,
 }
 
 impl Beginning {
     fn after(after: u64) -> Self {
-        Self { after, outcome: ResumeOutcome::Fresh, lost: None, with_what_is_there: false, last_up_to: 0 }
+        Self { after, outcome: ResumeOutcome::Fresh, lost: None, with_what_is_there: false, last_up_to: 0, at: None }
     }
 
     fn with_what_is_there(after: u64) -> Self {
@@ -72,7 +74,7 @@ impl Session {
             self.outbox.lose(key, to, reason);
         }
         let start = beginning.with_what_is_there.then_some(beginning.after);
-        let feed = Feed::new(stream, filters, from.on_gap, start, beginning.last_up_to);
+        let feed = Feed::new(stream, filters, from.on_gap, start, beginning.last_up_to, beginning.at);
         self.feeds().add(key, feed);
         Ok(id)
     }
@@ -104,6 +106,7 @@ async fn beginning(
             Beginning { last_up_to: state.latest, ..Beginning::after(after) }
         }
         Start::After(sequence) => resume(state, *sequence, from.on_gap)?,
+        Start::At(time) if *time > stream.now() => Beginning { at: Some(*time), ..Beginning::after(state.latest) },
         Start::At(time) => match stream.first_at(*time).await {
             Ok(sequence) => Beginning::with_what_is_there(sequence.max(state.earliest) - 1),
             Err(ReadError::Lost { earliest, .. }) => Beginning::with_what_is_there(earliest - 1),

@@ -46,6 +46,8 @@ struct Share {
     /// Which of the publish.
     places: Vec<usize>,
     events: Vec<Event>,
+    /// No event can be stored that has more bytes.
+    most_bytes: u64,
 }
 
 /// The first half of a publish.
@@ -95,7 +97,7 @@ pub async fn place(
     if let (Some(_), Some(refused)) = (precondition, events.iter().find_map(|event| event.as_ref().err())) {
         return Err(mismatch(format!("makes the publish atomic, and an event of it is refused: {refused}")).into());
     }
-    let Shares { mut results, live, of_streams } = Shares::of(hub, events).await;
+    let Shares { mut results, live, of_streams } = Shares::of(hub, events, precondition.is_some()).await;
     hub.metrics().events_refused(results.iter().filter(|result| result.is_err()).count());
     if precondition.is_some() && (!live.places.is_empty() || of_streams.len() > 1) {
         return Err(mismatch("needs all events to be of one stream".to_owned()).into());
@@ -107,7 +109,7 @@ pub async fn place(
         }
     }
     let mut parts = Vec::with_capacity(of_streams.len());
-    for (stream, share) in of_streams {
+    for (stream, share) in of_streams.into_iter().filter(|(_, share)| !share.events.is_empty()) {
         let receipt = stream.append(Append { events: share.events.clone(), precondition }).await;
         let origin = Arc::new(stream.origin());
         parts.push(Part { origin, durability: stream.settings().durability, share, receipt });
@@ -125,17 +127,18 @@ struct Shares {
 }
 
 impl Share {
-    fn with_room(events: usize) -> Self {
-        Self { places: Vec::with_capacity(events), events: Vec::with_capacity(events) }
+    fn with_room(events: usize, most_bytes: u64) -> Self {
+        Self { places: Vec::with_capacity(events), events: Vec::with_capacity(events), most_bytes }
     }
 }
 
 impl Shares {
-    async fn of(hub: &Hub, events: Vec<Result<Event, EventError>>) -> Self {
+    /// Where they are not `together`, those are refused alone that are larger than all that their stream keeps.
+    async fn of(hub: &Hub, events: Vec<Result<Event, EventError>>, together: bool) -> Self {
         let mut turn = Turn::default();
         turn.spend(events.len() / EVENTS_A_STEP).await;
         let total = events.len();
-        let (results, live) = (Vec::with_capacity(total), Share::with_room(0));
+        let (results, live) = (Vec::with_capacity(total), Share::with_room(0, u64::MAX));
         let mut shares = Self { results, live, of_streams: Vec::new() };
         // The stream of the event before. Most publishes are to one topic, which is looked up once.
         let mut known: Option<usize> = None;
@@ -147,15 +150,20 @@ impl Shares {
                     continue;
                 }
             };
-            shares.results.push(Ok(Accepted::default()));
             if shares.share(known).events.last().is_none_or(|last| last.topic() != event.topic()) {
                 let stream = hub.engine().and_then(|engine| engine.stream_of(event.topic()));
                 known = stream.map(|stream| shares.place_of(stream, total - place));
                 turn.spend(LOOK_STEPS + shares.of_streams.len() / EVENTS_A_STEP).await;
             }
             let share = shares.share(known);
+            let (bytes, limit) = (event.encoded_len() as u64, share.most_bytes);
+            if bytes > limit && !together {
+                shares.results.push(Err(StreamError::NeverFits { bytes, limit }.into()));
+                continue;
+            }
             share.places.push(place);
             share.events.push(event);
+            shares.results.push(Ok(Accepted::default()));
         }
         shares
     }
@@ -171,7 +179,8 @@ impl Shares {
     fn place_of(&mut self, stream: Arc<dyn EventStream>, room: usize) -> usize {
         let at = self.of_streams.iter().position(|(known, _)| Arc::ptr_eq(known, &stream));
         at.unwrap_or_else(|| {
-            self.of_streams.push((stream, Share::with_room(room)));
+            let most_bytes = stream.settings().max_bytes.unwrap_or(u64::MAX);
+            self.of_streams.push((stream, Share::with_room(room, most_bytes)));
             self.of_streams.len() - 1
         })
     }
@@ -236,6 +245,7 @@ fn of_append(error: &AppendError, origin: &Origin) -> StreamError {
         AppendError::MixedTopics => mismatch("on a topic needs events of one topic".to_owned()),
         AppendError::TooManyTopics { limit } => StreamError::TooMany { what: "topics in this stream", limit: *limit },
         AppendError::QuotaUsedUp { limit } => StreamError::QuotaUsedUp { limit: *limit },
+        AppendError::NeverFits { bytes, limit } => StreamError::NeverFits { bytes: *bytes, limit: *limit },
         AppendError::NoMemory(full) => of_memory(*full),
         AppendError::TooLarge { .. } => StreamError::Mismatch { field: "events", problem: error.to_string() },
         AppendError::Store(error) => of_store(error),

@@ -50,6 +50,10 @@ pub struct StreamsGauges {
     pub store_bytes: u64,
     /// Whether it can be written to.
     pub store_writable: bool,
+    /// How far the wall clock is ahead of the time that streams go by, in seconds.
+    pub clock_offset_seconds: f64,
+    /// How far what is stamped on events of the most advanced stream is ahead of that time, in seconds.
+    pub clock_ahead_seconds: f64,
     /// Each stream, up to a limit.
     pub each_stream: Vec<StreamGauges>,
     /// Each group, up to a limit.
@@ -118,6 +122,8 @@ pub(super) struct LookedAt {
     streams: Gauge,
     store_bytes: Gauge,
     store_writable: Gauge,
+    clock_offset: Seconds,
+    clock_ahead: Seconds,
     stream_events: Family<StreamLabel, Gauge>,
     stream_bytes: Family<StreamLabel, Gauge>,
     stream_last_sequence: Family<StreamLabel, Gauge>,
@@ -139,6 +145,10 @@ impl LookedAt {
         gauge("streams", "Streams there are", &all.streams);
         gauge("store_bytes", "Bytes that the store takes on the disk", &all.store_bytes);
         gauge("store_writable", "1 while streams can be written to", &all.store_writable);
+        let help = "How far the wall clock is ahead of the time that streams go by, in seconds";
+        registry.register("clock_offset_seconds", help, all.clock_offset.clone());
+        let help = "How far the times of the most advanced stream are ahead of that time, in seconds";
+        registry.register("clock_ahead_seconds", help, all.clock_ahead.clone());
         registry.register("memory_bytes", "Memory that clients make the hub keep, by use", all.memory_bytes.clone());
         registry.register("memory_limit_bytes", "How much of it there may be", all.memory_limit.clone());
         let help = "How often something did not fit into it, and was refused or given up";
@@ -173,6 +183,8 @@ impl LookedAt {
         count(&self.streams, streams.streams);
         number(&self.store_bytes, streams.store_bytes);
         count(&self.store_writable, usize::from(streams.store_writable));
+        self.clock_offset.set(streams.clock_offset_seconds);
+        self.clock_ahead.set(streams.clock_ahead_seconds);
 
         let of_streams = [&self.stream_events, &self.stream_bytes, &self.stream_last_sequence];
         for family in of_streams {

@@ -82,6 +82,7 @@ mod streams;
 #[cfg(feature = "tools-tests")]
 mod stubs;
 mod tidy;
+mod time;
 mod tls;
 mod traces;
 mod verifying;

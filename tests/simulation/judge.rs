@@ -15,7 +15,7 @@ use tonic::transport::Channel;
 
 use crate::{
     session::{Next, PATIENCE, Session, connect},
-    world::{Books, GROUP, Phase, STREAM, World, content, pause, text, words},
+    world::{Books, GROUP, KEPT, LOCKS, Phase, STREAM, World, content, pause, text, words},
 };
 
 /// A call, again and again until it is answered.
@@ -45,6 +45,12 @@ pub async fn prepare(world: &World) {
         async move { StreamServiceClient::new(channel).create_stream(CreateStreamRequest { stream }).await }
     };
     let created = ask(create).await.expect("nothing fails yet").into_inner().stream.and_then(|stream| stream.state);
+    let locks = Stream { name: LOCKS.into(), filters: vec!["lock.>".into()], max_events: 3, ..Stream::default() };
+    let create = |channel| {
+        let stream = Some(locks.clone());
+        async move { StreamServiceClient::new(channel).create_stream(CreateStreamRequest { stream }).await }
+    };
+    ask(create).await.expect("nothing fails yet");
     let group = Group {
         stream: STREAM.into(),
         name: GROUP.into(),
@@ -69,7 +75,9 @@ pub async fn judge(world: Rc<World>) {
         pause(10).await;
     }
     world.enter(Phase::Read);
-    let events = read_all(&world).await;
+    let events = read_all(&world, STREAM).await;
+    let locks = read_all(&world, LOCKS).await;
+    assert!(locks.first().is_some_and(|first| topic(first) == KEPT), "{} locks pushed it out", locks.len());
     while world.books.borrow().reading > 0 {
         pause(10).await;
     }
@@ -81,11 +89,11 @@ pub async fn judge(world: Rc<World>) {
     check_group(&books, &events);
 }
 
-/// All that the stream has.
-async fn read_all(world: &Rc<World>) -> Vec<ReceivedEvent> {
+/// All that a stream has.
+async fn read_all(world: &Rc<World>, stream: &str) -> Vec<ReceivedEvent> {
     loop {
         let Some(mut session) = Session::open(world, "judge", "").await else { continue };
-        let wish = SubscriptionSpec { stream: STREAM.into(), start: earliest(), ..SubscriptionSpec::default() };
+        let wish = SubscriptionSpec { stream: stream.into(), start: earliest(), ..SubscriptionSpec::default() };
         let mut events = Vec::new();
         if !session.subscribe(1, wish).await {
             continue;
@@ -119,7 +127,10 @@ async fn until_done(latest: i64) {
 /// No gap, nothing that was never published, everything once, in the order of its publisher, and where it was answered.
 fn check_stream(books: &Books, events: &[ReceivedEvent]) {
     let mut next: BTreeMap<usize, u64> = BTreeMap::new();
+    let mut time = None;
     for (received, sequence) in events.iter().zip(1..) {
+        let before = time.replace(received.append_time.map(|time| (time.seconds, time.nanos)));
+        assert!(before.is_none_or(|before| before <= time.flatten()), "time went back before {sequence}");
         assert_eq!(received.sequence, sequence, "a gap, or one too many");
         let (publisher, number) = words(text(received));
         assert_eq!(text(received), content(publisher, number), "{sequence} is torn");
@@ -137,15 +148,17 @@ fn check_stream(books: &Books, events: &[ReceivedEvent]) {
     }
 }
 
+fn topic(received: &ReceivedEvent) -> &str {
+    &received.event.as_ref().expect("an event").topic
+}
+
 /// Each has got exactly what matches it, whatever happened.
 fn check_readers(books: &Books, events: &[ReceivedEvent]) {
     for (who, read) in &books.read {
         let (_, filter) = who.split_once(' ').expect("a reader is named by its filter");
         let filter = Filter::parse(filter.as_bytes()).expect("a filter");
-        let matches = events.iter().filter(|received| {
-            let topic = &received.event.as_ref().expect("an event").topic;
-            filter.matches(Topic::parse(topic.as_bytes()).expect("a topic"))
-        });
+        let matches =
+            events.iter().filter(|received| filter.matches(Topic::parse(topic(received).as_bytes()).expect("a topic")));
         let expected: Vec<_> = matches.map(|received| (received.sequence, text(received).to_owned())).collect();
         assert_eq!(*read, expected, "{who}");
     }

@@ -19,6 +19,7 @@ use turmoil::{Builder, Sim};
 
 use crate::{
     judge,
+    locks::Locker,
     members::Member,
     publishers::Publisher,
     readers::{Reader, Wanderer},
@@ -49,7 +50,8 @@ pub fn run(seed: u64) -> Vec<String> {
         .build();
     add_hub(&mut sim, &disk);
     add_clients(&mut sim, &world);
-    let mut faults = Faults { random: world.random("faults"), world: Rc::clone(&world), disk, later: Vec::new() };
+    let (random, later) = (world.random("faults"), Vec::new());
+    let mut faults = Faults { random, world: Rc::clone(&world), disk, wall_ahead: 0.0, later };
     loop {
         match sim.step() {
             Ok(true) => return world.take_trace(),
@@ -125,8 +127,10 @@ fn add_clients(sim: &mut Sim<'_>, world: &Rc<World>) {
     let [steady, named] = members;
     let other = Member::new(world, "other", false);
     let wanderer = Wanderer::new(world);
+    let lockers = ["locker", "other locker"].map(|who| Locker::new(world, who));
+    let [locker, other_locker] = lockers;
     sim.client(one, async move {
-        tokio::join!(first.work(), slow.work());
+        tokio::join!(first.work(), slow.work(), locker.work());
         Ok(())
     });
     sim.client(two, async move {
@@ -138,7 +142,7 @@ fn add_clients(sim: &mut Sim<'_>, world: &Rc<World>) {
         Ok(())
     });
     sim.client(four, async move {
-        tokio::join!(other.work(), wanderer.work());
+        tokio::join!(other.work(), wanderer.work(), other_locker.work());
         Ok(())
     });
     let world = Rc::clone(world);
@@ -154,6 +158,7 @@ struct Faults {
     random: fastrand::Rng,
     world: Rc<World>,
     disk: Simulated,
+    wall_ahead: f64,
     /// What is still to happen, in no order.
     later: Vec<(Duration, Change)>,
 }
@@ -166,6 +171,8 @@ enum Change {
     Start,
     Repair(&'static str),
     Release(&'static str),
+    /// The wall clock is right again.
+    Clock,
 }
 
 impl Faults {
@@ -192,11 +199,23 @@ impl Faults {
                     sim.crash("hub");
                     self.after(now, 1..1500, Change::Start);
                 }
-                Change::Start => sim.bounce("hub"),
+                Change::Start => {
+                    // A hub believes the clock that it starts with: one that is ahead would end what ids are known for.
+                    if self.wall_ahead > 0.0 {
+                        self.set_clock(0.0);
+                    }
+                    sim.bounce("hub");
+                }
+                Change::Clock => self.set_clock(0.0),
                 Change::Repair(host) => sim.repair(host, "hub"),
                 Change::Release(host) => sim.release(host, "hub"),
             }
         }
+    }
+
+    fn set_clock(&mut self, seconds: f64) {
+        self.wall_ahead = seconds;
+        self.disk.set_wall_ahead(seconds);
     }
 
     fn after(&mut self, now: Duration, ms: std::ops::Range<u64>, change: Change) {
@@ -207,10 +226,11 @@ impl Faults {
     fn fail(&mut self, now: Duration, sim: &mut Sim<'_>) {
         self.after(now, 100..1500, Change::Next);
         let host = CLIENTS[self.random.usize(..CLIENTS.len())];
-        let which = self.random.u32(..10);
+        let which = self.random.u32(..12);
         let busy = self.later.iter().any(|(_, change)| match change {
             Change::Crash | Change::Start => which < 4,
-            Change::Repair(other) | Change::Release(other) => which >= 4 && *other == host,
+            Change::Repair(other) | Change::Release(other) => (4..10).contains(&which) && *other == host,
+            Change::Clock => which >= 10,
             Change::Next => false,
         });
         if busy {
@@ -235,6 +255,11 @@ impl Faults {
             7 => {
                 sim.partition_oneway("hub", host);
                 self.after(now, 50..6000, Change::Repair(host));
+            }
+            10 | 11 => {
+                let hours = self.random.f64() * 2.0 - 1.0;
+                self.set_clock(hours * 3_600.0);
+                self.after(now, 50..3000, Change::Clock);
             }
             _ => {
                 sim.hold(host, "hub");

@@ -10,6 +10,9 @@ use std::{
 use switchyard::proto::v1::{Event, PublishResult, ReceivedEvent, event::Payload};
 
 pub const STREAM: &str = "sim";
+/// A stream of locks, and what is kept in it.
+pub const LOCKS: &str = "locks";
+pub const KEPT: &str = "lock.kept";
 pub const GROUP: &str = "work";
 pub const PORT: u16 = 50051;
 

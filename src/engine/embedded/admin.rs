@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicU8, AtomicU64},
     },
-    time::SystemTime,
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -14,6 +13,7 @@ use redb::{ReadableTable, TableError, WriteTransaction};
 use tokio::sync::watch;
 
 use super::{
+    clock::Warp,
     committer::Committer,
     core::Core,
     garbage::Garbage,
@@ -26,7 +26,7 @@ use super::{
         STREAMS, checked, row, to_row,
     },
     store::Trouble,
-    stream::{Bounds, Link, Retired, Shared, micros},
+    stream::{Bounds, Link, Retired, Shared},
     tail::Tail,
     topics::Topics,
 };
@@ -52,7 +52,9 @@ pub(super) fn empty_core(
 ) -> Core {
     let (sender, visible) = watch::channel(progress.next - 1);
     let window = u64::try_from(settings.dedupe_window.as_micros()).unwrap_or(u64::MAX);
-    let bounds = Bounds { floor: progress.floor, latest: progress.next - 1, events: 0, bytes: 0 };
+    let warp = Warp::new(link.now(), progress.time);
+    let (floor, latest) = (progress.floor, progress.next - 1);
+    let bounds = Bounds { floor, latest, withdrawn: floor, events: 0, bytes: 0 };
     let holdings = Holdings::new(&link.accountant, &link.definitions, &settings);
     let shared = Shared {
         id,
@@ -67,6 +69,7 @@ pub(super) fn empty_core(
         tail: Arc::new(Tail::default()),
         visible,
         retired: AtomicU8::default(),
+        warp,
         link: Arc::clone(link),
         removals: AtomicU64::default(),
     };
@@ -92,8 +95,8 @@ pub(super) fn next_number(transaction: &WriteTransaction, name: &str, least: u64
 }
 
 /// An epoch that no stream had, not even in a store that was here before this one.
-pub(super) fn next_epoch(transaction: &WriteTransaction) -> Result<i64, Trouble> {
-    let next = next_number(transaction, LAST_EPOCH, micros(SystemTime::now()) / 1000)?;
+pub(super) fn next_epoch(transaction: &WriteTransaction, now: u64) -> Result<i64, Trouble> {
+    let next = next_number(transaction, LAST_EPOCH, now / 1000)?;
     Ok(i64::try_from(next).unwrap_or(i64::MAX))
 }
 
@@ -130,10 +133,10 @@ impl Committer {
             return Err(CreateError::TooMany { limit });
         }
         let _room = self.link.definitions.hold(Use::Filters, definition_bytes(&settings))?;
-        let created = micros(SystemTime::now());
+        let created = self.link.now();
         let (id, definition) = self.transact(|transaction| {
             let id = next_number(transaction, LAST_STREAM, 1)?;
-            let definition = Definition::new(&settings, next_epoch(transaction)?, created);
+            let definition = Definition::new(&settings, next_epoch(transaction, created)?, created);
             transaction.open_table(STREAMS)?.insert(id, &*to_row(&definition))?;
             transaction.open_table(PROGRESS)?.insert(id, &*Progress::START.to_row())?;
             Ok((id, definition))
@@ -174,7 +177,7 @@ impl Committer {
         let window = u64::try_from(settings.dedupe_window.as_micros()).unwrap_or(u64::MAX);
         *shared.settings.write() = Arc::new(settings);
         self.directory.put(&shared);
-        let (now, file_bytes) = (micros(SystemTime::now()), self.link.file.bytes());
+        let (now, file_bytes) = (self.link.now(), self.link.file.bytes());
         let Some(core) = self.cores.get_mut(&shared.id) else { return Ok((shared, false)) };
         core.repeats.set_window(window, now);
         core.holdings.redefine(&shared.settings.read());
@@ -186,7 +189,7 @@ impl Committer {
 
     /// Ends some of what limits want to have ended; true when there is more.
     pub(super) fn limit(&mut self, id: u64) -> Result<bool, StoreError> {
-        let now = micros(SystemTime::now());
+        let now = self.link.now();
         let Some(core) = self.cores.get_mut(&id) else { return Ok(false) };
         let storage = core.shared.storage;
         let (_, more) = core.trim_some(now, 0, TRIM_BYTES).map_err(|trouble| trouble.error())?;
@@ -216,7 +219,7 @@ impl Committer {
     /// Ends everything up to a sequence, or some of what is selected. Gives how many events that were, and what is left to
     /// be done.
     pub(super) fn purge(&mut self, id: u64, what: Purge) -> Result<(u64, Option<Purge>), PurgeError> {
-        let now = micros(SystemTime::now());
+        let now = self.link.now();
         let Some(mut core) = self.cores.remove(&id) else { return Err(PurgeError::Closed) };
         let storage = core.shared.storage;
         let purged = match what {
@@ -373,7 +376,8 @@ impl Committer {
             let store = core.shared.store();
             let id = core.shared.id;
             let first = core.repeats.first().unwrap_or(u64::MAX);
-            let old = |sequence: u64, time: u64| sequence < first || !core.repeats.covers(time, now);
+            let warp = core.shared.warp;
+            let old = |sequence: u64, time: u64| sequence < first || !core.repeats.covers(warp.appended(time), now);
             // Times ascend with sequences, so the old ones stand in front; the others are not looked at.
             let mut up_to = None;
             let read = store.read_transaction()?.open_table(REPEATS)?;
@@ -441,7 +445,7 @@ impl Committer {
         core.retire(Retired::Replaced);
         let mut reading = Reading::new(1, self.link.file.bytes());
         let mut core = recover::stream(&self.link, &self.options, id, lost, &mut reading)?;
-        core.trim(micros(SystemTime::now()), 0)?;
+        core.trim(self.link.now(), 0)?;
         core.weigh();
         self.directory.put(&core.shared);
         self.cores.insert(id, core);

@@ -7,6 +7,7 @@
 
 use std::{num::NonZeroU64, ops::Range};
 
+use super::clock::Warp;
 use crate::model::{Place, Span, Spans};
 
 /// The checksum, which covers all that follows it.
@@ -63,14 +64,10 @@ impl Record {
         bytes.get(start..start + usize::from(self.spans.topic.len)).unwrap_or_default()
     }
 
-    /// True when it is past what its publisher allowed.
-    pub(super) fn expired(&self, now: u64) -> bool {
-        self.expires() <= now
-    }
-
-    /// When it is past what its publisher allowed.
-    pub(super) fn expires(&self) -> u64 {
-        self.spans.ttl_ms.map_or(u64::MAX, |ttl| self.time.saturating_add(ttl.get().saturating_mul(1000)))
+    /// When it is past what its publisher allowed, in the times of its stream; never if that is `u64::MAX`.
+    pub(super) fn ends(&self, warp: &Warp) -> u64 {
+        let ttl = |ttl: NonZeroU64| warp.appended(self.time).saturating_add(ttl.get().saturating_mul(1000));
+        self.spans.ttl_ms.map_or(u64::MAX, ttl)
     }
 
     /// The event, in the bytes that the record was decoded from.

@@ -4,9 +4,9 @@
 //! what limits end, shows it to readers and answers. Everything rare is an act that has the committer for itself.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::Instant,
 };
 
 use redb::{Durability as Commit, WriteTransaction};
@@ -16,18 +16,17 @@ use super::{
     core::{Core, Draft},
     disk::Fault,
     garbage::Garbage,
-    holdings::bound_ids,
+    holdings::{Forgotten, bound_ids},
     inbox::{AppendWork, SaveWork, Work},
     keep::{Swept, TRIM_BYTES},
     owners::Charges,
     rows::{BATCHES, GROUP_STATES, META, PROGRESS, REPEATS, row},
     store::{Store, Trouble},
-    stream::{Link, Shared, micros},
+    stream::{Link, Shared},
     tail::Budget,
 };
 use crate::{
     engine::{AppendError, Appended, DeadLetter, GroupStoreError, Health, Options, StoreError},
-    memory::Use,
     model::{Durability, Group, Seal, Storage},
     telemetry::Metrics,
 };
@@ -35,8 +34,6 @@ use crate::{
 /// What streams of durability NONE have written is flushed when it is so much: until then it cannot make room for
 /// anything.
 const MOST_UNSYNCED_BYTES: usize = 64 * 1024 * 1024;
-/// The log is told of ids that are forgotten too early no more often.
-const TELL_INTERVAL: Duration = Duration::from_secs(60);
 /// The row that tells whether the store was closed.
 pub(super) const CLEAN: &str = "clean";
 
@@ -48,12 +45,14 @@ pub(super) struct Committer {
     pub(super) seal: Seal,
     /// In order, as everything that is gone through here: what happens is then the same every time.
     pub(super) cores: BTreeMap<u64, Core>,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) budget: Budget,
     /// What every write to the disk is answered with, as long as there is something.
     pub(super) broken: Option<StoreError>,
     pub(super) unsynced: Unsynced,
-    forgotten: Forgotten,
+    pub(super) forgotten: Forgotten,
+    /// The log was told that the wall clock is far from the time of the hub.
+    pub(super) clock_told: bool,
     swept_at: Instant,
     /// Limits want to end more than was ended in one go.
     sweep_on: bool,
@@ -70,24 +69,6 @@ pub(super) struct Unsynced {
     pub(super) due: Option<Instant>,
 }
 
-/// Ids that were forgotten before their time, as long as the log was not told.
-#[derive(Debug, Default)]
-struct Forgotten {
-    early: u64,
-    told_at: Option<Instant>,
-}
-
-impl Forgotten {
-    /// How many there are, if it is time to tell.
-    fn take_due(&mut self, now: Instant) -> Option<u64> {
-        if self.told_at.is_some_and(|told| now < told + TELL_INTERVAL) {
-            return None;
-        }
-        self.told_at = Some(now);
-        Some(std::mem::take(&mut self.early))
-    }
-}
-
 /// An answer that waits for the commit.
 enum Answer {
     Append(AppendWork, Vec<Appended>),
@@ -96,12 +77,15 @@ enum Answer {
 
 /// What one round writes.
 #[derive(Default)]
-struct Round {
-    now: u64,
-    drafts: BTreeMap<u64, Draft>,
+pub(super) struct Round {
+    pub(super) now: u64,
+    pub(super) drafts: BTreeMap<u64, Draft>,
     charges: Charges,
     states: Vec<(Arc<Shared>, Group, Vec<u8>)>,
     answers: Vec<Answer>,
+    /// What comes again in the next round: of streams, which are named, that have more past its ttl than can be counted in one.
+    later: Vec<Work>,
+    pub(super) expiring: BTreeSet<u64>,
     /// Something has to be on the disk before it is answered.
     sync: bool,
     /// Something has to be on the disk before long.
@@ -130,6 +114,7 @@ impl Committer {
             broken: None,
             unsynced,
             forgotten: Forgotten::default(),
+            clock_told: false,
             swept_at,
             sweep_on: false,
             garbage,
@@ -192,7 +177,7 @@ impl Committer {
 
     fn work(&mut self, works: Vec<Work>) {
         let charges = Charges::new(self.options.max_owner_bytes);
-        let mut round = Round { now: micros(SystemTime::now()), charges, ..Round::default() };
+        let mut round = Round { now: self.link.now(), charges, ..Round::default() };
         for work in works {
             match work {
                 Work::Append(work) => self.plan_append(&mut round, work),
@@ -205,6 +190,11 @@ impl Committer {
 
     fn plan_append(&mut self, round: &mut Round, work: AppendWork) {
         let stream = &work.stream;
+        match self.expire_for(round, stream.id, &work.events) {
+            Ok(true) => return round.later.push(Work::Append(work)),
+            Ok(false) => {}
+            Err(trouble) => return work.answer(Err(trouble.error().into())),
+        }
         let good = stream.check(AppendError::Closed);
         let planned = match (good, &self.broken, self.cores.get_mut(&stream.id)) {
             (Err(error), ..) => Err(error),
@@ -224,6 +214,14 @@ impl Committer {
     }
 
     fn plan_save(&mut self, round: &mut Round, work: SaveWork) {
+        for letter in &work.dead_letters {
+            let Some(stream) = self.directory.find(letter.stream.as_str()) else { continue };
+            match self.expire_for(round, stream.id, std::slice::from_ref(&letter.event)) {
+                Ok(true) => return round.later.push(Work::Save(work)),
+                Ok(false) => {}
+                Err(trouble) => return work.answer(Err(trouble.error().into())),
+            }
+        }
         match self.check_save(&work).and_then(|letters| self.charge_save(round, &work, letters)) {
             Ok(letters) => {
                 round.wants(work.stream.storage, work.stream.settings.read().durability);
@@ -276,6 +274,9 @@ impl Committer {
             let Some(core) = self.cores.get_mut(&id) else { continue };
             let draft = round.drafts.entry(id).or_insert_with(|| core.draft(round.now));
             let events = some.iter().map(|letter| &letter.event);
+            if events.clone().any(|event| core.never_fits(event, self.seal)) {
+                return Err(GroupStoreError::NeverFits { name: core.shared.name.clone() });
+            }
             core.charge(draft, events, false, self.seal, &mut round.charges)
                 .map_err(|_| GroupStoreError::QuotaUsedUp { name: core.shared.name.clone() })?;
             core.reserve(draft, some.iter().map(|letter| &letter.event))
@@ -286,7 +287,8 @@ impl Committer {
 
     /// Writes what a round planned, and what limits want to have deleted.
     fn finish(&mut self, round: Round) {
-        let Round { now, mut drafts, states, answers, sync, soon, .. } = round;
+        let Round { now, mut drafts, states, answers, later, sync, soon, .. } = round;
+        self.link.inbox.put_back(later);
         let bytes: usize = drafts.values().map(Draft::bytes).sum();
         // The disk first: what is in memory alone is gone anyway when the process ends between the two.
         for storage in [Storage::File, Storage::Memory] {
@@ -404,7 +406,7 @@ impl Committer {
         if let (Some(error), Storage::File) = (&self.broken, storage) {
             return Err(error.clone());
         }
-        let (now, mut none) = (micros(SystemTime::now()), BTreeMap::new());
+        let (now, mut none) = (self.link.now(), BTreeMap::new());
         match self.commit(storage, Commit::Immediate, now, &mut none, &[]) {
             Ok(()) => {
                 if storage == Storage::File {
@@ -427,11 +429,13 @@ impl Committer {
     /// Limits by age, keys that are too old, what waits to be deleted, and a disk that may have room again.
     fn pass_time(&mut self) {
         self.heal();
-        let now = micros(SystemTime::now());
+        self.look_at_clock();
+        let now = self.link.now();
         self.sweep_on = false;
         for core in self.cores.values_mut() {
-            match core.trim_some(now, 0, TRIM_BYTES) {
-                Ok((_, more)) => self.sweep_on |= more,
+            let expired = core.expire_some(now);
+            match expired.and_then(|more| Ok(more | core.trim_some(now, 0, TRIM_BYTES)?.1)) {
+                Ok(more) => self.sweep_on |= more,
                 Err(trouble) => tracing::error!(stream = %core.shared.name, %trouble, "limits cannot be kept"),
             }
             core.drop_empty();
@@ -443,29 +447,15 @@ impl Committer {
             let chores = self.cores.values().any(|core| core.shared.storage == storage && core.has_chores());
             if chores && let Err(error) = self.settle(storage) {
                 tracing::warn!(%error, "deleted events stay on the disk for now");
+            } else if chores {
+                self.sweep_on |=
+                    self.cores.values().any(|core| core.shared.storage == storage && !core.sweep.is_empty());
             }
         }
         if self.broken.is_none()
             && let Err(trouble) = self.forget_repeats(now)
         {
             self.fail(Storage::File, &trouble, &BTreeMap::new());
-        }
-    }
-
-    /// Counts the ids that streams had too many of, and says so once a minute at most.
-    fn count_early_forgotten(&mut self, now: Instant) {
-        let mut of = None;
-        for core in self.cores.values_mut() {
-            let early = core.repeats.take_early();
-            if early > 0 {
-                self.metrics.dedupe_ids_forgotten(early);
-                self.forgotten.early += early;
-                of = Some(core.shared.name.clone());
-            }
-        }
-        if let Some((stream, early)) = of.zip(self.forgotten.take_due(now)) {
-            let (limit, memory) = (self.options.max_dedupe_ids, self.link.accountant.limit_bytes(Use::Ids));
-            tracing::warn!(%stream, early, limit, memory, "repetitions may be stored: ids are forgotten before the dedupe window ends");
         }
     }
 
@@ -593,20 +583,5 @@ impl Answer {
             Self::Append(work, _) => work.answer(Err(error.clone().into())),
             Self::Save(work) => work.answer(Err(error.clone().into())),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_that_are_forgotten_early_are_told_once_a_minute_and_all_of_them() {
-        let (mut forgotten, start) = (Forgotten::default(), Instant::now());
-        let told = [0, 30, 59, 60, 119].map(|second| {
-            forgotten.early += 5;
-            forgotten.take_due(start + Duration::from_secs(second))
-        });
-        assert_eq!(told, [Some(5), None, None, Some(15), None]);
     }
 }

@@ -14,8 +14,9 @@ use tokio::sync::watch;
 
 use super::{
     batch::{self, HEAD_BYTES, Head, MOST_RECORD_HEAD_BYTES, Record},
+    expiry::Dues,
     holdings::{self, Holdings},
-    keep::Front,
+    keep::{Front, Lasts},
     owners::Charges,
     repeats::Repeats,
     rows::Progress,
@@ -31,7 +32,7 @@ use crate::{
 
 /// The last batch of a stream is written again with every commit until it has these bytes, so that lone events do not make a
 /// key each. With its key it just fits a page of the database.
-const OPEN_BATCH_BYTES: usize = 16 * 1024 - 256;
+pub(super) const OPEN_BATCH_BYTES: usize = 16 * 1024 - 256;
 /// No batch is larger, unless one event alone is. With its key it just fits a page of the database.
 const BATCH_BYTES: usize = 64 * 1024 - 256;
 
@@ -43,11 +44,13 @@ pub(super) struct OpenBatch {
     pub(super) records: Vec<u8>,
 }
 
-/// How many records a batch has, and how many of them newer events of their topics pushed out.
+/// How many records a batch has, and how many of them are dead: newer events of their topics pushed them out, or they are past
+/// their ttl.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Load {
     pub(super) records: u32,
     pub(super) dead: u32,
+    pub(super) dead_bytes: u32,
 }
 
 /// A stream, and the only one who may change it.
@@ -68,10 +71,18 @@ pub(super) struct Core {
     pub(super) leaving: Vec<(u64, u64, u128)>,
     /// The floor is not in the store yet.
     pub(super) floor_moved: bool,
-    /// In streams that limit the events of each topic: every batch.
+    /// In streams that limit the events of each topic every batch, in others those with events that have a ttl.
     pub(super) loads: BTreeMap<u64, Load>,
     /// Batches of which so much is dead that they are written again.
     pub(super) sweep: BTreeSet<u64>,
+    /// When events end by their ttl.
+    pub(super) dues: Dues,
+    /// Some did, and who reads ahead was not told yet.
+    pub(super) expired: bool,
+    /// For the last events of topics that are not known.
+    pub(super) search: Option<Lasts>,
+    /// Until then nothing ends by its age: the clock may be wrong.
+    pub(super) patience: u64,
     /// What it holds of the memory of the hub.
     pub(super) holdings: Holdings,
 }
@@ -79,9 +90,12 @@ pub(super) struct Core {
 /// Events that are about to be written to one stream.
 #[derive(Debug)]
 pub(super) struct Draft {
-    pieces: Vec<DraftPiece>,
+    pub(super) pieces: Vec<DraftPiece>,
     next: u64,
+    /// What its events are stamped with,
     time: u64,
+    /// and when they are appended, as ages go.
+    pub(super) now: u64,
     /// How many keys were added.
     keys: usize,
     /// The last sequences of topics in this draft, once a precondition asked for them.
@@ -96,7 +110,7 @@ pub(super) struct Draft {
 
 /// Part of a draft that goes into one batch.
 #[derive(Debug)]
-struct DraftPiece {
+pub(super) struct DraftPiece {
     /// It goes behind what the open batch has.
     continues: bool,
     first: u64,
@@ -105,8 +119,8 @@ struct DraftPiece {
     before: (u64, u64),
     last: (u64, u64),
     /// Room for a head, and the records: what is written, unless it continues.
-    buffer: Vec<u8>,
-    records: Vec<Record>,
+    pub(super) buffer: Vec<u8>,
+    pub(super) records: Vec<Record>,
 }
 
 impl Core {
@@ -131,6 +145,10 @@ impl Core {
             floor_moved: false,
             loads: BTreeMap::new(),
             sweep: BTreeSet::new(),
+            dues: Dues::default(),
+            expired: false,
+            search: None,
+            patience: 0,
             holdings,
         }
     }
@@ -141,7 +159,8 @@ impl Core {
         Draft {
             pieces: Vec::new(),
             next: self.next,
-            time: self.time.max(now),
+            time: self.time.max(self.shared.warp.stamp(now)),
+            now,
             keys: 0,
             topics: None,
             events: 0,
@@ -172,13 +191,14 @@ impl Core {
         charges: &mut Charges,
     ) -> Result<Vec<Appended>, AppendError> {
         let known =
-            |event: &Event| event.dedupe_key().is_some_and(|key| self.first_of(event, key, draft.time).is_some());
+            |event: &Event| event.dedupe_key().is_some_and(|key| self.first_of(event, key, draft.now).is_some());
         if let Some(precondition) = precondition
             && (self.repeats.is_off() || !events.iter().all(known))
         {
             self.check(draft, events, precondition)?;
         }
         self.check_topics(draft, events, max_topics)?;
+        self.check_bytes(draft, events, precondition.is_some(), seal)?;
         self.charge(draft, events.iter(), true, seal, charges).map_err(|limit| AppendError::QuotaUsedUp { limit })?;
         self.reserve(draft, events.iter())?;
         let epoch = self.shared.epoch;
@@ -186,13 +206,13 @@ impl Core {
         let mut results = Vec::with_capacity(events.len());
         for event in events {
             let key = if self.repeats.is_off() { None } else { event.dedupe_key() };
-            if let Some(sequence) = key.and_then(|key| self.first_of(event, key, draft.time)) {
+            if let Some(sequence) = key.and_then(|key| self.first_of(event, key, draft.now)) {
                 results.push(Appended { sequence, epoch, duplicate: true });
                 continue;
             }
             let sequence = self.put(draft, event, seal, &mut scratch);
             if let Some(key) = key {
-                self.repeats.add(key, sequence, draft.time);
+                self.repeats.add(key, sequence, draft.now);
                 draft.keys += 1;
             }
             results.push(Appended { sequence, epoch, duplicate: false });
@@ -201,7 +221,7 @@ impl Core {
     }
 
     /// The sequence of the event that this one, of that key, is a repetition of.
-    fn first_of(&self, event: &Event, key: u128, now: u64) -> Option<u64> {
+    pub(super) fn first_of(&self, event: &Event, key: u128, now: u64) -> Option<u64> {
         self.repeats.find(key).or_else(|| self.repeats.find_old(|| event.old_dedupe_key(), now))
     }
 
@@ -215,22 +235,10 @@ impl Core {
                 }
                 let topic = first.topic().as_bytes();
                 let drafted = draft.last_of(topic);
-                (expected, drafted.or_else(|| self.shared.topics.read().last(topic)).unwrap_or_default())
+                (expected, drafted.or_else(|| self.shared.topics.read().last(topic, draft.now)).unwrap_or_default())
             }
         };
         if expected == actual { Ok(()) } else { Err(AppendError::SequenceMismatch { actual }) }
-    }
-
-    /// Refuses what would make too many topics. Counts exactly only when it is close.
-    fn check_topics(&self, draft: &Draft, events: &[Event], limit: usize) -> Result<(), AppendError> {
-        let topics = self.shared.topics.read();
-        if topics.len() + draft.events + events.len() <= limit {
-            return Ok(());
-        }
-        let drafted = draft.pieces.iter().flat_map(|piece| piece.records.iter().map(|r| r.topic(&piece.buffer)));
-        let all = drafted.chain(events.iter().map(|event| event.topic().as_bytes()));
-        let new: BTreeSet<&[u8]> = all.filter(|topic| !topics.has(topic)).collect();
-        if topics.len() + new.len() <= limit { Ok(()) } else { Err(AppendError::TooManyTopics { limit }) }
     }
 
     /// Reserves memory for events that are about to be put into the draft, for all or none. Counts exactly only when it is
@@ -243,6 +251,9 @@ impl Core {
         let mut bytes = self.most_topic_bytes(events.clone());
         if bytes > self.holdings.room(Use::Topics) {
             bytes = self.topic_bytes(events.clone());
+        }
+        if events.clone().any(|event| event.spans().ttl_ms.is_some()) {
+            bytes += Dues::most_bytes(events.clone().map(Event::encoded_len).sum());
         }
         let topics = if bytes > 0 { Some(self.holdings.reserve(Use::Topics, bytes)?) } else { None };
         if self.shared.storage == Storage::Memory {
@@ -258,7 +269,7 @@ impl Core {
     /// What events add to the topics, if each is of a new one.
     fn most_topic_bytes<'a>(&self, events: impl Iterator<Item = &'a Event>) -> usize {
         let topics = self.shared.topics.read();
-        let (of_topic, of_event) = (topics.topic_bytes(), topics.most_event_bytes());
+        let of_topic = topics.topic_bytes();
         let (mut bytes, mut before) = (0, None);
         for event in events {
             let topic = event.topic().as_bytes();
@@ -266,7 +277,7 @@ impl Core {
                 bytes += of_topic + topic.len();
                 before = Some(topic);
             }
-            bytes += of_event;
+            bytes += topics.most_event_bytes(event.spans().ttl_ms.is_some());
         }
         bytes
     }
@@ -280,7 +291,7 @@ impl Core {
             if !topics.has(topic) && new.insert(topic) {
                 bytes += topics.topic_bytes() + topic.len();
             }
-            bytes += topics.event_bytes(topic);
+            bytes += topics.event_bytes(topic, event.spans().ttl_ms.is_some());
         }
         bytes
     }
@@ -316,7 +327,7 @@ impl Core {
 
     /// Holds the memory that the stream takes now.
     pub(super) fn weigh(&mut self) {
-        let topics = self.shared.topics.read().bytes();
+        let topics = self.shared.topics.read().bytes() + self.dues.bytes();
         self.holdings.set(topics, self.ids_bytes());
     }
 
@@ -337,7 +348,7 @@ impl Core {
         let mut seen = BTreeSet::new();
         for event in events {
             let key = if !repetitions || self.repeats.is_off() { None } else { event.dedupe_key() };
-            if key.is_some_and(|key| self.first_of(event, key, draft.time).is_some() || !seen.insert(key)) {
+            if key.is_some_and(|key| self.first_of(event, key, draft.now).is_some() || !seen.insert(key)) {
                 continue;
             }
             scratch.clear();
@@ -447,7 +458,7 @@ impl Core {
                 let bytes = open.map_or(piece.buffer.len(), |open| HEAD_BYTES + open.records.len());
                 self.holdings.resize(piece.first, bytes);
             }
-            self.count(&piece);
+            self.count(&piece, head.count);
             if !budget.is_off() {
                 self.remember(piece, budget);
             }
@@ -465,20 +476,23 @@ impl Core {
         }
     }
 
-    /// Events in, and events out that they push out of their topics.
-    fn count(&mut self, piece: &DraftPiece) {
+    /// Events in, and events out that they push out of their topics. Their batch has so many records now.
+    fn count(&mut self, piece: &DraftPiece, records: u32) {
         let shared = Arc::clone(&self.shared);
         let mut topics = shared.topics.write();
         let mut pushed_out = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut due) = (0, u64::MAX);
         if topics.is_limited() {
-            self.loads.entry(piece.first).or_default().records += piece.records.len() as u32;
+            self.loads.entry(piece.first).or_default();
         }
         for record in &piece.records {
             bytes += u64::from(record.len);
-            pushed_out.extend(topics.add(record.topic(&piece.buffer), record.sequence, record.len));
+            let ends = record.ends(&shared.warp);
+            due = due.min(ends);
+            pushed_out.extend(topics.add(record.topic(&piece.buffer), record.sequence, record.len, ends));
         }
         drop(topics);
+        self.note_due(piece.first, records, due);
         let mut bounds = shared.bounds.lock();
         bounds.events += piece.records.len() as u64;
         bounds.bytes += bytes;
@@ -486,23 +500,25 @@ impl Core {
         bounds.bytes -= pushed_out.iter().map(|(_, len)| u64::from(*len)).sum::<u64>();
         drop(bounds);
         shared.weigh();
-        for (sequence, _) in pushed_out {
-            self.push_out(sequence);
+        for (sequence, bytes) in pushed_out {
+            self.push_out(sequence, bytes);
         }
     }
 
-    /// One more event of its batch is dead.
-    pub(super) fn push_out(&mut self, sequence: u64) {
+    /// One more event of its batch is dead. Every batch is known that has one that can die so.
+    pub(super) fn push_out(&mut self, sequence: u64, bytes: u32) {
         let Some((first, load)) = self.loads.range_mut(..=sequence).next_back() else { return };
         load.dead += 1;
+        load.dead_bytes = load.dead_bytes.saturating_add(bytes);
         let first = *first;
         if self.open.as_ref().is_none_or(|open| open.head.first != first) {
             self.look_at_load(first);
         }
     }
 
-    fn look_at_load(&mut self, first: u64) {
-        if self.loads.get(&first).is_some_and(|load| load.dead > 0 && load.dead * 2 >= load.records) {
+    pub(super) fn look_at_load(&mut self, first: u64) {
+        let much = |load: &Load| load.dead * 2 >= load.records || load.dead_bytes as usize * 2 >= BATCH_BYTES;
+        if self.loads.get(&first).is_some_and(|load| load.dead > 0 && much(load)) {
             self.sweep.insert(first);
         }
     }
@@ -553,6 +569,16 @@ impl Draft {
     /// True when there is nothing to write.
     pub(super) fn is_empty(&self) -> bool {
         self.pieces.is_empty()
+    }
+
+    /// The sequence of the next event, and what it is stamped with.
+    pub(super) fn place(&self) -> (u64, u64) {
+        (self.next, self.time)
+    }
+
+    /// How many events it has.
+    pub(super) fn events(&self) -> usize {
+        self.events
     }
 
     /// How many batches it is written to.

@@ -10,7 +10,7 @@ use std::{
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant, SystemTime},
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -55,6 +55,11 @@ pub(super) trait Disk: Debug + Send + Sync {
     /// How long the next write takes where time is simulated; otherwise it takes the time it takes.
     fn delay(&self) -> Duration {
         Duration::ZERO
+    }
+
+    /// What the clocks there show: the one that never goes back, and the one on the wall.
+    fn time(&self) -> (Instant, SystemTime) {
+        (Instant::now(), SystemTime::now())
     }
 }
 

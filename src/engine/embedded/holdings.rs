@@ -5,9 +5,13 @@
 //! refused; once it is applied, what is really there is held instead. What limits, purges and deletions end is given
 //! back, and opening the store counts anew, beyond the limits if need be: a hub must start.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use super::{batch::HEAD_BYTES, core::Core};
+use super::{batch::HEAD_BYTES, committer::Committer, core::Core};
 use crate::{
     engine::routes::TOKEN_BYTES,
     memory::{Client, Held, Memory, MemoryFull, Use},
@@ -21,11 +25,14 @@ const OWN_PAGE_BYTES: usize = 2 * 1024;
 /// The smallest page.
 const PAGE_BYTES: usize = 4 * 1024;
 /// What a stream adds to an event that it stores: its name, numbers, and where the fields stand.
-const STAMP_BYTES: usize = 160;
+pub(super) const STAMP_BYTES: usize = 160;
 /// What a filter costs besides its text, which is there twice, and its tokens.
 const FILTER_BYTES: usize = 32;
 /// Who holds too many ids gives up this part of them at least, so that it is not asked for each.
 const IDS_PART: usize = 16;
+
+/// The log is told of ids that are forgotten too early no more often.
+const TELL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a stream holds.
 #[derive(Debug)]
@@ -120,5 +127,57 @@ pub(super) fn bound_ids(cores: &mut BTreeMap<u64, Core>, memory: &Memory) {
     }
     if forgotten > 0 {
         memory.gave_up(Use::Ids, forgotten);
+    }
+}
+
+/// Ids that were forgotten before their time, as long as the log was not told.
+#[derive(Debug, Default)]
+pub(super) struct Forgotten {
+    early: u64,
+    told_at: Option<Instant>,
+}
+
+impl Forgotten {
+    /// How many there are, if it is time to tell.
+    fn take_due(&mut self, now: Instant) -> Option<u64> {
+        if self.told_at.is_some_and(|told| now < told + TELL_INTERVAL) {
+            return None;
+        }
+        self.told_at = Some(now);
+        Some(std::mem::take(&mut self.early))
+    }
+}
+
+impl Committer {
+    /// Counts the ids that streams had too many of, and says so once a minute at most.
+    pub(super) fn count_early_forgotten(&mut self, now: Instant) {
+        let mut of = None;
+        for core in self.cores.values_mut() {
+            let early = core.repeats.take_early();
+            if early > 0 {
+                self.metrics.dedupe_ids_forgotten(early);
+                self.forgotten.early += early;
+                of = Some(core.shared.name.clone());
+            }
+        }
+        if let Some((stream, early)) = of.zip(self.forgotten.take_due(now)) {
+            let (limit, memory) = (self.options.max_dedupe_ids, self.link.accountant.limit_bytes(Use::Ids));
+            tracing::warn!(%stream, early, limit, memory, "repetitions may be stored: ids are forgotten before the dedupe window ends");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_are_forgotten_early_are_told_once_a_minute_and_all_of_them() {
+        let (mut forgotten, start) = (Forgotten::default(), Instant::now());
+        let told = [0, 30, 59, 60, 119].map(|second| {
+            forgotten.early += 5;
+            forgotten.take_due(start + Duration::from_secs(second))
+        });
+        assert_eq!(told, [Some(5), None, None, Some(15), None]);
     }
 }

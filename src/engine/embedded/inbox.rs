@@ -128,6 +128,14 @@ impl Inbox {
         Ok(())
     }
 
+    /// Puts work back that was taken, to be taken first.
+    pub(super) fn put_back(&self, works: Vec<Work>) {
+        let mut queue = self.queue.lock();
+        for work in works.into_iter().rev() {
+            queue.works.push_front(work);
+        }
+    }
+
     fn wake(&self) {
         match &self.task {
             None => _ = self.some.notify_one(),

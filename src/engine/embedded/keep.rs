@@ -4,7 +4,7 @@
 //! next commit, a whole batch at a time.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::atomic::Ordering::Relaxed,
 };
 
@@ -74,10 +74,11 @@ pub(super) enum Purge {
 }
 
 /// A search for the last events of topics of which the last was taken out before others: back from there.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Lasts {
-    wanted: HashSet<Box<[u8]>>,
-    at: u64,
+    /// Of each how many of its events were found.
+    pub(super) wanted: HashMap<Box<[u8]>, u64>,
+    pub(super) at: u64,
     looked: usize,
 }
 
@@ -138,9 +139,16 @@ impl Core {
         let max_age = settings.max_age.map(|age| u64::try_from(age.as_micros()).unwrap_or(u64::MAX));
         let (most_events, most_bytes) =
             (settings.max_events.unwrap_or(u64::MAX), settings.max_bytes.unwrap_or(u64::MAX));
+        let max_age = max_age.filter(|_| now >= self.patience);
         let purge = purge.min(self.next - 1);
         let mut ended = 0;
         let mut bounds = self.shared.bounds();
+        if (bounds.events > most_events || bounds.bytes > most_bytes) && self.is_due(now) {
+            if self.expire(now, at_once)? {
+                return Ok((0, true));
+            }
+            bounds = self.shared.bounds();
+        }
         let (mut failed, mut read, mut more) = (None, 0_usize, false);
         loop {
             let over = bounds.events > most_events || bounds.bytes > most_bytes;
@@ -163,12 +171,16 @@ impl Core {
                     break;
                 }
             };
-            let old = max_age.is_some_and(|age| record.time.saturating_add(age) <= now);
+            let appended = self.shared.warp.appended(record.time);
+            let old = max_age.is_some_and(|age| appended.saturating_add(age) <= now);
             if !passes && !old && record.sequence > purge {
                 break;
             }
             self.front.records.pop_front();
             bounds.floor = bounds.floor.max(record.sequence + 1);
+            if old || record.sequence <= purge {
+                bounds.withdrawn = bounds.floor;
+            }
             if self.end(&record, now) {
                 bounds.events -= 1;
                 bounds.bytes = bounds.bytes.saturating_sub(record.len.into());
@@ -181,7 +193,8 @@ impl Core {
         bounds.floor = if bounds.events == 0 { self.next } else { bounds.floor.max(passed) };
         let mut shown = self.shared.bounds.lock();
         self.floor_moved |= shown.floor != bounds.floor;
-        (shown.floor, shown.events, shown.bytes) = (bounds.floor, bounds.events, bounds.bytes);
+        (shown.floor, shown.withdrawn) = (bounds.floor, bounds.withdrawn.max(purged.saturating_add(1)));
+        (shown.events, shown.bytes) = (bounds.events, bounds.bytes);
         drop(shown);
         self.shared.weigh();
         failed.map_or(Ok((ended, more)), Err)
@@ -235,17 +248,23 @@ impl Core {
         let value = self.front.value.clone();
         self.leave(record, &value, now);
         let topic = record.topic(&value);
+        let over = self.is_over(self.front.first.unwrap_or_default(), record);
         let mut topics = self.shared.topics.write();
-        let kept = topics.keeps(topic, record.sequence);
+        let kept = !over && topics.keeps(topic, record.sequence);
         if kept {
-            topics.remove_oldest(topic);
+            topics.remove_oldest(topic, record.sequence);
         }
         kept
     }
 
+    /// True for a record of a batch that is past its ttl and counted as gone.
+    fn is_over(&self, first: u64, record: &Record) -> bool {
+        record.ends(&self.shared.warp) < self.dues.of(first)
+    }
+
     /// A record will be gone from the store; repetitions of it are known none the less.
     fn leave(&mut self, record: &Record, value: &Bytes, now: u64) {
-        if self.repeats.covers(record.time, now) && record.spans.id.len > 0 {
+        if self.repeats.covers(self.shared.warp.appended(record.time), now) && record.spans.id.len > 0 {
             let key = record.place(value).ok().and_then(|place| place.dedupe_key(value));
             self.leaving.extend(key.map(|key| (record.sequence, record.time, key)));
         }
@@ -299,7 +318,8 @@ impl Core {
         let shared = std::sync::Arc::clone(&self.shared);
         let topics = shared.topics.read();
         let (less, out) = batch::without(id, &head, &value, |record| {
-            let keep = record.sequence >= floor && topics.keeps(record.topic(&value), record.sequence);
+            let kept = topics.keeps(record.topic(&value), record.sequence);
+            let keep = record.sequence >= floor && kept && !self.is_over(first, record);
             if !keep {
                 gone.push(*record);
             }
@@ -314,7 +334,7 @@ impl Core {
         let Some(Loaded { head: before, value }) = before else {
             batches.insert((id, first), &*out)?;
             self.resize(first, out.len());
-            return Ok(Some(Swept { first, load: Some(Load { records: less.count, dead: 0 }) }));
+            return Ok(Some(Swept { first, load: Some(Load { records: less.count, ..Load::default() }) }));
         };
         let head = Head { last: less.last, last_time: less.last_time, ..before };
         let mut value = value.to_vec();
@@ -336,9 +356,11 @@ impl Core {
         for Swept { first, load } in swept {
             self.sweep.remove(&first);
             match load {
+                Some(_) if self.may_forget_load(first) => self.loads.remove(&first),
                 Some(load) => self.loads.insert(first, load),
                 None => {
                     self.resize(first, 0);
+                    self.dues.set(first, u64::MAX);
                     self.loads.remove(&first)
                 }
             };
@@ -346,6 +368,7 @@ impl Core {
         for first in std::mem::take(&mut self.deletions) {
             self.loads.remove(&first);
             self.sweep.remove(&first);
+            self.dues.set(first, u64::MAX);
             self.resize(first, 0);
         }
         self.leaving.clear();
@@ -389,7 +412,9 @@ impl Core {
             }
             for record in gone {
                 self.leave(&record, &value, now);
-                all.push((record.topic(&value).into(), record));
+                if !self.is_over(head.first, &record) {
+                    all.push((record.topic(&value).into(), record));
+                }
             }
         }
         Ok((all, None))
@@ -423,7 +448,7 @@ impl Core {
     pub(super) fn lacking(&self, gone: &[Gone]) -> Option<Lasts> {
         let topics = self.shared.topics.read();
         let lacking = gone.iter().filter(|(topic, _)| topics.lacks_last(topic));
-        let wanted: HashSet<Box<[u8]>> = lacking.map(|(topic, _)| topic.clone()).collect();
+        let wanted: HashMap<Box<[u8]>, u64> = lacking.map(|(topic, _)| (topic.clone(), 0)).collect();
         let at = gone.iter().map(|(_, record)| record.sequence).max().unwrap_or_default();
         (!wanted.is_empty()).then_some(Lasts { wanted, at, looked: 0 })
     }
@@ -438,20 +463,24 @@ impl Core {
             && search.at >= floor
             && let Some(Loaded { head, value }) = batches.covering(id, search.at)?
         {
-            let mut found = HashMap::new();
+            let mut found = Vec::new();
             for record in Records::new(&head, &value) {
                 let record = record.map_err(Trouble::batch(id, head.first))?;
-                let topic = record.topic(&value);
-                if record.sequence >= floor && search.wanted.contains(topic) {
-                    found.insert(topic, record.sequence);
+                let gone = record.sequence < floor || self.is_over(head.first, &record);
+                if !gone && record.sequence <= search.at && search.wanted.contains_key(record.topic(&value)) {
+                    found.push(record);
                 }
             }
             let mut topics = self.shared.topics.write();
-            for (topic, last) in found {
-                search.wanted.remove(topic);
-                // There may be a newer one by now.
-                if topics.lacks_last(topic) {
-                    topics.set_last(topic, last);
+            for record in found.iter().rev() {
+                let ends = record.ends(&self.shared.warp);
+                let topic = record.topic(&value);
+                topics.found(topic, record.sequence, ends);
+                let Some(found) = search.wanted.get_mut(topic) else { continue };
+                *found += 1;
+                // As long as they end, there may be one before that outlives them.
+                if ends == u64::MAX || *found >= topics.count(topic) {
+                    search.wanted.remove(topic);
                 }
             }
             drop(topics);
@@ -465,9 +494,12 @@ impl Core {
                 return Ok(false);
             }
         }
-        if search.looked >= FIND_BYTES && !search.wanted.is_empty() {
-            let topics = search.wanted.len();
-            tracing::warn!(stream = %self.shared.name, topics, "their last events are far back and not known until a restart");
+        if search.looked >= FIND_BYTES {
+            let known = self.shared.topics.read();
+            let topics = search.wanted.keys().filter(|topic| known.lacks_last(topic)).count();
+            if topics > 0 {
+                tracing::warn!(stream = %self.shared.name, topics, "their last events are far back and not known until a restart");
+            }
         }
         Ok(true)
     }

@@ -7,14 +7,18 @@
 
 mod admin;
 mod batch;
+mod clock;
 mod committer;
 mod core;
 mod disk;
+mod expiry;
+mod fits;
 mod garbage;
 mod groups;
 mod holdings;
 mod inbox;
 mod keep;
+mod now;
 mod owners;
 mod private;
 mod read;
@@ -53,7 +57,8 @@ use self::{
 };
 pub use self::{simulated::Simulated, stream::MOST_WAITING};
 use super::{
-    Boxed, CreateError, DeleteError, Engine, EventStream, Health, OpenError, Options, StoreError, UpdateError,
+    Boxed, ClockState, CreateError, DeleteError, Engine, EventStream, Health, OpenError, Options, StoreError,
+    UpdateError,
     routes::{Conflict, NewFilters, Routes},
 };
 use crate::{
@@ -357,6 +362,12 @@ impl Engine for Embedded {
 
     fn health(&self) -> Health {
         self.link.health()
+    }
+
+    fn clock(&self) -> ClockState {
+        let now = self.link.now();
+        let ahead = self.directory.all().iter().map(|stream| stream.warp.stamp(now) - now).max().unwrap_or_default();
+        ClockState { offset_seconds: self.link.clock_offset(), ahead_seconds: ahead as f64 / 1e6 }
     }
 
     fn close(&self) -> Boxed<'_, Result<(), StoreError>> {

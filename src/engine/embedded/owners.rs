@@ -275,7 +275,8 @@ mod tests {
                 }
                 for receipt in receipts {
                     let stored = receipt.await.map(drop);
-                    assert!(stored.is_ok() || stored == refused(), "{stored:?}");
+                    let fits = !matches!(stored, Err(AppendError::NeverFits { .. }));
+                    assert!(stored.is_ok() || stored == refused() || !fits, "{stored:?}");
                 }
             }
             4 => drop(stream.purge(random.u64(..=state.latest), None).await.expect("purged")),

@@ -1,12 +1,10 @@
 //! Reading: from the tail in memory, or from the store. Both see a stream through its bounds, and both give nothing
 //! that has expired or was pushed out.
 
-use std::time::SystemTime;
-
 use super::{
     batch::Records,
     store::{Loaded, Trouble},
-    stream::{Bounds, Shared, micros},
+    stream::{Bounds, Shared},
 };
 use crate::{
     engine::{Chunk, ReadError, ReadLimits, StoreError},
@@ -66,6 +64,13 @@ impl<'a> Finder<'a> {
     }
 }
 
+/// What memory has behind a point.
+pub(super) struct InTail {
+    pub(super) chunk: Chunk,
+    /// All that was looked at is gone, and there is more: in the store there may be nothing of it any more.
+    pub(super) is_gone: bool,
+}
+
 /// Reads from memory; `None` when it is not there.
 pub(super) fn from_tail(
     stream: &Shared,
@@ -73,7 +78,7 @@ pub(super) fn from_tail(
     bounds: Bounds,
     filters: &[Filter],
     limits: ReadLimits,
-) -> Option<Chunk> {
+) -> Option<InTail> {
     let pieces = stream.tail.from(after + 1, limits.bytes.min(LOOK_BYTES), LOOK_PIECES);
     if pieces.is_empty() {
         return None;
@@ -81,9 +86,9 @@ pub(super) fn from_tail(
     let topics = stream.topics.read();
     let topics = topics.is_limited().then_some(topics);
     let mut finder = Finder::new(after, bounds.latest, filters, limits);
-    let mut now = None;
+    let (mut now, mut is_gone) = (None, true);
     for piece in &pieces {
-        let (events, expires) = piece.events()?;
+        let (events, expires) = piece.events(&stream.warp)?;
         let (before, first) = (finder.found, finder.chunk.events.len());
         let skip = (after + 1).saturating_sub(piece.first) as usize;
         for (at, event) in events.iter().enumerate().skip(skip) {
@@ -93,7 +98,11 @@ pub(super) fn from_tail(
             }
             finder.chunk.through = sequence;
             let kept = topics.as_ref().is_none_or(|topics| topics.keeps(event.topic().as_bytes(), sequence));
-            if kept && !has_expired(expires, at, &mut now) && finder.wants(event.topic(), event.encoded_len()) {
+            if !kept || has_expired(expires, at, || *now.get_or_insert_with(|| stream.link.now())) {
+                continue;
+            }
+            is_gone = false;
+            if finder.wants(event.topic(), event.encoded_len()) {
                 finder.chunk.events.push(event.clone());
             }
         }
@@ -104,13 +113,14 @@ pub(super) fn from_tail(
             break;
         }
     }
-    Some(finder.chunk)
+    is_gone &= finder.chunk.through < bounds.latest;
+    Some(InTail { chunk: finder.chunk, is_gone })
 }
 
 /// Looks at the clock only when something expires at all.
-fn has_expired(expires: &[u64], at: usize, now: &mut Option<u64>) -> bool {
+fn has_expired(expires: &[u64], at: usize, mut now: impl FnMut() -> u64) -> bool {
     let expires = expires.get(at).copied().unwrap_or(u64::MAX);
-    expires != u64::MAX && expires <= *now.get_or_insert_with(|| micros(SystemTime::now()))
+    expires != u64::MAX && expires <= now()
 }
 
 /// Reads from the store, in a thread where waiting is allowed.
@@ -155,7 +165,7 @@ fn look(stream: &Shared, loaded: &Loaded, finder: &mut Finder<'_>) -> Result<(),
     let damaged = Trouble::batch(stream.id, head.first);
     let topics = stream.topics.read();
     let topics = topics.is_limited().then_some(topics);
-    let now = micros(SystemTime::now());
+    let now = stream.link.now();
     let mut places = Vec::with_capacity(loaded.most_records());
     let before = finder.found;
     let mut whole = true;
@@ -170,7 +180,7 @@ fn look(stream: &Shared, loaded: &Loaded, finder: &mut Finder<'_>) -> Result<(),
         }
         finder.chunk.through = record.sequence;
         let kept = topics.as_ref().is_none_or(|topics| topics.keeps(record.topic(&loaded.value), record.sequence));
-        if !kept || record.expired(now) {
+        if !kept || record.ends(&stream.warp) <= now {
             continue;
         }
         let place = record.place(&loaded.value).map_err(&damaged)?;
@@ -190,11 +200,35 @@ fn look(stream: &Shared, loaded: &Loaded, finder: &mut Finder<'_>) -> Result<(),
     Ok(())
 }
 
+/// A single event from memory, whether or not it is still kept.
+pub(super) fn in_tail(stream: &Shared, sequence: u64) -> Option<Event> {
+    let pieces = stream.tail.from(sequence, 1, 1);
+    let piece = pieces.first()?;
+    let (events, _) = piece.events(&stream.warp)?;
+    events.get((sequence - piece.first) as usize).map(Event::detached)
+}
+
+/// A single event from the store, whether or not it is still kept.
+pub(super) fn one(stream: &Shared, sequence: u64) -> Result<Option<Event>, ReadError> {
+    let found = stream.store().read(|batches| {
+        let Some(loaded) = batches.covering(stream.id, sequence)? else { return Ok(None) };
+        let damaged = Trouble::batch(stream.id, loaded.head.first);
+        for record in Records::new(&loaded.head, &loaded.value) {
+            let record = record.map_err(&damaged)?;
+            if record.sequence == sequence {
+                return Ok(Some(record.place(&loaded.value).map_err(&damaged)?.detached(&loaded.value)));
+            }
+        }
+        Ok(None)
+    });
+    found.map_err(|trouble| read_error(stream, &trouble))
+}
+
 /// The events of these sequences, which ascend.
 pub(super) fn some(stream: &Shared, sequences: &[u64]) -> Result<Chunk, ReadError> {
     stream.check(ReadError::Closed)?;
     let bounds = stream.bounds();
-    let now = micros(SystemTime::now());
+    let now = stream.link.now();
     let found = stream.store().read(|batches| {
         let mut chunk = Chunk { events: Vec::new(), through: 0, latest: bounds.latest };
         let mut rest = sequences.iter().copied().filter(|sequence| (bounds.floor..=bounds.latest).contains(sequence));
@@ -212,7 +246,7 @@ pub(super) fn some(stream: &Shared, sequences: &[u64]) -> Result<Chunk, ReadErro
                 }
                 if next == Some(record.sequence) {
                     let topics = stream.topics.read();
-                    if !record.expired(now) && topics.keeps(record.topic(&loaded.value), record.sequence) {
+                    if record.ends(&stream.warp) > now && topics.keeps(record.topic(&loaded.value), record.sequence) {
                         chunk.events.push(record.place(&loaded.value).map_err(&damaged)?.detached(&loaded.value));
                     }
                     next = rest.next();

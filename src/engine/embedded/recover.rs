@@ -3,20 +3,21 @@
 use std::{
     collections::BTreeMap,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use redb::{ReadableTable, TableError};
 
 use super::{
     admin::{empty_core, may_lose, next_epoch},
-    batch::{HEAD_BYTES, Records},
+    batch::{Damaged, HEAD_BYTES, Record, Records},
     committer::CLEAN,
     core::{Core, Load, OpenBatch},
     holdings::bound_ids,
     rows::{Definition, META, OLD_REPEATS, PROGRESS, Progress, REPEATS, STREAMS, checked, from_row, row, to_row},
     store::{Loaded, Store, Trouble},
-    stream::{Link, micros},
+    stream::Link,
     topics::Topics,
 };
 use crate::{engine::Options, model::Storage};
@@ -27,6 +28,13 @@ const FORMAT_ROW: &str = "format";
 const TOKEN_KEY: &str = "token_key";
 /// How often the log tells how far it is.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The log is told of times that are further ahead.
+const AHEAD_TOLD: Duration = Duration::from_secs(2);
+/// A stream that had its last event before that may have been alone with a right clock, or be so with a wrong one:
+const LONG_SILENCE: Duration = Duration::from_secs(24 * 3600);
+/// so long nothing ends by its age.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// How far the reading of a store has come. The log tells it now and then.
 #[derive(Debug)]
@@ -114,7 +122,8 @@ pub(super) fn streams(link: &Arc<Link>, options: &Options, closed: bool) -> Resu
         let settings = definition(&link.file, id)?.settings().map_err(Trouble::row("streams"))?;
         let lost = may_lose(&settings) && (settings.storage == Storage::Memory || !closed);
         let mut core = stream(link, options, id, lost, &mut reading)?;
-        core.trim(micros(SystemTime::now()), 0)?;
+        core.look_at_times(link.now());
+        core.trim(link.now(), 0)?;
         core.weigh();
         reading.streams.0 += 1;
         let events = core.shared.bounds().events;
@@ -156,7 +165,7 @@ pub(super) fn stream(
     let settings = definition.settings().map_err(Trouble::row("streams"))?;
     if lost {
         let transaction = link.file.write()?;
-        definition.epoch = next_epoch(&transaction)?;
+        definition.epoch = next_epoch(&transaction, link.now())?;
         transaction.open_table(STREAMS)?.insert(id, &*to_row(&definition))?;
         transaction.commit()?;
     }
@@ -173,15 +182,33 @@ pub(super) fn stream(
 }
 
 impl Core {
+    /// Says when the times of the stream and the clock do not go together. One that has heard nothing for long keeps what its
+    /// age would end a little longer: if it is the clock that is wrong, there is time to set it.
+    fn look_at_times(&mut self, now: u64) {
+        let (stream, ahead) = (&self.shared.name, self.shared.warp.ahead());
+        if ahead > AHEAD_TOLD.as_micros() as u64 {
+            let seconds = ahead / 1_000_000;
+            tracing::warn!(%stream, seconds, "the last event is of a time that is not yet: the clock is behind now, or was ahead then");
+        }
+        let silent = now.saturating_sub(self.time);
+        let may_end = self.shared.settings.read().max_age.is_some() && self.shared.bounds().events > 0;
+        if may_end && silent > LONG_SILENCE.as_micros() as u64 {
+            let (hours, minutes) = (silent / 3_600_000_000, PATIENCE.as_secs() / 60);
+            tracing::warn!(%stream, hours, minutes, "the last event is long ago: nothing ends by its age for some minutes, in case the clock is wrong");
+            self.patience = now + PATIENCE.as_micros() as u64;
+        }
+    }
+
     /// The keys of events that are deleted come first, since they are the oldest.
     fn read_repeats(&mut self, store: &Store) -> Result<(), Trouble> {
-        let (id, now) = (self.shared.id, micros(SystemTime::now()));
+        let (id, now) = (self.shared.id, self.shared.link.now());
         let transaction = store.read_transaction()?;
         for entry in transaction.open_table(REPEATS)?.range((id, 0)..=(id, u64::MAX))? {
             let (key, value) = entry?;
             let (time, dedupe) = value.value();
-            if self.repeats.covers(time, now) {
-                self.repeats.add(dedupe, key.value().1, time);
+            let appended = self.shared.warp.appended(time);
+            if self.repeats.covers(appended, now) {
+                self.repeats.add(dedupe, key.value().1, appended);
             }
         }
         let old = match transaction.open_table(OLD_REPEATS) {
@@ -191,10 +218,11 @@ impl Core {
         for entry in old.range((id, 0)..=(id, u64::MAX))?.rev() {
             let (key, value) = entry?;
             let (time, dedupe) = value.value();
-            if !self.repeats.covers(time, now) {
+            let appended = self.shared.warp.appended(time);
+            if !self.repeats.covers(appended, now) {
                 break;
             }
-            self.repeats.add_old(dedupe, key.value().1, time);
+            self.repeats.add_old(dedupe, key.value().1, appended);
         }
         Ok(())
     }
@@ -202,9 +230,10 @@ impl Core {
     /// Counts everything that is kept anew, with a limit for each topic or none, and checks every batch on the way.
     pub(super) fn recount(&mut self, per_topic: Option<u64>, reading: &mut Reading) -> Result<(), Trouble> {
         let shared = Arc::clone(&self.shared);
-        let (id, floor, now) = (shared.id, shared.bounds().floor, micros(SystemTime::now()));
+        let (id, floor, now) = (shared.id, shared.bounds().floor, self.shared.link.now());
         self.loads.clear();
         self.sweep.clear();
+        self.dues.clear();
         self.front.forget(floor);
         self.open = None;
         let mut topics = Topics::new(per_topic);
@@ -218,25 +247,23 @@ impl Core {
                 return Err(Trouble::Damaged(format!("stream {id} has no record batch for sequence {expected}")));
             }
             last = Some(head.last);
-            if per_topic.is_some() {
-                self.loads.insert(head.first, Load { records: head.count, dead: 0 });
-            }
+            let (mut due, mut load) = (u64::MAX, Load { records: head.count, ..Load::default() });
             for record in Records::new(head, value) {
                 let record = record.map_err(Trouble::batch(id, head.first))?;
-                if !self.repeats.is_off() && self.repeats.covers(record.time, now) && record.spans.id.len > 0 {
-                    let place = record.place(value).map_err(Trouble::batch(id, head.first))?;
-                    if let Some(key) = place.dedupe_key(value) {
-                        self.repeats.add(key, record.sequence, record.time);
-                        if record.sequence < floor {
-                            // The floor may have been stored, and not yet what is to be known of those below it.
-                            self.leaving.push((record.sequence, record.time, key));
-                        }
-                    }
-                }
-                if record.sequence >= floor {
+                self.know(&record, value, now).map_err(Trouble::batch(id, head.first))?;
+                let ends = record.ends(&shared.warp);
+                if record.sequence >= floor && ends > now {
+                    due = due.min(ends);
                     (events, bytes) = (events + 1, bytes + u64::from(record.len));
-                    dead.extend(topics.add(record.topic(value), record.sequence, record.len));
+                    dead.extend(topics.add(record.topic(value), record.sequence, record.len, ends));
+                } else if ends <= now {
+                    (load.dead, load.dead_bytes) = (load.dead + 1, load.dead_bytes.saturating_add(record.len));
                 }
+            }
+            self.dues.set(head.first, due);
+            if per_topic.is_some() || due != u64::MAX || load.dead > 0 {
+                self.loads.insert(head.first, load);
+                self.look_at_load(head.first);
             }
             self.repeats.bound();
             if reading.add(head.count.into(), value.len() as u64, Instant::now()) {
@@ -261,8 +288,28 @@ impl Core {
         let mut bounds = shared.bounds.lock();
         (bounds.events, bounds.bytes) = (events, bytes);
         drop(bounds);
-        for (sequence, _) in dead {
-            self.push_out(sequence);
+        if let Some(open) = &self.open {
+            // It is looked at when nothing is added to it any more.
+            self.sweep.remove(&open.head.first);
+        }
+        for (sequence, bytes) in dead {
+            self.push_out(sequence, bytes);
+        }
+        Ok(())
+    }
+
+    /// Repetitions of an event are known, if it is not too old.
+    fn know(&mut self, record: &Record, value: &Bytes, now: u64) -> Result<(), Damaged> {
+        let appended = self.shared.warp.appended(record.time);
+        if self.repeats.is_off() || !self.repeats.covers(appended, now) || record.spans.id.len == 0 {
+            return Ok(());
+        }
+        if let Some(key) = record.place(value)?.dedupe_key(value) {
+            self.repeats.add(key, record.sequence, appended);
+            if record.sequence < self.shared.bounds().floor {
+                // The floor may have been stored, and not yet what is to be known of those below it.
+                self.leaving.push((record.sequence, record.time, key));
+            }
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
 //! A disk for tests and simulations: it loses power, and what was not flushed is then lost, torn or kept as chance has it;
-//! it fills up; and its bytes can be damaged.
+//! it fills up; its bytes can be damaged; and the clocks beside it can be set.
 //!
 //! It is part of the library, and not of its tests alone, so that a simulation can put it under a whole hub
 //! (docs/adr/0010-simulation.md). Nothing that an operator can set leads here.
@@ -8,7 +8,7 @@ use std::{
     collections::BTreeSet,
     io::{Error, ErrorKind},
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, Instant, SystemTime},
 };
 
 use parking_lot::{Condvar, Mutex};
@@ -49,6 +49,10 @@ struct State {
     stalled: bool,
     /// How long writes take at most, and what decides how long each takes.
     slow: Option<(Duration, fastrand::Rng)>,
+    /// So much more time has passed than did,
+    passed: Duration,
+    /// and so many seconds the wall clock is ahead beside that.
+    wall_ahead: f64,
 }
 
 impl State {
@@ -81,6 +85,16 @@ impl Simulated {
     /// Writes take up to so long, where time is simulated.
     pub fn set_delay(&self, most: Duration, random: fastrand::Rng) {
         self.0.lock().slow = Some((most, random));
+    }
+
+    /// Time passes there at once.
+    pub fn pass(&self, time: Duration) {
+        self.0.lock().passed += time;
+    }
+
+    /// The wall clock there is ahead by so many seconds, or behind.
+    pub fn set_wall_ahead(&self, seconds: f64) {
+        self.0.lock().wall_ahead = seconds;
     }
 
     /// Writes and flushes wait from now on, or no longer. Reading goes on. Not where there is only one thread.
@@ -154,7 +168,9 @@ impl Simulated {
     #[must_use]
     pub fn copy(&self) -> Self {
         let state = self.0.lock();
-        let copy = State { seen: state.seen.clone(), safe: state.seen.clone(), ..State::default() };
+        let (passed, wall_ahead) = (state.passed, state.wall_ahead);
+        let (seen, safe) = (state.seen.clone(), state.seen.clone());
+        let copy = State { seen, safe, passed, wall_ahead, ..State::default() };
         Self(Arc::new(Mutex::new(copy)), Arc::default())
     }
 }
@@ -201,6 +217,13 @@ impl Disk for Simulated {
             Some((most, random)) => most.mul_f64(random.f64()),
             None => Duration::ZERO,
         }
+    }
+
+    fn time(&self) -> (Instant, SystemTime) {
+        let state = self.0.lock();
+        let (at, wall) = (Instant::now() + state.passed, SystemTime::now() + state.passed);
+        let apart = Duration::from_secs_f64(state.wall_ahead.abs());
+        (at, if state.wall_ahead < 0.0 { wall - apart } else { wall + apart })
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -13,12 +13,14 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::{
+    clock::{Slewed, Warp},
     committer::Committer,
     groups,
     inbox::{AppendWork, Closed, Inbox, SaveWork, Work},
     keep::{Purge, Selection},
+    now,
     owners::{Owners, Share},
-    read,
+    read::{self, InTail},
     store::{Store, Trouble},
     tail::Tail,
     topics::{LastSearch, Topics},
@@ -30,7 +32,7 @@ use crate::{
     },
     memory::{Client, Memory},
     model::{
-        Filter, Group, GroupSettings, Storage, StreamName, StreamSettings, StreamState, Topic,
+        Event, Filter, Group, GroupSettings, Storage, StreamName, StreamSettings, StreamState, Topic,
         limits::MAX_GROUP_STATE_BYTES,
     },
     tasks::Tasks,
@@ -63,6 +65,9 @@ pub(super) struct Link {
     /// and for all their definitions.
     pub(super) definitions: Arc<Client>,
     health: AtomicU8,
+    /// When the store was opened, and the time of the hub since.
+    pub(super) begin: Instant,
+    pub(super) clock: Mutex<Slewed>,
 }
 
 /// The turn of a call that changes streams or groups: nothing else changes them meanwhile.
@@ -82,7 +87,10 @@ impl Link {
         readers: usize,
         accountant: &Arc<Memory>,
     ) -> Self {
+        let (begin, wall) = file.disk().time();
         Self {
+            begin,
+            clock: Mutex::new(now::clock(wall)),
             inbox,
             file,
             memory,
@@ -178,6 +186,8 @@ pub(super) struct Bounds {
     pub(super) floor: u64,
     /// Nothing after this one.
     pub(super) latest: u64,
+    /// What is before this sequence is not even for those who follow: it was purged, or is too old.
+    pub(super) withdrawn: u64,
     pub(super) events: u64,
     pub(super) bytes: u64,
 }
@@ -208,6 +218,8 @@ pub(super) struct Shared {
     /// Not 0: as a [`Retired`].
     pub(super) retired: AtomicU8,
     pub(super) share: Share,
+    /// How its times are to be taken.
+    pub(super) warp: Warp,
     pub(super) link: Arc<Link>,
     /// How often events were taken out of it.
     pub(super) removals: AtomicU64,
@@ -293,18 +305,42 @@ impl Shared {
     /// The last of every topic. Most searches are over soon; of those that are not, one goes on at a time.
     async fn search(self: &Arc<Self>, mut search: LastSearch) -> Result<Vec<u64>, ReadError> {
         self.check(ReadError::Closed)?;
-        if search.look(&self.topics.read(), LOOK_STEPS) {
+        let now = self.link.now();
+        if search.look(&self.topics.read(), now, LOOK_STEPS) {
             return Ok(search.finish());
         }
         let Ok(_permit) = self.link.searches.acquire().await else { return Err(StoreError::Unavailable.into()) };
         let this = Arc::clone(self);
         let look = move || {
-            while !search.look(&this.topics.read(), LOOK_STEPS) {
+            while !search.look(&this.topics.read(), now, LOOK_STEPS) {
                 this.check(ReadError::Closed)?;
             }
             Ok(search.finish())
         };
         self.link.beside(look).await?
+    }
+
+    /// The last event of a topic. What newer ones push out between the looks is found all the same, since it was the last.
+    async fn last_event(self: &Arc<Self>, topic: Topic<'_>) -> Result<Option<Event>, ReadError> {
+        let (mut visible, mut before) = (self.visible.clone(), None);
+        loop {
+            self.check(ReadError::Closed)?;
+            let last = self.topics.read().last(topic.as_bytes(), self.link.now());
+            let Some(sequence) = last.filter(|_| last != before) else { return Ok(None) };
+            before = last;
+            // Events are counted before they are shown.
+            if visible.wait_for(|visible| *visible >= sequence).await.is_err() {
+                self.check(ReadError::Closed)?;
+                return Err(StoreError::Unavailable.into());
+            }
+            let found = match read::in_tail(self, sequence) {
+                Some(event) => Some(event),
+                None => self.from_disk(move |stream| read::one(stream, sequence)).await?,
+            };
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
     }
 
     async fn append_work(self: Arc<Self>, append: Append) -> Result<Receipt, AppendError> {
@@ -388,7 +424,7 @@ impl EventStream for Handle {
     }
 
     fn state(&self) -> StreamState {
-        let Bounds { floor, latest, events, bytes } = self.0.bounds();
+        let Bounds { floor, latest, events, bytes, .. } = self.0.bounds();
         StreamState {
             settings: (*self.settings()).clone(),
             epoch: self.0.epoch,
@@ -419,12 +455,32 @@ impl EventStream for Handle {
                 Ok(bounds) => bounds,
                 Err(chunk) => return Ok(chunk),
             };
-            if let Some(chunk) = read::from_tail(&self.0, after, bounds, filters, limits) {
-                return Ok(chunk);
+            let mut after = after;
+            match read::from_tail(&self.0, after, bounds, filters, limits) {
+                Some(InTail { chunk, is_gone: false }) => return Ok(chunk),
+                Some(InTail { chunk, .. }) => after = chunk.through,
+                None => {}
             }
             let filters = Arc::clone(filters);
             self.0.from_disk(move |stream| read::from_store(stream, after, &filters, limits)).await
         })
+    }
+
+    fn follow<'a>(
+        &'a self,
+        after: u64,
+        filters: &'a Arc<[Filter]>,
+        limits: ReadLimits,
+    ) -> Boxed<'a, Result<Chunk, ReadError>> {
+        let bounds = self.0.bounds();
+        let ended = after.saturating_add(1) < bounds.floor && after.saturating_add(1) >= bounds.withdrawn;
+        // Where topics are limited, what was pushed out of its topic cannot be told from the rest.
+        if ended && self.check().is_ok() && !self.0.topics.read().is_limited() {
+            if let Some(InTail { chunk, .. }) = read::from_tail(&self.0, after, bounds, filters, limits) {
+                return Box::pin(std::future::ready(Ok(chunk)));
+            }
+        }
+        self.read(after, filters, limits)
     }
 
     fn get(&self, mut sequences: Vec<u64>) -> Boxed<'_, Result<Chunk, ReadError>> {
@@ -434,6 +490,14 @@ impl EventStream for Handle {
             sequences.truncate(MAX_SEQUENCES);
             self.0.from_disk(move |stream| read::some(stream, &sequences)).await
         })
+    }
+
+    fn now(&self) -> SystemTime {
+        time_of(self.0.warp.stamp(self.0.link.now()))
+    }
+
+    fn age(&self, time: SystemTime) -> Duration {
+        Duration::from_micros(self.0.link.now().saturating_sub(self.0.warp.appended(micros(time))))
     }
 
     fn first_at(&self, time: SystemTime) -> Boxed<'_, Result<u64, ReadError>> {
@@ -455,7 +519,11 @@ impl EventStream for Handle {
     }
 
     fn last_of(&self, topic: Topic<'_>) -> Option<u64> {
-        self.0.topics.read().last(topic.as_bytes())
+        self.0.topics.read().last(topic.as_bytes(), self.0.link.now())
+    }
+
+    fn last_event<'a>(&'a self, topic: Topic<'a>) -> Boxed<'a, Result<Option<Event>, ReadError>> {
+        Box::pin(self.0.last_event(topic))
     }
 
     fn purge(&self, up_to: u64, filter: Option<Filter>) -> Boxed<'_, Result<u64, PurgeError>> {

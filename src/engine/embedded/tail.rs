@@ -12,7 +12,10 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::batch::{Damaged, Head, Records};
+use super::{
+    batch::{Damaged, Head, Records},
+    clock::Warp,
+};
 use crate::model::Event;
 
 /// What an event costs in memory besides its bytes.
@@ -47,25 +50,25 @@ impl Piece {
 
     /// Its events, and when each is past its ttl, unless none has one. `None` when it is not what was written, which
     /// cannot be: it never left this memory.
-    pub(super) fn events(&self) -> Option<(&[Event], &[u64])> {
+    pub(super) fn events(&self, warp: &Warp) -> Option<(&[Event], &[u64])> {
         let read = match self.read.get() {
             Some(read) => read,
             None => {
-                let read = self.read().ok()?;
+                let read = self.read(warp).ok()?;
                 self.read.get_or_init(|| read)
             }
         };
         Some((&read.events, &read.expires))
     }
 
-    fn read(&self) -> Result<Read, Damaged> {
+    fn read(&self, warp: &Warp) -> Result<Read, Damaged> {
         let count = self.count() as u32;
         let head =
             Head { first: self.first, last: self.last, base_time: self.base_time, last_time: self.base_time, count };
         let (mut places, mut expires) = (Vec::with_capacity(self.count()), Vec::new());
         for record in Records::new(&head, &self.value) {
             let record = record?;
-            let at = record.expires();
+            let at = record.ends(warp);
             if at != u64::MAX || !expires.is_empty() {
                 // Those before it live for ever.
                 expires.resize(places.len(), u64::MAX);

@@ -3,6 +3,7 @@
 mod memory;
 mod parts;
 mod power;
+mod time;
 mod upgrade;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -20,7 +21,7 @@ use crate::{
             settings, suite,
         },
     },
-    model::{Durability, Event, Filter, Group, GroupSettings, StreamSettings},
+    model::{Durability, Event, Filter, Group, GroupSettings, StreamSettings, StreamState, Topic},
     tasks::Tasks,
 };
 
@@ -58,6 +59,10 @@ impl Ground for OnDisk {
     async fn reopened(&self, engine: Arc<dyn Engine>) -> Arc<dyn Engine> {
         engine.close().await.expect("closed");
         open(&self.disk, &self.options).expect("the same store")
+    }
+
+    fn pass(&self, time: Duration) {
+        self.disk.pass(time);
     }
 }
 
@@ -116,13 +121,16 @@ fn a_file_that_is_no_store_is_told_so() {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// So many events of a topic, of so many bytes, with ids from a small set or none.
+    /// So many events of a topic, of so many bytes, with ids from a small set or none, and gone after so many seconds or never.
     Append {
         topic: usize,
         count: usize,
         bytes: usize,
         ids: bool,
+        ttl: Option<u64>,
     },
+    /// So many seconds pass.
+    Pass(u64),
     Purge {
         part: prop::sample::Index,
         filter: Option<usize>,
@@ -138,8 +146,12 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        8 => (0..4_usize, 1..40_usize, prop_oneof![0..50_usize, 0..3_000_usize, Just(70_000)], any::<bool>())
-            .prop_map(|(topic, count, bytes, ids)| Step::Append { topic, count: if bytes > 9_999 { 2 } else { count }, bytes, ids }),
+        8 => (0..4_usize, 1..40_usize, prop_oneof![0..50_usize, 0..3_000_usize, Just(70_000)], any::<bool>(), prop::option::of(1..100_u64))
+            .prop_map(|(topic, count, bytes, ids, ttl)| {
+                let count = if bytes > 9_999 { 2 } else { count };
+                Step::Append { topic, count, bytes, ids, ttl }
+            }),
+        2 => (1..60_u64).prop_map(Step::Pass),
         1 => (any::<prop::sample::Index>(), prop::option::of(0..4_usize))
             .prop_map(|(part, filter)| Step::Purge { part, filter }),
         1 => prop::option::of(1..60_u64).prop_map(Step::MaxEvents),
@@ -153,8 +165,10 @@ fn step() -> impl Strategy<Value = Step> {
 /// What a stream should hold.
 #[derive(Debug, Default)]
 struct Model {
-    /// Topic and text.
-    events: BTreeMap<u64, (usize, String)>,
+    /// Topic, text, and when it ends.
+    events: BTreeMap<u64, (usize, String, u64)>,
+    /// In seconds.
+    now: u64,
     ids: BTreeMap<(usize, String), u64>,
     latest: u64,
     floor: u64,
@@ -164,6 +178,7 @@ struct Model {
 
 impl Model {
     fn limit(&mut self) {
+        self.events.retain(|_, (.., ends)| *ends > self.now);
         for topic in 0..4 {
             let of_topic: Vec<u64> = self.events.iter().filter(|(_, e)| e.0 == topic).map(|(n, _)| *n).collect();
             let most = self.per_topic.map_or(usize::MAX, |most| most as usize);
@@ -181,34 +196,52 @@ impl Model {
         }
     }
 
+    /// The sequence of an event, and whether it was known.
+    fn append(&mut self, topic: usize, text: String, id: String, ttl: Option<u64>) -> (u64, bool) {
+        let key = (topic, id);
+        if let Some(known) = self.ids.get(&key) {
+            return (*known, true);
+        }
+        self.latest += 1;
+        self.events.insert(self.latest, (topic, text, ttl.map_or(u64::MAX, |ttl| self.now + ttl)));
+        if !key.1.is_empty() {
+            self.ids.insert(key, self.latest);
+        }
+        (self.latest, false)
+    }
+
     fn settings(&self) -> StreamSettings {
         let (max_events, max_events_per_topic) = (self.max_events, self.per_topic);
-        StreamSettings { max_events, max_events_per_topic, ..settings("s", &["t.*"]) }
+        let dedupe_window = Duration::from_secs(86_400);
+        StreamSettings { max_events, max_events_per_topic, dedupe_window, ..settings("s", &["t.*"]) }
     }
 }
 
 const TOPICS: [&str; 4] = ["t.a", "t.b", "t.c", "t.d"];
 
+/// Waits until what is past its ttl is counted no more.
+async fn settled(stream: &Arc<dyn EventStream>, events: u64) -> StreamState {
+    loop {
+        let state = stream.state();
+        if state.events == events && (events > 0 || state.earliest == state.latest + 1) {
+            return state;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 /// Does one step with both, and compares what they say.
 async fn compare(step: Step, model: &mut Model, ground: &OnDisk, engine: &mut Arc<dyn Engine>, number: usize) {
     let stream = engine.stream("s").expect("the stream");
     match step {
-        Step::Append { topic, count, bytes, ids } => {
+        Step::Append { topic, count, bytes, ids, ttl } => {
             let mut events = Vec::new();
             let mut expected = Vec::new();
             for n in 0..count {
                 let text = format!("{number}.{n}.{}", "x".repeat(bytes));
                 let id = if ids { format!("{}", (number * 7 + n) % 50) } else { String::new() };
-                events.push(event_with(TOPICS[topic], &id, &text, 0));
-                let known = model.ids.get(&(topic, id.clone())).copied();
-                if known.is_none() {
-                    model.latest += 1;
-                    model.events.insert(model.latest, (topic, text));
-                    if ids {
-                        model.ids.insert((topic, id), model.latest);
-                    }
-                }
-                expected.push((known.unwrap_or(model.latest), known.is_some()));
+                events.push(event_with(TOPICS[topic], &id, &text, ttl.unwrap_or(0) * 1000));
+                expected.push(model.append(topic, text, id, ttl));
             }
             // What is pushed out by events of the same append is so at once.
             model.limit();
@@ -216,10 +249,15 @@ async fn compare(step: Step, model: &mut Model, ground: &OnDisk, engine: &mut Ar
             let results: Vec<_> = results.iter().map(|result| (result.sequence, result.duplicate)).collect();
             assert_eq!(results, expected);
         }
+        Step::Pass(seconds) => {
+            ground.pass(Duration::from_secs(seconds));
+            model.now += seconds;
+            model.limit();
+        }
         Step::Purge { part, filter } => {
             let up_to = part.index(model.latest as usize + 1) as u64;
             let before = model.events.len();
-            model.events.retain(|sequence, (topic, _)| *sequence > up_to || filter.is_some_and(|only| only != *topic));
+            model.events.retain(|sequence, (topic, ..)| *sequence > up_to || filter.is_some_and(|only| only != *topic));
             if filter.is_none() {
                 model.floor = model.floor.max(up_to + 1);
             }
@@ -247,13 +285,19 @@ async fn compare(step: Step, model: &mut Model, ground: &OnDisk, engine: &mut Ar
             let expected: Vec<(u64, String)> = model
                 .events
                 .range(after + 1..)
-                .filter(|(_, (topic, _))| filter.is_none_or(|only| only == *topic))
-                .map(|(sequence, (_, text))| (*sequence, text.clone()))
+                .filter(|(_, (topic, ..))| filter.is_none_or(|only| only == *topic))
+                .map(|(sequence, (_, text, _))| (*sequence, text.clone()))
                 .collect();
             assert!(read_all(&stream, after, &patterns, EVERYTHING).await == Ok(expected), "other events");
         }
     }
-    let state = engine.stream("s").expect("the stream").state();
+    let stream = engine.stream("s").expect("the stream");
+    for (topic, name) in TOPICS.iter().enumerate() {
+        let of_topic = model.events.iter().filter(|(_, event)| event.0 == topic).map(|(sequence, _)| *sequence);
+        assert_eq!(stream.last_of(Topic::parse(name.as_bytes()).expect("a topic")), of_topic.last(), "{name}");
+    }
+    let counted = settled(&stream, model.events.len() as u64);
+    let state = tokio::time::timeout(Duration::from_secs(30), counted).await.expect("what is past its ttl goes");
     assert_eq!((state.latest, state.events), (model.latest, model.events.len() as u64));
     if state.events > 0 {
         assert!(state.earliest >= model.floor.min(state.earliest));

@@ -112,17 +112,49 @@ fn many_failures_with_long_reasons_make_no_large_state() {
 }
 
 #[test]
+fn a_wait_is_no_longer_after_a_restart_however_far_the_clock_was_set_back() {
+    let hour = 3_600_000;
+    let mut group = group(&[0]);
+    take(&mut group, A, hour);
+    group.acknowledge(A, 1, &nack(2_000), hour);
+    for (now, due) in [(hour + 500, hour + 2_000), (hour + 9_000, hour + 9_000), (5, 2_005)] {
+        let mut again = GroupState::restore(settings(), &group.encode(&[]), now).expect("what was encoded");
+        again.join(A);
+        again.offer(0, [(1, None)], 1, now).expect("what is wanted");
+        assert_eq!(again.due().unwrap_or(now), due);
+    }
+}
+
+#[test]
+fn when_a_group_begins_is_known_after_a_restart_until_it_is_moved() {
+    let mut group = group(&[0]);
+    let before = group.revision();
+    group.begin_at(7);
+    assert!(group.revision() > before);
+    group.rewind();
+    let mut again = GroupState::restore(settings(), &group.encode(&[]), 0).expect("what was encoded");
+    assert_eq!((group.begins(), again.begins()), (7, 7));
+    again.seek(1);
+    assert_eq!(again.begins(), 0);
+}
+
+#[test]
 fn other_bytes_and_later_versions_are_told_apart() {
     let damaged = |bytes: &[u8]| GroupState::restore(settings(), bytes, 0).expect_err("no state");
     assert_eq!((damaged(b""), damaged(b"{}")), (SnapshotError::Foreign, SnapshotError::Foreign));
     let mut bytes = GroupState::new(settings(), 5).encode(&[]);
-    bytes[4] = 2;
-    assert_eq!(damaged(&bytes), SnapshotError::Version(2));
+    bytes[4] = 3;
+    assert_eq!(damaged(&bytes), SnapshotError::Version(3));
 }
 
 /// Bytes with a right checksum, whatever they tell.
 fn sealed(numbers: &[u64], text: &[u8]) -> Vec<u8> {
-    let mut bytes = b"SYGS\x01".to_vec();
+    sealed_as(1, numbers, text)
+}
+
+fn sealed_as(version: u8, numbers: &[u64], text: &[u8]) -> Vec<u8> {
+    let mut bytes = b"SYGS".to_vec();
+    bytes.push(version);
     for value in numbers {
         let mut value = *value;
         while value >= 0x80 {
@@ -191,8 +223,11 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_with_a_right_checksum_are_a_state_or_an_error(numbers in prop::collection::vec(0..6_u64, 0..40)) {
-        let bytes = sealed(&numbers, b"");
+    fn any_bytes_with_a_right_checksum_are_a_state_or_an_error(
+        numbers in prop::collection::vec(0..6_u64, 0..40),
+        version in 1..=2_u8,
+    ) {
+        let bytes = sealed_as(version, &numbers, b"");
         if let Ok(mut group) = GroupState::restore(settings(), &bytes, 0) {
             prop_assert_eq!(group.encode(&[]), bytes, "there is one way to say it");
             group.join(A);

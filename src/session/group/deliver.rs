@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     hash::{BuildHasher, RandomState},
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use super::{super::publish::of_closed, driver::Active};
@@ -117,7 +117,10 @@ impl Active {
         }
         match self.stream.read(after, &filters, ReadLimits { events: room, bytes: READ_BYTES }).await {
             Ok(chunk) => {
-                let keyed = chunk.events.iter().map(|event| (event.sequence(), self.ready.key_of(event)));
+                let begins = UNIX_EPOCH + Duration::from_micros(self.state.begins());
+                let may = |event: &&Event| (self.forms.append_time)(event).is_none_or(|time| time >= begins);
+                let events = chunk.events.iter().filter(may);
+                let keyed = events.map(|event| (event.sequence(), self.ready.key_of(event)));
                 // Nothing moved the group since it said where to read.
                 let offered = self.state.offer(after, keyed, chunk.through, now).is_ok();
                 debug_assert!(offered);
@@ -247,7 +250,7 @@ impl Active {
         let expired = || {
             let ttl = Duration::from_millis(event.spans().ttl_ms?.get());
             // By the clock that the stream goes by, which is not that of leases.
-            Some((self.forms.append_time)(event)?.elapsed().ok()? >= ttl)
+            Some(self.stream.age((self.forms.append_time)(event)?) >= ttl)
         };
         event.sequence() < earliest || expired().unwrap_or(false)
     }

@@ -1,6 +1,6 @@
 //! Making, changing, moving and deleting a group, and telling how it stands.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::UNIX_EPOCH};
 
 use bytes::Bytes;
 
@@ -67,9 +67,10 @@ impl Driver {
         let name = self.stream.name().clone();
         self.check(&settings)?;
         let (_, _, group) = self.active_key();
-        let first = sequence_at(&self.stream, start, "start").await?;
+        let (first, begins) = sequence_at(&self.stream, start, "start").await?;
         let refused = |error| of_group(&error, &name, Some(&group));
-        let state = GroupState::new(settings.clone(), first - 1);
+        let mut state = GroupState::new(settings.clone(), first - 1);
+        state.begin_at(begins);
         let stored: Bytes = state.encode(&[]).into();
         self.stream.create_group(group.clone(), settings, stored.clone()).await.map_err(refused)?;
         self.active = Some(self.active_with(state, stored));
@@ -120,8 +121,9 @@ impl Driver {
 impl Active {
     pub(super) async fn seek(&mut self, to: &Start, answer: Answer<()>) {
         match sequence_at(&self.stream, to, "position").await {
-            Ok(sequence) => {
+            Ok((sequence, begins)) => {
                 self.state.seek(sequence);
+                self.state.begin_at(begins);
                 self.ready.clear();
                 self.seats.recall();
                 self.when_stored(move |stored| _ = answer.send(stored));
@@ -232,20 +234,29 @@ async fn standing(
     })
 }
 
-/// The first sequence that a group gets which begins there.
-async fn sequence_at(stream: &Arc<dyn EventStream>, start: &Start, field: &'static str) -> Result<u64, StreamError> {
+/// The first sequence that a group gets which begins there; and when it begins, in microseconds since 1970, if that is not yet.
+async fn sequence_at(
+    stream: &Arc<dyn EventStream>,
+    start: &Start,
+    field: &'static str,
+) -> Result<(u64, u64), StreamError> {
     let kept = stream.state();
     let refuse = |problem: String| Err(StreamError::Mismatch { field, problem });
     match start {
-        Start::New => Ok(kept.latest + 1),
-        Start::Earliest => Ok(kept.earliest),
+        Start::New => Ok((kept.latest + 1, 0)),
+        Start::Earliest => Ok((kept.earliest, 0)),
         Start::After(sequence) if *sequence > kept.latest => {
             refuse(format!("is behind the end of the stream, which is {}", kept.latest))
         }
-        Start::After(sequence) => Ok(sequence + 1),
+        Start::After(sequence) => Ok((sequence + 1, 0)),
+        // What comes until then is nothing for it.
+        Start::At(time) if *time > stream.now() => {
+            let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+            Ok((kept.latest + 1, u64::try_from(since.as_micros()).unwrap_or(u64::MAX)))
+        }
         Start::At(time) => match stream.first_at(*time).await {
-            Ok(sequence) => Ok(sequence.max(kept.earliest)),
-            Err(ReadError::Lost { earliest, .. }) => Ok(earliest),
+            Ok(sequence) => Ok((sequence.max(kept.earliest), 0)),
+            Err(ReadError::Lost { earliest, .. }) => Ok((earliest, 0)),
             Err(error) => Err(of_read(&error, stream.name())),
         },
         Start::LastPerTopic => refuse("of a group cannot be the last event of every topic".to_owned()),

@@ -458,9 +458,10 @@ fn of_group(error: &GroupStoreError, stream: &StreamName, group: Option<&Group>)
         GroupStoreError::DeadLetterStream { name } => no_dead_letter_stream(name),
         GroupStoreError::TooMany { limit } => StreamError::TooMany { what: "groups on this stream", limit: *limit },
         // Dead letters wait by themselves; nobody else is told.
-        GroupStoreError::TooLarge { .. } | GroupStoreError::QuotaUsedUp { .. } | GroupStoreError::NoMemory { .. } => {
-            StreamError::Unavailable
-        }
+        GroupStoreError::TooLarge { .. }
+        | GroupStoreError::QuotaUsedUp { .. }
+        | GroupStoreError::NeverFits { .. }
+        | GroupStoreError::NoMemory { .. } => StreamError::Unavailable,
         GroupStoreError::Store(error) => of_store(error),
     }
 }

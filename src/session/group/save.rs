@@ -244,7 +244,11 @@ impl Active {
                 tracing::warn!(%stream, group = group.as_str(), dead_letter_stream = %name, "no stream for dead letters");
                 self.saves.letters_at = self.clock.now() + RETRY_MS;
             }
-            Err(GroupStoreError::QuotaUsedUp { name } | GroupStoreError::NoMemory { name, .. }) => {
+            Err(
+                GroupStoreError::QuotaUsedUp { name }
+                | GroupStoreError::NeverFits { name }
+                | GroupStoreError::NoMemory { name, .. },
+            ) => {
                 // They wait where they are; acknowledgements do not.
                 tracing::warn!(%stream, group = group.as_str(), dead_letter_stream = %name, "no room for dead letters");
                 self.saves.letters_at = self.clock.now() + RETRY_MS;

@@ -1,0 +1,69 @@
+//! What a stream has no room for: more topics than it may have, and events that are larger than all it keeps, which would push
+//! out everything, and themselves.
+
+use std::collections::BTreeSet;
+
+use super::{
+    core::{Core, Draft},
+    holdings::STAMP_BYTES,
+    stream::time_of,
+};
+use crate::{
+    engine::AppendError,
+    model::{Event, Seal, Stamp},
+};
+
+impl Core {
+    /// Refuses an event that is larger than all that the stream keeps, or several that are if they are to be kept `together`.
+    pub(super) fn check_bytes(
+        &self,
+        draft: &Draft,
+        events: &[Event],
+        together: bool,
+        seal: Seal,
+    ) -> Result<(), AppendError> {
+        let Some(limit) = self.shared.settings.read().max_bytes else { return Ok(()) };
+        let most: u64 = events.iter().map(|event| (event.encoded_len() + STAMP_BYTES) as u64).sum();
+        if most <= limit {
+            return Ok(());
+        }
+        let (next, time) = draft.place();
+        let (mut all, mut scratch) = (0, Vec::new());
+        for event in events {
+            let known = |key| self.first_of(event, key, draft.now).is_some();
+            if !self.repeats.is_off() && event.dedupe_key().is_some_and(known) {
+                continue;
+            }
+            scratch.clear();
+            let stamp = Stamp { stream: self.shared.name.as_str(), sequence: next, time: time_of(time) };
+            seal(event, &stamp, &mut scratch);
+            let bytes = scratch.len() as u64;
+            all += bytes;
+            if bytes > limit || (together && all > limit) {
+                return Err(AppendError::NeverFits { bytes: if together { all } else { bytes }, limit });
+            }
+        }
+        Ok(())
+    }
+
+    /// True for an event that the stream would not keep, were it the only one.
+    pub(super) fn never_fits(&self, event: &Event, seal: Seal) -> bool {
+        let Some(limit) = self.shared.settings.read().max_bytes else { return false };
+        let mut stored = Vec::new();
+        let stamp = Stamp { stream: self.shared.name.as_str(), sequence: self.next, time: time_of(self.time) };
+        seal(event, &stamp, &mut stored);
+        stored.len() as u64 > limit
+    }
+
+    /// Refuses what would make too many topics. Counts exactly only when it is close.
+    pub(super) fn check_topics(&self, draft: &Draft, events: &[Event], limit: usize) -> Result<(), AppendError> {
+        let topics = self.shared.topics.read();
+        if topics.len() + draft.events() + events.len() <= limit {
+            return Ok(());
+        }
+        let drafted = draft.pieces.iter().flat_map(|piece| piece.records.iter().map(|r| r.topic(&piece.buffer)));
+        let all = drafted.chain(events.iter().map(|event| event.topic().as_bytes()));
+        let new: BTreeSet<&[u8]> = all.filter(|topic| !topics.has(topic)).collect();
+        if topics.len() + new.len() <= limit { Ok(()) } else { Err(AppendError::TooManyTopics { limit }) }
+    }
+}
