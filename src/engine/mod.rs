@@ -8,6 +8,7 @@
 mod conformance;
 mod embedded;
 mod error;
+mod kept;
 mod options;
 mod routes;
 mod values;
@@ -24,10 +25,11 @@ pub use embedded::{Embedded, MOST_WAITING, Simulated};
 pub use error::{
     AppendError, CreateError, DeleteError, GroupStoreError, OpenError, PurgeError, ReadError, StoreError, UpdateError,
 };
+pub use kept::Kept;
 pub use options::Options;
 use tokio::sync::watch;
 pub use values::{
-    Append, Appended, Chunk, ClockState, DeadLetter, Health, MAX_SEQUENCES, Precondition, ReadLimits, Receipt,
+    Append, Appended, Chunk, ClockState, DeadLetter, Health, LettersBack, MAX_SEQUENCES, Precondition, ReadLimits, Receipt,
     StoredGroup,
 };
 
@@ -188,6 +190,16 @@ pub trait EventStream: Debug + Send + Sync {
     /// How long ago an event was appended that is stamped with `time`: what `max_age` and ttl are compared with.
     fn age(&self, time: SystemTime) -> Duration;
 
+    /// Which of these sequences are kept and visible, ascending: as [`Self::get`] finds them. At most [`MAX_SEQUENCES`] are
+    /// looked at.
+    fn which(&self, sequences: Vec<u64>) -> Boxed<'_, Result<Vec<u64>, ReadError>>;
+
+    /// How many events are kept behind which sequence. From memory.
+    fn kept(&self) -> Kept;
+
+    /// The first sequence that may be kept, as in [`Self::state`].
+    fn earliest(&self) -> u64;
+
     /// The first sequence that was appended at `time` or later; `latest + 1` when none was.
     fn first_at(&self, time: SystemTime) -> Boxed<'_, Result<u64, ReadError>>;
 
@@ -243,6 +255,13 @@ pub trait EventStream: Debug + Send + Sync {
 
     /// Deletes a group with its state. Durable when it resolves.
     fn delete_group(&self, group: Group) -> Boxed<'_, Result<(), GroupStoreError>>;
+
+    /// Saves the state of a group and deletes the dead letters whose events it has back by that, in one transaction: after a
+    /// crash both happened or neither. Durable when it resolves.
+    ///
+    /// Fails with [`GroupStoreError::DeadLetterStream`] when the stream they are in is gone, or is another one by now.
+    fn give_back(&self, group: Group, state: bytes::Bytes, back: LettersBack)
+    -> Boxed<'_, Result<(), GroupStoreError>>;
 
     /// Saves the state of a group and appends what it gives up to other streams, in one transaction: after a crash both are
     /// there or none. Durable as the stream of the group promises when it resolves. Dead letters are never taken for

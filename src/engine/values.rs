@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{AppendError, StoreError};
-use crate::model::{Event, Group, GroupSettings, StreamName};
+use crate::model::{Event, Group, GroupSettings, Origin, StreamName};
 
 /// The most sequences that are looked at in one call.
 pub const MAX_SEQUENCES: usize = 1_000;
@@ -92,6 +92,15 @@ pub struct DeadLetter {
     pub stream: StreamName,
     /// What is appended there.
     pub event: Event,
+}
+
+/// Dead letters whose events a group has back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LettersBack {
+    /// The stream they are in.
+    pub letters: Origin,
+    /// Their sequences there. At most [`MAX_SEQUENCES`].
+    pub sequences: Vec<u64>,
 }
 
 /// A group as the engine keeps it.

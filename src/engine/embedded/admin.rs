@@ -72,6 +72,7 @@ pub(super) fn empty_core(
         warp,
         link: Arc::clone(link),
         removals: AtomicU64::default(),
+        holes: Mutex::default(),
     };
     Core::new(Arc::new(shared), sender, Repeats::new(window, options.max_dedupe_ids), progress, holdings)
 }
@@ -106,7 +107,7 @@ impl Committer {
         self.transact_in(Storage::File, act)
     }
 
-    fn transact_in<T>(
+    pub(super) fn transact_in<T>(
         &mut self,
         storage: Storage,
         act: impl FnOnce(&WriteTransaction) -> Result<T, Trouble>,

@@ -507,6 +507,7 @@ impl Core {
 
     /// One more event of its batch is dead. Every batch is known that has one that can die so.
     pub(super) fn push_out(&mut self, sequence: u64, bytes: u32) {
+        self.shared.miss(sequence, sequence);
         let Some((first, load)) = self.loads.range_mut(..=sequence).next_back() else { return };
         load.dead += 1;
         load.dead_bytes = load.dead_bytes.saturating_add(bytes);

@@ -423,9 +423,10 @@ impl Core {
     /// What [`Self::take_out`] gave back is gone. Tells how many of them were still kept.
     pub(super) fn taken_out(&mut self, gone: &[Gone]) -> u64 {
         let mut topics = self.shared.topics.write();
-        let (mut events, mut bytes) = (0, 0);
+        let (mut events, mut bytes, mut missing) = (0, 0, Vec::new());
         for (topic, record) in gone {
             if topics.remove(topic, record.sequence) {
+                missing.push(record.sequence);
                 events += 1;
                 bytes += u64::from(record.len);
             }
@@ -436,6 +437,7 @@ impl Core {
         bounds.bytes = bounds.bytes.saturating_sub(bytes);
         let floor = bounds.floor;
         drop(bounds);
+        missing.into_iter().for_each(|sequence| self.shared.miss(sequence, sequence));
         self.shared.weigh();
         self.shared.tail.clear();
         self.open = None;

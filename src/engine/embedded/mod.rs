@@ -14,8 +14,10 @@ mod disk;
 mod expiry;
 mod fits;
 mod garbage;
+mod give_back;
 mod groups;
 mod holdings;
+mod holes;
 mod inbox;
 mod keep;
 mod now;
@@ -32,6 +34,7 @@ mod tail;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod which;
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -296,7 +296,7 @@ pub(super) fn first_at(stream: &Shared, time: u64) -> Result<u64, ReadError> {
     found.map_err(|trouble| read_error(stream, &trouble))
 }
 
-fn read_error(stream: &Shared, trouble: &Trouble) -> ReadError {
+pub(super) fn read_error(stream: &Shared, trouble: &Trouble) -> ReadError {
     let error = trouble.error();
     if let StoreError::Corrupt { what } = &error {
         tracing::error!(stream = %stream.name, what, "the store is damaged");

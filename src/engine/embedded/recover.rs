@@ -15,6 +15,7 @@ use super::{
     committer::CLEAN,
     core::{Core, Load, OpenBatch},
     holdings::bound_ids,
+    holes::Holes,
     rows::{Definition, META, OLD_REPEATS, PROGRESS, Progress, REPEATS, STREAMS, checked, from_row, row, to_row},
     store::{Loaded, Store, Trouble},
     stream::Link,
@@ -237,6 +238,8 @@ impl Core {
         self.front.forget(floor);
         self.open = None;
         let mut topics = Topics::new(per_topic);
+        *shared.holes.lock() = Holes::default();
+        let mut passed = floor - 1;
         let mut newest = None;
         let (mut events, mut bytes, mut dead, mut last) = (0, 0, Vec::new(), None);
         shared.store().batches()?.from(id, 0, |loaded| {
@@ -253,6 +256,10 @@ impl Core {
                 self.know(&record, value, now).map_err(Trouble::batch(id, head.first))?;
                 let ends = record.ends(&shared.warp);
                 if record.sequence >= floor && ends > now {
+                    if passed + 1 < record.sequence {
+                        shared.miss(passed + 1, record.sequence - 1);
+                    }
+                    passed = record.sequence;
                     due = due.min(ends);
                     (events, bytes) = (events + 1, bytes + u64::from(record.len));
                     dead.extend(topics.add(record.topic(value), record.sequence, record.len, ends));
@@ -282,6 +289,7 @@ impl Core {
         if last.map_or(floor, |last| floor.max(last + 1)) != self.next {
             return Err(Trouble::Damaged(format!("stream {id} ends before sequence {}", self.next - 1)));
         }
+        shared.miss(passed + 1, self.next - 1);
         events -= dead.len() as u64;
         bytes -= dead.iter().map(|(_, len)| u64::from(*len)).sum::<u64>();
         *shared.topics.write() = topics;

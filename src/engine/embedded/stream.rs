@@ -16,6 +16,7 @@ use super::{
     clock::{Slewed, Warp},
     committer::Committer,
     groups,
+    holes::Holes,
     inbox::{AppendWork, Closed, Inbox, SaveWork, Work},
     keep::{Purge, Selection},
     now,
@@ -24,11 +25,12 @@ use super::{
     store::{Store, Trouble},
     tail::Tail,
     topics::{LastSearch, Topics},
+    which,
 };
 use crate::{
     engine::{
-        Append, AppendError, Boxed, Chunk, DeadLetter, EventStream, GroupStoreError, Health, MAX_SEQUENCES, PurgeError,
-        ReadError, ReadLimits, Receipt, StoreError, StoredGroup,
+        Append, AppendError, Boxed, Chunk, DeadLetter, EventStream, GroupStoreError, Health, Kept, LettersBack,
+        MAX_SEQUENCES, PurgeError, ReadError, ReadLimits, Receipt, StoreError, StoredGroup,
     },
     memory::{Client, Memory},
     model::{
@@ -223,6 +225,8 @@ pub(super) struct Shared {
     pub(super) link: Arc<Link>,
     /// How often events were taken out of it.
     pub(super) removals: AtomicU64,
+    /// What is missing in its middle.
+    pub(super) holes: Mutex<Holes>,
 }
 
 /// Microseconds since 1970.
@@ -260,6 +264,12 @@ impl Shared {
 
     pub(super) fn bounds(&self) -> Bounds {
         *self.bounds.lock()
+    }
+
+    /// These are not kept any more, or never were, though later ones and earlier ones may be.
+    pub(super) fn miss(&self, first: u64, last: u64) {
+        let floor = self.bounds().floor;
+        self.holes.lock().add_range(first, last, floor);
     }
 
     /// What it holds has changed.
@@ -361,7 +371,7 @@ impl Shared {
 
     /// Has the committer delete everything up to a sequence, or what is selected: some at a time, so that appends come
     /// between. Goes on when nobody waits for it any more.
-    async fn purged(self: &Arc<Self>, what: Purge, place: Option<Place>) -> Result<u64, PurgeError> {
+    pub(super) async fn purged(self: &Arc<Self>, what: Purge, place: Option<Place>) -> Result<u64, PurgeError> {
         let this = Arc::clone(self);
         let purge = async move {
             let _place = place;
@@ -500,6 +510,22 @@ impl EventStream for Handle {
         Duration::from_micros(self.0.link.now().saturating_sub(self.0.warp.appended(micros(time))))
     }
 
+    fn which(&self, mut sequences: Vec<u64>) -> Boxed<'_, Result<Vec<u64>, ReadError>> {
+        sequences.sort_unstable();
+        sequences.dedup();
+        sequences.truncate(MAX_SEQUENCES);
+        Box::pin(self.0.from_disk(move |stream| which::kept(stream, &sequences)))
+    }
+
+    fn kept(&self) -> Kept {
+        let Bounds { floor, latest, events, .. } = self.0.bounds();
+        self.0.holes.lock().kept(floor, latest, events)
+    }
+
+    fn earliest(&self) -> u64 {
+        self.0.bounds().floor
+    }
+
     fn first_at(&self, time: SystemTime) -> Boxed<'_, Result<u64, ReadError>> {
         Box::pin(self.0.from_disk(move |stream| read::first_at(stream, micros(time))))
     }
@@ -566,6 +592,10 @@ impl EventStream for Handle {
 
     fn delete_group(&self, group: Group) -> Boxed<'_, Result<(), GroupStoreError>> {
         Box::pin(group_act(&self.0, move |committer, stream| committer.delete_group(stream, &group)))
+    }
+
+    fn give_back(&self, group: Group, state: Bytes, back: LettersBack) -> Boxed<'_, Result<(), GroupStoreError>> {
+        Box::pin(Arc::clone(&self.0).back(group, state, back))
     }
 
     fn save_group(

@@ -1,5 +1,6 @@
 //! The embedded engine: the contract, a model, losses of power, full disks and damage.
 
+mod letters;
 mod memory;
 mod parts;
 mod power;
