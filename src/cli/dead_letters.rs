@@ -6,6 +6,7 @@ use super::{group::Named, show, value};
 use crate::client::{Target, explain};
 use crate::proto::v1::{
     DeadLetter, ListDeadLettersRequest, PurgeDeadLettersRequest, ReceivedEvent, RedriveDeadLettersRequest,
+    RedriveDeadLettersResponse,
 };
 
 /// Show, redrive or purge what a group gave up.
@@ -99,11 +100,14 @@ async fn redrive(target: &Target, chosen: &Chosen, json: bool) -> anyhow::Result
     let response = target.groups().await?.redrive_dead_letters(request).await.map_err(|status| explain(&status))?;
     let response = response.into_inner();
     let told = if json {
-        json!({ "redriven": response.redriven, "lost": response.lost }).to_string()
-    } else if response.lost == 0 {
-        format!("redriven {}", response.redriven)
+        let RedriveDeadLettersResponse { redriven, lost, unmatched } = response;
+        json!({ "redriven": redriven, "lost": lost, "unmatched": unmatched }).to_string()
     } else {
-        format!("redriven {}; {} stay, since the stream has their events no longer", response.redriven, response.lost)
+        let lost = (response.lost, "since the stream has their events no longer");
+        let unmatched = (response.unmatched, "since the filters of the members do not take them");
+        let stay = [lost, unmatched].into_iter().filter(|(count, _)| *count > 0);
+        let stay = stay.map(|(count, why)| format!("; {count} stay, {why}"));
+        format!("redriven {}{}", response.redriven, stay.collect::<String>())
     };
     show::print(&told).map(drop)
 }

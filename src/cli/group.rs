@@ -340,6 +340,8 @@ pub(super) fn as_json(group: &Group) -> serde_json::Value {
             "oldest_unacked_time": state.oldest_unacked_time.as_ref().map(ToString::to_string),
             "expired": state.expired,
             "dropped": state.dropped,
+            "lost": state.lost,
+            "blocked": state.blocked,
         });
     }
     object

@@ -59,6 +59,7 @@ impl GroupState {
     /// Applies what a member says about one event. Saying it twice does no more than saying it once.
     pub fn acknowledge(&mut self, member: MemberId, sequence: u64, outcome: &Outcome, now: u64) -> Answer {
         self.tick(now);
+        self.hear(member, sequence);
         let answer = self.judge(member, sequence, outcome);
         if answer == Answer::Applied {
             self.apply(sequence, outcome);
@@ -70,6 +71,7 @@ impl GroupState {
     /// *Before* is in the order of sending: an event that came back and was sent later is not meant, however low.
     pub fn acknowledge_up_to(&mut self, member: MemberId, sequence: u64, outcome: &Outcome, now: u64) -> UpTo {
         self.tick(now);
+        self.hear(member, sequence);
         let answer = self.judge(member, sequence, outcome);
         let known = self.members.get(&member);
         let turn = match (answer, self.sent_to(sequence)) {
@@ -96,13 +98,13 @@ impl GroupState {
         match (event.phase, outcome) {
             (Phase::Leased { member: lessee, .. }, _) if lessee == member => Answer::Applied,
             (Phase::Burying, Outcome::Reject { .. }) => Answer::AlreadyDone,
-            _ if event.sent_since.is_some() || self.failures.contains_key(&sequence) => Answer::Expired,
+            _ if event.sent_since.is_some() || self.has_failed(sequence) => Answer::Expired,
             _ => Answer::NotDelivered,
         }
     }
 
     /// To whom an event was sent that is leased, and in which turn.
-    fn sent_to(&self, sequence: u64) -> Option<(MemberId, u64)> {
+    pub(super) fn sent_to(&self, sequence: u64) -> Option<(MemberId, u64)> {
         match self.phase(sequence) {
             Some(Phase::Leased { member, sent: Some(sent) }) => Some((member, sent.turn)),
             _ => None,
@@ -111,6 +113,11 @@ impl GroupState {
 
     fn apply(&mut self, sequence: u64, outcome: &Outcome) {
         let sent = self.sent_to(sequence).filter(|_| matches!(outcome, Outcome::Ack | Outcome::Reject { .. }));
+        if let Some(Phase::Leased { member, sent: Some(Sent { since, .. }) }) = self.phase(sequence)
+            && !matches!(outcome, Outcome::Extend { .. })
+        {
+            self.measure(member, since);
+        }
         match outcome {
             Outcome::Ack => self.finish(sequence),
             Outcome::Nack { delay, reason } => self.fail(sequence, shortened(reason), *delay),
@@ -130,6 +137,6 @@ impl GroupState {
         let more = delay.unwrap_or_else(|| millis(self.settings.ack_deadline)).min(MAX_TIME_MS);
         let deadline = self.clock.saturating_add(more);
         self.lift(sequence);
-        self.place(sequence, Phase::Leased { member, sent: Some(Sent { turn: sent.turn, deadline }) });
+        self.place(sequence, Phase::Leased { member, sent: Some(Sent { deadline, since: None, ..sent }) });
     }
 }

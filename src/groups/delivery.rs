@@ -24,10 +24,10 @@ impl GroupState {
     }
 
     /// The next event for a member: the lowest that comes back, or else the lowest new one, unless too many are
-    /// unacknowledged. The lease starts when the event is [`Self::sent`].
+    /// unacknowledged. None while its window is full. The lease starts when the event is [`Self::sent`].
     pub fn next(&mut self, member: MemberId, now: u64) -> Option<Delivery> {
         self.tick(now);
-        if !self.members.get(&member)?.is_attached() {
+        if !self.members.get(&member)?.is_attached() || self.room(member) == 0 {
             return None;
         }
         let new = || self.new.first().filter(|_| self.may_hand_out_new());
@@ -52,7 +52,8 @@ impl GroupState {
         self.last_turn += 1;
         let deadline = self.clock.saturating_add(millis(self.settings.ack_deadline));
         self.lift(sequence);
-        self.place(sequence, Phase::Leased { member, sent: Some(Sent { turn: self.last_turn, deadline }) });
+        let sent = Sent { turn: self.last_turn, deadline, since: Some(self.clock) };
+        self.place(sequence, Phase::Leased { member, sent: Some(sent) });
         if let Some(event) = self.held.get_mut(&sequence) {
             event.sent_since.get_or_insert(self.clock);
         }

@@ -28,6 +28,17 @@ impl Done {
         sequence <= self.floor || self.above.range(..=sequence).next_back().is_some_and(|(_, last)| sequence <= *last)
     }
 
+    /// How many from `first` to `last`, both included, are not in it.
+    pub(super) fn open_in(&self, first: u64, last: u64) -> u64 {
+        let first = first.max(self.floor + 1);
+        let from = self.above.range(..first).next_back().map_or(first, |(start, _)| *start);
+        let done = self
+            .above
+            .range(from..=last.max(from))
+            .map(|(start, end)| ((*end).min(last) + 1).saturating_sub((*start).max(first)));
+        (last + 1).saturating_sub(first).saturating_sub(done.sum())
+    }
+
     /// Where the run ends that starts right after `sequence`; `sequence` itself when the next one is not done.
     pub(super) fn run_after(&self, sequence: u64) -> u64 {
         let run = self.above.range(..=sequence + 1).next_back().map(|(_, last)| *last);
@@ -122,6 +133,8 @@ mod tests {
                 }
                 let floor = (0..100).find(|sequence| !set.contains(&(sequence + 1))).expect("an end");
                 prop_assert_eq!(done.floor(), floor);
+                let open = (first..=first + more).filter(|sequence| !set.contains(sequence)).count() as u64;
+                prop_assert_eq!(done.open_in(first, first + more), open);
                 let ranges: Vec<_> = done.ranges().collect();
                 let apart = ranges.windows(2).all(|two| two[0].1 + 1 < two[1].0);
                 prop_assert!(apart && ranges.first().is_none_or(|(first, _)| floor + 1 < *first));

@@ -14,7 +14,7 @@ const EXPIRED: &str = "it was not acknowledged in time";
 /// How an event has failed so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
-    /// How many attempts failed.
+    /// How many attempts failed; 0 for one that was given back and has not failed since.
     pub(super) attempts: u32,
     /// No attempt is made before.
     pub(super) due: u64,
@@ -38,6 +38,11 @@ pub struct DeadLetter {
 }
 
 impl Failure {
+    /// That of a dead letter which is given back.
+    pub(super) fn given_back() -> Self {
+        Self { attempts: 0, due: 0, wait: 0, rejected: false, reason: Cow::Borrowed("") }
+    }
+
     /// True when no further attempt is made.
     pub(super) fn is_final(&self, settings: &GroupSettings) -> bool {
         self.rejected || (settings.max_attempts > 0 && self.attempts >= settings.max_attempts)
@@ -54,14 +59,48 @@ impl GroupState {
         })
     }
 
+    /// Up to `most` events that were given up before a restart and are not read again yet. They are buried like
+    /// [`Self::dead_letters`]. Costs as much as there are failures.
+    pub fn unread_dead_letters(&self, most: usize) -> Vec<DeadLetter> {
+        let unread = self.failures.range(self.read_to + 1..).filter(|(_, failure)| failure.is_final(&self.settings));
+        let told = unread.map(|(sequence, failure)| DeadLetter {
+            sequence: *sequence,
+            attempts: failure.attempts,
+            reason: failure.reason.as_ref().into(),
+        });
+        told.take(most).collect()
+    }
+
     /// A dead letter is stored, together with what [`Self::encode`] told when it was given its sequence: it is done, and
     /// its key goes on. False when it was not waiting for that.
     pub fn buried(&mut self, sequence: u64) -> bool {
-        let waits = self.burying.contains(&sequence);
-        if waits {
+        if self.burying.contains(&sequence) {
             self.finish(sequence);
+        } else if self.is_given_up_unread(sequence) {
+            self.settle_unread(sequence);
+        } else {
+            return false;
         }
-        waits
+        true
+    }
+
+    /// True for one of [`Self::unread_dead_letters`].
+    pub(super) fn is_given_up_unread(&self, sequence: u64) -> bool {
+        let failure = self.failures.get(&sequence).filter(|_| sequence > self.read_to);
+        failure.is_some_and(|failure| failure.is_final(&self.settings))
+    }
+
+    /// An event is done that failed before a restart and was not read since.
+    pub(super) fn settle_unread(&mut self, sequence: u64) {
+        self.revision += 1;
+        self.failures.remove(&sequence);
+        self.done.insert(sequence, sequence);
+        self.read_to = self.done.run_after(self.read_to);
+    }
+
+    /// True when an attempt at an event has failed.
+    pub(super) fn has_failed(&self, sequence: u64) -> bool {
+        self.failures.get(&sequence).is_some_and(|failure| failure.attempts > 0)
     }
 
     /// The lease of an event, or its wait, ends by time.
@@ -71,7 +110,10 @@ impl GroupState {
                 self.lift(sequence);
                 self.place(sequence, Phase::Again);
             }
-            _ => {
+            phase => {
+                if let Some(Phase::Leased { member, sent: Some(sent) }) = phase {
+                    self.owe(member, sent.turn, sequence);
+                }
                 self.expired += 1;
                 self.fail(sequence, Cow::Borrowed(EXPIRED), None);
             }

@@ -1,6 +1,6 @@
 //! The feed: where to read the stream next, and what was found there.
 
-use super::{GroupState, MAX_SEQUENCE};
+use super::{GroupState, MAX_SEQUENCE, failure::Failure};
 
 /// The most events that are held ready before they are wanted; fewer when `max_unacked` is less.
 const READY_AHEAD: usize = 1024;
@@ -37,9 +37,8 @@ impl GroupState {
 
     /// What to read next; `None` while enough is held. It asks for few events only when it has nothing to hand out.
     pub fn feed(&self) -> Option<Feed> {
-        let pending = self.held.len() - self.unacked();
         let most_ready = (self.settings.max_unacked as usize).clamp(READY_AHEAD_LEAST, READY_AHEAD);
-        let room = most_ready.saturating_sub(self.new.len()).min(LOOK_AHEAD.saturating_sub(pending));
+        let room = most_ready.saturating_sub(self.new.len()).min(LOOK_AHEAD.saturating_sub(self.ahead()));
         let wanted = self.new.is_empty() || room >= most_ready / 2;
         (room > 0 && wanted && self.read_to < MAX_SEQUENCE).then_some(Feed { after: self.read_to, room })
     }
@@ -63,7 +62,7 @@ impl GroupState {
             if sequence <= self.read_to || sequence > through {
                 continue;
             }
-            if self.held.len() - self.unacked() >= LOOK_AHEAD {
+            if self.ahead() >= LOOK_AHEAD {
                 self.pass_over(self.read_to + 1, sequence - 1);
                 return Ok(());
             }
@@ -79,18 +78,23 @@ impl GroupState {
     }
 
     /// Makes an event that is done one to be delivered again, beginning with attempt 1. False when too many wait to be
-    /// delivered. One that is not done already is left as it is.
+    /// delivered. One that is not done already is left where it is. It is kept until members come who want it, whatever
+    /// those want that are there.
     pub fn reopen(&mut self, sequence: u64, key: Option<u64>) -> bool {
-        if sequence == 0 || !self.done.contains(sequence) {
+        let done = self.done.contains(sequence);
+        if sequence == 0 || (!done && (sequence <= self.read_to || self.failures.contains_key(&sequence))) {
             return true;
         }
         // Without a member nothing that is reopened is held, and what is done has a hole for each.
-        let holes = self.done.ranges().len();
-        if self.held.len() - self.unacked() >= LOOK_AHEAD || holes >= LOOK_AHEAD + self.settings.max_unacked as usize {
+        let holes = self.done.ranges().len() + self.aside;
+        if self.ahead() >= LOOK_AHEAD || holes >= LOOK_AHEAD + self.settings.max_unacked as usize {
             return false;
         }
         self.revision += 1;
-        self.done.remove(sequence);
+        self.failures.insert(sequence, Failure::given_back());
+        if done {
+            self.done.remove(sequence);
+        }
         if sequence <= self.read_to {
             self.hold(sequence, key);
         }
@@ -102,19 +106,53 @@ impl GroupState {
         self.held.contains_key(&sequence)
     }
 
-    /// An event that is held is not in the stream any more, as was found when it was to be sent. False when it is done
-    /// already, or behind another of its key, which will be looked at first.
-    pub fn gone(&mut self, sequence: u64) -> bool {
-        let found = self.phase(sequence).is_some_and(|phase| phase != super::Phase::Behind);
+    /// Events that are held, ascending. Costs as much as there are.
+    pub fn held_sequences(&self) -> Vec<u64> {
+        let mut all: Vec<u64> = self.held.keys().copied().collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// An event is not in the stream any more: it is done, whoever has it. Tells whether it had been tried, or was given
+    /// back; `None` when it is not held.
+    pub fn gone(&mut self, sequence: u64) -> Option<bool> {
+        let tried = self.held.get(&sequence)?.sent_since.is_some() || self.failures.contains_key(&sequence);
+        self.finish(sequence);
+        Some(tried)
+    }
+
+    /// An event that failed before a restart, or was given back, and was not read since, is not in the stream any more.
+    /// False when it is none of these.
+    pub fn gone_unread(&mut self, sequence: u64) -> bool {
+        let found = sequence > self.read_to && self.failures.contains_key(&sequence);
         if found {
-            self.finish(sequence);
+            self.settle_unread(sequence);
         }
         found
     }
 
-    /// Everything from `first`, which is next to be read, to `last` is nothing for this group. Goes on over what was done
-    /// before a restart.
-    pub(super) fn pass_over(&mut self, first: u64, last: u64) {
+    /// How many are held that hold up the feed once they are too many.
+    pub(super) fn ahead(&self) -> usize {
+        self.held.len() - self.unacked() - self.aside
+    }
+
+    /// Everything from `first`, which is next to be read, to `last` is nothing for the members of this group. Goes on over
+    /// what was done before a restart.
+    pub(super) fn pass_over(&mut self, mut first: u64, last: u64) {
+        let failed: Vec<_> =
+            self.failures.range(first..=last.max(first)).map(|(at, known)| (*at, known.attempts)).collect();
+        for (sequence, attempts) in failed {
+            if sequence <= last && attempts == 0 {
+                self.skip(first, sequence - 1);
+                (first, self.read_to) = (sequence + 1, sequence);
+                self.hold_aside(sequence);
+            }
+        }
+        self.skip(first, last);
+    }
+
+    /// The same, without what was given back.
+    pub(super) fn skip(&mut self, first: u64, last: u64) {
         if first <= last {
             self.revision += 1;
             self.done.insert(first, last);

@@ -36,6 +36,8 @@ pub(super) enum Phase {
     Leased { member: MemberId, sent: Option<Sent> },
     /// Given up, and not stored as a dead letter yet.
     Burying,
+    /// In no set: given back to the group, and nothing for the members there are. Holds nothing up.
+    Aside,
 }
 
 /// An event that was written to a transport.
@@ -45,6 +47,8 @@ pub(super) struct Sent {
     pub(super) turn: u64,
     /// When the lease ends.
     pub(super) deadline: u64,
+    /// When it was written; `None` once its member asked for more time.
+    pub(super) since: Option<u64>,
 }
 
 impl GroupState {
@@ -60,6 +64,13 @@ impl GroupState {
             Some(leader) => leader.follower = Some(sequence),
             None => self.release(sequence),
         }
+    }
+
+    /// Holds an event that was given back and is nothing for the members there are.
+    pub(super) fn hold_aside(&mut self, sequence: u64) {
+        let event = Held { phase: Phase::Behind, key: None, leader: None, follower: None, sent_since: None };
+        self.held.insert(sequence, event);
+        self.place(sequence, Phase::Aside);
     }
 
     /// Puts an event that is in no set into one.
@@ -85,11 +96,19 @@ impl GroupState {
                 }
                 if let Some(member) = self.members.get_mut(&member) {
                     member.take(sequence, sent);
+                    let leases = member.leases();
+                    if let Some(window) = &mut member.window {
+                        window.took(leases);
+                    }
+                }
+                if self.room(member) == 0 {
+                    self.eased.remove(&member);
                 }
             }
             Phase::Burying => {
                 self.burying.insert(sequence);
             }
+            Phase::Aside => self.aside += 1,
         }
     }
 
@@ -113,13 +132,17 @@ impl GroupState {
                 if let Some(sent) = sent {
                     self.timers.remove(&(sent.deadline, sequence));
                 }
-                if let Some(member) = self.members.get_mut(&member) {
-                    member.give_back(sequence, sent);
+                if let Some(known) = self.members.get_mut(&member) {
+                    known.give_back(sequence, sent);
+                    if known.window.is_some() {
+                        self.eased.insert(member);
+                    }
                 }
             }
             Phase::Burying => {
                 self.burying.remove(&sequence);
             }
+            Phase::Aside => self.aside -= 1,
         }
     }
 
@@ -139,9 +162,9 @@ impl GroupState {
             let phase = match self.failures.get(&sequence) {
                 Some(failure) if failure.is_final(&self.settings) => Phase::Burying,
                 Some(failure) if failure.due > self.clock => Phase::Waiting { due: failure.due },
-                Some(_) => Phase::Again,
-                None if event.sent_since.is_some() => Phase::Again,
-                None => Phase::New,
+                Some(failure) if failure.attempts > 0 => Phase::Again,
+                _ if event.sent_since.is_some() => Phase::Again,
+                _ => Phase::New,
             };
             if phase == Phase::Burying && self.settings.dead_letter_stream.is_none() {
                 self.dropped += 1;

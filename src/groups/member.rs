@@ -8,6 +8,7 @@ use std::{
 use super::{
     GroupState,
     held::{Phase, Sent},
+    window::Window,
 };
 
 /// The failure of an event whose member did not come back.
@@ -32,6 +33,12 @@ pub(super) struct Member {
     settled: BTreeMap<u64, u64>,
     /// Without a transport, and until when another may succeed it.
     detached_until: Option<u64>,
+    /// How many it may have; `None` for one whose client says so itself, by credit.
+    pub(super) window: Option<Window>,
+    /// By turn: what it was sent and has said nothing of, though the lease is over. Only with a window, and no more than that.
+    pub(super) owed: BTreeMap<u64, u64>,
+    /// When it last said something, or the last lease ended.
+    pub(super) heard: u64,
 }
 
 impl Member {
@@ -85,14 +92,15 @@ impl Member {
         self.sent.range(..=turn).map(|(_, sequence)| *sequence).collect()
     }
 
-    pub(super) fn has_leases(&self) -> bool {
-        !self.unsent.is_empty() || !self.sent.is_empty()
+    pub(super) fn leases(&self) -> usize {
+        self.unsent.len() + self.sent.len()
     }
 
     pub(super) fn forget_leases(&mut self) {
         self.unsent.clear();
         self.sent.clear();
         self.settled.clear();
+        self.owed.clear();
     }
 }
 
@@ -107,6 +115,10 @@ impl GroupState {
     pub fn succeed(&mut self, old: MemberId, new: MemberId) {
         self.join(new);
         let Some(member) = (old != new).then(|| self.forget(old)).flatten() else { return };
+        if let (Some(window), Some(successor)) = (member.window, self.members.get_mut(&new)) {
+            // What it has would have been sent to it, too.
+            successor.window = successor.window.map(|_| window);
+        }
         for sequence in member.unsent {
             self.lift(sequence);
             self.release(sequence);
@@ -170,7 +182,7 @@ impl GroupState {
 
     /// True while a member has events that are not done.
     pub fn has_leases(&self, id: MemberId) -> bool {
-        self.members.get(&id).is_some_and(Member::has_leases)
+        self.members.get(&id).is_some_and(|member| member.leases() > 0)
     }
 
     fn forget(&mut self, id: MemberId) -> Option<Member> {
@@ -178,6 +190,10 @@ impl GroupState {
         if let Some(until) = member.detached_until {
             self.windows.remove(&(until, id));
         }
+        self.eased.remove(&id);
+        self.owing.remove(&id);
+        self.paced -= usize::from(member.window.is_some());
+        self.ease_those_who_share();
         Some(member)
     }
 }

@@ -9,6 +9,9 @@
 //! - It reads the stream where [`GroupState::feed`] says and offers what it found ([`GroupState::offer`]).
 //! - When an event from [`GroupState::next`] was written to the transport it says so ([`GroupState::sent`]): that
 //!   starts the lease. If it will not be written, [`GroupState::unsend`].
+//! - Members that grant no credit are to be paced ([`GroupState::pace`]); which of them may have more than before
+//!   [`GroupState::take_eased`] tells.
+//! - What it finds missing in the stream it says ([`GroupState::gone`], [`GroupState::purge`]).
 //! - It calls [`GroupState::tick`] when [`GroupState::due`] says.
 //! - *Acknowledged means stored.* It applies acknowledgements, takes [`GroupState::encode`], stores that, and only then
 //!   tells the members. [`GroupState::revision`] tells whether there is anything to store. What is handed out meanwhile
@@ -28,6 +31,7 @@ mod member;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -86,8 +90,16 @@ pub struct GroupState {
     members: HashMap<MemberId, Member>,
     /// When members that lost their transport are given up.
     windows: BTreeSet<(u64, MemberId)>,
+    /// Members with a window that may have more events than they could.
+    eased: BTreeSet<MemberId>,
+    /// Members that have yet to say something of events of which the lease is over.
+    owing: BTreeSet<MemberId>,
+    /// How many have a window.
+    paced: usize,
     leased: usize,
     waiting: usize,
+    /// Given back, and nothing for the members there are.
+    aside: usize,
     last_turn: u64,
     expired: u64,
     dropped: u64,
@@ -106,6 +118,8 @@ pub struct Counts {
     pub redelivering: usize,
     /// Given up, and not stored as dead letters yet.
     pub burying: usize,
+    /// Behind an earlier one of their key.
+    pub behind: usize,
     /// Members, with those that may still come back.
     pub members: usize,
     /// How many leases ended without an answer, since the start.
@@ -156,8 +170,12 @@ impl GroupState {
             timers: BTreeSet::new(),
             members: HashMap::new(),
             windows: BTreeSet::new(),
+            eased: BTreeSet::new(),
+            owing: BTreeSet::new(),
+            paced: 0,
             leased: 0,
             waiting: 0,
+            aside: 0,
             last_turn: 0,
             expired: 0,
             dropped: 0,
@@ -167,7 +185,8 @@ impl GroupState {
     /// What must survive a restart: what is done, and what failed how often. `buried` names the dead letters that are
     /// stored in the same transaction, which are done in it. Costs as much as there are ranges and failures.
     pub fn encode(&self, buried: &[u64]) -> Vec<u8> {
-        let buried = buried.iter().filter(|sequence| self.burying.contains(sequence));
+        let waits = |sequence: &&u64| self.burying.contains(sequence) || self.is_given_up_unread(**sequence);
+        let buried = buried.iter().filter(waits);
         snapshot::encode(&self.done, &self.failures, self.begins, &buried.copied().collect())
     }
 
@@ -187,6 +206,16 @@ impl GroupState {
         self.done.ranges()
     }
 
+    /// How many sequences up to and with this one are not done.
+    pub fn open_up_to(&self, through: u64) -> u64 {
+        self.done.open_in(1, through.min(MAX_SEQUENCE))
+    }
+
+    /// Up to where everything is done from this sequence on; `None` when it is not done itself.
+    pub fn done_through(&self, sequence: u64) -> Option<u64> {
+        self.done.contains(sequence).then(|| self.done.run_after(sequence))
+    }
+
     /// The settings it goes by.
     pub fn settings(&self) -> &GroupSettings {
         &self.settings
@@ -204,6 +233,7 @@ impl GroupState {
                 self.release(sequence);
             }
         }
+        self.ease_all();
     }
 
     /// Makes `sequence` the next to be delivered, whatever was done, and forgets leases, failures and dead letters.
@@ -212,9 +242,9 @@ impl GroupState {
         let floor = sequence.saturating_sub(1).min(MAX_SEQUENCE);
         let fresh = Self::starting(self.settings.clone(), Done::up_to(floor), BTreeMap::new(), self.clock);
         let old = std::mem::replace(self, fresh);
-        self.members = old.members;
-        self.windows = old.windows;
+        (self.members, self.windows, self.paced) = (old.members, old.windows, old.paced);
         self.members.values_mut().for_each(Member::forget_leases);
+        self.ease_all();
         self.revision = old.revision + 1;
         (self.expired, self.dropped) = (old.expired, old.dropped);
     }
@@ -237,25 +267,25 @@ impl GroupState {
         let fresh =
             Self::starting(self.settings.clone(), self.done.clone(), std::mem::take(&mut self.failures), self.clock);
         let old = std::mem::replace(self, fresh);
-        (self.members, self.windows) = (old.members, old.windows);
+        (self.members, self.windows, self.paced) = (old.members, old.windows, old.paced);
         self.begins = old.begins;
         self.members.values_mut().for_each(Member::forget_leases);
+        self.ease_all();
         (self.revision, self.expired, self.dropped) = (old.revision, old.expired, old.dropped);
     }
 
-    /// Everything up to `through` is gone from the stream: done, whoever has it. Tells how many events that were held
-    /// are lost to the group by it.
-    pub fn purge(&mut self, through: u64) -> usize {
+    /// Everything up to `through` is gone from the stream: done, whoever has it. Tells of how many sequences that was not
+    /// true before.
+    pub fn purge(&mut self, through: u64) -> u64 {
         let through = through.min(MAX_SEQUENCE);
-        let before = self.held.len();
+        let lost = self.done.open_in(1, through);
         while self.done.floor() < through.min(self.read_to) {
             let sequence = self.done.floor() + 1;
             self.finish(sequence);
             self.done.insert(sequence, sequence);
         }
-        let lost = before - self.held.len();
         if through > self.read_to {
-            self.pass_over(self.read_to + 1, through);
+            self.skip(self.read_to + 1, through);
         }
         lost
     }
@@ -269,6 +299,9 @@ impl GroupState {
                 Some((at, sequence)) if *at <= self.clock => self.ring(*sequence),
                 _ => break,
             }
+        }
+        if !self.owing.is_empty() {
+            self.forgive();
         }
         while let Some((_, member)) = self.windows.first().filter(|(at, _)| *at <= self.clock) {
             self.lose(*member);
@@ -291,6 +324,7 @@ impl GroupState {
             leased: self.leased,
             redelivering: self.waiting + self.again.len(),
             burying: self.burying.len(),
+            behind: self.ahead() - self.new.len(),
             members: self.members.len(),
             expired: self.expired,
             dropped: self.dropped,

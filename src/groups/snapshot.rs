@@ -18,7 +18,9 @@ use crate::model::limits::{MAX_FAILURE_BYTES, MAX_TIME_MS};
 
 const MAGIC: &[u8; 4] = b"SYGS";
 const PLAIN: u8 = 1;
-const TIMED: u8 = 2;
+/// With times, and with events that were given back and have not failed since: their attempts are 0. Written only when there is
+/// something to say, so that an earlier hub reads all others.
+const FULL: u8 = 2;
 const CRC_BYTES: usize = 4;
 /// All reasons together get no more room than this, in bytes; those that do not fit are forgotten with a restart.
 const REASONS_BYTES: usize = 64 * 1024;
@@ -53,9 +55,10 @@ pub(super) fn encode(done: &Done, failures: &BTreeMap<u64, Failure>, begins: u64
         done.to_mut().insert(*sequence, *sequence);
     }
     let failed: Vec<_> = failures.iter().filter(|(sequence, _)| !buried.contains(sequence)).collect();
-    let timed = begins > 0 || failed.iter().any(|(_, failure)| failure.wait < MAX_TIME_MS);
+    let full = begins > 0 || failed.iter().any(|(_, failure)| failure.wait < MAX_TIME_MS);
     let mut out = MAGIC.to_vec();
-    out.push(if timed { TIMED } else { PLAIN });
+    let full = full || failed.iter().any(|(_, failure)| failure.attempts == 0);
+    out.push(if full { FULL } else { PLAIN });
     number(&mut out, done.floor());
     number(&mut out, done.ranges().len() as u64);
     let mut last = done.floor();
@@ -77,7 +80,7 @@ pub(super) fn encode(done: &Done, failures: &BTreeMap<u64, Failure>, begins: u64
         out.extend_from_slice(reason);
         last = **sequence;
     }
-    if timed {
+    if full {
         number(&mut out, begins);
         failed.iter().for_each(|(_, failure)| number(&mut out, failure.wait));
     }
@@ -90,7 +93,7 @@ pub(super) fn encode(done: &Done, failures: &BTreeMap<u64, Failure>, begins: u64
 pub(super) fn decode(bytes: &[u8]) -> Result<Saved, SnapshotError> {
     let rest = bytes.strip_prefix(MAGIC).ok_or(SnapshotError::Foreign)?;
     let version = *rest.first().ok_or(SnapshotError::Damaged("it is cut short"))?;
-    if ![PLAIN, TIMED].contains(&version) {
+    if ![PLAIN, FULL].contains(&version) {
         return Err(SnapshotError::Version(version));
     }
     let (told, crc) = bytes.split_last_chunk::<CRC_BYTES>().ok_or(SnapshotError::Damaged("it is cut short"))?;
@@ -100,7 +103,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Saved, SnapshotError> {
     let mut reader = Reader { rest: told.get(MAGIC.len() + 1..).ok_or(SnapshotError::Damaged("it is cut short"))? };
     let done = reader.done()?;
     let mut failures = reader.failures(&done)?;
-    let begins = if version == TIMED { reader.times(&mut failures)? } else { 0 };
+    let begins = if version == FULL { reader.times(&mut failures)? } else { 0 };
+    let given_back = failures.values().any(|failure| failure.attempts == 0);
+    let timed = begins > 0 || failures.values().any(|failure| failure.wait < MAX_TIME_MS);
+    if (given_back || timed) != (version == FULL) {
+        return Err(SnapshotError::Damaged("it is of another version than it says"));
+    }
     if reader.rest.is_empty() {
         Ok(Saved { done, failures, begins })
     } else {
@@ -150,7 +158,7 @@ impl Reader<'_> {
             };
             let due = self.number()?;
             let reason = Cow::Owned(self.text()?);
-            if attempts == 0 || done.contains(sequence) {
+            if (attempts == 0 && rejected) || done.contains(sequence) {
                 return Err(SnapshotError::Damaged("a failure of an event that has none"));
             }
             failures.insert(sequence, Failure { attempts, due, wait: MAX_TIME_MS, rejected, reason });
@@ -162,15 +170,13 @@ impl Reader<'_> {
     /// When the group begins, and how long failures wait.
     fn times(&mut self, failures: &mut BTreeMap<u64, Failure>) -> Result<u64, SnapshotError> {
         let begins = self.number()?;
-        let mut timed = begins > 0;
         for failure in failures.values_mut() {
             failure.wait = self.number()?;
-            timed |= failure.wait < MAX_TIME_MS;
             if failure.wait > MAX_TIME_MS {
                 return Err(SnapshotError::Damaged("a wait is too long"));
             }
         }
-        if timed { Ok(begins) } else { Err(SnapshotError::Damaged("it has needless times")) }
+        Ok(begins)
     }
 
     /// A sequence told by its distance to the one before.

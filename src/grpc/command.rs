@@ -304,6 +304,15 @@ fn stream_wish(spec: &wire::SubscriptionSpec) -> Result<Option<StreamWish>, Comm
     if ack_mode != AckMode::None && spec.group.is_empty() {
         return needs("ack_mode", "a group on a stream");
     }
+    // A group goes on behind what its stream has lost, whatever a member wants.
+    let on_gap = match wire::GapPolicy::try_from(spec.on_gap) {
+        _ if spec.group.is_empty() => on_gap,
+        Ok(wire::GapPolicy::Unspecified) => OnGap::Earliest,
+        Ok(wire::GapPolicy::Latest) => {
+            return needs("on_gap", "a subscription without a group: SeekGroup moves a group");
+        }
+        _ => on_gap,
+    };
     if !spec.group.is_empty() && matches!(start, Start::LastPerTopic | Start::Token(_)) {
         return needs("start", "a subscription without a group: a group keeps its own place");
     }

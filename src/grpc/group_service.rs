@@ -213,6 +213,8 @@ impl GroupService {
             let problem = "has no dead-letter stream".to_owned();
             return Err(StreamError::Mismatch { field: "group", problem }.into());
         };
+        // What a restart interrupted, or has just been given up, is one of them. If it cannot be stored now it comes later.
+        self.groups()?.bury(&stream, &group).await.ok();
         Ok(Letters { stream: self.groups()?.stream(name.as_str())?, group, of: stream })
     }
 
@@ -224,21 +226,23 @@ impl GroupService {
         let letters = self.letters(caller, (&asked.stream, &asked.group), manage_letters).await?;
         let chosen = sequences(&asked.sequences)?;
         let told = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let (mut redriven, mut lost, mut after) = (0_i64, 0_i64, 0);
+        let (mut redriven, mut unmatched, mut lost, mut after) = (0_i64, 0_i64, 0_i64, 0);
         loop {
             let (some, next) = letters.some(&chosen, after, ORIGINS_AT_ONCE).await?;
             let found = letters.origins(&some).await?;
             lost += told(some.len() - found.len());
             let done = self.groups()?.redrive(&letters.of, &letters.group, &letters.stream, found).await?;
             redriven += told(done.redriven);
+            unmatched += told(done.unmatched);
             match next {
                 // With more at once than the group can hold, the rest stays for another call.
                 Some(next) if !done.full => after = next,
                 _ => break,
             }
         }
-        tracing::info!(stream = %letters.of.name(), group = letters.group.as_str(), redriven, lost, "redriven");
-        Ok(wire::RedriveDeadLettersResponse { redriven, lost })
+        let group = letters.group.as_str();
+        tracing::info!(stream = %letters.of.name(), group, redriven, lost, unmatched, "redriven");
+        Ok(wire::RedriveDeadLettersResponse { redriven, lost, unmatched })
     }
 
     async fn purge(&self, caller: &Caller, asked: wire::PurgeDeadLettersRequest) -> Result<i64, Refusal> {
@@ -571,6 +575,8 @@ fn shown(standing: &Standing) -> wire::Group {
             oldest_unacked_time: standing.oldest.as_ref().and_then(event::append_time),
             expired: told(standing.expired),
             dropped: told(standing.dropped),
+            lost: told(standing.lost),
+            blocked: told(standing.blocked),
         }),
     }
 }

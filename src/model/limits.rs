@@ -82,5 +82,7 @@ pub const MAX_TIME_MS: u64 = 24 * 60 * 60 * 1000;
 pub const AUTOMATIC_CREDIT_EVENTS: i64 = 256;
 /// The window that automatic credit stands for, in bytes.
 pub const AUTOMATIC_CREDIT_BYTES: i64 = 1024 * 1024;
+/// The most events that a member of a group may have without an acknowledgement when it has automatic credit.
+pub const AUTOMATIC_MEMBER_EVENTS: i64 = 64;
 
 const _: () = assert!(MAX_EVENT_BYTES < MAX_FRAME_BYTES, "the largest event must fit into a frame");

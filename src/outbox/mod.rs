@@ -456,6 +456,11 @@ impl Outbox {
         self.with(|state| state.queues.tell_progress(key, through));
     }
 
+    /// Tells a member of a group that events are lost to that.
+    pub fn tell_gap(&self, key: SubscriptionKey, gap: Gap) {
+        self.with(|state| state.queues.tell_gap(key, gap));
+    }
+
     /// Events up to `to` are lost to a subscription from a stream: it is told behind what waits, and filled again only then.
     pub fn lose(&self, key: SubscriptionKey, to: u64, reason: GapReason) {
         self.with(|state| state.queues.lose(key, to, reason));

@@ -52,9 +52,33 @@ pub(super) struct Member {
     pub(super) acknowledges: bool,
     /// The tokens of its filters.
     pub(super) tokens: u32,
+    /// What its group has lost and it was not told yet.
+    gap: Option<Gap>,
 }
 
 impl Member {
+    pub(super) fn new(acknowledges: bool, tokens: u32) -> Self {
+        Self { hungry: false, acknowledges, tokens, gap: None }
+    }
+
+    /// Its group has lost events: told with those lost before that it has not heard of yet.
+    pub(super) fn lose(&mut self, gap: Gap) {
+        let Gap { count, sequences: (from, to), reason } = gap;
+        let before = self.gap.unwrap_or(Gap { count: 0, sequences: (from, to), reason });
+        let sequences = (before.sequences.0.min(from), before.sequences.1.max(to));
+        self.gap = Some(Gap { count: before.count.saturating_add(count), sequences, reason });
+    }
+
+    /// The group has lost events of which it was not told yet.
+    pub(super) fn has_gap(&self) -> bool {
+        self.gap.is_some()
+    }
+
+    /// The gap that is due, which is then no longer due.
+    pub(super) fn take_gap(&mut self) -> Option<Gap> {
+        self.gap.take()
+    }
+
     /// How much may be put into its queue, in which so much waits.
     pub(super) fn room(events: usize, bytes: usize) -> Room {
         Room {
@@ -251,6 +275,16 @@ mod tests {
         one.rewind();
         assert_eq!(one.room(0, 0).after, 3);
         assert_eq!(one.position().sequence, 3);
+    }
+
+    #[test]
+    fn what_a_group_loses_while_its_member_hears_nothing_is_one_gap() {
+        let mut member = Member::new(true, 1);
+        for (count, sequences) in [(3, (5, 7)), (1, (2, 2)), (4, (8, 20))] {
+            member.lose(Gap { count, sequences, reason: GapReason::Retention });
+        }
+        let told = Gap { count: 8, sequences: (2, 20), reason: GapReason::Retention };
+        assert_eq!((member.take_gap(), member.take_gap()), (Some(told), None));
     }
 
     #[test]

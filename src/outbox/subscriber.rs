@@ -12,7 +12,7 @@ use super::{
     pool::{NodeId, Pool, Queue},
     stored::{Member, Room, Stored},
 };
-use crate::model::{Event, Overflow, Position, Wish, limits};
+use crate::model::{Event, Grant, Overflow, Position, Wish, limits};
 
 /// What is dropped next is fetched for so many events together.
 const FETCH_TOGETHER: u32 = 32;
@@ -122,7 +122,7 @@ impl Subscriber {
         } else {
             self.credit.may_send()
         };
-        self.open && something
+        self.open && (something || self.member().is_some_and(Member::has_gap))
     }
 
     /// True when one more event would be sent at once, as far as credit goes.
@@ -162,6 +162,10 @@ impl Subscriber {
 
     pub(super) fn member(&self) -> Option<&Member> {
         if let Some(Extra::Member(member)) = self.extra.as_deref() { Some(member) } else { None }
+    }
+
+    pub(super) fn member_mut(&mut self) -> Option<&mut Member> {
+        if let Some(Extra::Member(member)) = self.extra.as_deref_mut() { Some(member) } else { None }
     }
 
     /// The tokens of the filters of one that the router does not know.
@@ -208,10 +212,12 @@ impl Subscriber {
 
     /// What its client is told when it opens or gets new filters; `opened` for one from a stream.
     pub(super) fn subscribed(&self, opened: Option<Opened>) -> Subscribed {
+        let paced = self.credit.is_automatic() && self.member().is_some_and(|member| member.acknowledges);
+        let window = Grant { events: limits::AUTOMATIC_MEMBER_EVENTS, bytes: limits::AUTOMATIC_CREDIT_BYTES };
         Subscribed {
             subscription_id: self.id,
             opened: opened.map(Box::new),
-            credit: self.credit.held(),
+            credit: if paced { window } else { self.credit.held() },
             automatic_credit: self.credit.is_automatic(),
         }
     }
@@ -333,12 +339,12 @@ impl Subscriber {
     /// The gap frames that are due, which are then no longer due.
     pub(super) fn take_gaps(&mut self) -> impl Iterator<Item = Reply> + use<> {
         let id = self.id;
+        let lost = self.member_mut().and_then(Member::take_gap);
         let dropped = (std::mem::take(&mut self.dropped), GapReason::Overflow);
         let conflated = (std::mem::take(&mut self.conflated), GapReason::Conflated);
-        [dropped, conflated].into_iter().filter(|(count, _)| *count > 0).map(move |(count, reason)| Reply {
-            request_id: 0,
-            frame: Frame::Gap { subscription_id: id, gap: Gap { count: count.into(), sequences: (0, 0), reason } },
-        })
+        let live = [dropped, conflated].into_iter().filter(|(count, _)| *count > 0);
+        let live = live.map(|(count, reason)| Gap { count: count.into(), sequences: (0, 0), reason });
+        live.chain(lost).map(move |gap| Reply { request_id: 0, frame: Frame::Gap { subscription_id: id, gap } })
     }
 }
 

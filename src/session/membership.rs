@@ -12,7 +12,7 @@ use super::{
 use crate::{
     engine::EventStream,
     groups::{MemberId, Outcome},
-    model::{AckMode, CommandError, Group, StreamError, StreamWish, Wish},
+    model::{AckMode, CommandError, Group, OnGap, StreamError, StreamWish, Wish},
     outbox::{Appetite, SubscriptionKey},
 };
 
@@ -71,6 +71,8 @@ impl Session {
             filters: wish.filters.as_slice().into(),
             start: from.start.clone(),
             ack_mode: from.ack_mode,
+            automatic_credit: wish.credit.is_none(),
+            ends_with_gap: from.on_gap == OnGap::Fail,
             max_events: wish.max_events,
         });
         match membership.handle.ask(|answer| Command::Join { newcomer, answer }).await {

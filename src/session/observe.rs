@@ -64,6 +64,8 @@ impl Hub {
                     members: standing.members,
                     lag: standing.pending + standing.unacked,
                     unacked: standing.unacked,
+                    blocked: standing.blocked,
+                    lost: standing.lost,
                     oldest_seconds: age.unwrap_or_default().as_secs_f64(),
                 });
             }

@@ -84,8 +84,12 @@ pub struct GroupGauges {
     pub members: usize,
     /// How many events are not done.
     pub lag: u64,
-    /// How many of them are with members.
+    /// How many of them are with members, or wait for a further attempt.
     pub unacked: u64,
+    /// How many wait behind an earlier one of their key.
+    pub blocked: u64,
+    /// How many the stream removed before they were done, since the start.
+    pub lost: u64,
     /// How long ago the oldest of them was appended, in seconds; 0 when there is none.
     pub oldest_seconds: f64,
 }
@@ -130,6 +134,8 @@ pub(super) struct LookedAt {
     group_members: Family<GroupLabel, Gauge>,
     group_lag: Family<GroupLabel, Gauge>,
     group_unacked: Family<GroupLabel, Gauge>,
+    group_blocked: Family<GroupLabel, Gauge>,
+    group_lost: Family<GroupLabel, Counter>,
     group_oldest: Family<GroupLabel, Seconds>,
 }
 
@@ -158,7 +164,12 @@ impl LookedAt {
         registry.register("stream_last_sequence", "The last sequence of a stream", all.stream_last_sequence.clone());
         registry.register("group_members", "Members that a group has", all.group_members.clone());
         registry.register("group_lag", "Events of its stream that a group is not done with", all.group_lag.clone());
-        registry.register("group_unacked", "Of these, those that are with members", all.group_unacked.clone());
+        let help = "Of these, those that are with members or wait for a further attempt";
+        registry.register("group_unacked", help, all.group_unacked.clone());
+        let help = "Events that wait behind an earlier one of their key";
+        registry.register("group_blocked", help, all.group_blocked.clone());
+        let help = "Events that the stream removed before the group was done with them";
+        registry.register("group_lost", help, all.group_lost.clone());
         let help = "How long ago the oldest event was appended that a group is not done with, in seconds";
         registry.register("group_oldest_unacked_seconds", help, all.group_oldest.clone());
         all
@@ -196,16 +207,18 @@ impl LookedAt {
                 number(&family.get_or_create(&label), value);
             }
         }
-        let of_groups = [&self.group_members, &self.group_lag, &self.group_unacked];
+        let of_groups = [&self.group_members, &self.group_lag, &self.group_unacked, &self.group_blocked];
         for family in of_groups {
             family.clear();
         }
         self.group_oldest.clear();
+        self.group_lost.clear();
         for one in &streams.each_group {
             let label = GroupLabel { stream: one.stream.clone(), group: one.group.clone() };
-            for (family, value) in of_groups.iter().zip([one.members as u64, one.lag, one.unacked]) {
+            for (family, value) in of_groups.iter().zip([one.members as u64, one.lag, one.unacked, one.blocked]) {
                 number(&family.get_or_create(&label), value);
             }
+            self.group_lost.get_or_create(&label).inner().store(one.lost, Relaxed);
             self.group_oldest.get_or_create(&label).set(one.oldest_seconds);
         }
     }

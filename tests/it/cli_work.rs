@@ -273,7 +273,7 @@ async fn what_fails_too_often_is_a_dead_letter_that_can_be_listed_redriven_and_p
     assert_eq!((&again["sequence"], &again["attempt"]), (&json!(origin), &json!(1)));
     assert_eq!(letters(&["purge", "jobs", "team", "2"]), "purged 1\n");
     let all: Value = serde_json::from_str(&letters(&["redrive", "jobs", "team", "--all", "--json"])).expect("JSON");
-    assert_eq!(all, json!({ "redriven": 1, "lost": 0 }));
+    assert_eq!(all, json!({ "redriven": 1, "lost": 0, "unmatched": 0 }));
     let none: Value = serde_json::from_str(&letters(&["purge", "jobs", "team", "--all", "--json"])).expect("JSON");
     assert_eq!(none, json!({ "purged": 0 }));
     assert_eq!(letters(&["list", "jobs", "team", "--json"]), "");

@@ -123,7 +123,7 @@ async fn what_a_drained_member_had_acknowledged_is_answered_before_it_ends() {
     place.group(|_| {}).await;
     let texts: Vec<String> = (0..200).map(|n| n.to_string()).collect();
     place.publish(&texts).await;
-    let mut member = place.member().await;
+    let mut member = place.member_with(|spec| spec.credit = credit(200, 0)).await;
     for sequence in 1..=200 {
         assert_eq!(member.event().await.sequence, sequence);
     }

@@ -40,7 +40,7 @@ async fn named(place: &Place, name: &str, before: &str) -> Member {
     let (client_name, previous_session_id) = (name.to_owned(), before.to_owned());
     session.send(0, Wire::Hello(Hello { client_name, previous_session_id, ..Hello::default() })).await;
     session.subscribe(1, member()).await;
-    Member { session, waiting: VecDeque::new(), request: 100 }
+    Member { session, waiting: VecDeque::new(), gaps: Vec::new(), request: 100 }
 }
 
 #[tokio::test]
@@ -234,7 +234,7 @@ async fn a_dead_letter_is_stored_once_whoever_comes_meanwhile() {
                 other => panic!("unexpected: {other:?}"),
             }
         }
-        member = Member { session, waiting: VecDeque::new(), request: 100 };
+        member = Member { session, waiting: VecDeque::new(), gaps: Vec::new(), request: 100 };
     }
     while place.state().await.cursor < ROUNDS as i64 {
         if let Ok(event) = timeout(Duration::from_millis(50), member.event()).await {

@@ -39,8 +39,11 @@ mod examples;
 mod fair;
 mod full_disk;
 mod full_load;
+mod group_credit;
 mod group_edges;
 mod group_members;
+mod group_redrive;
+mod group_retention;
 mod groups;
 #[cfg(feature = "tools-tests")]
 mod grpcurl;

@@ -14,7 +14,7 @@ use switchyard::proto::v1::{
 use tonic::transport::Channel;
 
 use crate::{
-    harness::{Process, Session, channel, exit, program, soon},
+    harness::{Process, Session, channel, credit, exit, program, soon},
     stored::{Folder, Reader, all, create, from, numbered, preset, resume, state, store, stream, text},
 };
 
@@ -92,7 +92,15 @@ async fn what_a_group_is_told_to_have_done_is_done_after_a_kill() {
         let mut member = Session::open(hub.address).await;
         let place = from("s", preset(StartPreset::Earliest));
         member
-            .subscribe(1, SubscriptionSpec { group: "g".into(), ack_mode: AckMode::Cumulative.into(), ..place })
+            .subscribe(
+                1,
+                SubscriptionSpec {
+                    group: "g".into(),
+                    ack_mode: AckMode::Cumulative.into(),
+                    credit: credit(100, 0),
+                    ..place
+                },
+            )
             .await;
         while member.events().await.events.last().is_none_or(|received| received.sequence < last) {}
         let mut groups = GroupServiceClient::new(channel(hub.address).await);

@@ -1,10 +1,10 @@
 //! Groups on streams: work is shared, acknowledged, tried again, given up and given back.
 
 use switchyard::proto::v1::{
-    AckMode, AckOutcome, Acknowledge, CreateGroupRequest, DeleteGroupRequest, DeleteStreamRequest, EndReason, Group,
-    ListDeadLettersRequest, ListGroupsRequest, PurgeDeadLettersRequest, RedriveDeadLettersRequest, SeekGroupRequest,
-    StartPosition, StartPreset, Subscribe, SubscribeRequest, SubscriptionSpec, Unsubscribe, Update, UpdateGroupRequest,
-    session_request::Command as Wire, start_position::Position,
+    AckMode, AckOutcome, Acknowledge, AddCredit, CreateGroupRequest, DeleteGroupRequest, DeleteStreamRequest,
+    EndReason, Group, ListDeadLettersRequest, ListGroupsRequest, PurgeDeadLettersRequest, RedriveDeadLettersRequest,
+    SeekGroupRequest, StartPosition, StartPreset, Subscribe, SubscribeRequest, SubscriptionSpec, Unsubscribe, Update,
+    UpdateGroupRequest, session_request::Command as Wire, start_position::Position,
 };
 
 use crate::{
@@ -17,7 +17,8 @@ async fn members_share_the_events_and_what_is_acknowledged_is_done() {
     let folder = Folder::new();
     let mut place = Place::new(&folder).await;
     place.group(|_| {}).await;
-    let (mut one, mut other) = (place.member().await, place.member().await);
+    let half = || place.member_with(|spec| spec.credit = credit(100, 0));
+    let (mut one, mut other) = (half().await, half().await);
     let texts: Vec<String> = (0..200).map(|n| n.to_string()).collect();
     place.publish(&texts).await;
     let mut got = Vec::new();
@@ -37,6 +38,7 @@ async fn members_share_the_events_and_what_is_acknowledged_is_done() {
     // Saying it again does no harm; what was never given to a member is not its to acknowledge.
     one.ack(&[got[0], got[0]]).await;
     place.publish(&["more"]).await;
+    one.session.send(7, Wire::Credit(AddCredit { subscription_id: 1, credit: credit(1, 0) })).await;
     let (holder, stranger) = (&mut one, &mut other);
     let event = holder.event().await;
     assert_eq!(

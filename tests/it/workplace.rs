@@ -4,11 +4,11 @@ use std::{collections::VecDeque, time::Duration};
 
 use switchyard::{
     proto::v1::{
-        AckMode, AckOutcome, Acknowledge, CreateGroupRequest, CreateStreamRequest, DeadLetter, Event, GetGroupRequest,
-        Group, GroupState, ListDeadLettersRequest, ReceivedEvent, StartPosition, StartPreset, Stream, SubscriptionSpec,
-        Unsubscribe, event::Payload, group_service_client::GroupServiceClient, hub_service_client::HubServiceClient,
-        session_request::Command as Wire, session_response::Frame, start_position::Position,
-        stream_service_client::StreamServiceClient,
+        AckMode, AckOutcome, Acknowledge, CreateGroupRequest, CreateStreamRequest, DeadLetter, Event, Gap,
+        GetGroupRequest, Group, GroupState, ListDeadLettersRequest, ReceivedEvent, StartPosition, StartPreset, Stream,
+        SubscriptionSpec, Unsubscribe, event::Payload, group_service_client::GroupServiceClient,
+        hub_service_client::HubServiceClient, session_request::Command as Wire, session_response::Frame,
+        start_position::Position, stream_service_client::StreamServiceClient,
     },
     server::Server,
 };
@@ -97,7 +97,7 @@ impl Place {
         let mut spec = member();
         change(&mut spec);
         session.subscribe(1, spec).await;
-        Member { session, waiting: VecDeque::new(), request: 100 }
+        Member { session, waiting: VecDeque::new(), gaps: Vec::new(), request: 100 }
     }
 
     pub async fn stop(self) {
@@ -110,6 +110,8 @@ impl Place {
 pub struct Member {
     pub session: Session,
     pub waiting: VecDeque<ReceivedEvent>,
+    /// What it was told is lost.
+    pub gaps: Vec<Gap>,
     pub request: i64,
 }
 
@@ -124,6 +126,7 @@ impl Member {
                     assert_eq!(events.resume_token, "", "the hub keeps the place of a member");
                     self.waiting.extend(events.events);
                 }
+                Some(Frame::Gap(gap)) => self.gaps.push(gap),
                 Some(Frame::Heartbeat(_)) => {}
                 other => panic!("not events: {other:?}"),
             }
@@ -157,6 +160,7 @@ impl Member {
                         .filter_map(|result| Some((result.sequence, reason(result.status.as_ref()?))));
                     return failed.collect();
                 }
+                Some(Frame::Gap(gap)) => self.gaps.push(gap),
                 Some(Frame::Heartbeat(_)) => {}
                 other => panic!("not acknowledged: {other:?}"),
             }

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, future::Future, rc::Rc};
 use switchyard::{
     model::{Filter, Topic},
     proto::v1::{
-        CreateGroupRequest, CreateStreamRequest, GetGroupRequest, Group, ReceivedEvent, StartPosition, StartPreset,
-        Stream, SubscriptionSpec, group_service_client::GroupServiceClient, session_response::Frame,
+        CreateGroupRequest, CreateStreamRequest, GetGroupRequest, Group, GroupState, ReceivedEvent, StartPosition,
+        StartPreset, Stream, SubscriptionSpec, group_service_client::GroupServiceClient, session_response::Frame,
         start_position::Position, stream_service_client::StreamServiceClient,
     },
 };
@@ -15,11 +15,14 @@ use tonic::transport::Channel;
 
 use crate::{
     session::{Next, PATIENCE, Session, connect},
+    squeezed::{LETTERS, SMALL, TEAM},
     world::{Books, GROUP, KEPT, LOCKS, Phase, STREAM, World, content, pause, text, words},
 };
 
 /// A call, again and again until it is answered.
-async fn ask<T, F: Future<Output = Result<T, tonic::Status>>>(call: impl Fn(Channel) -> F) -> Result<T, tonic::Status> {
+pub async fn ask<T, F: Future<Output = Result<T, tonic::Status>>>(
+    call: impl Fn(Channel) -> F,
+) -> Result<T, tonic::Status> {
     loop {
         if let Some(channel) = connect().await
             && let Ok(answer) = timeout(PATIENCE, call(channel)).await
@@ -65,7 +68,42 @@ pub async fn prepare(world: &World) {
         async move { GroupServiceClient::new(channel).create_group(request).await }
     };
     ask(create).await.expect("nothing fails yet");
+    prepare_small().await;
     world.books.borrow_mut().epoch = created.map(|state| state.epoch);
+}
+
+/// A stream that is too small for its group, and one for the dead letters of that.
+async fn prepare_small() {
+    for (name, filter, max_events) in [(SMALL, "small.>", 40), (LETTERS, "letters.>", 0)] {
+        let stream = Stream { name: name.into(), filters: vec![filter.into()], max_events, ..Stream::default() };
+        let create = |channel| {
+            let stream = Some(stream.clone());
+            async move { StreamServiceClient::new(channel).create_stream(CreateStreamRequest { stream }).await }
+        };
+        ask(create).await.expect("nothing fails yet");
+    }
+    let group = Group {
+        stream: SMALL.into(),
+        name: TEAM.into(),
+        max_unacked: 8,
+        dead_letter_stream: LETTERS.into(),
+        ..Group::default()
+    };
+    let create = |channel| {
+        let request = CreateGroupRequest { group: Some(group.clone()), start: earliest() };
+        async move { GroupServiceClient::new(channel).create_group(request).await }
+    };
+    ask(create).await.expect("nothing fails yet");
+}
+
+/// How a group stands.
+pub async fn state_of(stream: &str, group: &str) -> GroupState {
+    let get = |channel| {
+        let request = GetGroupRequest { stream: stream.into(), name: group.into() };
+        async move { GroupServiceClient::new(channel).get_group(request).await }
+    };
+    let response = ask(get).await.expect("the group is there");
+    response.into_inner().group.and_then(|group| group.state).expect("a state")
 }
 
 /// Leads the run to its end, and judges it.
@@ -111,12 +149,7 @@ async fn read_all(world: &Rc<World>, stream: &str) -> Vec<ReceivedEvent> {
 
 async fn until_done(latest: i64) {
     loop {
-        let get = |channel| async move {
-            let request = GetGroupRequest { stream: STREAM.into(), name: GROUP.into() };
-            GroupServiceClient::new(channel).get_group(request).await
-        };
-        let response = ask(get).await.expect("the group is there");
-        let state = response.into_inner().group.and_then(|group| group.state).expect("a state");
+        let state = state_of(STREAM, GROUP).await;
         if (state.cursor, state.pending, state.unacked) == (latest, 0, 0) {
             return;
         }

@@ -23,6 +23,7 @@ use crate::{
     members::Member,
     publishers::Publisher,
     readers::{Reader, Wanderer},
+    squeezed::Squeezed,
     world::{PORT, Phase, World},
 };
 
@@ -129,6 +130,7 @@ fn add_clients(sim: &mut Sim<'_>, world: &Rc<World>) {
     let wanderer = Wanderer::new(world);
     let lockers = ["locker", "other locker"].map(|who| Locker::new(world, who));
     let [locker, other_locker] = lockers;
+    let squeezed = Squeezed::new(world);
     sim.client(one, async move {
         tokio::join!(first.work(), slow.work(), locker.work());
         Ok(())
@@ -142,7 +144,7 @@ fn add_clients(sim: &mut Sim<'_>, world: &Rc<World>) {
         Ok(())
     });
     sim.client(four, async move {
-        tokio::join!(other.work(), wanderer.work(), other_locker.work());
+        tokio::join!(other.work(), wanderer.work(), other_locker.work(), squeezed.work());
         Ok(())
     });
     let world = Rc::clone(world);

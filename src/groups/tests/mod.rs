@@ -1,8 +1,11 @@
 //! The machine by its behaviour, and against a model.
 
 mod behaviour;
+mod given_back;
 mod model;
 mod naive;
+mod paced;
+mod removed;
 mod restart;
 
 use std::time::Duration;

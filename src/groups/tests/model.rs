@@ -207,7 +207,23 @@ impl Both {
             assert!(self.group.buried(letter.sequence));
             self.naive.finish(letter.sequence);
         }
+        let bytes = if self.bury_unread() { self.group.encode(&[]) } else { bytes };
         self.stored = (bytes, self.naive.clone());
+    }
+
+    /// What was given up before a restart is buried before it is read again; true when there was some.
+    fn bury_unread(&mut self) -> bool {
+        let unread = self.group.unread_dead_letters(usize::MAX);
+        let sequences: Vec<u64> = unread.iter().map(|letter| letter.sequence).collect();
+        assert_eq!(sequences, self.naive.given_up_unread());
+        for sequence in &sequences {
+            let stored = self.group.encode(&[*sequence]);
+            assert!(self.group.buried(*sequence));
+            assert_eq!(self.group.encode(&[]), stored);
+            self.naive.finish(*sequence);
+            self.naive.skip();
+        }
+        !sequences.is_empty()
     }
 
     fn restart(&mut self) {
@@ -291,10 +307,14 @@ impl Both {
             }
             Step::Purge { through } => assert_eq!(self.group.purge(*through), self.naive.purge(*through)),
             Step::Gone { sequence } => {
-                let known = self.naive.held.contains_key(sequence) && !self.naive.is_blocked(*sequence);
-                assert_eq!(self.group.gone(*sequence), known);
-                if known {
+                let (tried, known) = (self.naive.failed.contains_key(sequence), self.naive.held.get(sequence));
+                let expected = known.map(|known| known.was_sent || tried);
+                assert_eq!(self.group.gone(*sequence), expected);
+                let unread = expected.is_none() && tried;
+                assert_eq!(self.group.gone_unread(*sequence), unread);
+                if expected.is_some() || unread {
                     self.naive.finish(*sequence);
+                    self.naive.skip();
                     self.naive.drop_those_given_up();
                 }
             }

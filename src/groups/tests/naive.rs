@@ -96,7 +96,17 @@ impl Naive {
     }
 
     pub(super) fn came_back(&self, sequence: u64) -> bool {
-        self.failed.contains_key(&sequence) || self.held[&sequence].was_sent
+        self.has_failed(sequence) || self.held[&sequence].was_sent
+    }
+
+    pub(super) fn has_failed(&self, sequence: u64) -> bool {
+        self.failed.get(&sequence).is_some_and(|failed| failed.attempts > 0)
+    }
+
+    /// Given up before a restart, and not read since.
+    pub(super) fn given_up_unread(&self) -> Vec<u64> {
+        let unread = self.failed.keys().copied().filter(|sequence| *sequence > self.read_to);
+        unread.filter(|sequence| self.is_final(*sequence)).collect()
     }
 
     pub(super) fn unacked(&self) -> Vec<u64> {
@@ -289,6 +299,10 @@ impl Naive {
     }
 
     pub(super) fn reopen(&mut self, sequence: u64, key: u64) {
+        let given_back = Failed { attempts: 0, due: 0, rejected: false, reason: String::new() };
+        if self.done.contains(&sequence) || sequence > self.read_to {
+            self.failed.entry(sequence).or_insert(given_back);
+        }
         if self.done.remove(&sequence) {
             self.acked.remove(&sequence);
             if sequence <= self.read_to {
@@ -313,12 +327,11 @@ impl Naive {
         }
     }
 
-    pub(super) fn purge(&mut self, through: u64) -> usize {
-        let before = self.held.len();
+    pub(super) fn purge(&mut self, through: u64) -> u64 {
+        let lost = (1..=through).filter(|sequence| !self.done.contains(sequence)).count() as u64;
         for sequence in 1..=through {
             self.finish(sequence);
         }
-        let lost = before - self.held.len();
         self.read_to = self.read_to.max(through);
         self.skip();
         self.drop_those_given_up();
@@ -348,6 +361,7 @@ impl Naive {
             leased,
             redelivering: unacked - leased - burying,
             burying,
+            behind: self.those(|sequence| self.is_blocked(sequence)).len(),
             members: self.members.len(),
             expired: self.expired,
             dropped: self.dropped,

@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        frame::{Acked, Frame, GapReason, Opened, Reply, ResumeOutcome},
+        frame::{Acked, Frame, Gap, GapReason, Opened, Reply, ResumeOutcome},
         stored::{Filled, Member, Room, Stored},
         subscriber::Subscriber,
     },
@@ -31,7 +31,7 @@ impl Queues {
         tokens: u32,
         request_id: i64,
     ) -> bool {
-        let member = Member { hungry: false, acknowledges: opened.ack_deadline.is_some(), tokens };
+        let member = Member::new(opened.ack_deadline.is_some(), tokens);
         self.open_unrouted(key, opened, tokens, request_id, |subscriber| subscriber.enlist(member))
     }
 
@@ -254,6 +254,17 @@ impl Queues {
             stored.lose(to, reason);
         }
         self.make_ready(key.slot);
+    }
+
+    /// Events are lost to the group of a member, which is told with whatever it is sent next.
+    pub(in crate::outbox) fn tell_gap(&mut self, key: SubscriptionKey, gap: Gap) {
+        if self.ending.is_some() {
+            return;
+        }
+        if let Some(member) = live(&mut self.subscribers, key).and_then(|subscriber| subscriber.member_mut()) {
+            member.lose(gap);
+            self.make_ready(key.slot);
+        }
     }
 
     /// See [`Self::rewind`].

@@ -50,6 +50,10 @@ pub(in crate::session) struct Newcomer {
     pub(in crate::session) start: Start,
     /// How it acknowledges.
     pub(in crate::session) ack_mode: AckMode,
+    /// It grants no credit: it is sent as much as it acknowledges.
+    pub(in crate::session) automatic_credit: bool,
+    /// It ends when the stream has removed what the group has yet to do, instead of going on behind that.
+    pub(in crate::session) ends_with_gap: bool,
     /// It wants so many events and no more; `None` is no limit.
     pub(in crate::session) max_events: Option<u64>,
 }
@@ -158,6 +162,8 @@ pub(in crate::session) enum Command {
     },
     /// Delete it.
     Delete(Answer<()>),
+    /// Store what is given up.
+    Bury(Answer<()>),
     /// Deliver events again, as if they never had been, and remove their dead letters.
     Redrive {
         /// Where the dead letters are.

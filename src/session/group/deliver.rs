@@ -130,9 +130,8 @@ impl Active {
                 self.ready.forget_up_to(self.state.floor());
                 chunk.through < chunk.latest
             }
-            Err(ReadError::Lost { earliest, .. }) => {
-                let lost = self.state.purge(earliest - 1);
-                tracing::debug!(stream = %self.key.0, group = self.key.2.as_str(), lost, "the stream no longer keeps them");
+            Err(ReadError::Lost { .. }) => {
+                self.look_at_front();
                 true
             }
             Err(error) => {
@@ -143,11 +142,11 @@ impl Active {
     }
 
     /// True until it is time to read again after a failure.
-    fn is_waiting(&self, now: u64) -> bool {
+    pub(super) fn is_waiting(&self, now: u64) -> bool {
         now < self.ready.retry_at
     }
 
-    fn failed_to_read(&mut self, error: &ReadError) {
+    pub(super) fn failed_to_read(&mut self, error: &ReadError) {
         match error {
             ReadError::Closed | ReadError::Store(StoreError::Recovering) => {
                 self.over = Some(of_closed(&*self.stream));
@@ -179,6 +178,7 @@ impl Active {
     /// One round: events for members that have room, one each in turn. True when there may be another.
     pub(super) async fn hand_out(&mut self) -> bool {
         let now = self.clock.now();
+        self.ease();
         if !self.state.is_ready() || !self.seats.has_turns() || self.over.is_some() || self.is_waiting(now) {
             return false;
         }
@@ -197,7 +197,15 @@ impl Active {
         for turn in turns.into_iter().rev() {
             self.deliver(turn, &fetched);
         }
+        self.ease();
         self.state.is_ready() && self.seats.has_turns()
+    }
+
+    /// Members that may have more events than before have their turn.
+    fn ease(&mut self) {
+        for member in self.state.take_eased() {
+            self.seats.hungry(member);
+        }
     }
 
     /// Members that have room, and how much.
@@ -209,11 +217,12 @@ impl Active {
             let Some(seat) = self.seats.get(member) else { continue };
             match seat.outbox.room(seat.key) {
                 Some(room) if room.bytes == 0 => self.seats.starve(member, now),
-                Some(room) if room.events > 0 => {
+                Some(room) if room.events > 0 && self.state.room(member) > 0 => {
                     let Room { events, bytes, .. } = room;
+                    let events = events.min(self.state.room(member));
                     turns.push(Turn { member, events, bytes, bytes_left: bytes, deliveries: Vec::new() });
                 }
-                // It says so when it has room again, or it is gone.
+                // It, or the group, says so when it has room again, or it is gone.
                 _ => {}
             }
         }
@@ -269,7 +278,7 @@ impl Active {
             let ready = self.ready.take(*sequence).filter(|event| !self.is_over(event, earliest));
             let Some(event) = ready.or_else(|| fetched.get(sequence).cloned()) else {
                 // The stream does not keep it any more.
-                self.state.gone(*sequence);
+                self.gone(*sequence);
                 continue;
             };
             let event = if *attempt > 1 { (self.forms.again)(&event, *attempt, last_failure) } else { event };

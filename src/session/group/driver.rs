@@ -17,6 +17,7 @@ use super::{
     command::{Command, Departure, Newcomer, Speaker},
     deliver::Ready,
     of_group,
+    removed::Removed,
     save::{Saved, Saves},
     seats::Seats,
 };
@@ -86,6 +87,7 @@ pub(super) struct Active {
     pub(super) state: GroupState,
     pub(super) seats: Seats,
     pub(super) ready: Ready,
+    pub(super) removed: Removed,
     pub(super) saves: Saves,
     /// The state as it was stored last.
     pub(super) stored: Bytes,
@@ -161,13 +163,12 @@ impl Driver {
             *board = None;
             return;
         };
-        let (members, unacked) = (active.seats.len(), active.state.counts().unacked as u64);
-        let (tally, stored) = (self.tally(), active.stored.clone());
+        let (in_hands, tally, stored) = (active.in_hands(), self.tally(), active.stored.clone());
         match &mut *board {
             Some(board) if board.settings == *active.state.settings() => {
-                (board.members, board.unacked, board.tally, board.stored) = (members, unacked, tally, stored);
+                (board.in_hands, board.tally, board.stored) = (in_hands, tally, stored);
             }
-            _ => *board = Some(Board { settings: active.state.settings().clone(), members, unacked, tally, stored }),
+            _ => *board = Some(Board { settings: active.state.settings().clone(), in_hands, tally, stored }),
         }
     }
 
@@ -292,6 +293,10 @@ impl Driver {
                 let deleted = self.delete().await;
                 answer.send(deleted).ok();
             }
+            Command::Bury(answer) => {
+                let buried = self.bury().await;
+                answer.send(buried).ok();
+            }
             Command::Redrive { letters, events, answer } => {
                 let redriven = match self.active().await {
                     Ok(active) => active.redrive(&letters, events).await,
@@ -309,6 +314,11 @@ impl Driver {
             self.active = self.load().await?;
         }
         self.active.as_mut().ok_or_else(|| not_found(&self.key))
+    }
+
+    async fn bury(&mut self) -> Result<(), StreamError> {
+        self.active().await?.bury().await;
+        Ok(())
     }
 
     /// Its stream, the life of that, and its name.
@@ -349,6 +359,7 @@ impl Driver {
             state,
             seats: Seats::default(),
             ready: Ready::default(),
+            removed: Removed::default(),
             saves,
             stored,
             over: None,
@@ -379,20 +390,23 @@ impl Active {
         self.forget_absent();
         self.end_settled();
         self.start_save().await;
+        let removed = self.look_for_removed().await;
         let read = self.read_ahead().await;
         let handed = self.hand_out().await;
-        self.over.is_none() && (read || handed)
+        self.over.is_none() && (removed || read || handed)
     }
 
     /// When time alone brings something to do.
     fn due(&self) -> Option<u64> {
-        [self.state.due(), self.seats.due(), self.ready.due(), self.saves.due()].into_iter().flatten().min()
+        let due = [self.state.due(), self.seats.due(), self.ready.due(), self.saves.due(), self.look_due()];
+        due.into_iter().flatten().min()
     }
 
     /// What was counted since the hub started, of which `base` was before.
     pub(super) fn tally(&self, base: Tally) -> Tally {
         let counts = self.state.counts();
-        Tally { expired: base.expired + counts.expired, dropped: base.dropped + counts.dropped }
+        let (expired, dropped) = (base.expired + counts.expired, base.dropped + counts.dropped);
+        Tally { expired, dropped, lost: base.lost + self.removed.lost }
     }
 
     fn is_idle(&self) -> bool {

@@ -1,21 +1,25 @@
 //! Making, changing, moving and deleting a group, and telling how it stands.
 
-use std::{collections::HashSet, sync::Arc, time::UNIX_EPOCH};
+use std::{sync::Arc, time::UNIX_EPOCH};
 
 use bytes::Bytes;
 
 use super::{
-    Board, Tally,
+    Board, InHands, Tally,
     command::Answer,
     driver::{Active, Driver, not_found},
     no_dead_letter_stream, of_group,
+    removed::only_replaces,
 };
 use crate::{
     engine::{EventStream, ReadError, ReadLimits, StoredGroup},
     groups::GroupState,
     model::{Event, Group, GroupSettings, Start, StreamError, StreamName},
-    session::publish::{of_purge, of_read, of_store},
+    session::publish::of_read,
 };
+
+/// With so many reads the oldest event that is not done is looked for.
+const MOST_READS: usize = 16;
 
 /// How a group stands.
 #[derive(Debug, Clone)]
@@ -40,6 +44,10 @@ pub struct Standing {
     pub expired: u64,
     /// How many events were dropped since then.
     pub dropped: u64,
+    /// How many the stream removed before they were done, since then.
+    pub lost: u64,
+    /// How many wait behind an earlier one of their key.
+    pub blocked: u64,
 }
 
 /// How sure what is told of a group has to be. Whichever it is, what is told when that takes too long is how it was stored
@@ -57,6 +65,8 @@ pub enum AsOf {
 pub struct Redriven {
     /// So many are delivered again.
     pub redriven: usize,
+    /// So many are nothing for the members there are, and stay.
+    pub unmatched: usize,
     /// For the others there was no room: too many wait to be delivered.
     pub full: bool,
 }
@@ -91,6 +101,7 @@ impl Driver {
         // What is being stored as dead letters is not to be tried again, whatever the settings say now.
         active.finish_save().await;
         active.state.set_settings(settings);
+        active.saves.unread = true;
         Ok(())
     }
 
@@ -132,42 +143,25 @@ impl Active {
         }
     }
 
-    /// Delivers events again whose dead letters, named with them, are there, and removes those. From the first look to the
-    /// last the group does nothing else, so that two who give back the same do not do so twice.
-    pub(super) async fn redrive(
-        &mut self,
-        letters: &Arc<dyn EventStream>,
-        events: Vec<(u64, Event)>,
-    ) -> Result<Redriven, StreamError> {
-        // It may be what stores these dead letters: until that is known their events are not done, and not to be reopened.
-        self.finish_save().await;
-        let there = letters.get(events.iter().map(|(letter, _)| *letter).collect()).await;
-        let there: HashSet<u64> = match there {
-            Ok(chunk) => chunk.events.iter().map(Event::sequence).collect(),
-            Err(ReadError::Store(error)) => return Err(of_store(&error)),
-            Err(ReadError::Lost { .. } | ReadError::Closed) => HashSet::new(),
-        };
-        let events: Vec<_> = events.into_iter().filter(|(letter, _)| there.contains(letter)).collect();
-        let fits = |(_, event): &&(u64, Event)| self.state.reopen(event.sequence(), self.ready.key_of(event));
-        let taken: Vec<u64> = events.iter().take_while(fits).map(|(letter, _)| *letter).collect();
-        let (redriven, full) = (taken.len(), taken.len() < events.len());
-        if redriven > 0 {
-            self.store_now().await?;
-            letters.remove(taken).await.map_err(|error| of_purge(&error, letters.name()))?;
-        }
-        Ok(Redriven { redriven, full })
-    }
-
     pub(super) async fn standing(&mut self, base: Tally, as_of: AsOf, answer: Answer<Standing>) {
-        let members = self.seats.len();
+        match as_of {
+            AsOf::Now => self.look_at_front(),
+            AsOf::Stored => self.look_for_all_removed().await,
+        }
         let (name, _, group) = &self.key;
-        let unacked = self.state.counts().unacked as u64;
-        let standing = standing(&self.stream, name, group, &self.state, (members, unacked), self.tally(base)).await;
+        let (in_hands, tally) = (self.in_hands(), self.tally(base));
+        let standing = standing(&self.stream, name, group, &self.state, in_hands, tally).await;
         let tell = move |_| _ = answer.send(standing);
         match as_of {
             AsOf::Now => tell(Ok(())),
             AsOf::Stored => self.when_stored(tell),
         }
+    }
+
+    /// What members have, and what waits for that.
+    pub(super) fn in_hands(&self) -> InHands {
+        let counts = self.state.counts();
+        InHands { members: self.seats.len(), unacked: counts.unacked as u64, blocked: counts.behind as u64 }
     }
 }
 
@@ -175,18 +169,21 @@ impl Active {
 pub(super) async fn standing_of_idle(
     stream: &Arc<dyn EventStream>,
     stored: StoredGroup,
-    tally: Tally,
+    mut tally: Tally,
 ) -> Result<Standing, StreamError> {
     let state = if stored.state.is_empty() {
-        GroupState::new(stored.settings, stream.state().earliest - 1)
+        GroupState::new(stored.settings, stream.earliest() - 1)
     } else {
         GroupState::restore(stored.settings, &stored.state, 0).map_err(|error| {
             let group = stored.group.as_str();
             StreamError::Corrupt(format!("group {group} of stream {}: {error}", stream.name()))
         })?
     };
-    let unacked = state.counts().unacked as u64;
-    standing(stream, stream.name(), &stored.group, &state, (0, unacked), tally).await
+    if !only_replaces(&stream.settings()) {
+        // Its task will count them when there is one.
+        tally.lost += state.open_up_to(stream.earliest() - 1);
+    }
+    standing(stream, stream.name(), &stored.group, &state, InHands::default(), tally).await
 }
 
 /// How a group stands whose task does not answer.
@@ -198,7 +195,7 @@ pub(super) async fn standing_of_board(
     let state = GroupState::restore(board.settings, &board.stored, 0).map_err(|error| {
         StreamError::Corrupt(format!("group {} of stream {}: {error}", group.as_str(), stream.name()))
     })?;
-    standing(stream, stream.name(), group, &state, (board.members, board.unacked), board.tally).await
+    standing(stream, stream.name(), group, &state, board.in_hands, board.tally).await
 }
 
 async fn standing(
@@ -206,20 +203,26 @@ async fn standing(
     name: &StreamName,
     group: &Group,
     state: &GroupState,
-    (members, unacked): (usize, u64),
+    in_hands: InHands,
     tally: Tally,
 ) -> Result<Standing, StreamError> {
-    let kept = stream.state();
-    let floor = state.floor().max(kept.earliest - 1);
-    let done: u64 =
-        state.done_above().map(|(first, last)| (last.min(kept.latest) + 1).saturating_sub(first.max(floor + 1))).sum();
-    let open = kept.latest.saturating_sub(floor).saturating_sub(done);
-    let oldest = match stream.read(floor, &Arc::default(), ReadLimits { events: 1, bytes: 1 }).await {
-        Ok(chunk) => chunk.events.into_iter().next(),
-        // Gone between the two looks.
-        Err(ReadError::Lost { .. }) => None,
-        Err(error) => return Err(of_read(&error, name)),
+    let kept = stream.kept();
+    let mut after = state.floor().max(kept.earliest() - 1);
+    let (mut open, mut first_open) = (0, None);
+    let behind_all = (kept.latest() + 1, kept.latest() + 1);
+    for (first, last) in state.done_above().take_while(|(first, _)| *first <= kept.latest()).chain([behind_all]) {
+        let between = kept.between(after, (first - 1).max(after));
+        if between > 0 && first_open.is_none() {
+            first_open = Some(after);
+        }
+        open += between;
+        after = after.max(last);
+    }
+    let oldest = match first_open {
+        Some(after) => first_not_done(stream, state, after).await?,
+        None => None,
     };
+    let InHands { members, unacked, blocked } = in_hands;
     Ok(Standing {
         stream: name.clone(),
         group: group.clone(),
@@ -231,7 +234,37 @@ async fn standing(
         oldest,
         expired: tally.expired,
         dropped: tally.dropped,
+        lost: tally.lost,
+        blocked,
     })
+}
+
+/// The first event behind `after` that is there and not done, if few reads find it.
+async fn first_not_done(
+    stream: &Arc<dyn EventStream>,
+    state: &GroupState,
+    mut after: u64,
+) -> Result<Option<Event>, StreamError> {
+    for _ in 0..MOST_READS {
+        let chunk = match stream.read(after, &Arc::default(), ReadLimits { events: 1, bytes: 1 }).await {
+            Ok(chunk) => chunk,
+            // Gone between the two looks.
+            Err(ReadError::Lost { .. }) => return Ok(None),
+            Err(error) => return Err(of_read(&error, stream.name())),
+        };
+        let Some(event) = chunk.events.into_iter().next() else {
+            if chunk.through >= chunk.latest {
+                return Ok(None);
+            }
+            after = chunk.through;
+            continue;
+        };
+        match state.done_through(event.sequence()) {
+            Some(last) => after = last,
+            None => return Ok(Some(event)),
+        }
+    }
+    Ok(None)
 }
 
 /// The first sequence that a group gets which begins there; and when it begins, in microseconds since 1970, if that is not yet.

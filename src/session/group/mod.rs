@@ -8,7 +8,9 @@
 mod command;
 mod deliver;
 mod driver;
+mod letters;
 mod manage;
+mod removed;
 mod save;
 mod seats;
 
@@ -95,6 +97,17 @@ struct Entry {
 struct Tally {
     expired: u64,
     dropped: u64,
+    lost: u64,
+}
+
+/// What is with the members of a group, and what that holds up.
+#[derive(Debug, Clone, Copy, Default)]
+struct InHands {
+    members: usize,
+    /// Events that were delivered, or wait for a further attempt.
+    unacked: u64,
+    /// Events behind an earlier one of their key.
+    blocked: u64,
 }
 
 /// The way to the task of one group.
@@ -114,8 +127,7 @@ struct Door {
 #[derive(Debug, Clone)]
 struct Board {
     settings: GroupSettings,
-    members: usize,
-    unacked: u64,
+    in_hands: InHands,
     tally: Tally,
     /// Its state as it was stored last.
     stored: Bytes,
@@ -382,6 +394,14 @@ impl Groups {
     pub async fn delete(self: &Arc<Self>, stream: &Arc<dyn EventStream>, group: &Group) -> Result<(), StreamError> {
         let _call = self.call()?;
         self.handle(stream, group).ask(Command::Delete).await
+    }
+
+    /// Has everything that a group gave up stored as dead letters, as far as that is possible before long.
+    pub async fn bury(self: &Arc<Self>, stream: &Arc<dyn EventStream>, group: &Group) -> Result<(), StreamError> {
+        let _call = self.call()?;
+        let handle = self.handle(stream, group);
+        // Later they are stored all the same.
+        timeout_at(Self::patience(), handle.ask(Command::Bury)).await.unwrap_or(Ok(()))
     }
 
     /// Has events of the stream delivered to the group again, beginning with attempt 1, each named with the sequence of its

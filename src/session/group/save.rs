@@ -5,14 +5,12 @@
 
 use std::{collections::VecDeque, fmt, future::Future, pin::Pin, sync::Arc};
 
-use bytes::Bytes;
-use tokio::sync::oneshot;
-
 use super::{driver::Active, of_group};
 use crate::{
-    engine::{DeadLetter, GroupStoreError, StoreError},
+    engine::{DeadLetter, GroupStoreError, LettersBack, StoreError},
     model::{GivenUp, StreamError},
 };
+use bytes::Bytes;
 
 /// What nobody waits for is stored this much later.
 const LAZY_MS: u64 = 100;
@@ -49,6 +47,10 @@ struct Waiting {
 pub(super) struct Saves {
     /// The save that goes on.
     pub(super) under_way: Option<UnderWay>,
+    /// It has dead letters.
+    burying: bool,
+    /// Some may have been given up before a restart that were not read since.
+    pub(super) unread: bool,
     /// Everything up to this revision is stored.
     stored: u64,
     waiting: VecDeque<Waiting>,
@@ -76,6 +78,8 @@ impl Saves {
     pub(super) fn new(revision: u64) -> Self {
         Self {
             under_way: None,
+            burying: false,
+            unread: true,
             stored: revision,
             waiting: VecDeque::new(),
             waiting_events: 0,
@@ -84,6 +88,11 @@ impl Saves {
             letters_at: 0,
             failed: false,
         }
+    }
+
+    /// True while dead letters are being stored.
+    pub(super) fn is_burying(&self) -> bool {
+        self.under_way.is_some() && self.burying
     }
 
     /// True when more may wait.
@@ -155,6 +164,7 @@ impl Active {
             return;
         }
         self.saves.lazy_at = None;
+        self.saves.burying = !letters.is_empty();
         let (buried, letters): (Vec<u64>, Vec<DeadLetter>) = letters.into_iter().unzip();
         let state: Bytes = self.state.encode(&buried).into();
         let (stream, group) = (Arc::clone(&self.stream), self.key.2.clone());
@@ -172,27 +182,24 @@ impl Active {
         }
     }
 
-    /// Stores what was done so far before anything else is.
-    pub(super) async fn store_now(&mut self) -> Result<(), StreamError> {
-        let (answer, mut stored) = oneshot::channel();
-        self.when_stored(move |result| _ = answer.send(result));
-        loop {
-            self.finish_save().await;
-            self.start_save().await;
-            if let Ok(result) = stored.try_recv() {
-                return result;
-            }
-            if self.saves.under_way.is_none() {
-                // After a failure nothing is stored for a while.
-                return Err(StreamError::Unavailable);
-            }
-        }
+    /// Stores what was done so far, and removes dead letters whose events the group has back by that. Nothing else is being
+    /// stored.
+    pub(super) async fn store_with_letters_back(&mut self, back: LettersBack) -> Result<(), StreamError> {
+        let (revision, state) = (self.state.revision(), Bytes::from(self.state.encode(&[])));
+        let result = self.stream.give_back(self.key.2.clone(), state.clone(), back).await;
+        let told = result.as_ref().map(|()| ()).map_err(|error| of_group(error, &self.key.0, Some(&self.key.2)));
+        self.saved(Saved { result, revision, state, buried: Vec::new() });
+        told
     }
 
     /// The dead letters that are to be stored now, each with the sequence its event has in the stream.
     async fn letters(&mut self) -> Vec<(u64, DeadLetter)> {
         let Some(stream) = self.state.settings().dead_letter_stream.clone() else { return Vec::new() };
-        let given_up: Vec<_> = self.state.dead_letters().take(LETTERS_AT_ONCE).collect();
+        let mut given_up: Vec<_> = self.state.dead_letters().take(LETTERS_AT_ONCE).collect();
+        if given_up.is_empty() && self.saves.unread {
+            given_up = self.state.unread_dead_letters(LETTERS_AT_ONCE);
+            self.saves.unread = !given_up.is_empty();
+        }
         if given_up.is_empty() {
             return Vec::new();
         }
@@ -203,7 +210,7 @@ impl Active {
         for letter in given_up {
             let Some(event) = events.get(&letter.sequence) else {
                 // The stream does not keep it any more: there is nothing to bury.
-                self.state.gone(letter.sequence);
+                self.gone(letter.sequence);
                 continue;
             };
             bytes += event.encoded_len();

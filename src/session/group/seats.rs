@@ -12,7 +12,7 @@ use super::{
 use crate::{
     groups::{GroupState, MemberId},
     model::{AckMode, End, Filter, Origin, Position, StreamError, filter_tokens},
-    outbox::{Opened, Outbox, ResumeOutcome, SubscriptionKey},
+    outbox::{Gap, Opened, Outbox, ResumeOutcome, SubscriptionKey},
 };
 
 /// How long until it is looked again whether there is memory for those that wait for it.
@@ -26,6 +26,7 @@ pub(super) struct Seat {
     /// Otherwise what was sent is done.
     pub(super) acknowledges: bool,
     may_return: bool,
+    ends_with_gap: bool,
     /// How many events it may still be sent; `u64::MAX` is no limit.
     left: u64,
     /// It stands in the rotation.
@@ -154,6 +155,16 @@ impl Seats {
         }
     }
 
+    /// The seats of members that end when events are lost.
+    pub(super) fn those_who_end_with_gaps(&self) -> impl Iterator<Item = &Seat> {
+        self.taken.values().filter(|seat| seat.ends_with_gap)
+    }
+
+    /// Tells all members that events are lost to the group.
+    pub(super) fn tell_gap(&self, gap: Gap) {
+        self.taken.values().for_each(|seat| seat.outbox.tell_gap(seat.key, gap));
+    }
+
     /// Ends the subscriptions of all members.
     pub(super) fn close(&mut self, error: &StreamError) {
         for (_, seat) in self.taken.drain() {
@@ -177,17 +188,19 @@ impl Active {
             outcome: ResumeOutcome::Fresh,
             ack_deadline: acknowledges.then(|| self.state.settings().ack_deadline),
         };
-        let Newcomer { member, outbox, key, request_id, identity, previous, may_return, filters, max_events, .. } =
-            newcomer;
+        let Newcomer { member, outbox, key, request_id, identity, previous, may_return, filters, .. } = newcomer;
         // The limit on tokens is below 2^32.
         outbox.open_member(key, opened, filter_tokens(&filters) as u32, request_id);
         self.state.join(member);
+        if acknowledges && newcomer.automatic_credit {
+            self.state.pace(member);
+        }
         if let Some(before) = previous.and_then(|previous| self.seats.known.remove(&previous)) {
             self.go_on(before, member);
         }
         self.seats.known.insert(identity, member);
-        let left = max_events.unwrap_or(u64::MAX);
-        let seat = Seat { outbox, key, acknowledges, may_return, left, in_rotation: false };
+        let (left, ends_with_gap) = (newcomer.max_events.unwrap_or(u64::MAX), newcomer.ends_with_gap);
+        let seat = Seat { outbox, key, acknowledges, may_return, ends_with_gap, left, in_rotation: false };
         self.seats.taken.insert(member, seat);
         self.seats.hungry(member);
         Ok(())
@@ -226,6 +239,7 @@ impl Active {
     fn read_again(&mut self) {
         self.ready.clear();
         self.state.rewind();
+        self.saves.unread = true;
     }
 
     /// Forgets how members that are gone would be told.
