@@ -28,7 +28,7 @@ pub struct Config {
     pub node: String,
     /// Where streams are kept; empty for a hub without streams.
     pub data_dir: PathBuf,
-    /// What is logged: a level, or directives as of the tracing library.
+    /// What is logged besides the record: a level, or directives as of the tracing library.
     pub log: String,
     /// How log lines look.
     pub log_format: LogFormat,
