@@ -55,9 +55,9 @@ pub struct Subscribe {
     /// Keep a resume token in this file after each batch, and begin there if it exists
     #[arg(long, value_name = "FILE", requires = "stream", conflicts_with = "group")]
     resume_file: Option<PathBuf>,
-    /// What to do when events at this place of the stream are gone
-    #[arg(long, value_enum, requires = "stream", default_value_t = OnGap::Fail)]
-    on_gap: OnGap,
+    /// What to do when events at this place of the stream are gone [default: fail; of a group: earliest]
+    #[arg(long, value_enum, requires = "stream")]
+    on_gap: Option<OnGap>,
     /// Share the events with the other members of this group
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
@@ -161,9 +161,10 @@ impl Subscribe {
             }
             .into(),
             on_gap: match self.on_gap {
-                OnGap::Fail => GapPolicy::Fail,
-                OnGap::Earliest => GapPolicy::Earliest,
-                OnGap::Latest => GapPolicy::Latest,
+                None => GapPolicy::Unspecified,
+                Some(OnGap::Fail) => GapPolicy::Fail,
+                Some(OnGap::Earliest) => GapPolicy::Earliest,
+                Some(OnGap::Latest) => GapPolicy::Latest,
             }
             .into(),
             max_events: if counted_here { 0 } else { self.max_events },

@@ -119,15 +119,16 @@ impl Squeezed {
         let filter = if self.random.bool() { "small.1".to_owned() } else { String::new() };
         let request = PurgeStreamRequest { name: SMALL.into(), filter, ..PurgeStreamRequest::default() };
         let Some(channel) = connect().await else { return false };
-        timeout(PATIENCE, StreamServiceClient::new(channel).purge_stream(request)).await.is_ok_and(|told| told.is_ok())
+        let mut client = StreamServiceClient::new(channel);
+        timeout(PATIENCE, client.purge_stream(request)).await.is_ok_and(|told| told.is_ok())
     }
 
     async fn redrive(&mut self) -> bool {
         let (stream, group) = (SMALL.to_owned(), TEAM.to_owned());
         let request = RedriveDeadLettersRequest { stream, group, sequences: Vec::new() };
         let Some(channel) = connect().await else { return false };
-        let call = GroupServiceClient::new(channel);
-        timeout(PATIENCE, call.clone().redrive_dead_letters(request)).await.is_ok_and(|told| told.is_ok())
+        let mut client = GroupServiceClient::new(channel);
+        timeout(PATIENCE, client.redrive_dead_letters(request)).await.is_ok_and(|told| told.is_ok())
     }
 
     /// Nothing fails any more. All that the group holds leaves the stream, some of it for an hour: what comes then is worked
