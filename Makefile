@@ -28,8 +28,9 @@ test: lint ## check and test everything, installing what it needs
 	cargo test --locked --features tools-tests
 
 .PHONY: torture
-torture: ## kill the hub 500 times while it works, and simulate 500 seeds: docs/testing.md
+torture: ## kill the hub 500 times while it works, back it up 30 times, simulate 500 seeds: docs/testing.md
 	TORTURE_KILLS=$${TORTURE_KILLS:-500} cargo test --locked --test it kill:: -- --nocapture
+	TORTURE_BACKUPS=$${TORTURE_BACKUPS:-30} cargo test --locked --test it backups:: -- --nocapture
 	SIMULATION_SEEDS=$${SIMULATION_SEEDS:-500} cargo test --locked --test simulation -- --nocapture
 
 .PHONY: lint

@@ -7,9 +7,13 @@ use clap::Parser;
 use switchyard::{
     cli::{Arguments, Command, visible},
     config::{Config, Flags},
+    engine::OpenError,
     server, telemetry,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// The exit status of a hub whose store is damaged: starting it again will not help. 2 is for arguments that are wrong.
+const STORE_CORRUPT: u8 = 3;
 
 /// What the system sends to who lets a file grow beyond the limit (`ulimit -f`); without a handler it ends the process.
 const SIGXFSZ: i32 = 25;
@@ -37,7 +41,10 @@ fn main() -> ExitCode {
 fn failed(error: &anyhow::Error) -> ExitCode {
     // What a hub says may have in it what its clients said.
     eprintln!("switchyard: {}", visible(&format!("{error:#}")));
-    ExitCode::FAILURE
+    match error.downcast_ref() {
+        Some(OpenError::Corrupt { .. }) => ExitCode::from(STORE_CORRUPT),
+        _ => ExitCode::FAILURE,
+    }
 }
 
 async fn serve(flags: &Flags) -> anyhow::Result<()> {

@@ -77,6 +77,8 @@ pub enum Action<'a> {
     },
     /// List, show or terminate sessions.
     ManageSessions,
+    /// Copy everything that the hub keeps.
+    Backup,
 }
 
 impl Action<'_> {
@@ -98,6 +100,7 @@ impl Action<'_> {
             Self::ManageGroup { .. } => Verb::Groups.denial(),
             Self::ManageDeadLetters { .. } => Verb::DeadLetters.denial(),
             Self::ManageSessions => Verb::Sessions.denial(),
+            Self::Backup => Verb::Backup.denial(),
         }
     }
 
@@ -121,7 +124,8 @@ impl Action<'_> {
             Self::ManageStream(_)
             | Self::ManageGroup { .. }
             | Self::ManageDeadLetters { .. }
-            | Self::ManageSessions => {
+            | Self::ManageSessions
+            | Self::Backup => {
                 let verb = self.managing().map_or("", Verb::name);
                 format!("manage {verb} {}", self.target()).trim_end().to_owned()
             }
@@ -146,6 +150,7 @@ impl Action<'_> {
             Self::ManageGroup { .. } => Some(Verb::Groups),
             Self::ManageDeadLetters { .. } => Some(Verb::DeadLetters),
             Self::ManageSessions => Some(Verb::Sessions),
+            Self::Backup => Some(Verb::Backup),
             _ => None,
         }
     }
@@ -162,11 +167,13 @@ pub enum Verb {
     DeadLetters,
     /// Sessions.
     Sessions,
+    /// Copies of everything that the hub keeps.
+    Backup,
 }
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Streams, Self::Groups, Self::DeadLetters, Self::Sessions];
+    pub const ALL: [Self; 5] = [Self::Streams, Self::Groups, Self::DeadLetters, Self::Sessions, Self::Backup];
 
     /// As policies have it.
     pub fn name(self) -> &'static str {
@@ -175,6 +182,7 @@ impl Verb {
             Self::Groups => "groups",
             Self::DeadLetters => "dead_letters",
             Self::Sessions => "sessions",
+            Self::Backup => "backup",
         }
     }
 
@@ -185,6 +193,7 @@ impl Verb {
             Self::Groups => "manage this group",
             Self::DeadLetters => "manage these dead letters",
             Self::Sessions => "manage sessions",
+            Self::Backup => "make backups",
         })
     }
 }
@@ -309,6 +318,7 @@ impl Rights {
             Action::ManageGroup { stream, group } => self.manage(Verb::Groups).allow_group(stream, group),
             Action::ManageDeadLetters { stream, group } => self.manage(Verb::DeadLetters).allow_group(stream, group),
             Action::ManageSessions => self.manage(Verb::Sessions).allow(&[]),
+            Action::Backup => self.manage(Verb::Backup).allow(&[]),
         }
     }
 
@@ -363,7 +373,13 @@ mod tests {
             take: topics,
             streams: names(&["orders*"], &["orders-old"]),
             groups: names(&["orders/work*", "/live"], &["*/workless"]),
-            manage: [names(&["orders"], &[]), names(&["orders/*"], &[]), Names::default(), names(&["*"], &[])],
+            manage: [
+                names(&["orders"], &[]),
+                names(&["orders/*"], &[]),
+                Names::default(),
+                names(&["*"], &[]),
+                Names::default(),
+            ],
         }
     }
 

@@ -216,6 +216,7 @@ fn verb(text: &str) -> Result<(Verb, Pattern), String> {
     match (verb, pattern) {
         (_, None) => Ok((verb, Pattern::new("*"))),
         (Verb::Sessions, Some(_)) => Err(format!("{text:?}: sessions have no names")),
+        (Verb::Backup, Some(_)) => Err(format!("{text:?}: a backup is of everything")),
         (Verb::Groups | Verb::DeadLetters, Some(pattern)) if pattern.split('/').count() != 2 => {
             Err(format!("{text:?}: a group on a stream is STREAM/GROUP"))
         }
@@ -258,7 +259,7 @@ mod tests {
         [roles.auditor.allow]
         subscribe = [">"]
         streams = ["*"]
-        manage = ["sessions", "streams:audit-*"]
+        manage = ["sessions", "backup", "streams:audit-*"]
 
         [roles.everyone]
         identities = ["*"]
@@ -314,6 +315,9 @@ mod tests {
         let auditor = rights(&principal(Source::Jwt, "a", &["auditor"]), &[]);
         assert!(auditor.allow(&Action::ManageSessions) && auditor.allow(&Action::ManageStream("audit-1")));
         assert!(!auditor.allow(&Action::ManageStream("orders")));
+        assert!(
+            auditor.allow(&Action::Backup) && !rights(&principal(Source::Jwt, "b", &[]), &[]).allow(&Action::Backup)
+        );
     }
 
     #[test]
@@ -347,6 +351,7 @@ mod tests {
         check_refused("[roles.a.deny]\nsubscribe = ['>.a']", "roles.a.deny.subscribe");
         check_refused("[roles.a.allow]\nmanage = ['everything']", "roles.a.allow.manage: \"everything\"");
         check_refused("[roles.a.allow]\nmanage = ['sessions:x']", "sessions have no names");
+        check_refused("[roles.a.allow]\nmanage = ['backup:x']", "of everything");
         check_refused("[roles.a.allow]\nmanage = ['groups:x']", "STREAM/GROUP");
         check_refused("[roles.a.deny]\nmanage = ['topics:a..b']", "roles.a.deny.manage: \"topics:a..b\"");
         check_refused("[roles.a.allow]\nmanage = ['topicsx']", "topics");

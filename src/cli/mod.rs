@@ -1,11 +1,13 @@
 //! The command line: one file per command. Commands talk to a hub through the generated client and nothing else, so
 //! everything they do any client can do.
 
+mod backup;
 mod dead_letters;
 mod feed;
 mod group;
 mod health;
 mod publish;
+mod restore;
 mod resume_file;
 mod session;
 mod show;
@@ -38,6 +40,7 @@ Examples:
   switchyard stream create orders 'orders.>'
   switchyard group list orders
   switchyard session list
+  switchyard backup orders.backup
   switchyard health
 
 Every command has examples of its own: switchyard pub --help";
@@ -77,6 +80,10 @@ pub enum ClientCommand {
     Group(group::GroupCommand),
     /// Show who is connected to a hub, and end sessions
     Session(session::SessionCommand),
+    /// Copy everything that a hub keeps, while it works
+    Backup(backup::Backup),
+    /// Put a backup back, or tell a hub that its data directory was
+    Restore(restore::Restore),
     /// Ask a hub whether it serves; exit code 0 if it does
     Health(health::Health),
     /// Make a token for development
@@ -120,6 +127,8 @@ impl ClientCommand {
             Self::Stream(command) => command.run().await,
             Self::Group(command) => command.run().await,
             Self::Session(command) => command.run().await,
+            Self::Backup(command) => command.run().await,
+            Self::Restore(command) => command.run(),
             Self::Health(command) => command.run().await,
             Self::Token(command) => command.run(),
             Self::Bench(command) => command.run().await,

@@ -21,8 +21,9 @@ use tonic_types::StatusExt;
 pub use credential::{Bearer, Credential, Link, TOKEN_VARIABLE};
 
 use crate::proto::v1::{
-    group_service_client::GroupServiceClient, hub_service_client::HubServiceClient,
-    session_service_client::SessionServiceClient, stream_service_client::StreamServiceClient,
+    backup_service_client::BackupServiceClient, group_service_client::GroupServiceClient,
+    hub_service_client::HubServiceClient, session_service_client::SessionServiceClient,
+    stream_service_client::StreamServiceClient,
 };
 
 /// How long to wait for a connection.
@@ -170,6 +171,11 @@ impl Target {
     /// Connects to the group service.
     pub async fn groups(&self) -> anyhow::Result<GroupServiceClient<Link>> {
         Ok(GroupServiceClient::new(self.link(self.channel().await?)?).max_decoding_message_size(MAX_FRAME_BYTES))
+    }
+
+    /// Connects to the backup service.
+    pub async fn backups(&self) -> anyhow::Result<BackupServiceClient<Link>> {
+        Ok(BackupServiceClient::new(self.link(self.channel().await?)?).max_decoding_message_size(MAX_FRAME_BYTES))
     }
 
     /// Connects to the session service.

@@ -31,6 +31,55 @@ pub enum StoreError {
     },
 }
 
+/// Why there is no backup, or no more of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BackupError {
+    /// There is one at a time.
+    #[error("a backup is under way")]
+    UnderWay,
+    /// It would have gone on.
+    #[error("the backup took more than {} ms", .limit.as_millis())]
+    TooLong {
+        /// How long it may take.
+        limit: std::time::Duration,
+    },
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a store was not put back.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// What is to be restored is no backup, or not all of one.
+    #[error("the backup {what}")]
+    Backup {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A store is never overwritten.
+    #[error("{folder} has a store: move it away first")]
+    InTheWay {
+        /// The data directory.
+        folder: String,
+    },
+    /// There is nothing to give new epochs to.
+    #[error("{folder} has no store")]
+    NoStore {
+        /// The data directory.
+        folder: String,
+    },
+    /// The directory cannot be had.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The disk does not do what it is asked to, or the store is damaged.
+    #[error("{what}")]
+    Failed {
+        /// As the system says it.
+        what: String,
+    },
+}
+
 /// Why an engine does not open.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

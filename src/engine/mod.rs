@@ -21,16 +21,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-pub use embedded::{Embedded, MOST_WAITING, Simulated};
+pub use embedded::{Embedded, MOST_WAITING, Simulated, check_backup, renew, restore};
 pub use error::{
-    AppendError, CreateError, DeleteError, GroupStoreError, OpenError, PurgeError, ReadError, StoreError, UpdateError,
+    AppendError, BackupError, CreateError, DeleteError, GroupStoreError, OpenError, PurgeError, ReadError,
+    RestoreError, StoreError, UpdateError,
 };
 pub use kept::Kept;
 pub use options::Options;
 use tokio::sync::watch;
 pub use values::{
-    Append, Appended, Chunk, ClockState, DeadLetter, Health, LettersBack, MAX_SEQUENCES, Precondition, ReadLimits, Receipt,
-    StoredGroup,
+    Append, Appended, Chunk, ClockState, DeadLetter, Health, LettersBack, MAX_SEQUENCES, Precondition, ReadLimits,
+    Receipt, Restored, StoredGroup,
 };
 
 use crate::model::{Event, Filter, Group, GroupSettings, Origin, StreamName, StreamSettings, StreamState, Topic};
@@ -49,7 +50,8 @@ pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// **Waiting.** Calls that change streams and groups are done one after the other, and what is appended comes between
 /// them. No more than [`MOST_WAITING`] that change streams wait; more are refused with [`StoreError::Busy`].
 ///
-/// **Failing.** [`StoreError::Full`] heals by itself once there is room; reads go on meanwhile.
+/// **Failing.** [`StoreError::Full`] heals by itself once there is room; reads go on meanwhile, and so does what makes room:
+/// purges, deletions of streams and groups, and changes of settings.
 /// [`StoreError::Unavailable`] and [`StoreError::Corrupt`] do not. An operation that failed may be called again: none
 /// leaves a half of itself behind. Dropping the future of an operation does not undo what has been queued.
 pub trait Engine: Debug + Send + Sync {
@@ -98,10 +100,27 @@ pub trait Engine: Debug + Send + Sync {
     /// How the time that streams go by and the wall clock stand.
     fn clock(&self) -> ClockState;
 
+    /// Begins a backup: everything that is kept on the disk, at one moment after all that was answered before. There is one at
+    /// a time. Room that is given up meanwhile is used again only once it is over, so it may not take longer than
+    /// [`Options::backup_timeout`].
+    fn backup(&self) -> Boxed<'_, Result<Box<dyn Backup>, BackupError>>;
+
     /// Makes everything durable that was queued, for every kind of durability, and closes the store; all that comes later
     /// answers Unavailable. Idempotent.
     fn close(&self) -> Boxed<'_, Result<(), StoreError>>;
 }
+
+/// A backup under way. It is over when this is dropped.
+pub trait Backup: Debug + Send {
+    /// How much room the store took when it was begun, in bytes.
+    fn store_bytes(&self) -> u64;
+
+    /// The next bytes, and what gives those after them; `None` behind the last.
+    fn next(self: Box<Self>) -> NextPiece;
+}
+
+/// What [`Backup::next`] gives.
+pub type NextPiece = Boxed<'static, Result<Option<(bytes::Bytes, Box<dyn Backup>)>, BackupError>>;
 
 /// One stream: a handle that is shared, and cheap to clone.
 ///

@@ -30,6 +30,8 @@ pub struct Options {
     pub sync_interval_ms: u64,
     /// How often limits by age and events past their ttl are looked at when nothing is appended, in milliseconds.
     pub sweep_interval_ms: u64,
+    /// A backup that takes longer is given up, in milliseconds: room on the disk is not used again until it is over.
+    pub backup_timeout_ms: u64,
     /// The most bytes in all streams of one owner; 0 is no limit. Set as `quotas.max_stored_bytes`.
     #[serde(skip)]
     pub max_owner_bytes: u64,
@@ -48,6 +50,7 @@ impl Default for Options {
             readers: 4,
             sync_interval_ms: 100,
             sweep_interval_ms: 1_000,
+            backup_timeout_ms: 3_600_000,
             max_owner_bytes: 0,
         }
     }
@@ -71,8 +74,11 @@ impl Options {
                 return Err(format!("engine.{key} is {value} and must be {least} to {most}"));
             }
         }
-        for (key, value) in [("sync_interval_ms", self.sync_interval_ms), ("sweep_interval_ms", self.sweep_interval_ms)]
-        {
+        for (key, value) in [
+            ("sync_interval_ms", self.sync_interval_ms),
+            ("sweep_interval_ms", self.sweep_interval_ms),
+            ("backup_timeout_ms", self.backup_timeout_ms),
+        ] {
             if !(1..=MAX_TIME_MS).contains(&value) {
                 return Err(format!("engine.{key} is {value} and must be 1 to {MAX_TIME_MS}"));
             }
@@ -83,6 +89,11 @@ impl Options {
     /// How often streams of durability INTERVAL are written to the disk.
     pub fn sync_interval(&self) -> Duration {
         Duration::from_millis(self.sync_interval_ms)
+    }
+
+    /// How long a backup may take.
+    pub fn backup_timeout(&self) -> Duration {
+        Duration::from_millis(self.backup_timeout_ms)
     }
 
     /// How often limits by age are looked at.

@@ -85,6 +85,13 @@ pub struct Chunk {
     pub latest: u64,
 }
 
+/// A store that was put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restored {
+    /// How many streams it has.
+    pub streams: usize,
+}
+
 /// An event that a group gives up.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {

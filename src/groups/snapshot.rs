@@ -82,7 +82,9 @@ pub(super) fn encode(done: &Done, failures: &BTreeMap<u64, Failure>, begins: u64
     }
     if full {
         number(&mut out, begins);
-        failed.iter().for_each(|(_, failure)| number(&mut out, failure.wait));
+        for (_, failure) in &failed {
+            number(&mut out, failure.wait);
+        }
     }
     let crc = crc32fast::hash(&out);
     out.extend_from_slice(&crc.to_le_bytes());

@@ -36,6 +36,7 @@ pub const CALLS: &[(&str, Needs)] = &[
     ("/grpc.health.v1.Health/Watch", Needs::Nothing),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Needs::Reflection),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Needs::Reflection),
+    ("/switchyard.v1.BackupService/Backup", Needs::Manage(Verb::Backup)),
     ("/switchyard.v1.HubService/Publish", Needs::Credential),
     ("/switchyard.v1.HubService/Session", Needs::Credential),
     ("/switchyard.v1.HubService/Subscribe", Needs::Credential),

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Every name there is a status for; empty is the server as a whole.
-const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 8] = [
     "",
     "liveness",
     "readiness",
@@ -27,6 +27,7 @@ const SERVICES: [&str; 7] = [
     "switchyard.v1.StreamService",
     "switchyard.v1.GroupService",
     "switchyard.v1.SessionService",
+    "switchyard.v1.BackupService",
 ];
 
 /// Answers health checks from the phase of the process.

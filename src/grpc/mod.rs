@@ -4,6 +4,7 @@
 //! routing, credit and ends are the session's, connections are the net's.
 
 mod access;
+mod backup_service;
 mod buffer;
 mod command;
 mod deadline;
@@ -44,6 +45,7 @@ use crate::{
     session::Hub,
     tasks::Tasks,
 };
+use backup_service::BackupService;
 use group_service::GroupService;
 use health::HealthService;
 use hub_service::HubService;
@@ -54,8 +56,8 @@ use whole::Whole;
 use wire::{
     health::health_server::HealthServer,
     v1::{
-        group_service_server::GroupServiceServer, session_service_server::SessionServiceServer,
-        stream_service_server::StreamServiceServer,
+        backup_service_server::BackupServiceServer, group_service_server::GroupServiceServer,
+        session_service_server::SessionServiceServer, stream_service_server::StreamServiceServer,
     },
 };
 
@@ -90,11 +92,14 @@ pub fn routes(hub: Arc<Hub>, tasks: Tasks, readiness: ReadinessView, access: &Ac
         .max_decoding_message_size(GROUP_REQUEST_BYTES);
     let sessions = SessionServiceServer::new(SessionService::new(Arc::clone(&hub), access.clone()))
         .max_decoding_message_size(SMALL_REQUEST_BYTES);
+    let backups = BackupServiceServer::new(BackupService::new(Arc::clone(&hub), access.clone()))
+        .max_decoding_message_size(SMALL_REQUEST_BYTES);
     let (reflection, alpha) = Descriptors::new()?.services(SMALL_REQUEST_BYTES);
     Ok(Routes::new(one.of(health, SMALL_REQUEST_BYTES))
         .add_service(one.of(streams, STREAM_REQUEST_BYTES))
         .add_service(one.of(groups, GROUP_REQUEST_BYTES))
         .add_service(one.of(sessions, SMALL_REQUEST_BYTES))
+        .add_service(one.of(backups, SMALL_REQUEST_BYTES))
         .add_service(HubService::new(hub, tasks, access.clone()))
         .add_service(many.of(reflection, SMALL_REQUEST_BYTES))
         .add_service(many.of(alpha, SMALL_REQUEST_BYTES))

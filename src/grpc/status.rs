@@ -187,6 +187,7 @@ pub(super) fn of_stream(error: &StreamError) -> Fault {
         StreamError::NoMemory { of } => fault(Reason::QuotaExceeded).of_quota(of, Quota::RETRY_AFTER),
         StreamError::MemoryStreamFull => fault(Reason::StreamFull).retry_after(Quota::RETRY_AFTER),
         StreamError::TooMany { what, .. } => fault(Reason::QuotaExceeded).of_quota(what, Quota::RETRY_AFTER),
+        StreamError::TooLong { .. } => fault(Reason::QuotaExceeded).of_quota("backup_timeout", Quota::RETRY_AFTER),
         StreamError::QuotaUsedUp { .. } => {
             fault(Reason::QuotaExceeded).of_quota(Quota::StoredBytes.name(), Quota::RETRY_AFTER)
         }

@@ -84,6 +84,7 @@ impl Whole {
             _ if !self.one => MANY_RESPONSES_BYTES,
             _ if is_list(path) => LIST_RESPONSE_BYTES,
             Some("CreateStream" | "UpdateStream") => STREAM_RESPONSE_BYTES,
+            Some("Backup") => MANY_RESPONSES_BYTES,
             _ => USUAL_RESPONSE_BYTES,
         }
     }

@@ -302,6 +302,12 @@ pub enum StreamError {
         "the hub has no memory left for events of this stream, which is kept in memory (memory.memory_streams_bytes)"
     )]
     MemoryStreamFull,
+    /// It goes on for longer than it may.
+    #[error("{what}")]
+    TooLong {
+        /// What, and for how long it may.
+        what: String,
+    },
     /// There are as many as there may be.
     #[error("there are {limit} {what} and there may be no more")]
     TooMany {
@@ -340,7 +346,9 @@ pub enum StreamError {
         latest: u64,
     },
     /// The stream was made anew, or lost its tail.
-    #[error("stream {stream} is not the one the position is from: it was made anew, and keeps {earliest} to {latest}")]
+    #[error(
+        "stream {stream} is not the one the position is from: it was made anew or put back, and keeps {earliest} to {latest}"
+    )]
     Epoch {
         /// Which stream.
         stream: StreamName,

@@ -335,6 +335,11 @@ impl Hub {
         }
     }
 
+    /// True once the hub is shutting down.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
     /// Tells every session that the hub is shutting down and ends each after a part of `spread` of its own, so that
     /// their clients do not all come to the other hubs at once. Returns when every session is gone, and what
     /// groups on streams have done is stored.

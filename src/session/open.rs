@@ -118,7 +118,8 @@ async fn beginning(
                 let problem = format!("is of stream {}", position.origin.stream);
                 return Err(StreamError::Mismatch { field: "start.resume_token", problem });
             }
-            let beginning = if position.origin.epoch == state.epoch {
+            // One that is further than the stream has seen a tail that is lost: the store was put back from a copy.
+            let beginning = if position.origin.epoch == state.epoch && position.sequence <= state.latest {
                 resume(state, position.sequence, from.on_gap)?
             } else {
                 anew(state, from.on_gap)?

@@ -154,6 +154,8 @@ fn requests(name: &str) -> BTreeMap<&'static str, (Vec<u8>, Bare)> {
     let terminate = v1::TerminateSessionRequest { session_id: name.into(), ..Default::default() };
     row(of("TerminateSession"), terminate.encode_to_vec(), action);
 
+    row("/switchyard.v1.BackupService/Backup", v1::BackupRequest {}.encode_to_vec(), action);
+
     let of = |call: &str| -> &'static str { format!("/switchyard.v1.GroupService/{call}").leak() };
     row(of("CreateGroup"), v1::CreateGroupRequest { group: Some(group()), start: None }.encode_to_vec(), action);
     let get = v1::GetGroupRequest { stream: stream_name.clone(), name: team.clone() };

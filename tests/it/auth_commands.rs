@@ -27,10 +27,11 @@ enum Bare {
 }
 
 /// Every command, in an order in which somebody who may do everything gets through all of them, and what it means to have no
-/// right. `SESSION` stands for the id of a session.
+/// right. `SESSION` stands for the id of a session, `FILE` for a file.
 const ROWS: &[(&str, &str, Bare)] = &[
     ("serve", "", Bare::NoHub),
     ("token", "", Bare::NoHub),
+    ("restore", "", Bare::NoHub),
     ("health", "", Bare::Open),
     ("stream create", "lost lost.>", Bare::Refused("ACTION_DENIED")),
     ("stream create", "vault vault.>", Bare::Refused("ACTION_DENIED")),
@@ -58,6 +59,7 @@ const ROWS: &[(&str, &str, Bare)] = &[
     ("stream purge", "vault --all", Bare::Refused("ACTION_DENIED")),
     ("stream delete", "vault", Bare::Refused("ACTION_DENIED")),
     ("session list", "", Bare::Refused("ACTION_DENIED")),
+    ("backup", "FILE", Bare::Refused("ACTION_DENIED")),
     ("session get", "SESSION", Bare::Refused("ACTION_DENIED")),
     ("session terminate", "SESSION", Bare::Refused("ACTION_DENIED")),
     ("bench fan-out", SHORT, Bare::Refused("TOPIC_DENIED")),
@@ -69,6 +71,7 @@ const ROWS: &[(&str, &str, Bare)] = &[
     ("bench stalled", SHORT, Bare::Refused("TOPIC_DENIED")),
 ];
 
+const FILE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/rights.backup");
 const SHORT: &str = "--seconds 0.1 --warm-up 0";
 
 /// The commands of the program that have no commands of their own.
@@ -85,7 +88,7 @@ fn leaves(command: &clap::Command, name: &str, found: &mut BTreeSet<String>) {
 fn run(hub: &Guarded, command: &str, arguments: &str, token: Option<&str>) -> Output {
     let mut child = program()
         .args(command.split(' '))
-        .args(arguments.split_whitespace())
+        .args(arguments.replace("FILE", FILE).split_whitespace())
         .args(["--server", &hub.server.address.to_string()])
         .envs(token.map(|token| ("SWITCHYARD_TOKEN", token)))
         .stdin(Stdio::piped())

@@ -24,7 +24,7 @@ publish = [">"]
 subscribe = [">"]
 streams = ["*"]
 groups = ["*"]
-manage = ["streams", "groups", "dead_letters", "sessions"]
+manage = ["streams", "groups", "dead_letters", "sessions", "backup"]
 
 [roles.reader.allow]
 publish = ["open.>"]

@@ -6,8 +6,8 @@ use switchyard::{
     engine::{Embedded, Engine, Simulated},
     grpc, net,
     proto::v1::{
-        AckMode, Durability, EndReason, Ended, GapPolicy, ResumeOutcome, StartPreset, Stream, SubscriptionSpec,
-        session_response::Frame,
+        AckMode, Durability, EndReason, Ended, GapPolicy, PurgeStreamRequest, ResumeOutcome, StartPreset, Stream,
+        SubscriptionSpec, session_response::Frame,
     },
     server::{self, Ground, Server},
     tasks::Tasks,
@@ -19,7 +19,7 @@ use crate::{
     harness::{
         PATIENCE, Process, Session, client, config, event, http_get, publish, reason, reason_of_call, soon, until,
     },
-    stored::{Folder, Reader, all, create, from, numbered, preset, refused, resume, state, store, stream},
+    stored::{Folder, Reader, all, create, from, numbered, preset, refused, resume, state, store, stream, streams},
 };
 
 /// A hub whose disk is simulated.
@@ -113,6 +113,43 @@ async fn a_file_that_may_grow_no_further_is_a_full_disk_and_heals() {
     assert!(hub.exit(PATIENCE).success());
     let hub = Process::start(&flags);
     assert_eq!(all(hub.address, "s").await.len() as i64, stored + 41);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hub_starts_on_a_full_disk_reads_everything_and_a_purge_makes_room() {
+    const LARGEST: u64 = 24 * 1024 * 1024;
+    for signal in ["KILL", "TERM"] {
+        let folder = Folder::new();
+        let flags = ["--data-dir", folder.text(), "--set", "engine.sweep_interval_ms=50"];
+        let mut hub = Process::start(&flags);
+        create(hub.address, stream("s", &["s.>"])).await;
+        store(hub.address, numbered("s.x", 0..10)).await;
+        limit_files(&hub, LARGEST);
+        let stored = 10 + fill(hub.address, "s.x").await as i64;
+        for _ in 0..2 {
+            hub.signal(signal);
+            hub.exit(PATIENCE);
+            hub = Process::start_with_largest_file(LARGEST, &flags);
+            assert_eq!(all(hub.address, "s").await.len() as i64, stored, "{signal}");
+            let refused =
+                client(hub.address).await.publish(publish(vec![event("s.x", "")])).await.expect_err("no room");
+            assert_eq!(reason_of_call(&refused), "STREAM_FULL", "{signal}");
+            assert!(http_get(hub.ops_address, "/metrics").await.contains("switchyard_store_writable 0"));
+            assert!(http_get(hub.ops_address, "/readyz").await.starts_with("HTTP/1.1 200"), "it serves");
+        }
+
+        let everything = PurgeStreamRequest { name: "s".into(), ..PurgeStreamRequest::default() };
+        let purged = streams(hub.address).await.purge_stream(everything).await.expect("purged").into_inner();
+        assert_eq!(purged.purged_events, stored, "{signal}");
+        until_it_heals(hub.address, "s.x").await;
+        store(hub.address, (0..40).map(|_| event("s.x", "x".repeat(50_000))).collect()).await;
+        assert!(http_get(hub.ops_address, "/metrics").await.contains("switchyard_store_writable 1"));
+        hub.signal(signal);
+        hub.exit(PATIENCE);
+        let hub = Process::start(&flags);
+        assert_eq!(all(hub.address, "s").await.len(), 41, "{signal}");
+    }
 }
 
 async fn until_it_heals(address: SocketAddr, topic: &str) {

@@ -326,6 +326,14 @@ impl Process {
         Self::start_as(shell, flags)
     }
 
+    /// The same where files may be no larger.
+    pub fn start_with_largest_file(bytes: u64, flags: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        // In blocks of 512 bytes.
+        shell.args(["-c", &format!("ulimit -f {}; exec \"$0\" \"$@\"", bytes / 512)]).arg(program().get_program());
+        Self::start_as(shell, flags)
+    }
+
     fn start_as(mut program: Command, flags: &[&str]) -> Self {
         let mut child = program
             .args(["serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log-format", "json"])

@@ -9,7 +9,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use crate::harness::{http_get, hub, hub_with, soon, until};
 
-const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 8] = [
     "",
     "liveness",
     "readiness",
@@ -17,6 +17,7 @@ const SERVICES: [&str; 7] = [
     "switchyard.v1.StreamService",
     "switchyard.v1.GroupService",
     "switchyard.v1.SessionService",
+    "switchyard.v1.BackupService",
 ];
 
 async fn health(address: std::net::SocketAddr) -> HealthClient<Channel> {

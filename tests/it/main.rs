@@ -23,6 +23,7 @@ mod auth_keys;
 mod auth_sessions;
 mod auth_tokens;
 mod authority;
+mod backups;
 mod bad_input;
 mod bench;
 mod cli;

@@ -197,7 +197,7 @@ async fn the_log_tells_how_far_the_store_is_read() {
 fn a_hub_that_is_asked_to_stop_while_it_recovers_does_so_at_once() {
     let folder = Folder::new();
     // Whoever opens this to write waits until somebody reads it: so the store is not open before the test ends.
-    let made = Command::new("mkfifo").arg(folder.path().join("streams.reserve")).status();
+    let made = Command::new("mkfifo").arg(folder.path().join("streams.reserve.new")).status();
     assert!(made.expect("mkfifo runs").success());
     for name in ["TERM", "INT"] {
         let mut hub = Starting::new(&folder);

@@ -144,6 +144,7 @@ async fn a_damaged_store_is_refused_and_left_as_it_is() {
     let told = last_line(&refused);
     assert!(told.contains("is damaged") && told.contains(folder.text()), "{told}");
     assert!(told.contains("Restore it from a copy"), "it says what to do: {told}");
+    assert_eq!(refused.status.code(), Some(3), "it says that starting it again will not help");
     assert!(!String::from_utf8_lossy(&refused.stderr).contains("panicked"), "{refused:?}");
 
     // With that byte as it was everything is there again: nothing was cut off, moved or written over. (The database may have

@@ -45,8 +45,8 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("client", &["proto"]),
     // `model` only to judge which topics a filter matches.
     ("bench", &["client", "proto", "model"]),
-    // `auth` only to make tokens for development.
-    ("cli", &["client", "bench", "auth", "proto", "config"]),
+    // `auth` only to make tokens for development, `engine` only to check and restore backups.
+    ("cli", &["client", "bench", "auth", "engine", "proto", "config"]),
     ("proto", &[]),
     ("memory", &[]),
     ("tasks", &[]),

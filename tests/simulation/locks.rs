@@ -71,7 +71,8 @@ impl Locker {
             }
             Err(status) if status.code() == Code::Aborted => Some(false),
             Err(status) => {
-                assert!(is_lost(status.code()), "{}: {status:?}", self.who);
+                let code = status.code();
+                assert!(is_lost(code) || is_unavailable(code.into()), "{}: {status:?}", self.who);
                 None
             }
         }

@@ -1,12 +1,12 @@
 //! A hub, its clients and the network between them, all simulated on one thread, over many seeds.
 //!
-//! The hub is the real one, with its engine on redb, on a disk that loses power; turmoil simulates network and time. The
-//! hub crashes, its disk fails half-way, the wall clock jumps, hosts are cut off in one direction or both, and what they send
-//! is held back. What must hold in the end, whatever happened: every event that was answered is in the stream once, where the
-//! answer said, in the order of its publisher, with times that do not go back; readers that resumed by their tokens got
-//! exactly what matches them; a lock by ttl is free again, and pushes out nothing that lives; the group brought every event to
-//! a member until it was done, and none after it was answered as done; a group whose stream loses events gets on; each
-//! subscribe was answered once, and no frame came after an end.
+//! The hub is the real one, with its engine on redb, on a disk that loses power and fills up; turmoil simulates network and
+//! time. The hub crashes, its disk fails half-way or has no room for a while, the wall clock jumps, hosts are cut off in one
+//! direction or both, and what they send is held back. What must hold in the end, whatever happened: every event that was
+//! answered is in the stream once, where the answer said, in the order of its publisher, with times that do not go back;
+//! readers that resumed by their tokens got exactly what matches them; a lock by ttl is free again, and pushes out nothing
+//! that lives; the group brought every event to a member until it was done, and none after it was answered as done; a group
+//! whose stream loses events gets on; each subscribe was answered once, and no frame came after an end.
 //!
 //! A seed decides everything: a run of the same seed gives the same frames at the same times. For that each run is a process
 //! of its own (the tests start this program again), with one thread, a simulated clock and a seeded source of random

@@ -119,7 +119,8 @@ impl Publisher {
                 Ok(response) if self.answered(response.get_ref()) => {}
                 Ok(_) => return,
                 Err(status) => {
-                    assert!(is_lost(status.code()), "{}: {status:?}", self.who);
+                    let code = status.code();
+                    assert!(is_lost(code) || is_unavailable(code.into()), "{}: {status:?}", self.who);
                     return;
                 }
             }

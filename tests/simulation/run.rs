@@ -1,4 +1,4 @@
-//! One run: a hub on a disk that loses power, clients on hosts of their own, and a network that fails.
+//! One run: a hub on a disk that loses power and fills up, clients on hosts of their own, and a network that fails.
 
 use std::{
     cell::Cell,
@@ -175,6 +175,8 @@ enum Change {
     Release(&'static str),
     /// The wall clock is right again.
     Clock,
+    /// The disk has room again.
+    Room,
 }
 
 impl Faults {
@@ -211,6 +213,7 @@ impl Faults {
                 Change::Clock => self.set_clock(0.0),
                 Change::Repair(host) => sim.repair(host, "hub"),
                 Change::Release(host) => sim.release(host, "hub"),
+                Change::Room => self.disk.set_capacity(None),
             }
         }
     }
@@ -228,11 +231,12 @@ impl Faults {
     fn fail(&mut self, now: Duration, sim: &mut Sim<'_>) {
         self.after(now, 100..1500, Change::Next);
         let host = CLIENTS[self.random.usize(..CLIENTS.len())];
-        let which = self.random.u32(..12);
+        let which = self.random.u32(..14);
         let busy = self.later.iter().any(|(_, change)| match change {
             Change::Crash | Change::Start => which < 4,
             Change::Repair(other) | Change::Release(other) => (4..10).contains(&which) && *other == host,
-            Change::Clock => which >= 10,
+            Change::Clock => (10..12).contains(&which),
+            Change::Room => which >= 12,
             Change::Next => false,
         });
         if busy {
@@ -262,6 +266,12 @@ impl Faults {
                 let hours = self.random.f64() * 2.0 - 1.0;
                 self.set_clock(hours * 3_600.0);
                 self.after(now, 50..3000, Change::Clock);
+            }
+            // Its disk fills up; it may die while it is full.
+            12 | 13 => {
+                let room = self.disk.used() + self.random.u64(..256 * 1024);
+                self.disk.set_capacity(Some(room));
+                self.after(now, 100..5000, Change::Room);
             }
             _ => {
                 sim.hold(host, "hub");

@@ -43,9 +43,9 @@ pub fn is_lost(code: Code) -> bool {
     matches!(code, Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal)
 }
 
-/// The hub says that it cannot do it now, whatever was asked.
+/// The hub says that it cannot do it now, whatever was asked: it recovers, or its disk is full.
 pub fn is_unavailable(code: i32) -> bool {
-    code == i32::from(Code::Unavailable)
+    [Code::Unavailable, Code::ResourceExhausted].map(i32::from).contains(&code)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -57,7 +57,7 @@ impl Squeezed {
         self.published += count;
         let event = |number: u64| Event {
             topic: format!("small.{}", number % 3),
-            key: if number % 4 == 0 { "k".to_owned() } else { String::new() },
+            key: if number.is_multiple_of(4) { "k".to_owned() } else { String::new() },
             payload: Some(Payload::Text(number.to_string())),
             ..Event::default()
         };
@@ -158,7 +158,8 @@ impl Squeezed {
         if !session.subscribe(1, Self::wish()).await {
             return;
         }
-        if let Some(events) = unsent.take() {
+        let sent = unsent.take();
+        if let Some(events) = sent.clone() {
             let request = PublishRequest { events, precondition: None };
             assert!(session.send(7, Wire::Publish(request)).await, "nothing fails any more");
         }
@@ -173,6 +174,15 @@ impl Squeezed {
                     if !session.send(8, Wire::Acknowledge(told)).await {
                         return;
                     }
+                }
+                // The disk has room again, and the hub has not seen it yet.
+                Next::Frame(7, Frame::Published(told)) if told.results.iter().any(|result| result.status.is_some()) => {
+                    *unsent = sent;
+                    return;
+                }
+                Next::Frame(7, Frame::Error(_)) => {
+                    *unsent = sent;
+                    return;
                 }
                 Next::Frame(_, Frame::Ended(_)) | Next::Idle | Next::Lost => return,
                 Next::Frame(..) => {}

@@ -19,14 +19,15 @@ use super::{
     garbage::Garbage,
     holdings::{Holdings, definition_bytes},
     keep::{Purge, Selection, TRIM_BYTES},
+    link::Link,
     recover::{self, Reading},
     repeats::Repeats,
     rows::{
         BATCHES, Definition, GROUP_STATES, GROUPS, GroupDefinition, META, OLD_REPEATS, PROGRESS, Progress, REPEATS,
         STREAMS, checked, row, to_row,
     },
-    store::Trouble,
-    stream::{Bounds, Link, Retired, Shared},
+    store::{Store, Trouble},
+    stream::{Bounds, Retired, Shared},
     tail::Tail,
     topics::Topics,
 };
@@ -104,17 +105,19 @@ pub(super) fn next_epoch(transaction: &WriteTransaction, now: u64) -> Result<i64
 impl Committer {
     /// Runs one durable transaction on the disk.
     fn transact<T>(&mut self, act: impl FnOnce(&WriteTransaction) -> Result<T, Trouble>) -> Result<T, StoreError> {
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
         self.transact_in(Storage::File, act)
     }
 
+    /// The same for what makes room, which is done on a full disk, too.
     pub(super) fn transact_in<T>(
         &mut self,
         storage: Storage,
         act: impl FnOnce(&WriteTransaction) -> Result<T, Trouble>,
     ) -> Result<T, StoreError> {
-        if let (Some(error), Storage::File) = (&self.broken, storage) {
-            return Err(error.clone());
-        }
+        self.may_make_room(storage)?;
         let run = || -> Result<T, Trouble> {
             let transaction = self.link.store(storage).write()?;
             let result = act(&transaction)?;
@@ -169,7 +172,8 @@ impl Committer {
         let need = if same { 0 } else { definition_bytes(&settings) };
         let _room = self.link.definitions.hold(Use::Filters, need)?;
         let definition = Definition::new(&settings, shared.epoch, shared.created);
-        self.transact(|transaction| {
+        // On a full disk, too: limits that are tighter make room.
+        self.transact_in(Storage::File, |transaction| {
             transaction.open_table(STREAMS)?.insert(shared.id, &*to_row(&definition))?;
             Ok(())
         })?;
@@ -203,10 +207,11 @@ impl Committer {
         let found = self.directory.find(name.as_str());
         let Some(shared) = found else { return Err(DeleteError::NotFound { name: name.clone() }) };
         let (id, storage) = (shared.id, shared.storage);
-        self.transact(|transaction| forget(transaction, id))?;
+        self.transact_in(Storage::File, |transaction| forget(transaction, id))?;
         if storage == Storage::Memory {
             self.transact_in(Storage::Memory, |transaction| forget(transaction, id))?;
         }
+        self.made_room(0);
         self.directory.remove(&shared);
         let core = self.cores.remove(&id);
         if let Some(core) = &core {
@@ -437,6 +442,9 @@ impl Committer {
     /// and not that there is none.
     fn compare_one(&mut self, id: u64) -> Result<(), Trouble> {
         let Some(core) = self.cores.get(&id) else { return Ok(()) };
+        if self.link.file.is_good() {
+            keep_epoch(&self.link.file, id, core.shared.epoch)?;
+        }
         let stored = recover::progress(&self.link.file, id)?;
         if stored.next == core.next {
             return Ok(());
@@ -452,6 +460,20 @@ impl Committer {
         self.cores.insert(id, core);
         Ok(())
     }
+}
+
+/// Writes down the epoch of a stream, if it got it while the disk had no room for that.
+fn keep_epoch(store: &Store, id: u64, epoch: i64) -> Result<(), Trouble> {
+    let mut definition = recover::definition(store, id)?;
+    if definition.epoch == epoch {
+        return Ok(());
+    }
+    definition.epoch = epoch;
+    let transaction = store.write()?;
+    next_number(&transaction, LAST_EPOCH, epoch.unsigned_abs())?;
+    transaction.open_table(STREAMS)?.insert(id, &*to_row(&definition))?;
+    transaction.commit()?;
+    Ok(())
 }
 
 /// Takes a stream out of a store, but for its events and the keys of those that are gone: there may be very many.

@@ -66,8 +66,7 @@ impl Record {
 
     /// When it is past what its publisher allowed, in the times of its stream; never if that is `u64::MAX`.
     pub(super) fn ends(&self, warp: &Warp) -> u64 {
-        let ttl = |ttl: NonZeroU64| warp.appended(self.time).saturating_add(ttl.get().saturating_mul(1000));
-        self.spans.ttl_ms.map_or(u64::MAX, ttl)
+        self.spans.ttl_ms.map_or(u64::MAX, |ttl| warp.after(self.time, ttl.get().saturating_mul(1000)))
     }
 
     /// The event, in the bytes that the record was decoded from.

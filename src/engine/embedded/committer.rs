@@ -14,15 +14,16 @@ use redb::{Durability as Commit, WriteTransaction};
 use super::{
     Directory,
     core::{Core, Draft},
-    disk::Fault,
+    full::Full,
     garbage::Garbage,
     holdings::{Forgotten, bound_ids},
     inbox::{AppendWork, SaveWork, Work},
     keep::{Swept, TRIM_BYTES},
+    link::Link,
     owners::Charges,
     rows::{BATCHES, GROUP_STATES, META, PROGRESS, REPEATS, row},
     store::{Store, Trouble},
-    stream::{Link, Shared},
+    stream::Shared,
     tail::Budget,
 };
 use crate::{
@@ -49,6 +50,8 @@ pub(super) struct Committer {
     pub(super) budget: Budget,
     /// What every write to the disk is answered with, as long as there is something.
     pub(super) broken: Option<StoreError>,
+    /// As long as that is that there is no room.
+    pub(super) full: Full,
     pub(super) unsynced: Unsynced,
     pub(super) forgotten: Forgotten,
     /// The log was told that the wall clock is far from the time of the hub.
@@ -112,6 +115,7 @@ impl Committer {
             metrics,
             budget,
             broken: None,
+            full: Full::default(),
             unsynced,
             forgotten: Forgotten::default(),
             clock_told: false,
@@ -147,6 +151,10 @@ impl Committer {
     /// One round, and what time brings; false when it was the last.
     fn round(&mut self, works: Vec<Work>) -> bool {
         self.work(works);
+        if self.closing {
+            // What time would bring might open it again.
+            return false;
+        }
         if self.sweep_on || self.swept_at.elapsed() >= self.options.sweep_interval() {
             self.swept_at = Instant::now();
             self.pass_time();
@@ -155,7 +163,7 @@ impl Committer {
         if self.unsynced.due.is_some_and(|due| due <= Instant::now()) || self.unsynced.bytes > MOST_UNSYNCED_BYTES {
             self.flush();
         }
-        !self.closing
+        true
     }
 
     fn leave(&self) {
@@ -168,7 +176,7 @@ impl Committer {
     }
 
     fn deadline(&self) -> Instant {
-        if self.sweep_on || (!self.garbage.is_empty() && self.broken.is_none()) {
+        if self.sweep_on || self.may_collect_garbage() {
             return Instant::now();
         }
         let sweep = self.swept_at + self.options.sweep_interval();
@@ -403,14 +411,13 @@ impl Committer {
 
     /// Commits chores alone, durably.
     pub(super) fn settle(&mut self, storage: Storage) -> Result<(), StoreError> {
-        if let (Some(error), Storage::File) = (&self.broken, storage) {
-            return Err(error.clone());
-        }
+        self.may_make_room(storage)?;
         let (now, mut none) = (self.link.now(), BTreeMap::new());
         match self.commit(storage, Commit::Immediate, now, &mut none, &[]) {
             Ok(()) => {
                 if storage == Storage::File {
                     self.unsynced = Unsynced::default();
+                    self.made_room(0);
                 }
                 Ok(())
             }
@@ -445,9 +452,12 @@ impl Committer {
         self.count_early_forgotten(Instant::now());
         for storage in [Storage::File, Storage::Memory] {
             let chores = self.cores.values().any(|core| core.shared.storage == storage && core.has_chores());
-            if chores && let Err(error) = self.settle(storage) {
+            if !chores || !self.may_sweep(storage) {
+                continue;
+            }
+            if let Err(error) = self.settle(storage) {
                 tracing::warn!(%error, "deleted events stay on the disk for now");
-            } else if chores {
+            } else {
                 self.sweep_on |=
                     self.cores.values().any(|core| core.shared.storage == storage && !core.sweep.is_empty());
             }
@@ -459,78 +469,19 @@ impl Committer {
         }
     }
 
-    /// Nothing of this round is in the store. What it means to those who wait is given back.
-    pub(super) fn fail(&mut self, storage: Storage, trouble: &Trouble, drafts: &BTreeMap<u64, Draft>) -> StoreError {
-        for (id, draft) in drafts {
-            if let Some(core) = self.cores.get_mut(id) {
-                core.take_back(draft);
-            }
-        }
-        let fault = self.link.store(storage).fault();
-        tracing::error!(%trouble, ?fault, "streams cannot be written");
-        match fault {
-            Some(Fault::Full) if storage == Storage::File => {
-                self.broken = Some(StoreError::Full);
-                self.link.set_health(Health::Full);
-                self.link.file.disk().release();
-                self.reopen();
-            }
-            _ => {
-                self.broken = Some(match trouble.error() {
-                    StoreError::Full => StoreError::Unavailable,
-                    error => error,
-                });
-                self.link.set_health(Health::Unavailable);
-            }
-        }
-        self.broken.clone().unwrap_or(StoreError::Unavailable)
-    }
-
-    /// The database closes itself at the first error; opened again, it is what was last flushed.
-    fn reopen(&mut self) {
-        self.unsynced = Unsynced::default();
-        match self.link.file.reopen() {
-            Ok(()) => _ = self.compare(),
-            Err(trouble) => {
-                tracing::error!(%trouble, "the store cannot be opened again yet");
-                self.link.file.close();
-            }
-        }
-    }
-
-    /// A full disk that has room again is written to again.
-    fn heal(&mut self) {
-        if self.broken != Some(StoreError::Full) {
-            return;
-        }
-        if self.link.file.fault() == Some(Fault::Failed) {
-            // More than room is missing now, and nobody knows what is on the disk.
-            self.broken = Some(StoreError::Unavailable);
-            self.link.set_health(Health::Unavailable);
-            return;
-        }
-        let is_open = |store: &Store| store.database().is_some() && store.fault().is_none();
-        if !is_open(&self.link.file) {
-            self.reopen();
-        }
-        let has_room = is_open(&self.link.file) && self.link.file.disk().reserve().is_ok();
-        if has_room && self.compare() {
-            tracing::info!("there is room for streams again");
-            self.broken = None;
-            self.link.set_health(Health::Good);
-        }
-    }
-
     /// Flushes everything and marks the store as closed.
     pub(super) fn close(&mut self) -> Result<(), StoreError> {
         self.closing = true;
         self.link.inbox.close();
-        if let Some(error) = &self.broken {
-            return Err(error.clone());
+        match &self.broken {
+            None => self.settle(Storage::File)?,
+            // Nothing waits to be flushed. What little there is to say may fit.
+            Some(StoreError::Full) => {}
+            Some(error) => return Err(error.clone()),
         }
-        self.settle(Storage::File)?;
-        let done = set_clean(&self.link.file, true);
-        done.map_err(|trouble| self.fail(Storage::File, &trouble, &BTreeMap::new()))?;
+        if let Err(trouble) = set_clean(&self.link.file, true) {
+            return Err(self.broken.clone().unwrap_or_else(|| self.fail(Storage::File, &trouble, &BTreeMap::new())));
+        }
         // Whoever is told may open it at once.
         self.link.set_health(Health::Unavailable);
         self.link.file.leave();

@@ -85,6 +85,8 @@ pub(super) struct Core {
     pub(super) patience: u64,
     /// What it holds of the memory of the hub.
     pub(super) holdings: Holdings,
+    /// How many bytes of batches were deleted since somebody last asked.
+    pub(super) deleted: u64,
 }
 
 /// Events that are about to be written to one stream.
@@ -150,6 +152,7 @@ impl Core {
             search: None,
             patience: 0,
             holdings,
+            deleted: 0,
         }
     }
 
@@ -223,22 +226,6 @@ impl Core {
     /// The sequence of the event that this one, of that key, is a repetition of.
     pub(super) fn first_of(&self, event: &Event, key: u128, now: u64) -> Option<u64> {
         self.repeats.find(key).or_else(|| self.repeats.find_old(|| event.old_dedupe_key(), now))
-    }
-
-    fn check(&self, draft: &mut Draft, events: &[Event], precondition: Precondition) -> Result<(), AppendError> {
-        let (expected, actual) = match precondition {
-            Precondition::LastSequence(expected) => (expected, draft.next - 1),
-            Precondition::LastTopicSequence(expected) => {
-                let Some(first) = events.first() else { return Ok(()) };
-                if events.iter().any(|event| event.topic() != first.topic()) {
-                    return Err(AppendError::MixedTopics);
-                }
-                let topic = first.topic().as_bytes();
-                let drafted = draft.last_of(topic);
-                (expected, drafted.or_else(|| self.shared.topics.read().last(topic, draft.now)).unwrap_or_default())
-            }
-        };
-        if expected == actual { Ok(()) } else { Err(AppendError::SequenceMismatch { actual }) }
     }
 
     /// Reserves memory for events that are about to be put into the draft, for all or none. Counts exactly only when it is
@@ -593,7 +580,7 @@ impl Draft {
     }
 
     /// The last sequence of a topic in this draft.
-    fn last_of(&mut self, topic: &[u8]) -> Option<u64> {
+    pub(super) fn last_of(&mut self, topic: &[u8]) -> Option<u64> {
         let pieces = &self.pieces;
         let topics = self.topics.get_or_insert_with(|| {
             let all =

@@ -1,7 +1,7 @@
 //! Where the store lies: a file in the data directory, and beside it a lock and a reserve.
 //!
 //! The reserve is a file of real bytes that nobody needs. When the disk is full it is deleted, so that the store can be
-//! opened again and read; once it can be made again, there is room.
+//! opened again and read, and events can be deleted; once it can be made again, there is room.
 
 use std::{
     fmt::Debug,
@@ -24,8 +24,12 @@ const STORE_FILE: &str = "streams.redb";
 const NEW_FILE: &str = "streams.new";
 const LOCK_FILE: &str = "streams.lock";
 const RESERVE_FILE: &str = "streams.reserve";
-/// What the store may need to be opened again on a full disk.
-const RESERVE_BYTES: usize = 16 * 1024 * 1024;
+/// A reserve that is being made.
+const NEW_RESERVE_FILE: &str = "streams.reserve.new";
+/// What the store may need to be opened again on a full disk, and to delete events.
+const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
+/// With less it is none.
+const LEAST_RESERVE_BYTES: u64 = RESERVE_BYTES / 2;
 
 /// What a store is kept on.
 pub(super) trait Disk: Debug + Send + Sync {
@@ -37,8 +41,14 @@ pub(super) trait Disk: Debug + Send + Sync {
         Ok(())
     }
 
-    /// Sees to it that there is room to spare.
-    fn reserve(&self) -> Result<(), Error>;
+    /// Sees to it that there is room to spare, and with `more` that there was as much again beside it. Without, half of it
+    /// will do: some of the room it had is a part of the store now.
+    fn reserve(&self, more: bool) -> Result<(), Error>;
+
+    /// Gives blocks to all of the store's file: a file has holes where nothing was written yet, and room in them is none.
+    fn fill(&self) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Gives up the room to spare.
     fn release(&self);
@@ -87,6 +97,18 @@ impl Folder {
         }
     }
 
+    /// True when there is a store, or what was one.
+    pub(super) fn has_store(&self) -> bool {
+        self.path.join(STORE_FILE).exists()
+    }
+
+    /// A store that was being made is not to be one.
+    pub(super) fn give_up(&self) {
+        if let Err(error) = std::fs::remove_file(self.path.join(NEW_FILE)) {
+            tracing::debug!(%error, "no new store to give up");
+        }
+    }
+
     /// What was made in the directory is there after a loss of power.
     fn sync(&self) -> Result<(), Error> {
         File::open(&self.path)?.sync_all()
@@ -118,28 +140,28 @@ impl Disk for Folder {
         self.sync()
     }
 
-    fn reserve(&self) -> Result<(), Error> {
-        let path = self.path.join(RESERVE_FILE);
-        if std::fs::metadata(&path).is_ok_and(|found| found.len() == RESERVE_BYTES as u64) {
+    fn reserve(&self, more: bool) -> Result<(), Error> {
+        let (path, new) = (self.path.join(RESERVE_FILE), self.path.join(NEW_RESERVE_FILE));
+        let there = std::fs::metadata(&path).map_or(0, |found| found.len());
+        if there == RESERVE_BYTES {
             return Ok(());
         }
-        let write = || {
-            let mut file = private::file().create(true).truncate(true).open(&path)?;
-            let piece = vec![0; 64 * 1024];
-            // Twice what is kept: if just the reserve fits, the next event does not, and the disk is as full as before.
-            for _ in 0..2 * RESERVE_BYTES / piece.len() {
-                file.write_all(&piece)?;
-            }
-            file.set_len(RESERVE_BYTES as u64)?;
-            file.sync_all()
-        };
-        // A part of a reserve would take the room it is to keep.
-        write().inspect_err(|_| self.release())
+        match make_reserve(&new, more).and_then(|()| std::fs::rename(&new, path)) {
+            Err(error) if is_full(&error) && there >= LEAST_RESERVE_BYTES => std::fs::remove_file(new),
+            // A part of a reserve would take the room it is to keep.
+            made => made.inspect_err(|_| self.release()),
+        }
+    }
+
+    fn fill(&self) -> Result<(), Error> {
+        fill_holes(&private::file().open(self.path.join(STORE_FILE))?)
     }
 
     fn release(&self) {
-        if let Err(error) = std::fs::remove_file(self.path.join(RESERVE_FILE)) {
-            tracing::debug!(%error, "no reserve to give up");
+        for file in [RESERVE_FILE, NEW_RESERVE_FILE] {
+            if let Err(error) = std::fs::remove_file(self.path.join(file)) {
+                tracing::debug!(file, %error, "no reserve to give up");
+            }
         }
     }
 
@@ -156,6 +178,49 @@ impl Disk for Folder {
     }
 }
 
+#[cfg(target_os = "linux")]
+fn fill_holes(file: &File) -> Result<(), Error> {
+    use std::os::unix::fs::MetadataExt;
+
+    use rustix::{
+        fs::{FallocateFlags, fallocate},
+        io::Errno,
+    };
+
+    let found = file.metadata()?;
+    // What is left of the reserve is for this, and not for more.
+    if found.len().saturating_sub(found.blocks() * 512) > LEAST_RESERVE_BYTES {
+        return Err(ErrorKind::StorageFull.into());
+    }
+    match fallocate(file, FallocateFlags::KEEP_SIZE, 0, found.len()) {
+        // A write will tell.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        filled => Ok(filled?),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn fill_holes(_file: &File) -> Result<(), Error> {
+    Ok(())
+}
+
+fn make_reserve(path: &Path, more: bool) -> Result<(), Error> {
+    let mut file = private::file().create(true).truncate(true).open(path)?;
+    // If just the reserve fits, the next event does not, and the disk is as full as before.
+    let wanted = if more { 2 * RESERVE_BYTES } else { RESERVE_BYTES };
+    let piece = vec![0; 64 * 1024];
+    let mut made = 0;
+    while made < wanted {
+        match file.write_all(&piece) {
+            Ok(()) => made += piece.len() as u64,
+            Err(_) if !more && made >= LEAST_RESERVE_BYTES => break,
+            Err(error) => return Err(error),
+        }
+    }
+    file.set_len(made.min(RESERVE_BYTES))?;
+    file.sync_all()
+}
+
 /// Memory, for streams that are not to outlive the process.
 #[derive(Debug, Default)]
 pub(super) struct InMemory;
@@ -165,7 +230,7 @@ impl Disk for InMemory {
         Ok(Box::new(Sparse::default()))
     }
 
-    fn reserve(&self) -> Result<(), Error> {
+    fn reserve(&self, _more: bool) -> Result<(), Error> {
         Ok(())
     }
 
@@ -258,6 +323,12 @@ impl StorageBackend for Sparse {
     }
 }
 
+/// True when there is no room to write. A file that may grow no further is as good as a full disk, and heals like one when
+/// the limit is raised.
+pub(super) fn is_full(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
+}
+
 /// What went wrong first on a disk; everything after it only repeats that something did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -284,10 +355,7 @@ impl Watched {
 
     fn note<T>(&self, result: Result<T, Error>, may_be_full: bool) -> Result<T, Error> {
         result.inspect_err(|error| {
-            // A file that may grow no further is as good as a full disk, and heals like one when the limit is raised.
-            let no_room =
-                matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge);
-            let fault = if no_room && may_be_full { Fault::Full } else { Fault::Failed };
+            let fault = if is_full(error) && may_be_full { Fault::Full } else { Fault::Failed };
             tracing::error!(%error, ?fault, "the disk of the streams refuses");
             self.fault.lock().get_or_insert(fault);
         })

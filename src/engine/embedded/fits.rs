@@ -1,5 +1,5 @@
-//! What a stream has no room for: more topics than it may have, and events that are larger than all it keeps, which would push
-//! out everything, and themselves.
+//! What a stream refuses: what rests on another state of it, more topics than it may have, and events that are larger than
+//! all it keeps, which would push out everything, and themselves.
 
 use std::collections::BTreeSet;
 
@@ -9,11 +9,33 @@ use super::{
     stream::time_of,
 };
 use crate::{
-    engine::AppendError,
+    engine::{AppendError, Precondition},
     model::{Event, Seal, Stamp},
 };
 
 impl Core {
+    /// Refuses what is not to be appended unless the stream is where its publisher takes it to be.
+    pub(super) fn check(
+        &self,
+        draft: &mut Draft,
+        events: &[Event],
+        precondition: Precondition,
+    ) -> Result<(), AppendError> {
+        let (expected, actual) = match precondition {
+            Precondition::LastSequence(expected) => (expected, draft.place().0 - 1),
+            Precondition::LastTopicSequence(expected) => {
+                let Some(first) = events.first() else { return Ok(()) };
+                if events.iter().any(|event| event.topic() != first.topic()) {
+                    return Err(AppendError::MixedTopics);
+                }
+                let topic = first.topic().as_bytes();
+                let drafted = draft.last_of(topic);
+                (expected, drafted.or_else(|| self.shared.topics.read().last(topic, draft.now)).unwrap_or_default())
+            }
+        };
+        if expected == actual { Ok(()) } else { Err(AppendError::SequenceMismatch { actual }) }
+    }
+
     /// Refuses an event that is larger than all that the stream keeps, or several that are if they are to be kept `together`.
     pub(super) fn check_bytes(
         &self,

@@ -52,23 +52,39 @@ impl Committer {
     pub(super) fn collect_garbage(&mut self) {
         let Some(Garbage { id, storage, .. }) = self.garbage.front() else { return };
         let (id, storage) = (*id, *storage);
-        if storage == Storage::File && self.broken.is_some() {
+        if !self.may_sweep(storage) {
             return;
         }
-        match forget_some(self.link.store(storage), id) {
-            Ok(true) => self.garbage.retain(|garbage| garbage.id != id || garbage.storage != storage),
-            Ok(false) if storage == Storage::File => {
-                self.unsynced.due.get_or_insert_with(|| Instant::now() + self.options.sync_interval());
+        // Where there is no room, what is deleted is needed at once.
+        let at_once = self.broken.is_some();
+        let (all, bytes) = match forget_some(self.link.store(storage), id, at_once) {
+            Ok(forgotten) => forgotten,
+            Err(trouble) => {
+                self.fail(storage, &trouble, &BTreeMap::new());
+                return;
             }
-            Ok(false) => {}
-            Err(trouble) => _ = self.fail(storage, &trouble, &BTreeMap::new()),
+        };
+        if storage == Storage::File && at_once {
+            self.made_room(bytes);
         }
+        if all {
+            self.garbage.retain(|garbage| garbage.id != id || garbage.storage != storage);
+        } else if storage == Storage::File {
+            self.unsynced.due.get_or_insert_with(|| Instant::now() + self.options.sync_interval());
+        }
+    }
+
+    /// Whether there is any, and it may be deleted now.
+    pub(super) fn may_collect_garbage(&self) -> bool {
+        self.garbage.front().is_some_and(|garbage| self.may_sweep(garbage.storage))
     }
 }
 
-/// Deletes some of what a stream has in a store that has no such stream any more; true when that was the last.
-fn forget_some(store: &Store, id: u64) -> Result<bool, Trouble> {
+/// Deletes some of what a stream has in a store that has no such stream any more; true when that was the last, and how many
+/// bytes of batches it was.
+fn forget_some(store: &Store, id: u64, at_once: bool) -> Result<(bool, u64), Trouble> {
     let mut transaction = store.write()?;
+    let mut bytes = 0;
     let all = {
         let mut batches = transaction.open_table(BATCHES)?;
         let mut repeats = transaction.open_table(REPEATS)?;
@@ -76,15 +92,18 @@ fn forget_some(store: &Store, id: u64) -> Result<bool, Trouble> {
         let (first, last) = ((id, 0), (id, u64::MAX));
         let keys = batches.range(first..=last)?.map(|entry| entry.map(|(key, _)| key.value().1));
         let batch = nth(&mut { keys }).transpose()?;
-        batches.retain_in(first..=(id, batch.unwrap_or(u64::MAX)), |_, _| false)?;
+        batches.retain_in(first..=(id, batch.unwrap_or(u64::MAX)), |_, value| {
+            bytes += value.len() as u64;
+            false
+        })?;
         let keys = repeats.range(first..=last)?.map(|entry| entry.map(|(key, _)| key.value().1));
         let repeat = nth(&mut { keys }).transpose()?;
         repeats.retain_in(first..=(id, repeat.unwrap_or(u64::MAX)), |_, _| false)?;
         batch.is_none() && repeat.is_none()
     };
     // Once nobody looks for it any more it must not come back.
-    let durability = if all { Commit::Immediate } else { Commit::None };
+    let durability = if all || at_once { Commit::Immediate } else { Commit::None };
     transaction.set_durability(durability).map_err(|error| Trouble::Database(error.into()))?;
     transaction.commit()?;
-    Ok(all)
+    Ok((all, bytes))
 }

@@ -47,13 +47,13 @@ impl Committer {
         let (of_group, of_letters) = (stream.storage, letters.storage);
         let apart = of_group != of_letters;
         // What is in memory alone is gone anyway when the process ends between the two: the disk first.
-        let first = if apart && of_group == Storage::File { self.transact_in(of_group, &save) } else { Ok(()) };
+        let first = if apart && of_group == Storage::File { self.transact_in(of_group, save) } else { Ok(()) };
         let taken = first.and_then(|()| {
             let with = |transaction: &WriteTransaction| if apart { Ok(()) } else { save(transaction) };
             self.take_letters(&mut core, selection, with)
         });
         let taken = match taken {
-            Ok(rest) if apart && of_group == Storage::Memory => self.transact_in(of_group, &save).map(|()| rest),
+            Ok(rest) if apart && of_group == Storage::Memory => self.transact_in(of_group, save).map(|()| rest),
             taken => taken,
         };
         core.drop_empty();

@@ -4,9 +4,10 @@ use redb::{ReadTransaction, ReadableTable};
 
 use super::{
     Directory,
+    link::Link,
     rows::{GROUP_STATES, GROUPS, GroupDefinition, checked, from_row},
     store::Trouble,
-    stream::{Link, Shared},
+    stream::Shared,
 };
 use crate::{
     engine::StoredGroup,

@@ -98,7 +98,9 @@ mod tests {
             floor in 1..100_u64,
         ) {
             let mut holes = Holes::default();
-            missing.iter().for_each(|sequence| holes.add_range(*sequence, *sequence, 1));
+            for sequence in &missing {
+                holes.add_range(*sequence, *sequence, 1);
+            }
             let all: BTreeSet<u64> = (floor..=300).filter(|sequence| !missing.contains(sequence)).collect();
             let kept = holes.kept(floor, 300, all.len() as u64);
             for at in 0..=301 {

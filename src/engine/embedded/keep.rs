@@ -171,8 +171,7 @@ impl Core {
                     break;
                 }
             };
-            let appended = self.shared.warp.appended(record.time);
-            let old = max_age.is_some_and(|age| appended.saturating_add(age) <= now);
+            let old = max_age.is_some_and(|age| self.shared.warp.after(record.time, age) <= now);
             if !passes && !old && record.sequence > purge {
                 break;
             }
@@ -290,7 +289,8 @@ impl Core {
         let id = self.shared.id;
         // First, so that no batch becomes part of one that goes.
         for first in &self.deletions {
-            batches.remove((id, *first))?;
+            let removed = batches.remove((id, *first))?;
+            self.deleted += removed.map_or(0, |removed| removed.value().len() as u64);
         }
         let mut swept = Vec::new();
         let candidates: Vec<u64> = self.sweep.iter().copied().take(SWEEP_AT_ONCE.max(SWEEP_FOR_EACH * new)).collect();
@@ -327,6 +327,7 @@ impl Core {
         })
         .map_err(Trouble::batch(id, first))?;
         drop(topics);
+        self.deleted += value.len().saturating_sub(out.len()) as u64;
         for record in &gone {
             self.leave(record, &value, now);
         }
@@ -409,6 +410,7 @@ impl Core {
             if !gone.is_empty() {
                 batches.insert((id, head.first), &*out)?;
                 self.resize(head.first, out.len());
+                self.deleted += value.len().saturating_sub(out.len()) as u64;
             }
             for record in gone {
                 self.leave(&record, &value, now);
@@ -437,7 +439,9 @@ impl Core {
         bounds.bytes = bounds.bytes.saturating_sub(bytes);
         let floor = bounds.floor;
         drop(bounds);
-        missing.into_iter().for_each(|sequence| self.shared.miss(sequence, sequence));
+        for sequence in missing {
+            self.shared.miss(sequence, sequence);
+        }
         self.shared.weigh();
         self.shared.tail.clear();
         self.open = None;
@@ -448,10 +452,10 @@ impl Core {
 
     /// The topics of what is gone of which the last event is to be found, if there are any.
     pub(super) fn lacking(&self, gone: &[Gone]) -> Option<Lasts> {
-        let topics = self.shared.topics.read();
+        let mut topics = self.shared.topics.write();
         let lacking = gone.iter().filter(|(topic, _)| topics.lacks_last(topic));
         let wanted: HashMap<Box<[u8]>, u64> = lacking.map(|(topic, _)| (topic.clone(), 0)).collect();
-        let at = gone.iter().map(|(_, record)| record.sequence).max().unwrap_or_default();
+        let at = gone.iter().map(|(_, record)| record.sequence).max().unwrap_or_default().max(topics.take_forgotten());
         (!wanted.is_empty()).then_some(Lasts { wanted, at, looked: 0 })
     }
 

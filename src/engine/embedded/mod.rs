@@ -6,6 +6,7 @@
 //! the store is opened (`recover`).
 
 mod admin;
+mod backup;
 mod batch;
 mod clock;
 mod committer;
@@ -13,6 +14,7 @@ mod core;
 mod disk;
 mod expiry;
 mod fits;
+mod full;
 mod garbage;
 mod give_back;
 mod groups;
@@ -20,7 +22,9 @@ mod holdings;
 mod holes;
 mod inbox;
 mod keep;
+mod link;
 mod now;
+mod overlay;
 mod owners;
 mod private;
 mod read;
@@ -38,12 +42,14 @@ mod which;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    io::Read,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use crossbeam_utils::sync::ShardedLock;
@@ -51,17 +57,18 @@ use hashbrown::HashMap;
 
 use self::{
     committer::{Committer, set_clean},
-    disk::{Disk, Folder, InMemory},
+    disk::{Disk, Folder, InMemory, is_full},
     garbage::Garbage,
     inbox::Inbox,
+    link::Link,
     recover::{FORMAT, OtherFormat},
     store::{Store, Trouble},
-    stream::{Handle, Link, Shared},
+    stream::{Handle, Shared},
 };
-pub use self::{simulated::Simulated, stream::MOST_WAITING};
+pub use self::{link::MOST_WAITING, simulated::Simulated};
 use super::{
-    Boxed, ClockState, CreateError, DeleteError, Engine, EventStream, Health, OpenError, Options, StoreError,
-    UpdateError,
+    Backup, BackupError, Boxed, ClockState, CreateError, DeleteError, Engine, EventStream, Health, OpenError, Options,
+    RestoreError, Restored, StoreError, UpdateError,
     routes::{Conflict, NewFilters, Routes},
 };
 use crate::{
@@ -74,12 +81,23 @@ use crate::{
 /// How much of the database in memory may be cached beside itself.
 const MEMORY_CACHE_BYTES: usize = 8 * 1024 * 1024;
 
+/// How much room there is on the disk when the store is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Enough,
+    /// As much as opening it writes, it is to be hoped.
+    Little,
+    /// Not even that.
+    None,
+}
+
 /// The engine of a single hub.
 #[derive(Debug)]
 pub struct Embedded {
     link: Arc<Link>,
     directory: Arc<Directory>,
     token_key: [u8; 32],
+    backup_timeout: Duration,
 }
 
 /// Which streams there are. Changed by the committer alone.
@@ -183,7 +201,7 @@ impl Embedded {
         memory: &Arc<Memory>,
     ) -> Result<Self, OpenError> {
         let folder = Folder::lock(path)?;
-        Self::open_on(Box::new(folder), options, seal, tasks, metrics, memory)
+        Self::open_on(Arc::new(folder), options, seal, tasks, metrics, memory)
     }
 
     /// Opens the store on a simulated disk.
@@ -195,11 +213,11 @@ impl Embedded {
         metrics: &Arc<Metrics>,
         memory: &Arc<Memory>,
     ) -> Result<Self, OpenError> {
-        Self::open_on(Box::new(disk.clone()), options, seal, tasks, metrics, memory)
+        Self::open_on(Arc::new(disk.of_new_process()), options, seal, tasks, metrics, memory)
     }
 
     fn open_on(
-        disk: Box<dyn Disk>,
+        disk: Arc<dyn Disk>,
         options: &Options,
         seal: Seal,
         tasks: &Tasks,
@@ -208,10 +226,23 @@ impl Embedded {
     ) -> Result<Self, OpenError> {
         let folder = disk.folder();
         let io = |problem: String| OpenError::Io { folder: folder.clone(), problem };
-        disk.reserve().map_err(|error| io(error.to_string()))?;
-        // A damaged file may make the database panic; it is still only a damaged file.
-        let opened = catch_unwind(AssertUnwindSafe(|| Self::read(disk, options, tasks, memory)))
-            .unwrap_or_else(|_| Err(Trouble::Damaged("the database cannot make sense of its file".to_owned())));
+        let mut room = match disk.reserve(true) {
+            Ok(()) => Room::Enough,
+            Err(error) if is_full(&error) => Room::Little,
+            Err(error) => return Err(io(error.to_string())),
+        };
+        let opened = loop {
+            // A damaged file may make the database panic; it is still only a damaged file.
+            let read = || Self::read(Arc::clone(&disk), options, tasks, memory, room == Room::None);
+            let opened = catch_unwind(AssertUnwindSafe(read))
+                .unwrap_or_else(|_| Err(Trouble::Damaged("the database cannot make sense of its file".to_owned())));
+            if room == Room::None || !opened.as_ref().is_err_and(Trouble::is_full) {
+                break opened;
+            }
+            // This is what the reserve is for.
+            room = if room == Room::Enough { Room::Little } else { Room::None };
+            disk.release();
+        };
         let (link, directory, token_key, found) = opened
             .map_err(|trouble| match trouble.error() {
                 StoreError::Corrupt { .. } => OpenError::Corrupt { folder: folder.clone(), what: trouble.to_string() },
@@ -219,24 +250,29 @@ impl Embedded {
             })?
             .map_err(|OtherFormat(found)| OpenError::Format { folder: folder.clone(), found, known: FORMAT })?;
         let (shared, counted) = (Arc::clone(&link), Arc::clone(metrics));
-        let committer = Committer::new(shared, Arc::clone(&directory), options.clone(), seal, found, counted);
+        let mut committer = Committer::new(shared, Arc::clone(&directory), options.clone(), seal, found, counted);
+        if room != Room::Enough {
+            committer.begin_full();
+        }
         if tasks.has_one_thread() {
             tasks.spawn("committer", OnPanic::Stop, committer.run_as_task());
         } else {
             let run = move || committer.run();
             tasks.thread("committer", OnPanic::Stop, run).map_err(|error| io(error.to_string()))?;
         }
-        Ok(Self { link, directory, token_key })
+        Ok(Self { link, directory, token_key, backup_timeout: options.backup_timeout() })
     }
 
     fn read(
-        disk: Box<dyn Disk>,
+        disk: Arc<dyn Disk>,
         options: &Options,
         tasks: &Tasks,
         accountant: &Arc<Memory>,
+        over_memory: bool,
     ) -> Result<Result<Opened, OtherFormat>, Trouble> {
-        let file = Store::open(disk, options.store_cache_bytes, tasks.has_one_thread())?;
-        let memory = Store::open(Box::new(InMemory), MEMORY_CACHE_BYTES, tasks.has_one_thread())?;
+        let alone = tasks.has_one_thread();
+        let file = Store::open(disk, options.store_cache_bytes, alone, over_memory)?;
+        let memory = Store::open(Arc::new(InMemory), MEMORY_CACHE_BYTES, alone, false)?;
         let mut new_key = [0; 32];
         let no_secret = |error| Trouble::Database(redb::Error::Io(std::io::Error::other(error)));
         getrandom::fill(&mut new_key).map_err(no_secret)?;
@@ -373,6 +409,11 @@ impl Engine for Embedded {
         ClockState { offset_seconds: self.link.clock_offset(), ahead_seconds: ahead as f64 / 1e6 }
     }
 
+    fn backup(&self) -> Boxed<'_, Result<Box<dyn Backup>, BackupError>> {
+        let (link, limit) = (Arc::clone(&self.link), self.backup_timeout);
+        Box::pin(async move { self.link.beside(move || backup::begin(&link, limit)).await? })
+    }
+
     fn close(&self) -> Boxed<'_, Result<(), StoreError>> {
         Box::pin(async move {
             if self.link.inbox.is_closed() {
@@ -381,6 +422,21 @@ impl Engine for Embedded {
             self.link.act_at_once(Committer::close).await?
         })
     }
+}
+
+/// Reads a backup to its end, and gives how many streams are in it.
+pub fn check_backup(backup: impl Read) -> Result<Restored, RestoreError> {
+    backup::check(backup).map(|streams| Restored { streams })
+}
+
+/// Makes a store of a backup in a directory that has none. Every stream has a new epoch.
+pub fn restore(backup: impl Read, directory: &Path) -> Result<Restored, RestoreError> {
+    backup::restore(backup, directory)
+}
+
+/// Gives every stream of a directory a new epoch. No hub may have it open.
+pub fn renew(directory: &Path) -> Result<Restored, RestoreError> {
+    backup::renew(directory)
 }
 
 impl Drop for Embedded {

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{clock::Slewed, committer::Committer, stream::Link};
+use super::{clock::Slewed, committer::Committer, link::Link};
 
 /// The log is told when the wall clock is so far from the time that streams go by.
 const JUMP_SECONDS: f64 = 2.0;

@@ -16,9 +16,9 @@ use super::{
     core::{Core, Load, OpenBatch},
     holdings::bound_ids,
     holes::Holes,
+    link::Link,
     rows::{Definition, META, OLD_REPEATS, PROGRESS, Progress, REPEATS, STREAMS, checked, from_row, row, to_row},
     store::{Loaded, Store, Trouble},
-    stream::Link,
     topics::Topics,
 };
 use crate::{engine::Options, model::Storage};
@@ -139,7 +139,7 @@ pub(super) fn streams(link: &Arc<Link>, options: &Options, closed: bool) -> Resu
     Ok(cores)
 }
 
-fn definition(store: &Store, id: u64) -> Result<Definition, Trouble> {
+pub(super) fn definition(store: &Store, id: u64) -> Result<Definition, Trouble> {
     let streams = store.read_transaction()?.open_table(STREAMS)?;
     let Some(found) = streams.get(id)? else { return Err(Trouble::Damaged(format!("stream {id} is gone"))) };
     from_row(found.value()).map_err(Trouble::row("streams"))

@@ -47,9 +47,10 @@ impl Repeats {
         self.expire(now);
     }
 
-    /// Puts the keys in the order of their times, after they were added in any order.
+    /// Puts the keys in the order of their events, after they were added in any order.
     pub(super) fn put_in_order(&mut self) {
-        self.order.make_contiguous().sort_unstable_by_key(|(time, _)| *time);
+        let Self { order, sequences, .. } = self;
+        order.make_contiguous().sort_unstable_by_key(|(time, key)| (*time, sequences.get(key).copied()));
     }
 
     /// Forgets the oldest keys while they are added in any order, once there are many more than may stay.
@@ -172,6 +173,16 @@ mod tests {
         assert_eq!((repeats.find(1), repeats.find(2)), (Some(1), Some(2)));
         repeats.expire(110);
         assert_eq!((repeats.find(1), repeats.find(2)), (None, Some(2)));
+    }
+
+    #[test]
+    fn nothing_is_below_the_first_however_keys_of_one_time_were_added() {
+        let mut repeats = Repeats::new(10, 1_000);
+        for sequence in (1..=100).rev() {
+            repeats.add(sequence.into(), sequence, 100);
+        }
+        repeats.put_in_order();
+        assert_eq!(repeats.first(), Some(1));
     }
 
     #[test]

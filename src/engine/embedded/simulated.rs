@@ -45,6 +45,8 @@ struct State {
     fuse: Option<u32>,
     /// Who may use it: whoever opened it last.
     owner: Weak<()>,
+    /// Counts the processes it had: what is left of one that is dead must not open it again.
+    era: u64,
     /// Writes and flushes do not end.
     stalled: bool,
     /// How long writes take at most, and what decides how long each takes.
@@ -63,7 +65,7 @@ impl State {
 
 /// A disk. Its clones are the same disk.
 #[derive(Debug, Clone, Default)]
-pub struct Simulated(Arc<Mutex<State>>, Arc<Condvar>);
+pub struct Simulated(Arc<Mutex<State>>, Arc<Condvar>, u64);
 
 #[derive(Debug)]
 struct Backend {
@@ -72,6 +74,13 @@ struct Backend {
 }
 
 impl Simulated {
+    /// The same disk for a process that starts now, and until it dies.
+    #[must_use]
+    pub(super) fn of_new_process(&self) -> Self {
+        let era = self.0.lock().era;
+        Self(Arc::clone(&self.0), Arc::clone(&self.1), era)
+    }
+
     /// The power goes after so many operations.
     pub fn set_fuse(&self, operations: u32) {
         self.0.lock().fuse = Some(operations);
@@ -146,6 +155,19 @@ impl Simulated {
         state.seen = safe;
         state.fuse = None;
         state.owner = Weak::new();
+        state.era += 1;
+    }
+
+    /// Whoever used the disk can no longer, as if the process had been killed: what was written stays.
+    pub fn take_from_owner(&self) {
+        let mut state = self.0.lock();
+        state.owner = Weak::new();
+        state.era += 1;
+    }
+
+    /// Others took the room that was given to the reserve.
+    pub fn take_reserve(&self) {
+        self.0.lock().reserve = 0;
     }
 
     /// Changes one bit.
@@ -171,7 +193,7 @@ impl Simulated {
         let (passed, wall_ahead) = (state.passed, state.wall_ahead);
         let (seen, safe) = (state.seen.clone(), state.seen.clone());
         let copy = State { seen, safe, passed, wall_ahead, ..State::default() };
-        Self(Arc::new(Mutex::new(copy)), Arc::default())
+        Self(Arc::new(Mutex::new(copy)), Arc::default(), 0)
     }
 }
 
@@ -184,17 +206,36 @@ fn put(bytes: &mut Vec<u8>, at: usize, data: &[u8]) {
 
 impl Disk for Simulated {
     fn open(&self) -> Result<Box<dyn StorageBackend>, Error> {
-        let owner = Arc::new(());
-        self.0.lock().owner = Arc::downgrade(&owner);
+        let (owner, mut state) = (Arc::new(()), self.0.lock());
+        if self.2 != state.era {
+            return Err(Error::other("the disk is gone"));
+        }
+        state.owner = Arc::downgrade(&owner);
+        drop(state);
         Ok(Box::new(Backend { disk: self.clone(), owner }))
     }
 
-    fn reserve(&self) -> Result<(), Error> {
+    fn reserve(&self, more: bool) -> Result<(), Error> {
         let mut state = self.0.lock();
-        if state.reserve == 0 && state.capacity.is_some_and(|capacity| state.used() + 2 * RESERVE_BYTES > capacity) {
+        if state.reserve > 0 {
+            return Ok(());
+        }
+        let room = state.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used()));
+        if room < if more { 2 * RESERVE_BYTES } else { RESERVE_BYTES / 2 } {
             return Err(ErrorKind::StorageFull.into());
         }
-        state.reserve = RESERVE_BYTES;
+        state.reserve = room.min(RESERVE_BYTES);
+        Ok(())
+    }
+
+    fn fill(&self) -> Result<(), Error> {
+        let mut state = self.0.lock();
+        let blocks = (state.seen.len() as u64).div_ceil(BLOCK_BYTES);
+        let more = (blocks - state.blocks.len() as u64) * BLOCK_BYTES;
+        if state.capacity.is_some_and(|capacity| state.used() + more > capacity) {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        state.blocks.extend(0..blocks);
         Ok(())
     }
 

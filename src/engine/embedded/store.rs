@@ -12,13 +12,14 @@ use std::{
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use redb::{
-    CommitError, Database, DatabaseError, ReadOnlyTable, ReadTransaction, ReadableDatabase, StorageError, TableError,
-    TransactionError, WriteTransaction,
+    CommitError, CompactionError, Database, DatabaseError, ReadOnlyTable, ReadTransaction, ReadableDatabase,
+    StorageError, TableError, TransactionError, WriteTransaction,
 };
 
 use super::{
     batch::{self, Damaged, Head},
-    disk::{Disk, Fault, Watched},
+    disk::{self, Disk, Fault, Watched},
+    overlay::Overlay,
     rows::{BATCHES, GROUP_STATES, GROUPS, META, PROGRESS, REPEATS, STREAMS},
 };
 use crate::engine::StoreError;
@@ -47,7 +48,13 @@ macro_rules! from_errors_of_the_database {
     )*};
 }
 
-from_errors_of_the_database!(StorageError, TableError, TransactionError, CommitError, DatabaseError);
+from_errors_of_the_database!(StorageError, TableError, TransactionError, CommitError, DatabaseError, CompactionError);
+
+impl From<std::io::Error> for Trouble {
+    fn from(error: std::io::Error) -> Self {
+        Self::Database(redb::Error::Io(error))
+    }
+}
 
 impl Trouble {
     /// A batch is not what was written.
@@ -58,6 +65,11 @@ impl Trouble {
     /// A row is not what was written.
     pub(super) fn row(what: &'static str) -> impl Fn(Damaged) -> Self {
         move |Damaged| Self::Damaged(format!("a row of {what} is not what was written"))
+    }
+
+    /// True when there was no room on the disk.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, Self::Database(redb::Error::Io(error)) if disk::is_full(error))
     }
 
     /// What it means to who asked.
@@ -84,14 +96,16 @@ const READ_WAIT: Duration = Duration::from_millis(25);
 
 #[derive(Debug)]
 struct Open {
-    database: Arc<Database>,
+    database: Database,
     fault: Arc<Mutex<Option<Fault>>>,
+    /// It is there to be read alone.
+    over_memory: bool,
 }
 
 /// One database and the disk under it.
 #[derive(Debug)]
 pub(super) struct Store {
-    disk: Box<dyn Disk>,
+    disk: Arc<dyn Disk>,
     cache_bytes: usize,
     read_attempts: u32,
     open: RwLock<Option<Open>>,
@@ -101,18 +115,27 @@ pub(super) struct Store {
 
 impl Store {
     /// Opens the database, which repairs itself after a crash. With `alone` there is no other thread that might open it
-    /// again while a reader waits.
-    pub(super) fn open(disk: Box<dyn Disk>, cache_bytes: usize, alone: bool) -> Result<Self, Trouble> {
+    /// again while a reader waits. With `over_memory` its file is not written to.
+    pub(super) fn open(
+        disk: Arc<dyn Disk>,
+        cache_bytes: usize,
+        alone: bool,
+        over_memory: bool,
+    ) -> Result<Self, Trouble> {
         let read_attempts = if alone { 1 } else { READ_ATTEMPTS };
         let store = Self { disk, cache_bytes, read_attempts, open: RwLock::new(None), left: AtomicBool::new(false) };
-        store.reopen()?;
+        store.reopen(over_memory)?;
         Ok(store)
     }
 
-    /// Opens the database again, as what it was when it was last committed durably.
-    pub(super) fn reopen(&self) -> Result<(), Trouble> {
+    /// Opens the database again, as what it was when it was last committed durably. Over memory it can be read, and nothing
+    /// that is written to it stays.
+    pub(super) fn reopen(&self, over_memory: bool) -> Result<(), Trouble> {
         *self.open.write() = None;
-        let backend = self.disk.open().map_err(|error| Trouble::Database(redb::Error::Io(error)))?;
+        let mut backend = self.disk.open()?;
+        if over_memory {
+            backend = Box::new(Overlay::new(backend)?);
+        }
         let (watched, fault) = Watched::new(backend);
         let cache_bytes = self.cache_bytes;
         let open = move || {
@@ -129,9 +152,20 @@ impl Store {
             Ok(database)
         };
         let opened: Result<Database, Trouble> = open();
-        let database = Arc::new(opened?);
-        self.disk.keep().map_err(|error| Trouble::Database(redb::Error::Io(error)))?;
-        *self.open.write() = Some(Open { database, fault });
+        let database = opened?;
+        if !over_memory {
+            self.disk.keep()?;
+        }
+        *self.open.write() = Some(Open { database, fault, over_memory });
+        Ok(())
+    }
+
+    /// Moves what is in the file to its front, and cuts off the rest. Closed before and after it. Reads all of it.
+    pub(super) fn compact(&self) -> Result<(), Trouble> {
+        let mut builder = Database::builder();
+        builder.set_cache_size(self.cache_bytes);
+        let mut database = builder.create_with_backend(Watched::new(self.disk.open()?).0)?;
+        database.compact()?;
         Ok(())
     }
 
@@ -157,25 +191,34 @@ impl Store {
         &*self.disk
     }
 
+    /// Open to be written, and nothing was refused since.
+    pub(super) fn is_good(&self) -> bool {
+        self.open.read().as_ref().is_some_and(|open| !open.over_memory && open.fault.lock().is_none())
+    }
+
+    /// Open to be read alone.
+    pub(super) fn is_over_memory(&self) -> bool {
+        self.open.read().as_ref().is_some_and(|open| open.over_memory)
+    }
+
     /// What the disk refused first since it was opened.
     pub(super) fn fault(&self) -> Option<Fault> {
         self.open.read().as_ref().and_then(|open| *open.fault.lock())
     }
 
     pub(super) fn write(&self) -> Result<WriteTransaction, Trouble> {
-        let database = self.database().ok_or(Trouble::Closed)?;
-        Ok(database.begin_write()?)
+        let open = self.open.read();
+        Ok(open.as_ref().ok_or(Trouble::Closed)?.database.begin_write()?)
     }
 
     pub(super) fn read_transaction(&self) -> Result<ReadTransaction, Trouble> {
-        let database = self.database().ok_or(Trouble::Closed)?;
-        Ok(database.begin_read()?)
+        let open = self.open.read();
+        Ok(open.as_ref().ok_or(Trouble::Closed)?.database.begin_read()?)
     }
 
     /// The batches as they were last committed.
     pub(super) fn batches(&self) -> Result<Batches, Trouble> {
-        let database = self.database().ok_or(Trouble::Closed)?;
-        Ok(Batches(database.begin_read()?.open_table(BATCHES)?))
+        Ok(Batches(self.read_transaction()?.open_table(BATCHES)?))
     }
 
     /// Reads, and once more from the database opened anew if it was closed meanwhile because the disk was full.
@@ -200,13 +243,9 @@ impl Store {
             std::thread::sleep(READ_WAIT);
         }
     }
-
-    pub(super) fn database(&self) -> Option<Arc<Database>> {
-        self.open.read().as_ref().map(|open| Arc::clone(&open.database))
-    }
 }
 
-fn make_tables(transaction: &WriteTransaction) -> Result<(), Trouble> {
+pub(super) fn make_tables(transaction: &WriteTransaction) -> Result<(), Trouble> {
     transaction.open_table(META)?;
     transaction.open_table(STREAMS)?;
     transaction.open_table(PROGRESS)?;

@@ -1,5 +1,7 @@
 //! The embedded engine: the contract, a model, losses of power, full disks and damage.
 
+mod backup;
+mod full;
 mod letters;
 mod memory;
 mod parts;
@@ -32,8 +34,14 @@ fn options() -> Options {
 }
 
 fn open(disk: &Simulated, options: &Options) -> Result<Arc<dyn Engine>, OpenError> {
-    let engine =
-        Embedded::open_on(Box::new(disk.clone()), options, seal, &Tasks::default(), &Arc::default(), &Arc::default())?;
+    let engine = Embedded::open_on(
+        Arc::new(disk.of_new_process()),
+        options,
+        seal,
+        &Tasks::default(),
+        &Arc::default(),
+        &Arc::default(),
+    )?;
     Ok(Arc::new(engine))
 }
 
@@ -231,6 +239,14 @@ async fn settled(stream: &Arc<dyn EventStream>, events: u64) -> StreamState {
     }
 }
 
+/// Compares which event is the last of each topic.
+fn compare_lasts(stream: &Arc<dyn EventStream>, model: &Model) {
+    for (topic, name) in TOPICS.iter().enumerate() {
+        let of_topic = model.events.iter().filter(|(_, event)| event.0 == topic).map(|(sequence, _)| *sequence);
+        assert_eq!(stream.last_of(Topic::parse(name.as_bytes()).expect("a topic")), of_topic.max(), "{name}");
+    }
+}
+
 /// Does one step with both, and compares what they say.
 async fn compare(step: Step, model: &mut Model, ground: &OnDisk, engine: &mut Arc<dyn Engine>, number: usize) {
     let stream = engine.stream("s").expect("the stream");
@@ -293,10 +309,7 @@ async fn compare(step: Step, model: &mut Model, ground: &OnDisk, engine: &mut Ar
         }
     }
     let stream = engine.stream("s").expect("the stream");
-    for (topic, name) in TOPICS.iter().enumerate() {
-        let of_topic = model.events.iter().filter(|(_, event)| event.0 == topic).map(|(sequence, _)| *sequence);
-        assert_eq!(stream.last_of(Topic::parse(name.as_bytes()).expect("a topic")), of_topic.last(), "{name}");
-    }
+    compare_lasts(&stream, model);
     let counted = settled(&stream, model.events.len() as u64);
     let state = tokio::time::timeout(Duration::from_secs(30), counted).await.expect("what is past its ttl goes");
     assert_eq!((state.latest, state.events), (model.latest, model.events.len() as u64));
@@ -311,7 +324,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_stream_is_what_the_model_is(steps in prop::collection::vec(step(), 1..40), tail: bool) {
+    fn a_stream_is_what_the_model_is(steps in prop::collection::vec(step(), 1..40), tail: bool, ttls: bool) {
         let tail_cache_bytes = if tail { 300_000 } else { 0 };
         runtime().block_on(async {
             let ground = OnDisk::new(Options { tail_cache_bytes, ..options() });
@@ -319,6 +332,15 @@ proptest! {
             let mut model = Model { floor: 1, ..Model::default() };
             engine.create_stream(model.settings()).await.expect("made");
             for (number, step) in steps.into_iter().enumerate() {
+                // Not both: what was pushed out of its topic by events that are past their ttl since, and gone from the store,
+                // may come back when the stream is counted anew.
+                let step = match step {
+                    Step::Append { topic, count, bytes, ids, .. } if !ttls => {
+                        Step::Append { topic, count, bytes, ids, ttl: None }
+                    }
+                    Step::PerTopic(_) if ttls => Step::Pass(1),
+                    step => step,
+                };
                 compare(step, &mut model, &ground, &mut engine, number).await;
             }
         });

@@ -70,6 +70,8 @@ pub(super) struct Topics {
     lists: usize,
     /// The most events of a topic.
     limit: Option<u64>,
+    /// The last of all last events that are not known any more, since somebody asked.
+    forgotten: u64,
 }
 
 impl Topics {
@@ -198,6 +200,7 @@ impl Topics {
             return false;
         }
         if !limited && outlives && (found || kept.last == sequence) {
+            self.forgotten = self.forgotten.max(kept.last);
             kept.last = 0;
             kept.listed.iter_mut().for_each(|listed| listed.clear());
         } else if kept.last == sequence {
@@ -243,6 +246,11 @@ impl Topics {
     /// True for a topic of which events are kept and the last is not known.
     pub(super) fn lacks_last(&self, topic: &[u8]) -> bool {
         self.kept.get(topic).is_some_and(|kept| kept.last == 0)
+    }
+
+    /// Where to begin to look, going back, for the last events of topics that lack them since the last call.
+    pub(super) fn take_forgotten(&mut self) -> u64 {
+        std::mem::take(&mut self.forgotten)
     }
 
     /// An event of a topic was found that ends at a time, and behind which nothing is that is not known.

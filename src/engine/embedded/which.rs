@@ -1,11 +1,6 @@
 //! Which of some sequences a stream keeps: like reading them, without the events.
 
-use super::{
-    batch::Records,
-    read::read_error,
-    store::Trouble,
-    stream::Shared,
-};
+use super::{batch::Records, read::read_error, store::Trouble, stream::Shared};
 use crate::engine::ReadError;
 
 /// Those of these sequences, which ascend, that readers can get.

@@ -187,7 +187,10 @@ impl Active {
     pub(super) async fn store_with_letters_back(&mut self, back: LettersBack) -> Result<(), StreamError> {
         let (revision, state) = (self.state.revision(), Bytes::from(self.state.encode(&[])));
         let result = self.stream.give_back(self.key.2.clone(), state.clone(), back).await;
-        let told = result.as_ref().map(|()| ()).map_err(|error| of_group(error, &self.key.0, Some(&self.key.2)));
+        let told = match &result {
+            Ok(()) => Ok(()),
+            Err(error) => Err(of_group(error, &self.key.0, Some(&self.key.2))),
+        };
         self.saved(Saved { result, revision, state, buried: Vec::new() });
         told
     }

@@ -20,6 +20,8 @@ const STARVED_INTERVAL_MS: u64 = 100;
 
 /// One member that has a transport.
 #[derive(Debug)]
+// Each is true or not by itself: none follows from the others.
+#[allow(clippy::struct_excessive_bools)]
 pub(super) struct Seat {
     pub(super) outbox: Arc<Outbox>,
     pub(super) key: SubscriptionKey,

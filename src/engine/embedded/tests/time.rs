@@ -84,6 +84,8 @@ fn times_that_are_not_yet_are_as_of_the_start_and_are_made_good() {
             let engine = ground.engine().await;
             let wanted = StreamSettings { max_age: None, storage, ..brief_settings() };
             let stream = engine.create_stream(wanted).await.expect("made");
+            put(&stream, with_id("over", 1)).await;
+            ground.pass(2 * SECOND);
             put(&stream, with_id("1", 0)).await;
             put(&stream, with_id("2", 3)).await;
             let stamped = stream.now();
@@ -100,9 +102,9 @@ fn times_that_are_not_yet_are_as_of_the_start_and_are_made_good() {
             put(&stream, with_id("3", 3)).await;
             assert!(stream.now() >= stamped, "times never go back");
             ground.pass(2 * SECOND);
-            assert_eq!(sequences(&stream, 0).await, [1, 2, 3]);
+            assert_eq!(sequences(&stream, 0).await, [2, 3, 4], "what was over does not come back");
             ground.pass(SECOND);
-            assert_eq!(sequences(&stream, 0).await, [1], "three seconds after the start, and after its append");
+            assert_eq!(sequences(&stream, 0).await, [2], "three seconds after the start, and after its append");
             ground.pass(2 * SECOND);
             assert!(!put(&stream, with_id("1", 0)).await.duplicate);
             assert!(!put(&stream, with_id("3", 0)).await.duplicate);
@@ -111,7 +113,7 @@ fn times_that_are_not_yet_are_as_of_the_start_and_are_made_good() {
             put(&stream, with_id("4", 3)).await;
             assert!(stream.now() < SystemTime::now() + Duration::from_secs(7_300));
             ground.pass(3 * SECOND);
-            assert_eq!(sequences(&stream, 0).await, [1, 4, 5]);
+            assert_eq!(sequences(&stream, 0).await, [2, 5, 6]);
         });
     }
 }
@@ -206,14 +208,12 @@ fn an_append_waits_for_much_that_is_past_its_ttl_and_those_to_other_streams_do_n
         }
         ground.pass(SECOND);
         // In one round: 40 MB are read in ten of them.
-        let queue = async |stream: &Arc<dyn EventStream>, event| {
-            stream.append(Append { events: vec![event], precondition: None }).await.expect("queued")
-        };
+        let one = |event| Append { events: vec![event], precondition: None };
         let mut receipts = Vec::new();
         for n in 0..5 {
-            receipts.push(queue(&stream, event("s", &n.to_string())).await);
+            receipts.push(stream.append(one(event("s", &n.to_string()))).await.expect("queued"));
         }
-        let beside = queue(&other, event("o", "")).await;
+        let beside = other.append(one(event("o", ""))).await.expect("queued");
         assert_eq!(beside.await.expect("stored")[0].sequence, 1);
         for (receipt, sequence) in receipts.into_iter().zip(1_001..) {
             assert_eq!(receipt.await.expect("stored")[0].sequence, sequence, "in order");
@@ -226,7 +226,8 @@ fn an_append_waits_for_much_that_is_past_its_ttl_and_those_to_other_streams_do_n
 #[test]
 fn who_follows_gets_what_limits_end_as_it_comes() {
     runtime().block_on(async {
-        let engine = OnDisk::new(options()).engine().await;
+        let ground = OnDisk::new(options());
+        let engine = ground.engine().await;
         let few = StreamSettings { max_events: Some(5), ..settings("s", &["s"]) };
         let stream = engine.create_stream(few).await.expect("made");
         let followed = async |after| {
@@ -237,16 +238,38 @@ fn who_follows_gets_what_limits_end_as_it_comes() {
         assert_eq!(followed(0).await, Ok((1..=20).collect()));
         let lost = |earliest, latest| Err(ReadError::Lost { earliest, latest });
         assert_eq!(read_all(&stream, 0, &[], EVERYTHING).await, lost(16, 20).map(|()| Vec::new()));
-        // What was purged is for nobody.
-        append_all(&stream, vec![event_with("s", "", "", 1), event("s", "")], None).await.expect("stored");
+        // What was purged, or is past its ttl, is for nobody.
+        append_all(&stream, vec![event_with("s", "", "", 1_000), event("s", "")], None).await.expect("stored");
         stream.purge(18, None).await.expect("purged");
         assert_eq!(followed(10).await, lost(19, 22).map(|()| Vec::new()));
         append_all(&stream, vec![event("s", ""); 7], None).await.expect("stored");
-        assert_eq!(followed(18).await.expect("in memory").len(), 11);
+        ground.pass(SECOND);
+        assert_eq!(followed(18).await, Ok([19, 20].into_iter().chain(22..=29).collect()));
         let engine = OnDisk::new(Options { tail_cache_bytes: 0, ..options() }).engine().await;
         let stream = engine.create_stream((*stream.settings()).clone()).await.expect("made");
         append_all(&stream, vec![event("s", ""); 20], None).await.expect("stored");
         let chunk = stream.follow(0, &Arc::from([]), EVERYTHING).await;
         assert_eq!(chunk.err(), Some(ReadError::Lost { earliest: 16, latest: 20 }), "as far as memory goes");
+    });
+}
+
+#[test]
+fn the_last_of_a_topic_stays_known_when_one_that_outlives_it_is_taken_out() {
+    runtime().block_on(async {
+        let ground = OnDisk::new(options());
+        let engine = ground.engine().await;
+        let stream = engine.create_stream(settings("s", &["s"])).await.expect("made");
+        for (id, ttl) in [("first", 0), ("second", 60), ("third", 30), ("fourth", 10)] {
+            put(&stream, with_id(id, ttl)).await;
+        }
+        let last = || stream.last_of(Topic::parse(b"s").expect("a topic"));
+        assert_eq!(stream.remove(vec![2]).await, Ok(1));
+        assert_eq!(last(), Some(4));
+        ground.pass(20 * SECOND);
+        assert_eq!(last(), Some(3));
+        assert_eq!(stream.remove(vec![1]).await, Ok(1));
+        assert_eq!(last(), Some(3));
+        ground.pass(20 * SECOND);
+        assert_eq!(last(), None);
     });
 }

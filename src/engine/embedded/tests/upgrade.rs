@@ -11,7 +11,7 @@ use crate::engine::embedded::{
 };
 
 fn raw(disk: &Simulated) -> Store {
-    Store::open(Box::new(disk.clone()), 1024 * 1024, true).expect("a store")
+    Store::open(Arc::new(disk.clone()), 1024 * 1024, true, false).expect("a store")
 }
 
 /// Turns what a store knows of deleted events into what it knew of them before the topic was part of keys.

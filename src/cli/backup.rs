@@ -1,0 +1,152 @@
+//! `switchyard backup`.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufReader, IsTerminal, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use serde_json::json;
+use tonic::Streaming;
+
+use super::{interrupts, show};
+use crate::{
+    client::{Target, explain},
+    engine::check_backup,
+    proto::v1::{BackupRequest, BackupResponse},
+};
+
+/// How often a person is told how far it is.
+const TELL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Copy everything that a hub keeps, while it works.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The file has all streams with their events and groups, as they were at one moment after the command began, and the secret that
+resume tokens are made with: keep it as you keep the data itself. It is there once it is whole and was read again; one of that
+name is replaced then. `switchyard restore` puts it back.
+
+Examples:
+  switchyard backup hub.backup
+  switchyard backup /backups/hub.backup --server https://hub.example:50051 --token-file backup.token")]
+pub struct Backup {
+    /// Where to
+    file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// The file that a backup is written to, until it is one. Gone with this, unless it was kept.
+struct Partial {
+    path: PathBuf,
+    file: File,
+    kept: bool,
+}
+
+impl Partial {
+    fn new(of: &Path) -> io::Result<Self> {
+        let mut path = of.as_os_str().to_owned();
+        path.push(".partial");
+        let path = PathBuf::from(path);
+        // What an earlier run left, if there is something.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        Ok(Self { path, file, kept: false })
+    }
+
+    /// What was written has the name `as_file` from now on, also after a loss of power.
+    fn keep(mut self, as_file: &Path) -> io::Result<()> {
+        fs::rename(&self.path, as_file)?;
+        self.kept = true;
+        let folder = as_file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if !self.kept {
+            fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+impl Backup {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let shown = self.file.display().to_string();
+        let cannot = || format!("cannot write {shown}");
+        let mut interrupts = interrupts()?;
+        let mut client = self.target.backups().await?;
+        let mut partial = Partial::new(&self.file).with_context(cannot)?;
+        let copy = async {
+            let pieces = client.backup(BackupRequest {}).await.map_err(|status| explain(&status))?.into_inner();
+            write(pieces, &mut partial.file).await.with_context(cannot)?.map_err(|status| explain(&status))
+        };
+        let bytes = tokio::select! {
+            copied = copy => copied?,
+            _ = interrupts.recv() => bail!("stopped: {shown} was not written"),
+        };
+        partial.file.sync_all().with_context(cannot)?;
+        let checked = check_backup(BufReader::new(File::open(&partial.path).with_context(cannot)?));
+        let streams = checked.with_context(|| format!("{shown} was not written"))?.streams;
+        partial.keep(&self.file).with_context(cannot)?;
+        let told = if self.json {
+            json!({ "file": shown, "bytes": bytes, "streams": streams }).to_string()
+        } else {
+            format!("{shown}: {streams} streams, {}", show::bytes(bytes))
+        };
+        show::print(&told).map(drop)
+    }
+}
+
+/// Writes all pieces, and gives how many bytes they were. Fails by itself, or as the hub does.
+async fn write(mut pieces: Streaming<BackupResponse>, file: &mut File) -> io::Result<Result<i64, tonic::Status>> {
+    let (mut bytes, mut total, mut progress) = (0, 0, Progress::new());
+    loop {
+        let piece = match pieces.message().await {
+            Ok(Some(piece)) => piece,
+            Ok(None) => break,
+            Err(status) => return Ok(Err(status)),
+        };
+        file.write_all(&piece.data)?;
+        bytes += piece.data.len().cast_signed() as i64;
+        total = total.max(piece.store_bytes);
+        progress.tell(bytes, total);
+    }
+    progress.end();
+    Ok(Ok(bytes))
+}
+
+/// Tells a person how far it is.
+struct Progress {
+    told: Option<Instant>,
+    anybody: bool,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { told: None, anybody: io::stderr().is_terminal() }
+    }
+
+    fn tell(&mut self, bytes: i64, of: i64) {
+        if self.anybody && self.told.is_none_or(|told| told.elapsed() >= TELL_INTERVAL) {
+            eprint!("\r\x1b[K{} of at most {}", show::bytes(bytes), show::bytes(of));
+            self.told = Some(Instant::now());
+        }
+    }
+
+    fn end(&self) {
+        if self.told.is_some() {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
