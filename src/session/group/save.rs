@@ -106,7 +106,9 @@ impl Saves {
     }
 
     pub(super) fn due(&self) -> Option<u64> {
-        let wanted = self.under_way.is_none() && (!self.waiting.is_empty() || self.failed);
+        // What failed and nobody waits for is put off once more when its time has come.
+        let failed = self.failed && self.lazy_at.is_none();
+        let wanted = self.under_way.is_none() && (!self.waiting.is_empty() || failed);
         let retry = wanted.then_some(self.retry_at);
         let lazy = self.lazy_at.filter(|_| self.under_way.is_none()).map(|at| at.max(self.retry_at));
         let letters = (self.letters_at > 0).then_some(self.letters_at);
