@@ -38,7 +38,6 @@ mod tail;
 #[cfg(test)]
 mod tests;
 mod topics;
-mod which;
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -1,8 +1,10 @@
 //! Reading: from the tail in memory, or from the store. Both see a stream through its bounds, and both give nothing
 //! that has expired or was pushed out.
 
+use bytes::Bytes;
+
 use super::{
-    batch::Records,
+    batch::{Damaged, Record, Records},
     store::{Loaded, Trouble},
     stream::{Bounds, Shared},
 };
@@ -226,11 +228,26 @@ pub(super) fn one(stream: &Shared, sequence: u64) -> Result<Option<Event>, ReadE
 
 /// The events of these sequences, which ascend.
 pub(super) fn some(stream: &Shared, sequences: &[u64]) -> Result<Chunk, ReadError> {
+    let (events, latest) = pick(stream, sequences, |record, value| Ok(record.place(value)?.detached(value)))?;
+    Ok(Chunk { events, through: sequences.last().copied().unwrap_or_default(), latest })
+}
+
+/// Those of these sequences, which ascend, that readers can get.
+pub(super) fn which(stream: &Shared, sequences: &[u64]) -> Result<Vec<u64>, ReadError> {
+    pick(stream, sequences, |record, _| Ok(record.sequence)).map(|(kept, _)| kept)
+}
+
+/// Takes something of each of these records, which ascend, that readers can get; and the last sequence that they can.
+fn pick<T>(
+    stream: &Shared,
+    sequences: &[u64],
+    take: impl Fn(&Record, &Bytes) -> Result<T, Damaged>,
+) -> Result<(Vec<T>, u64), ReadError> {
     stream.check(ReadError::Closed)?;
     let bounds = stream.bounds();
     let now = stream.link.now();
     let found = stream.store().read(|batches| {
-        let mut chunk = Chunk { events: Vec::new(), through: 0, latest: bounds.latest };
+        let mut taken = Vec::new();
         let mut rest = sequences.iter().copied().filter(|sequence| (bounds.floor..=bounds.latest).contains(sequence));
         let mut next = rest.next();
         while let Some(sequence) = next {
@@ -247,7 +264,7 @@ pub(super) fn some(stream: &Shared, sequences: &[u64]) -> Result<Chunk, ReadErro
                 if next == Some(record.sequence) {
                     let topics = stream.topics.read();
                     if record.ends(&stream.warp) > now && topics.keeps(record.topic(&loaded.value), record.sequence) {
-                        chunk.events.push(record.place(&loaded.value).map_err(&damaged)?.detached(&loaded.value));
+                        taken.push(take(&record, &loaded.value).map_err(&damaged)?);
                     }
                     next = rest.next();
                 }
@@ -256,10 +273,9 @@ pub(super) fn some(stream: &Shared, sequences: &[u64]) -> Result<Chunk, ReadErro
                 next = rest.next();
             }
         }
-        chunk.through = sequences.last().copied().unwrap_or_default();
-        Ok(chunk)
+        Ok(taken)
     });
-    found.map_err(|trouble| read_error(stream, &trouble))
+    found.map(|taken| (taken, bounds.latest)).map_err(|trouble| read_error(stream, &trouble))
 }
 
 /// The first sequence appended at `time` or later: times never go back, so halving finds it.
@@ -296,7 +312,7 @@ pub(super) fn first_at(stream: &Shared, time: u64) -> Result<u64, ReadError> {
     found.map_err(|trouble| read_error(stream, &trouble))
 }
 
-pub(super) fn read_error(stream: &Shared, trouble: &Trouble) -> ReadError {
+fn read_error(stream: &Shared, trouble: &Trouble) -> ReadError {
     let error = trouble.error();
     if let StoreError::Corrupt { what } = &error {
         tracing::error!(stream = %stream.name, what, "the store is damaged");

@@ -25,7 +25,6 @@ use super::{
     store::{Store, Trouble},
     tail::Tail,
     topics::{LastSearch, Topics},
-    which,
 };
 use crate::{
     engine::{
@@ -276,6 +275,14 @@ impl Shared {
 #[derive(Debug, Clone)]
 pub(super) struct Handle(pub(super) Arc<Shared>);
 
+/// Sequences as reading takes them: in order, each once, and no more than are looked at.
+fn ascending(mut sequences: Vec<u64>) -> Vec<u64> {
+    sequences.sort_unstable();
+    sequences.dedup();
+    sequences.truncate(MAX_SEQUENCES);
+    sequences
+}
+
 impl EventStream for Handle {
     fn name(&self) -> &StreamName {
         &self.0.name
@@ -352,13 +359,9 @@ impl EventStream for Handle {
         self.read(after, filters, limits)
     }
 
-    fn get(&self, mut sequences: Vec<u64>) -> Boxed<'_, Result<Chunk, ReadError>> {
-        Box::pin(async move {
-            sequences.sort_unstable();
-            sequences.dedup();
-            sequences.truncate(MAX_SEQUENCES);
-            self.0.from_disk(move |stream| read::some(stream, &sequences)).await
-        })
+    fn get(&self, sequences: Vec<u64>) -> Boxed<'_, Result<Chunk, ReadError>> {
+        let sequences = ascending(sequences);
+        Box::pin(self.0.from_disk(move |stream| read::some(stream, &sequences)))
     }
 
     fn now(&self) -> SystemTime {
@@ -369,11 +372,9 @@ impl EventStream for Handle {
         Duration::from_micros(self.0.link.now().saturating_sub(self.0.warp.appended(micros(time))))
     }
 
-    fn which(&self, mut sequences: Vec<u64>) -> Boxed<'_, Result<Vec<u64>, ReadError>> {
-        sequences.sort_unstable();
-        sequences.dedup();
-        sequences.truncate(MAX_SEQUENCES);
-        Box::pin(self.0.from_disk(move |stream| which::kept(stream, &sequences)))
+    fn which(&self, sequences: Vec<u64>) -> Boxed<'_, Result<Vec<u64>, ReadError>> {
+        let sequences = ascending(sequences);
+        Box::pin(self.0.from_disk(move |stream| read::which(stream, &sequences)))
     }
 
     fn kept(&self) -> Kept {
