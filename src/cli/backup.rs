@@ -33,7 +33,7 @@ Examples:
   switchyard backup hub.backup
   switchyard backup /backups/hub.backup --server https://hub.example:50051 --token-file backup.token")]
 pub struct Backup {
-    /// Where to
+    /// The file to write
     file: PathBuf,
     /// Print JSON
     #[arg(long)]
@@ -118,7 +118,7 @@ async fn write(mut pieces: Streaming<BackupResponse>, file: &mut File) -> io::Re
             Err(status) => return Ok(Err(status)),
         };
         file.write_all(&piece.data)?;
-        bytes += piece.data.len().cast_signed() as i64;
+        bytes += i64::try_from(piece.data.len()).unwrap_or(i64::MAX);
         total = total.max(piece.store_bytes);
         progress.tell(bytes, total);
     }

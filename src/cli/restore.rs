@@ -20,7 +20,7 @@ Examples:
   switchyard restore hub.backup --data-dir /var/lib/switchyard
   switchyard restore --data-dir /var/lib/switchyard")]
 pub struct Restore {
-    /// The backup
+    /// The backup to put back
     file: Option<PathBuf>,
     /// The data directory
     #[arg(long, value_name = "DIR", env = "SWITCHYARD_DATA_DIR")]

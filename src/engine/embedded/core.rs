@@ -27,7 +27,7 @@ use super::{
 use crate::{
     engine::{AppendError, Appended, Precondition},
     memory::{Held, MemoryFull, Use},
-    model::{Event, Seal, Stamp, Storage},
+    model::{Event, Seal, Spans, Stamp, Storage},
 };
 
 /// The last batch of a stream is written again with every commit until it has these bytes, so that lone events do not make a
@@ -193,10 +193,8 @@ impl Core {
         seal: Seal,
         charges: &mut Charges,
     ) -> Result<Vec<Appended>, AppendError> {
-        let known =
-            |event: &Event| event.dedupe_key().is_some_and(|key| self.first_of(event, key, draft.now).is_some());
         if let Some(precondition) = precondition
-            && (self.repeats.is_off() || !events.iter().all(known))
+            && (self.repeats.is_off() || !events.iter().all(|event| self.is_known(event, draft.now)))
         {
             self.check(draft, events, precondition)?;
         }
@@ -224,8 +222,19 @@ impl Core {
     }
 
     /// The sequence of the event that this one, of that key, is a repetition of.
-    pub(super) fn first_of(&self, event: &Event, key: u128, now: u64) -> Option<u64> {
+    fn first_of(&self, event: &Event, key: u128, now: u64) -> Option<u64> {
         self.repeats.find(key).or_else(|| self.repeats.find_old(|| event.old_dedupe_key(), now))
+    }
+
+    /// True for a repetition of an event that is stored.
+    pub(super) fn is_known(&self, event: &Event, now: u64) -> bool {
+        !self.repeats.is_off() && event.dedupe_key().is_some_and(|key| self.first_of(event, key, now).is_some())
+    }
+
+    /// Writes an event as it is stored at a sequence and time, in place of what is in `stored`.
+    pub(super) fn stamp(&self, event: &Event, (sequence, time): (u64, u64), seal: Seal, stored: &mut Vec<u8>) -> Spans {
+        stored.clear();
+        seal(event, &Stamp { stream: self.shared.name.as_str(), sequence, time: time_of(time) }, stored)
     }
 
     /// Reserves memory for events that are about to be put into the draft, for all or none. Counts exactly only when it is
@@ -338,9 +347,7 @@ impl Core {
             if key.is_some_and(|key| self.first_of(event, key, draft.now).is_some() || !seen.insert(key)) {
                 continue;
             }
-            scratch.clear();
-            let stamp = Stamp { stream: self.shared.name.as_str(), sequence, time: time_of(draft.time) };
-            seal(event, &stamp, &mut scratch);
+            self.stamp(event, (sequence, draft.time), seal, &mut scratch);
             bytes += scratch.len() as u64;
             sequence += 1;
         }
@@ -350,9 +357,7 @@ impl Core {
     /// Puts one event into the draft.
     pub(super) fn put(&self, draft: &mut Draft, event: &Event, seal: Seal, scratch: &mut Vec<u8>) -> u64 {
         let (sequence, time) = (draft.next, draft.time);
-        scratch.clear();
-        let stamp = Stamp { stream: self.shared.name.as_str(), sequence, time: time_of(time) };
-        let spans = seal(event, &stamp, scratch);
+        let spans = self.stamp(event, (sequence, time), seal, scratch);
         let need = scratch.len() + MOST_RECORD_HEAD_BYTES;
         let open_bytes = self.open.as_ref().map_or(OPEN_BATCH_BYTES, |open| HEAD_BYTES + open.records.len());
         let fits = match draft.pieces.last() {

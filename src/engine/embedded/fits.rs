@@ -6,11 +6,10 @@ use std::collections::BTreeSet;
 use super::{
     core::{Core, Draft},
     holdings::STAMP_BYTES,
-    stream::time_of,
 };
 use crate::{
     engine::{AppendError, Precondition},
-    model::{Event, Seal, Stamp},
+    model::{Event, Seal},
 };
 
 impl Core {
@@ -49,16 +48,12 @@ impl Core {
         if most <= limit {
             return Ok(());
         }
-        let (next, time) = draft.place();
         let (mut all, mut scratch) = (0, Vec::new());
         for event in events {
-            let known = |key| self.first_of(event, key, draft.now).is_some();
-            if !self.repeats.is_off() && event.dedupe_key().is_some_and(known) {
+            if self.is_known(event, draft.now) {
                 continue;
             }
-            scratch.clear();
-            let stamp = Stamp { stream: self.shared.name.as_str(), sequence: next, time: time_of(time) };
-            seal(event, &stamp, &mut scratch);
+            self.stamp(event, draft.place(), seal, &mut scratch);
             let bytes = scratch.len() as u64;
             all += bytes;
             if bytes > limit || (together && all > limit) {
@@ -72,8 +67,7 @@ impl Core {
     pub(super) fn never_fits(&self, event: &Event, seal: Seal) -> bool {
         let Some(limit) = self.shared.settings.read().max_bytes else { return false };
         let mut stored = Vec::new();
-        let stamp = Stamp { stream: self.shared.name.as_str(), sequence: self.next, time: time_of(self.time) };
-        seal(event, &stamp, &mut stored);
+        self.stamp(event, (self.next, self.time), seal, &mut stored);
         stored.len() as u64 > limit
     }
 
