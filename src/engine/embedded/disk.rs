@@ -389,10 +389,34 @@ impl StorageBackend for Watched {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// What to do to a file: at 0 it gets another length, and otherwise so many bytes are written; where, and which.
+    pub(in crate::engine::embedded) type FileStep = (u8, usize, usize, u8);
+
+    /// Does a step with a file and with the bytes that are expected to be in it, and compares them.
+    pub(in crate::engine::embedded) fn step_and_compare(
+        file: &impl StorageBackend,
+        expected: &mut Vec<u8>,
+        (kind, at, len, byte): FileStep,
+    ) -> Result<(), TestCaseError> {
+        if kind == 0 {
+            file.set_len(at as u64).expect("set");
+            expected.resize(at, 0);
+        } else {
+            file.write(at as u64, &vec![byte; len]).expect("written");
+            expected.resize(expected.len().max(at + len), 0);
+            expected[at..at + len].fill(byte);
+        }
+        let mut read = vec![1; expected.len()];
+        file.read(0, &mut read).expect("read");
+        prop_assert!(read == *expected && file.len().expect("a length") == expected.len() as u64);
+        prop_assert!(file.read(1, &mut read).is_err() || read.is_empty());
+        Ok(())
+    }
 
     proptest! {
         #[test]
@@ -400,19 +424,8 @@ mod tests {
             steps in prop::collection::vec((0..5_u8, 0..300_000_usize, 0..150_000_usize, any::<u8>()), 1..20),
         ) {
             let (file, mut expected) = (Sparse::default(), Vec::new());
-            for (kind, at, len, byte) in steps {
-                if kind == 0 {
-                    file.set_len(at as u64).expect("set");
-                    expected.resize(at, 0);
-                } else {
-                    file.write(at as u64, &vec![byte; len]).expect("written");
-                    expected.resize(expected.len().max(at + len), 0);
-                    expected[at..at + len].fill(byte);
-                }
-                let mut read = vec![1; expected.len()];
-                file.read(0, &mut read).expect("read");
-                prop_assert!(read == expected && file.len().expect("a length") == expected.len() as u64);
-                prop_assert!(file.read(1, &mut read).is_err() || read.is_empty());
+            for step in steps {
+                step_and_compare(&file, &mut expected, step)?;
             }
         }
     }

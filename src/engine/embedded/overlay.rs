@@ -117,6 +117,7 @@ mod tests {
     use redb::backends::InMemoryBackend;
 
     use super::*;
+    use crate::engine::embedded::disk::tests::step_and_compare;
 
     proptest! {
         #[test]
@@ -128,20 +129,9 @@ mod tests {
             base.set_len(before.len() as u64).expect("set");
             base.write(0, &before).expect("written");
             let (file, mut expected) = (Overlay::new(Box::new(base)).expect("a file"), before.clone());
-            for (kind, at, len, byte) in steps {
-                if kind == 0 {
-                    file.set_len(at as u64).expect("set");
-                    expected.resize(at, 0);
-                } else {
-                    file.write(at as u64, &vec![byte; len]).expect("written");
-                    expected.resize(expected.len().max(at + len), 0);
-                    expected[at..at + len].fill(byte);
-                }
-                let mut read = vec![1; expected.len()];
-                file.read(0, &mut read).expect("read");
-                prop_assert!(read == expected && file.len().expect("a length") == expected.len() as u64);
-                prop_assert!(file.read(1, &mut read).is_err() || read.is_empty());
-                let from = at.min(expected.len());
+            for step in steps {
+                step_and_compare(&file, &mut expected, step)?;
+                let from = step.1.min(expected.len());
                 let mut part = vec![1; expected.len() - from];
                 file.read(from as u64, &mut part).expect("read");
                 prop_assert!(part == expected[from..]);
