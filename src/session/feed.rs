@@ -56,6 +56,7 @@ const MOST_LOOKED: usize = 4096;
 const FILTERS_A_STEP: usize = 4;
 /// How often to look whether there is memory for those that wait for it.
 const STARVED_INTERVAL: Duration = Duration::from_millis(100);
+
 /// All subscriptions of one session that read streams.
 #[derive(Debug)]
 pub(super) struct Feeds {

@@ -117,8 +117,11 @@ impl Active {
         }
         match self.stream.read(after, &filters, ReadLimits { events: room, bytes: READ_BYTES }).await {
             Ok(chunk) => {
-                let begins = UNIX_EPOCH + Duration::from_micros(self.state.begins());
-                let may = |event: &&Event| (self.forms.append_time)(event).is_none_or(|time| time >= begins);
+                // Most groups begin with whatever comes, and need no look at its time.
+                let begins = Some(self.state.begins()).filter(|begins| *begins > 0);
+                let begins = begins.map(|begins| UNIX_EPOCH + Duration::from_micros(begins));
+                let early = |event: &Event, begins| (self.forms.append_time)(event).is_some_and(|time| time < begins);
+                let may = |event: &&Event| begins.is_none_or(|begins| !early(event, begins));
                 let events = chunk.events.iter().filter(may);
                 let keyed = events.map(|event| (event.sequence(), self.ready.key_of(event)));
                 // Nothing moved the group since it said where to read.

@@ -116,21 +116,27 @@ impl Active {
                 return false;
             }
         };
-        for sequence in some {
-            if kept.binary_search(&sequence).is_err() {
-                self.gone(sequence);
-            }
+        // Told together: members are as many as clients choose.
+        let gone = some.into_iter().filter(|sequence| kept.binary_search(sequence).is_err());
+        let lost: Vec<u64> = gone.filter(|sequence| self.finish_gone(*sequence)).collect();
+        if let (Some(first), Some(last)) = (lost.first(), lost.last()) {
+            self.lose(lost.len() as u64, (*first, *last));
         }
         !self.removed.asking.is_empty()
     }
 
-    /// An event that the group holds is not in the stream any more. That is a loss once it was tried: until then it is as one
-    /// that is passed over. It is none where a later one of its topic takes its place.
+    /// An event that the group holds is not in the stream any more, and is done.
     pub(super) fn gone(&mut self, sequence: u64) {
-        let tried = self.state.gone(sequence) == Some(true) || self.state.gone_unread(sequence);
-        if tried && self.stream.settings().max_events_per_topic.is_none() {
+        if self.finish_gone(sequence) {
             self.lose(1, (sequence, sequence));
         }
+    }
+
+    /// The same; true when it is lost. That is so once it was tried: until then it is as one that is passed over. It is not
+    /// where a later one of its topic takes its place.
+    fn finish_gone(&mut self, sequence: u64) -> bool {
+        let tried = self.state.gone(sequence) == Some(true) || self.state.gone_unread(sequence);
+        tried && self.stream.settings().max_events_per_topic.is_none()
     }
 
     /// So many events between two sequences are lost to the group: its members are told, and whoever watches it.

@@ -5,12 +5,13 @@
 
 use std::{collections::VecDeque, fmt, future::Future, pin::Pin, sync::Arc};
 
+use bytes::Bytes;
+
 use super::{driver::Active, of_group};
 use crate::{
     engine::{DeadLetter, GroupStoreError, LettersBack, StoreError},
     model::{GivenUp, StreamError},
 };
-use bytes::Bytes;
 
 /// What nobody waits for is stored this much later.
 const LAZY_MS: u64 = 100;
