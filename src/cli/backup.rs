@@ -1,9 +1,8 @@
 //! `switchyard backup`.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::File,
     io::{self, BufReader, IsTerminal, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -12,7 +11,7 @@ use anyhow::{Context, bail};
 use serde_json::json;
 use tonic::Streaming;
 
-use super::{interrupts, show};
+use super::{interrupts, new_file::NewFile, show};
 use crate::{
     client::{Target, explain},
     engine::check_backup,
@@ -42,51 +41,13 @@ pub struct Backup {
     target: Target,
 }
 
-/// The file that a backup is written to, until it is one. Gone with this, unless it was kept.
-struct Partial {
-    path: PathBuf,
-    file: File,
-    kept: bool,
-}
-
-impl Partial {
-    fn new(of: &Path) -> io::Result<Self> {
-        let mut path = of.as_os_str().to_owned();
-        path.push(".partial");
-        let path = PathBuf::from(path);
-        // What an earlier run left, if there is something.
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok(Self { path, file, kept: false })
-    }
-
-    /// What was written has the name `as_file` from now on, also after a loss of power.
-    fn keep(mut self, as_file: &Path) -> io::Result<()> {
-        fs::rename(&self.path, as_file)?;
-        self.kept = true;
-        let folder = as_file.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        if !self.kept {
-            fs::remove_file(&self.path).ok();
-        }
-    }
-}
-
 impl Backup {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let shown = self.file.display().to_string();
         let cannot = || format!("cannot write {shown}");
         let mut interrupts = interrupts()?;
         let mut client = self.target.backups().await?;
-        let mut partial = Partial::new(&self.file).with_context(cannot)?;
+        let mut partial = NewFile::beside(&self.file, ".partial").with_context(cannot)?;
         let copy = async {
             let pieces = client.backup(BackupRequest {}).await.map_err(|status| explain(&status))?.into_inner();
             write(pieces, &mut partial.file).await.with_context(cannot)?.map_err(|status| explain(&status))
@@ -95,10 +56,9 @@ impl Backup {
             copied = copy => copied?,
             _ = interrupts.recv() => bail!("stopped: {shown} was not written"),
         };
-        partial.file.sync_all().with_context(cannot)?;
         let checked = check_backup(BufReader::new(File::open(&partial.path).with_context(cannot)?));
         let streams = checked.with_context(|| format!("{shown} was not written"))?.streams;
-        partial.keep(&self.file).with_context(cannot)?;
+        partial.keep(&self.file).and_then(|()| sync_folder_of(&self.file)).with_context(cannot)?;
         let told = if self.json {
             json!({ "file": shown, "bytes": bytes, "streams": streams }).to_string()
         } else {
@@ -106,6 +66,12 @@ impl Backup {
         };
         show::print(&told).map(drop)
     }
+}
+
+/// The name of a file is there after a loss of power.
+fn sync_folder_of(file: &Path) -> io::Result<()> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Writes all pieces, and gives how many bytes they were. Fails by itself, or as the hub does.

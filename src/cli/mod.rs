@@ -1,11 +1,12 @@
 //! The command line: one file per command. Commands talk to a hub through the generated client and nothing else, so
-//! everything they do any client can do.
+//! everything they do any client can do; only `restore` works on a data directory that no hub has open.
 
 mod backup;
 mod dead_letters;
 mod feed;
 mod group;
 mod health;
+mod new_file;
 mod publish;
 mod restore;
 mod resume_file;

@@ -1,13 +1,14 @@
 //! A file that keeps a resume token, so that a subscription that is started again goes on where it was.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs,
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, ensure};
+
+use super::new_file::NewFile;
 
 /// No token of a hub is longer, in bytes.
 const MAX_TOKEN_BYTES: usize = 256;
@@ -16,8 +17,6 @@ const MAX_TOKEN_BYTES: usize = 256;
 #[derive(Debug)]
 pub(super) struct ResumeFile {
     path: PathBuf,
-    /// Beside it, so that renaming is one step.
-    fresh: PathBuf,
     token: String,
 }
 
@@ -36,9 +35,7 @@ impl ResumeFile {
         let holds_one = token.len() <= MAX_TOKEN_BYTES && !token.contains(char::is_whitespace);
         ensure!(holds_one, "{shown} does not hold a resume token; remove it to begin anew");
         ensure!(!token.is_empty() || !path.exists(), "{shown} is empty; remove it to begin anew");
-        let mut fresh = path.as_os_str().to_owned();
-        fresh.push(".new");
-        Ok(Self { path: path.to_owned(), fresh: fresh.into(), token })
+        Ok(Self { path: path.to_owned(), token })
     }
 
     /// The token of an earlier run.
@@ -58,15 +55,9 @@ impl ResumeFile {
     }
 
     fn replace(&self, token: &str) -> io::Result<()> {
-        // What lies there is left of a run that was cut short, or somebody has put it there: it is never written through.
-        match fs::remove_file(&self.fresh) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.fresh)?;
-        writeln!(file, "{token}")?;
-        file.sync_all()?;
-        fs::rename(&self.fresh, &self.path)
+        let mut new = NewFile::beside(&self.path, ".new")?;
+        writeln!(new.file, "{token}")?;
+        new.keep(&self.path)
     }
 }
 
