@@ -9,10 +9,10 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -55,6 +55,14 @@ impl Tasks {
     pub fn spawn(&self, name: &'static str, on_panic: OnPanic, work: impl Future<Output = ()> + Send + 'static) {
         let guard = PanicGuard { name, on_panic, failed: self.failed.clone() };
         self.tracker.spawn(Guarded { work, _guard: guard });
+    }
+
+    /// Runs `work` to its end in the lane of the task that calls.
+    pub fn spawn_beside(&self, name: &'static str, on_panic: OnPanic, work: impl Future<Output = ()> + Send + 'static) {
+        match LANE.try_with(Arc::clone) {
+            Ok(lane) => self.spawn(name, on_panic, LANE.scope(lane, work)),
+            Err(_) => self.spawn(name, on_panic, work),
+        }
     }
 
     /// Runs `work` to its end in a thread of its own, for what waits for a disk all the time.
@@ -188,15 +196,21 @@ impl Drop for PanicGuard {
     }
 }
 
-/// A task has so many units of budget each time it is polled; this many steps use up one. So a turn is about 8,000 steps,
-/// or half a millisecond.
-const STEPS_A_UNIT: usize = 64;
+/// A turn: half a millisecond.
+const TURN_STEPS: usize = 8192;
+/// A task has 128 units of budget each time it is polled, so that it, too, has a turn; this many steps use up one.
+const STEPS_A_UNIT: usize = TURN_STEPS / 128;
+
+/// What it costs to begin an HTTP/2 stream, and to answer it if there is nothing to it.
+const STREAM_STEPS: usize = 512;
 
 /// Counts the work of a loop whose length clients choose, in steps of some 50 ns: a node visited, a token inserted. Others
-/// work whenever the turn of this task is used up, whatever it was used for.
+/// work whenever a turn is used up, whatever it was used for. Tasks of one [`Lane`] have their turns together.
 #[derive(Debug, Default)]
 pub struct Turn {
     owed: usize,
+    /// The turn of the lane that was found used up.
+    after: Option<u32>,
 }
 
 impl Turn {
@@ -213,11 +227,49 @@ impl Turn {
 
     /// Settles what was counted. Pending while others are to work first; the task is woken after them.
     pub fn poll_settle(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while self.owed >= STEPS_A_UNIT {
-            ready!(coop::poll_proceed(context)).made_progress();
-            self.owed -= STEPS_A_UNIT;
+        if self.owed < STEPS_A_UNIT {
+            return Poll::Ready(());
+        }
+        match LANE.try_with(|lane| lane.take(self.owed, self.after)) {
+            Ok(Ok(())) => *self = Self::default(),
+            Ok(Err(turn)) => {
+                self.after = Some(turn);
+                // It is woken once all tasks that can work now have. Nothing is held meanwhile: it may not be polled again.
+                return pin!(tokio::task::yield_now()).poll(context);
+            }
+            Err(_) => {
+                while self.owed >= STEPS_A_UNIT {
+                    ready!(coop::poll_proceed(context)).made_progress();
+                    self.owed -= STEPS_A_UNIT;
+                }
+            }
         }
         Poll::Ready(())
+    }
+}
+
+/// The tasks of one connection: they use up a turn together, and then all of them wait for the next. However many there are,
+/// other clients wait for no more than one turn.
+#[derive(Debug, Default)]
+pub struct Lane {
+    /// The number of the turn, and in the lower half how many steps of it are used up.
+    turn: AtomicU64,
+}
+
+impl Lane {
+    /// Uses steps of this turn; of the next one, if `after` tells of this one that it is used up and everybody had a chance
+    /// to work since. If it has too few left, its number comes back. A task that comes first may have more than there are.
+    fn take(&self, steps: usize, after: Option<u32>) -> Result<(), u32> {
+        let steps = steps.min(u32::MAX as usize / 2) as u64;
+        let next = |at: u64| {
+            let (turn, used) = ((at >> 32) as u32, at & u64::from(u32::MAX));
+            match after == Some(turn) {
+                true => Some(u64::from(turn.wrapping_add(1)) << 32 | steps),
+                false => (used == 0 || used + steps <= TURN_STEPS as u64).then_some(at + steps),
+            }
+        };
+        let taken = self.turn.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        taken.map(drop).map_err(|at| (at >> 32) as u32)
     }
 }
 
@@ -228,6 +280,7 @@ pub struct Cut {
     done: AtomicBool,
     task: AtomicWaker,
     farewell: Option<Arc<Farewell>>,
+    lane: Arc<Lane>,
 }
 
 /// Tells the streams of one connection by when they are to end, once that is known.
@@ -243,8 +296,8 @@ impl Farewell {
 
 impl Cut {
     /// Of one stream of the connection with this farewell.
-    pub fn new(farewell: &Arc<Farewell>) -> Arc<Self> {
-        Arc::new(Self { farewell: Some(Arc::clone(farewell)), ..Self::default() })
+    pub fn new(farewell: &Arc<Farewell>, lane: &Arc<Lane>) -> Arc<Self> {
+        Arc::new(Self { farewell: Some(Arc::clone(farewell)), lane: Arc::clone(lane), ..Self::default() })
     }
 
     /// Ends the stream: everything that serves it is dropped, and its client is told by a reset. False if it was cut
@@ -274,12 +327,18 @@ impl Cut {
 
 tokio::task_local! {
     static STREAM: Arc<Cut>;
+    static LANE: Arc<Lane>;
 }
 
 impl Tasks {
     /// Runs one HTTP/2 stream of a connection, which sees to it that it ends when it is cut.
     pub fn stream(&self, cut: Arc<Cut>, work: impl Future<Output = ()> + Send + 'static) {
-        self.spawn("stream", OnPanic::Log, STREAM.scope(cut, work));
+        let lane = Arc::clone(&cut.lane);
+        let work = async move {
+            Turn::default().spend(STREAM_STEPS).await;
+            work.await;
+        };
+        self.spawn("stream", OnPanic::Log, LANE.scope(lane, STREAM.scope(cut, work)));
     }
 }
 
@@ -302,6 +361,42 @@ mod tests {
             let steps = in_one_turn.await;
             assert!((8_000..=8_192 + 64 + at_a_time).contains(&steps), "{steps}, {at_a_time} at a time");
         }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_tasks_of_one_connection_have_their_turns_together_however_many_they_are() {
+        const TASKS: usize = 100;
+        let (tasks, lane) = (Tasks::default(), Arc::<Lane>::default());
+        let (done, most) = (Arc::new(AtomicU64::new(0)), TASKS as u64 * 10);
+        for _ in 0..TASKS {
+            let done = Arc::clone(&done);
+            let work = async move {
+                for _ in 0..10 {
+                    Turn::default().spend(TURN_STEPS / 2).await;
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            };
+            tasks.spawn("busy", OnPanic::Log, LANE.scope(Arc::clone(&lane), work));
+        }
+        let (mut before, mut rounds) = (0, 0);
+        while before < most {
+            tokio::task::yield_now().await;
+            let now = done.load(Ordering::Relaxed);
+            assert!(now - before <= 2, "{} halves of a turn before another task had its own", now - before);
+            (before, rounds) = (now, rounds + 1);
+        }
+        assert!(rounds <= most, "{rounds} rounds: some went by in which none of them worked");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn more_than_a_turn_at_once_has_one_to_itself() {
+        let lane = Lane::default();
+        assert_eq!(lane.take(3 * TURN_STEPS, None), Ok(()));
+        assert_eq!(lane.take(1, None), Err(0), "it is used up");
+        assert_eq!(lane.take(TURN_STEPS, Some(0)), Ok(()), "the next one");
+        assert_eq!(lane.take(1, Some(0)), Err(1), "which others found used up, too");
+        assert_eq!(lane.take(1, Some(1)), Ok(()));
+        assert_eq!(lane.take(TURN_STEPS - 1, None), Ok(()), "there is room");
     }
 
     #[tokio::test(flavor = "current_thread")]

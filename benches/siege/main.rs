@@ -1,7 +1,8 @@
 //! A hub with its defaults under siege: one client does everything that used to pass the memory of a pod or to freeze a
 //! hub, each attack in turn and then all at once, beside a healthy publisher and subscriber.
 //!
-//! `make siege`, or `cargo bench --bench siege -- [SECONDS_EACH] [SECONDS_TOGETHER]`. It prints a table and fails when the
+//! `make siege`, or `cargo bench --bench siege -- [SECONDS_EACH] [SECONDS_TOGETHER] [NAME...]`, with names for some of the
+//! attacks only. It prints a table and fails when the
 //! hub holds more than 1.5 GiB, when the healthy pair loses an event, or when its p99 under siege is more than three times
 //! that beside a neighbour that is merely busy. Probes are asked all the while.
 
@@ -25,15 +26,25 @@ const LEAST_P99: Duration = Duration::from_millis(5);
 fn main() -> anyhow::Result<()> {
     let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
     let seconds = |at: usize, default| Duration::from_secs(numbers.get(at).copied().unwrap_or(default));
+    let names: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|name| !name.starts_with(|first: char| first == '-' || first.is_ascii_digit()))
+        .collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let held = runtime.block_on(siege(seconds(0, 15), seconds(1, 60)))?;
+    let held = runtime.block_on(siege(seconds(0, 15), seconds(1, 60), &chosen(&names)))?;
     runtime.shutdown_background();
     anyhow::ensure!(held, "the hub did not hold");
     Ok(())
 }
 
+/// The attacks whose names begin like one of these, or all.
+fn chosen(names: &[String]) -> Vec<Attack> {
+    let wanted = |attack: &&Attack| names.is_empty() || names.iter().any(|name| attack.name.starts_with(name.as_str()));
+    ATTACKS.iter().filter(wanted).copied().collect()
+}
+
 /// True when the hub held.
-async fn siege(each: Duration, together: Duration) -> anyhow::Result<bool> {
+async fn siege(each: Duration, together: Duration, attacks: &[Attack]) -> anyhow::Result<bool> {
     println!(
         "{:<22} {:>7} {:>9} {:>9} {:>6} {:>8} {:>9}",
         "", "events", "p50 ms", "p99 ms", "lost", "RSS MiB", "probe ms"
@@ -43,14 +54,14 @@ async fn siege(each: Duration, together: Duration) -> anyhow::Result<bool> {
         let hub = Hub::start()?;
         measure(&hub, "alone", each, &[]).await?;
         let busy = measure(&hub, "beside a busy one", each, &[attacks::BUSY]).await?;
-        for attack in ATTACKS {
+        for attack in attacks {
             let hub = Hub::start()?;
             held &= judge(&measure(&hub, attack.name, each, &[*attack]).await?, &busy);
         }
         busy
     };
     let hub = Hub::start()?;
-    held &= judge(&measure(&hub, "all at once", together, ATTACKS).await?, &busy);
+    held &= judge(&measure(&hub, "all at once", together, attacks).await?, &busy);
     Ok(held)
 }
 

@@ -25,7 +25,7 @@ use super::{
     command,
     event_ids::EventIds,
     framer::{Encoding, Framer, Message},
-    requests,
+    requests::{self, DECODED_BYTES_A_STEP},
     response::{client_of, unary},
     results,
     session_body::SessionBody,
@@ -40,8 +40,11 @@ use crate::{
     net::{Ahead, AtItsOwnPace, Connection, SessionPermit},
     router::Scratch,
     session::{self, Hub, Kind, NoRequests, Requests},
-    tasks::{Cut, OnPanic, Tasks},
+    tasks::{Cut, OnPanic, Tasks, Turn},
 };
+
+/// A result is encoded, and its event forgotten, in a part of a step.
+const RESULTS_A_STEP: usize = 2;
 
 /// What stands before the names of the calls.
 const PATH: &str = "/switchyard.v1.HubService/";
@@ -85,7 +88,7 @@ impl HubService {
         let body = Body::new(SessionBody::new(session.outlet(), permit));
         let requests = requests::Requests::new(messages, Arc::clone(&self.hub), client, ids);
         let requests = Commands { requests, ahead };
-        self.tasks.spawn("session", OnPanic::Log, session.run(requests));
+        self.tasks.spawn_beside("session", OnPanic::Log, session.run(requests));
         Ok(at_its_own_pace(body))
     }
 
@@ -101,7 +104,7 @@ impl HubService {
         let mut session = opened.map_err(|error| refusal(&error))?;
         session.subscribe_once(&wish).await.map_err(refused)?;
         let body = Body::new(SessionBody::new(session.outlet(), permit));
-        self.tasks.spawn("session", OnPanic::Log, session.run(NoRequests));
+        self.tasks.spawn_beside("session", OnPanic::Log, session.run(NoRequests));
         Ok(at_its_own_pace(body))
     }
 
@@ -110,6 +113,8 @@ impl HubService {
         let client = client_of(&self.hub, request.extensions());
         let Message { bytes, mut held } =
             only_message(self.messages(request, Some(Frames::Publish))?.expected()).await?;
+        let mut turn = Turn::default();
+        turn.spend(bytes.len() / DECODED_BYTES_A_STEP).await;
         let message = v1::PublishRequest::decode(bytes).map_err(|error| undecodable(&error))?;
         let precondition = command::check_publish(&message).map_err(|error| refusal(&error))?;
         // Before anything is published: who is refused may try again.
@@ -132,6 +137,7 @@ impl HubService {
         let hub = Arc::clone(&self.hub);
         let storing = async move { placed.store(&hub, &mut Scratch::default()).await };
         let results = self.tasks.see_through("publish", storing).await;
+        turn.spend(results.len() / RESULTS_A_STEP).await;
         match results.first() {
             Some(Err(error)) if results.iter().all(Result::is_err) => Err(status::of_event(error, 0).status()),
             _ => Ok(unary(&results::encode(&results), response)),

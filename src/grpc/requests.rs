@@ -34,7 +34,7 @@ const EVENT_STEPS: usize = 2;
 /// besides one for this many bytes of it, which are copied;
 const COPIED_BYTES_A_STEP: usize = 512;
 /// and to decode a command, one for this many bytes.
-const DECODED_BYTES_A_STEP: usize = 32;
+pub(super) const DECODED_BYTES_A_STEP: usize = 32;
 /// So many events are looked at together.
 const EVENTS_TOGETHER: usize = 64;
 

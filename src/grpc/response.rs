@@ -64,8 +64,9 @@ pub(super) fn unary(message: &[u8], mut held: Held) -> Response<Body> {
     wire::response(Body::new(Kept { made, rest: None, _held: held }))
 }
 
-/// A response with all of it that can be made at once, if that fits; what is held already is for its first bytes.
-pub(super) async fn kept(response: Response<Body>, mut held: Held) -> Result<Response<Body>, MemoryFull> {
+/// A response with all of it that can be made at once, if that fits, and how many bytes that are; what is held already is for
+/// its first bytes.
+pub(super) async fn kept(response: Response<Body>, mut held: Held) -> Result<(Response<Body>, usize), MemoryFull> {
     let (parts, mut body) = response.into_parts();
     let (mut made, mut bytes, mut ends) = (VecDeque::new(), 0, body.is_end_stream());
     while !ends {
@@ -89,5 +90,5 @@ pub(super) async fn kept(response: Response<Body>, mut held: Held) -> Result<Res
         held.shrink(held.bytes().saturating_sub(bytes));
     }
     let rest = (!ends).then_some(body);
-    Ok(Response::from_parts(parts, Body::new(Kept { made, rest, _held: held })))
+    Ok((Response::from_parts(parts, Body::new(Kept { made, rest, _held: held })), bytes))
 }

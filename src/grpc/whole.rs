@@ -25,7 +25,11 @@ use super::{
 use crate::{
     memory::{Held, Use},
     session::Hub,
+    tasks::Turn,
 };
+
+/// The response of a call costs a step for this many bytes, which are read, copied and encoded.
+const RESPONSE_BYTES_A_STEP: usize = 128;
 
 /// Held for a response before it is made, in bytes: as much as any has of a call that changes something, so that none is
 /// refused for its response once it is done.
@@ -140,6 +144,9 @@ where
             }
             let response = kept(inner.call(request).await?, held).await;
             drop(turn);
+            let bytes = response.as_ref().map_or(0, |(_, bytes)| *bytes);
+            Turn::default().spend(bytes / RESPONSE_BYTES_A_STEP).await;
+            let response = response.map(|(response, _)| response);
             Ok(response.unwrap_or_else(|full| no_memory(full).into_http()))
         })
     }

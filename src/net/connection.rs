@@ -22,7 +22,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::{Options, http2};
 use crate::{
     memory::{self, Memory},
-    tasks::{Cut, Farewell, Tasks},
+    tasks::{Cut, Farewell, Lane, Tasks},
     telemetry::{ConnectionEnd, ConnectionRefusal, Metrics, StreamCut},
 };
 
@@ -65,6 +65,8 @@ pub struct Connection {
     max_age: Option<Duration>,
     /// When it came of age, and is closed. Tells its streams.
     farewell: Arc<Farewell>,
+    /// Of all its streams.
+    lane: Arc<Lane>,
     closes_at: OnceLock<Instant>,
     /// What the client proved to be, in DER; set before the first request.
     certificate: OnceLock<Box<[u8]>>,
@@ -214,7 +216,7 @@ impl Streams {
     pub(super) fn begin<F: Future<Output = ()> + Send + 'static>(&self, work: impl FnOnce(Arc<Cut>) -> F) {
         self.connection.streams.fetch_add(1, Relaxed);
         let open = OpenStream(Arc::clone(&self.connection));
-        let cut = Cut::new(&self.connection.farewell);
+        let cut = Cut::new(&self.connection.farewell, &self.connection.lane);
         self.tasks.stream(Arc::clone(&cut), Counted { work: work(cut), _open: open });
     }
 }
@@ -298,6 +300,7 @@ impl Connections {
             idle_since: AtomicU64::new(0),
             max_age: options.max_age().map(|age| age.mul_f64(jitter)),
             farewell: Arc::default(),
+            lane: Arc::default(),
             closes_at: OnceLock::new(),
             certificate: OnceLock::new(),
             fault: OnceLock::new(),
