@@ -24,6 +24,11 @@ impl Done {
         self.floor
     }
 
+    /// The last one that is done.
+    pub(super) fn last(&self) -> u64 {
+        self.above.last_key_value().map_or(self.floor, |(_, last)| *last)
+    }
+
     pub(super) fn contains(&self, sequence: u64) -> bool {
         sequence <= self.floor || self.above.range(..=sequence).next_back().is_some_and(|(_, last)| sequence <= *last)
     }

@@ -1,4 +1,4 @@
-//! The feed: where to read the stream next, and what was found there.
+//! The feed: where to read the stream next, and what was found there. What is read a second time, `put_off` says.
 
 use super::{GroupState, MAX_SEQUENCE, failure::Failure};
 
@@ -6,9 +6,11 @@ use super::{GroupState, MAX_SEQUENCE, failure::Failure};
 const READY_AHEAD: usize = 1024;
 /// With a `max_unacked` below this, as many are held ready nevertheless: reading one by one is slow.
 const READY_AHEAD_LEAST: usize = 64;
-/// The most events that are held and were not handed out, ready or behind others of their key: so far a key that
-/// makes no headway does not hold up the rest.
-const LOOK_AHEAD: usize = 16 * 1024;
+/// The most events that are held and were not handed out, ready or behind others of their key. A key that makes no headway
+/// uses up no more than its share of them.
+pub(super) const LOOK_AHEAD: usize = 16 * 1024;
+/// Nothing new is read while what is done has this many gaps: each is stored whenever the group is.
+const MOST_GAPS: usize = 64 * 1024;
 
 /// What to read next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,17 +37,26 @@ impl GroupState {
         self.read_to
     }
 
-    /// What to read next; `None` while enough is held. It asks for few events only when it has nothing to hand out.
-    pub fn feed(&self) -> Option<Feed> {
+    /// What to read next of a stream that ends with `latest`; `None` while enough is held. It asks for few events only when it
+    /// has nothing to hand out. New events and those that were put off take turns.
+    pub fn feed(&self, latest: u64) -> Option<Feed> {
+        let (new, again) = (self.feed_new().filter(|feed| feed.after < latest), self.feed_again());
+        if self.put_off.had_its_turn { new.or(again) } else { again.or(new) }
+    }
+
+    fn feed_new(&self) -> Option<Feed> {
         let most_ready = (self.settings.max_unacked as usize).clamp(READY_AHEAD_LEAST, READY_AHEAD);
-        let room = most_ready.saturating_sub(self.new.len()).min(LOOK_AHEAD.saturating_sub(self.ahead()));
+        let room = most_ready.saturating_sub(self.new.len()).min(self.put_off.look_ahead.saturating_sub(self.ahead()));
         let wanted = self.new.is_empty() || room >= most_ready / 2;
-        (room > 0 && wanted && self.read_to < MAX_SEQUENCE).then_some(Feed { after: self.read_to, room })
+        // What lies before the last of what is done makes no more gaps.
+        let gaps = self.done.ranges().len() < MOST_GAPS || self.done.last() > self.read_to;
+        (room > 0 && wanted && gaps && self.read_to < MAX_SEQUENCE).then_some(Feed { after: self.read_to, room })
     }
 
     /// Takes what a read of the stream found after `after` up to `through`: the events for this group, ascending, each
     /// with the hash of its ordering key if it has one. All others up to `through` are done: filtered out, expired or
-    /// gone. Events beyond the look-ahead are not taken and come with a later read.
+    /// gone. Events beyond the look-ahead are not taken and come with a later read; those of a key that has its share of it
+    /// are put off.
     pub fn offer(
         &mut self,
         after: u64,
@@ -53,24 +64,30 @@ impl GroupState {
         through: u64,
         now: u64,
     ) -> Result<(), StaleRead> {
+        self.tick(now);
+        if after < self.read_to && self.put_off.events > 0 {
+            self.offer_again(after, events, through.min(self.read_to));
+            return Ok(());
+        }
         if after != self.read_to {
             return Err(StaleRead { after, wanted: self.read_to });
         }
-        self.tick(now);
+        self.put_off.had_its_turn = false;
         let through = through.min(MAX_SEQUENCE);
         for (sequence, key) in events {
             if sequence <= self.read_to || sequence > through {
                 continue;
             }
-            if self.ahead() >= LOOK_AHEAD {
-                self.pass_over(self.read_to + 1, sequence - 1);
+            self.pass_over(self.read_to + 1, sequence - 1);
+            if self.ahead() >= self.put_off.look_ahead {
                 return Ok(());
             }
-            self.pass_over(self.read_to + 1, sequence - 1);
             // After a restart some that come again are done.
             if sequence > self.read_to {
                 self.read_to = sequence;
-                self.hold(sequence, key);
+                if !self.puts_off(sequence, key) {
+                    self.hold(sequence, key);
+                }
             }
         }
         self.pass_over(self.read_to + 1, through);
@@ -85,9 +102,9 @@ impl GroupState {
         if sequence == 0 || (!done && (sequence <= self.read_to || self.failures.contains_key(&sequence))) {
             return true;
         }
-        // Without a member nothing that is reopened is held, and what is done has a hole for each.
-        let holes = self.done.ranges().len() + self.aside;
-        if self.ahead() >= LOOK_AHEAD || holes >= LOOK_AHEAD + self.settings.max_unacked as usize {
+        // Without a member nothing that is reopened is held.
+        let most_failures = LOOK_AHEAD + self.settings.max_unacked as usize;
+        if self.ahead() >= LOOK_AHEAD || self.failures.len() >= most_failures {
             return false;
         }
         self.revision += 1;

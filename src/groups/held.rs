@@ -21,6 +21,14 @@ pub(super) struct Held {
     pub(super) sent_since: Option<u64>,
 }
 
+/// The held events of one key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Chain {
+    /// The one that came last, which the next one will follow.
+    last: u64,
+    pub(super) events: usize,
+}
+
 /// The place of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -58,12 +66,20 @@ impl GroupState {
 
     /// Holds an event that was offered: behind the one of its key, if there is one.
     pub(super) fn hold(&mut self, sequence: u64, key: Option<u64>) {
-        let leader = key.and_then(|key| self.keys.insert(key, sequence));
+        let leader = key.and_then(|key| self.chain(key, sequence));
         self.held.insert(sequence, Held { phase: Phase::Behind, key, leader, follower: None, sent_since: None });
         match leader.and_then(|leader| self.held.get_mut(&leader)) {
             Some(leader) => leader.follower = Some(sequence),
             None => self.release(sequence),
         }
+    }
+
+    /// Makes an event the last of its key that is held, and tells which one was.
+    fn chain(&mut self, key: u64, sequence: u64) -> Option<u64> {
+        let chain = self.keys.entry(key).or_insert(Chain { last: sequence, events: 0 });
+        chain.events += 1;
+        let before = std::mem::replace(&mut chain.last, sequence);
+        (chain.events > 1).then_some(before)
     }
 
     /// Holds an event that was given back and is nothing for the members there are.
@@ -196,11 +212,16 @@ impl GroupState {
         if let Some(leader) = event.leader.and_then(|leader| self.held.get_mut(&leader)) {
             leader.follower = event.follower;
         }
-        match (event.follower.and_then(|follower| self.held.get_mut(&follower)), event.key, event.leader) {
-            (Some(follower), ..) => follower.leader = event.leader,
-            (None, Some(key), Some(leader)) => _ = self.keys.insert(key, leader),
-            (None, Some(key), None) => _ = self.keys.remove(&key),
-            (None, None, _) => {}
+        if let Some(follower) = event.follower.and_then(|follower| self.held.get_mut(&follower)) {
+            follower.leader = event.leader;
+        }
+        let Some(key) = event.key else { return };
+        let Some(chain) = self.keys.get_mut(&key) else { return };
+        chain.events -= 1;
+        if chain.events == 0 {
+            self.keys.remove(&key);
+        } else if let (None, Some(leader)) = (event.follower, event.leader) {
+            chain.last = leader;
         }
     }
 }

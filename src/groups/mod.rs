@@ -28,6 +28,7 @@ mod failure;
 mod feed;
 mod held;
 mod member;
+mod put_off;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -50,8 +51,9 @@ pub use snapshot::SnapshotError;
 use crate::model::{GroupSettings, limits::MAX_TIME_MS};
 use done::Done;
 use failure::Failure;
-use held::{Held, Phase};
+use held::{Chain, Held, Phase};
 use member::Member;
+use put_off::PutOff;
 use snapshot::Saved;
 
 /// A tick lets this many leases and waits end; more are left to the next one, so that none takes long.
@@ -61,8 +63,8 @@ const MAX_SEQUENCE: u64 = i64::MAX as u64 - 1;
 
 /// One group on one stream.
 ///
-/// Of the sequences up to `read_to`, each is either done or held, and a held one is in exactly one of the places that
-/// [`Phase`] names. Memory is bounded by `max_unacked` and the look-ahead of the feed.
+/// Of the sequences up to `read_to`, each is done, held, or put off, and a held one is in exactly one of the places that
+/// [`Phase`] names. Memory is bounded by `max_unacked`, the look-ahead of the feed and its limit on gaps.
 #[derive(Debug)]
 pub struct GroupState {
     settings: GroupSettings,
@@ -77,8 +79,9 @@ pub struct GroupState {
     /// What failed at least once and is not done. After a restart also what was not offered again yet.
     failures: BTreeMap<u64, Failure>,
     held: HashMap<u64, Held>,
-    /// By key: the latest held event, which the next one of that key will follow.
-    keys: HashMap<u64, u64>,
+    /// By key.
+    keys: HashMap<u64, Chain>,
+    put_off: PutOff,
     /// May be handed out, for the first time.
     new: BTreeSet<u64>,
     /// May be handed out, and were before.
@@ -108,7 +111,7 @@ pub struct GroupState {
 /// How a group stands, for metrics and for those who manage it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
-    /// Offered, and not handed out. What the stream has behind [`GroupState::read_to`] is pending too.
+    /// Offered, and not handed out, whether held or put off. What the stream has behind [`GroupState::read_to`] is pending too.
     pub pending: usize,
     /// Handed out, and neither acknowledged nor given up; `leased`, `redelivering` and `burying` together.
     pub unacked: usize,
@@ -164,6 +167,7 @@ impl GroupState {
             failures,
             held: HashMap::new(),
             keys: HashMap::new(),
+            put_off: PutOff::default(),
             new: BTreeSet::new(),
             again: BTreeSet::new(),
             burying: BTreeSet::new(),
@@ -243,6 +247,7 @@ impl GroupState {
         let fresh = Self::starting(self.settings.clone(), Done::up_to(floor), BTreeMap::new(), self.clock);
         let old = std::mem::replace(self, fresh);
         (self.members, self.windows, self.paced) = (old.members, old.windows, old.paced);
+        self.put_off.inherit(&old.put_off);
         self.members.values_mut().for_each(Member::forget_leases);
         self.ease_all();
         self.revision = old.revision + 1;
@@ -269,6 +274,7 @@ impl GroupState {
         let old = std::mem::replace(self, fresh);
         (self.members, self.windows, self.paced) = (old.members, old.windows, old.paced);
         self.begins = old.begins;
+        self.put_off.inherit(&old.put_off);
         self.members.values_mut().for_each(Member::forget_leases);
         self.ease_all();
         (self.revision, self.expired, self.dropped) = (old.revision, old.expired, old.dropped);
@@ -279,11 +285,11 @@ impl GroupState {
     pub fn purge(&mut self, through: u64) -> u64 {
         let through = through.min(MAX_SEQUENCE);
         let lost = self.done.open_in(1, through);
-        while self.done.floor() < through.min(self.read_to) {
-            let sequence = self.done.floor() + 1;
+        // What is put off may be long, and is not gone through one by one.
+        for sequence in self.held_between(1, through.min(self.read_to)) {
             self.finish(sequence);
-            self.done.insert(sequence, sequence);
         }
+        self.skip_put_off(1, through.min(self.read_to));
         if through > self.read_to {
             self.skip(self.read_to + 1, through);
         }
@@ -319,12 +325,12 @@ impl GroupState {
     pub fn counts(&self) -> Counts {
         let unacked = self.unacked();
         Counts {
-            pending: self.held.len() - unacked,
+            pending: self.held.len() - unacked + self.put_off.events,
             unacked,
             leased: self.leased,
             redelivering: self.waiting + self.again.len(),
             burying: self.burying.len(),
-            behind: self.ahead() - self.new.len(),
+            behind: self.ahead() - self.new.len() + self.put_off.events,
             members: self.members.len(),
             expired: self.expired,
             dropped: self.dropped,
@@ -334,8 +340,8 @@ impl GroupState {
     /// The oldest event that is not done, if any was offered.
     pub fn oldest(&self) -> Option<Oldest> {
         let sequence = self.done.floor() + 1;
-        let held = self.held.get(&sequence)?;
-        Some(Oldest { sequence, sent_since: held.sent_since })
+        let sent_since = self.held.get(&sequence).and_then(|held| held.sent_since);
+        (sequence <= self.read_to).then_some(Oldest { sequence, sent_since })
     }
 
     fn unacked(&self) -> usize {

@@ -161,3 +161,36 @@ fn acknowledged(frame: SessionResponse) -> Option<i64> {
         other => panic!("not an answer: {other:?}"),
     }
 }
+
+#[tokio::test]
+async fn a_key_without_headway_stops_no_other_however_many_events_wait_behind_it() {
+    let folder = Folder::new();
+    let mut place = Place::new(&folder).await;
+    place.group(|group| group.max_attempts = Some(0)).await;
+    place.publish_keyed(&[("first", "hot")]).await;
+    let mut member = place.member().await;
+    assert_eq!(text(&member.event().await), "first");
+    member.nack(1, 600_000, "blocked").await;
+    let behind: Vec<String> = (0..20_000).map(|n| n.to_string()).collect();
+    for part in behind.chunks(5_000) {
+        place.publish_keyed(&part.iter().map(|text| (text.as_str(), "hot")).collect::<Vec<_>>()).await;
+    }
+    place.publish_keyed(&[("a", "cold"), ("b", "cool"), ("c", "")]).await;
+    let mut others = member.texts(3).await;
+    others.sort_unstable();
+    assert_eq!(others, ["a", "b", "c"]);
+    member.ack(&[20_002, 20_003, 20_004]).await;
+    let state = place.state().await;
+    assert_eq!((state.blocked, state.pending, state.unacked), (20_000, 20_000, 1));
+
+    // What is put off comes in its order once the key makes headway.
+    let purge = PurgeStreamRequest { name: "jobs".into(), up_to_sequence: 19_991, ..Default::default() };
+    assert_eq!(place.streams.purge_stream(purge).await.expect("purged").into_inner().purged_events, 19_991);
+    for n in 19_990..20_000 {
+        let event = member.event().await;
+        assert_eq!((event.sequence, text(&event)), (n + 2, n.to_string()));
+        member.ack(&[event.sequence]).await;
+    }
+    let state = place.state().await;
+    assert_eq!((state.cursor, state.blocked, state.pending), (20_004, 0, 0));
+}

@@ -5,6 +5,7 @@ mod given_back;
 mod model;
 mod naive;
 mod paced;
+mod put_off;
 mod removed;
 mod restart;
 

@@ -14,7 +14,7 @@ pub(super) struct Lease {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known {
     pub(super) key: u64,
-    /// Those of one key go in the order in which they came to be held.
+    /// Those of one key go in the order in which they came to be held: not put off.
     pub(super) order: u64,
     pub(super) lease: Option<Lease>,
     pub(super) was_sent: bool,
@@ -27,6 +27,9 @@ pub(super) struct Failed {
     pub(super) rejected: bool,
     pub(super) reason: String,
 }
+
+/// The order of what is put off begins here.
+const PUT_OFF: u64 = 1 << 32;
 
 /// The rules, with no thought for speed.
 #[derive(Debug, Clone)]
@@ -75,6 +78,22 @@ impl Naive {
     pub(super) fn is_blocked(&self, sequence: u64) -> bool {
         let Known { key, order, .. } = self.held[&sequence];
         key > 0 && self.held.values().any(|other| other.key == key && other.order < order)
+    }
+
+    /// What is put off is behind all that is held of its key.
+    pub(super) fn note_put_off(&mut self, group: &GroupState) {
+        for (sequence, known) in &mut self.held {
+            if !group.holds(*sequence) {
+                known.order = PUT_OFF + sequence;
+            } else if known.order >= PUT_OFF {
+                self.order += 1;
+                known.order = self.order;
+            }
+        }
+    }
+
+    pub(super) fn is_put_off(&self, sequence: u64) -> bool {
+        self.held.get(&sequence).is_some_and(|known| known.order >= PUT_OFF)
     }
 
     pub(super) fn is_final(&self, sequence: u64) -> bool {

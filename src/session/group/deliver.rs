@@ -111,10 +111,9 @@ impl Active {
             return false;
         }
         let Some(filters) = self.seats.filters().cloned() else { return false };
-        let Some(Feed { after, room }) = self.state.feed() else { return false };
-        if after >= *self.stream.visible().borrow() {
-            return false;
-        }
+        let latest = *self.stream.visible().borrow();
+        let Some(Feed { after, room }) = self.state.feed(latest) else { return false };
+        let is_again = after < self.state.read_to();
         match self.stream.read(after, &filters, ReadLimits { events: room, bytes: READ_BYTES }).await {
             Ok(chunk) => {
                 // Most groups begin with whatever comes, and need no look at its time.
@@ -131,7 +130,7 @@ impl Active {
                     self.ready.keep(event);
                 }
                 self.ready.forget_up_to(self.state.floor());
-                chunk.through < chunk.latest
+                is_again || chunk.through < chunk.latest
             }
             Err(ReadError::Lost { .. }) => {
                 self.look_at_front();
