@@ -346,7 +346,7 @@ fn a_sentence_that_stumbles_is_found() {
         assert_eq!(stumbles(bad, &phrases).len(), 1, "{bad}");
     }
     for good in [
-        "A stand-in for the hub, with so many subscriptions that it drops the oldest.",
+        "A stand-in for the hub keeps its events for as long as there is room.",
         "## Who may do what",
         "Who reads for them, and how?",
         "The owner is whoever created the stream; `told_to` and `stands-in` are names.",
