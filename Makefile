@@ -48,14 +48,14 @@ fmt: ## format the Rust code
 
 # Built one after the other: together, the hub would get dependencies with features that only the comparison needs.
 .PHONY: bench
-bench: ## measure hub, NATS and bare tonic side by side: 10 minutes in which the machine should do nothing else
+bench: ## measure hub, NATS and bare tonic side by side: 10 minutes on an otherwise idle machine
 	scripts/install-bench-tools.sh
 	cargo build --release --locked
 	cargo build --release --locked --package switchyard-versus
 	target/release/switchyard-versus $(BENCH_FLAGS)
 
 .PHONY: siege
-siege: ## let one client attack a hub in every way known, and measure what a healthy pair sees: 5 minutes
+siege: ## let one client attack a hub in every known way, and measure what a healthy pair sees: 5 minutes
 	cargo bench --locked --bench siege -- $(SIEGE_FLAGS)
 
 .PHONY: clean

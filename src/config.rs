@@ -58,11 +58,11 @@ pub struct Config {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Drain {
-    /// How long to go on serving while not ready, so that load balancers notice, in milliseconds.
+    /// How long the hub goes on serving while not ready, so that load balancers notice, in milliseconds.
     pub propagation_delay_ms: u64,
-    /// Over how long the ends of sessions are spread, in milliseconds.
+    /// The time over which the ends of sessions are spread, in milliseconds.
     pub spread_ms: u64,
-    /// How long after the propagation delay the process exits at the latest, whatever clients do, in milliseconds.
+    /// The process exits at the latest this long after the propagation delay, whatever clients do, in milliseconds.
     pub deadline_ms: u64,
 }
 
@@ -104,7 +104,7 @@ impl Drain {
             ("deadline_ms", self.deadline_ms),
         ];
         if let Some((key, value)) = times.into_iter().find(|(_, value)| *value > limits::MAX_TIME_MS) {
-            return Err(format!("drain.{key} is {value} and may be {}", limits::MAX_TIME_MS));
+            return Err(format!("drain.{key} is {value} and must be at most {}", limits::MAX_TIME_MS));
         }
         if self.deadline_ms < self.spread_ms {
             return Err(format!(
@@ -140,10 +140,10 @@ pub struct Flags {
     /// Where gRPC clients connect: HOST:PORT, or :PORT for all interfaces [default: 127.0.0.1:50051]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<String>,
-    /// Where probes and scrapes connect, in the same way [default: 127.0.0.1:8080]
+    /// Where probes and scrapes connect, in the same form [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     pub ops_listen: Option<String>,
-    /// Names this hub to its clients [default: the host name]
+    /// The name of this hub as its clients see it [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
     /// Where streams are kept; '' for a hub without streams [default: data]
@@ -152,7 +152,7 @@ pub struct Flags {
     /// What to log: error, warn, info, debug, trace, or directives [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log: Option<String>,
-    /// How log lines look: text or json [default: text]
+    /// The format of log lines: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
     /// Set any option of the file, such as sessions.max_subscriptions=1000000; may be repeated
@@ -253,7 +253,7 @@ impl Flags {
             .collect();
         for set in &self.set {
             let origin = format!("--set {set}");
-            let (key, text) = set.split_once('=').ok_or_else(|| invalid(&origin, &"wants KEY=VALUE"))?;
+            let (key, text) = set.split_once('=').ok_or_else(|| invalid(&origin, &"expected KEY=VALUE"))?;
             overrides.push((origin, key.trim().to_owned(), text.trim().to_owned()));
         }
         Ok(overrides)
@@ -306,7 +306,7 @@ fn parse(origin: &str, text: &str, kind: &Value) -> Result<Value, ConfigError> {
         }
         _ if text.starts_with(['"', '\'']) => quoted(text)
             .map(Value::String)
-            .ok_or_else(|| invalid(origin, &format!("{text} begins with a quote and is no string of TOML"))),
+            .ok_or_else(|| invalid(origin, &format!("{text} begins with a quote and is not a TOML string"))),
         _ => Ok(Value::String(text.to_owned())),
     }
 }

@@ -15,7 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// The exit status of a hub whose store is damaged: starting it again will not help. 2 is for arguments that are wrong.
 const STORE_CORRUPT: u8 = 3;
 
-/// What the system sends to who lets a file grow beyond the limit (`ulimit -f`); without a handler it ends the process.
+/// Sent when a write exceeds `ulimit -f`; unhandled, it kills the process.
 const SIGXFSZ: i32 = 25;
 
 fn main() -> ExitCode {
@@ -76,9 +76,9 @@ async fn serve(flags: &Flags) -> anyhow::Result<()> {
     };
     tokio::select! {
         () = server.stop(wait) => {}
-        () = again(&mut terminate, &mut interrupt) => tracing::warn!("asked twice: stopping at once"),
+        () = again(&mut terminate, &mut interrupt) => tracing::warn!("second signal: stopping at once"),
     }
-    anyhow::ensure!(!failed, "a task that the hub cannot live without failed");
+    anyhow::ensure!(!failed, "an essential task failed");
     Ok(())
 }
 

@@ -68,7 +68,7 @@ impl Use {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
-    /// Frames that have come in part, in bytes.
+    /// Frames that have partly arrived, in bytes.
     pub frames_bytes: usize,
     /// Events that were read and wait to be stored, in bytes.
     pub publishes_bytes: usize,
@@ -78,7 +78,7 @@ pub struct Options {
     pub filters_bytes: usize,
     /// Events of streams with storage MEMORY, in bytes.
     pub memory_streams_bytes: usize,
-    /// Topics that streams know, in bytes.
+    /// Topics that streams keep track of, in bytes.
     pub topics_bytes: usize,
     /// Ids by which streams find duplicates, in bytes.
     pub ids_bytes: usize,

@@ -109,11 +109,11 @@ pub struct Ground<C, O> {
     pub auth: Option<Arc<Auth>>,
     /// What clients are spoken to with, if not plainly.
     pub tls: Option<Arc<Tls>>,
-    /// What everything before was opened with.
+    /// Metrics shared by every part above.
     pub metrics: Arc<Metrics>,
     /// Accounts for what clients make the hub keep.
     pub memory: Arc<Memory>,
-    /// As are these.
+    /// Task tracker, likewise shared.
     pub tasks: Tasks,
 }
 
@@ -269,13 +269,13 @@ fn warn_if_exposed(config: &Config, address: SocketAddr, auth_is_off: bool) {
     if auth_is_off {
         tracing::warn!(
             %address,
-            "WITHOUT AUTHENTICATION: whoever is on the network may publish, read and delete everything; see docs/security.md"
+            "WITHOUT AUTHENTICATION: anyone on the network may publish, read and delete everything; see docs/security.md"
         );
     }
     if !config.tls.is_on() {
         tracing::warn!(
             %address,
-            "WITHOUT TLS: whoever is on the network can read and change what clients send; set tls.cert_file and tls.key_file"
+            "WITHOUT TLS: anyone on the network can read and change what clients send; set tls.cert_file and tls.key_file"
         );
     }
 }

@@ -86,16 +86,16 @@ impl Action<'_> {
     pub fn denial(&self) -> Denial {
         match self {
             Self::Publish(_) => Denial::Topic("publish to this topic"),
-            Self::Subscribe { .. } => Denial::Topic("subscribe to all that this asks for"),
+            Self::Subscribe { .. } => Denial::Topic("subscribe to all topics of this request"),
             // The same text for all, so that nobody learns how far it got.
             Self::UseStream { .. } | Self::ReadAll { .. } | Self::Read { .. } | Self::ReadEvent { .. } => {
-                Denial::Topic("read all that this asks for")
+                Denial::Topic("read all topics of this request")
             }
             Self::SeeStream(_) => Denial::Topic("use this stream"),
             Self::SeeGroup { .. } => Denial::Topic("use this group"),
             Self::ManageStream(_) => Verb::Streams.denial(),
             Self::TakeTopics(_) => Denial::Action(
-                "have a stream take all these topics: with `streams:NAME` that needs `topics:FILTER` in `manage` too",
+                "add all these topics to a stream: besides `streams:NAME` that needs `topics:FILTER` in `manage`",
             ),
             Self::ManageGroup { .. } => Verb::Groups.denial(),
             Self::ManageDeadLetters { .. } => Verb::DeadLetters.denial(),
@@ -120,7 +120,7 @@ impl Action<'_> {
             Self::ReadEvent { stream, topic } => format!("read {} of stream {stream}", text(topic.as_bytes())),
             Self::SeeStream(stream) => format!("see stream {stream}"),
             Self::SeeGroup { stream, group } => format!("see group {stream}/{group}"),
-            Self::TakeTopics(filters) => format!("have a stream take {}", list(filters)),
+            Self::TakeTopics(filters) => format!("add topics to a stream: {}", list(filters)),
             Self::ManageStream(_)
             | Self::ManageGroup { .. }
             | Self::ManageDeadLetters { .. }

@@ -126,7 +126,7 @@ impl Files {
             self = files;
             let Some(auth) = auth.upgrade() else { return };
             for error in found.refused {
-                tracing::error!(error, "refused: what was in force before stays");
+                tracing::error!(error, "refused; the previous content stays in force");
             }
             if found.changed {
                 auth.replace(self.contents());

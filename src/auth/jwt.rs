@@ -17,7 +17,7 @@ use super::{
 use crate::model::limits::MAX_CREDENTIAL_BYTES;
 
 /// The signature is wrong, or is of another key than those that were tried.
-const FOREIGN: Fault = Fault::Bad("the signature is not that of a known key");
+const FOREIGN: Fault = Fault::Bad("the signature matches no known key");
 
 /// What a token must say.
 #[derive(Debug, Clone)]
@@ -58,9 +58,9 @@ impl Verifier {
             return Err(Fault::Bad("too long"));
         }
         // `none` is no algorithm that the library knows.
-        let header = decode_header(token).map_err(|_| Fault::Bad("no token, or of an unknown algorithm"))?;
+        let header = decode_header(token).map_err(|_| Fault::Bad("not a token, or of an unknown algorithm"))?;
         if header.crit.is_some() {
-            return Err(Fault::Bad("it wants what the hub does not know to be honoured"));
+            return Err(Fault::Bad("it has a critical header that the hub does not support"));
         }
         let candidates = match keys.candidates(header.kid.as_deref(), header.alg) {
             Candidates::Some(keys) => keys,
@@ -92,7 +92,7 @@ impl Verifier {
     }
 
     fn principal(&self, claims: &Value) -> Result<Principal, Fault> {
-        let name = claims.get(&self.name_claim).and_then(Value::as_str).ok_or(Fault::Bad("it names nobody"))?;
+        let name = claims.get(&self.name_claim).and_then(Value::as_str).ok_or(Fault::Bad("it names no principal"))?;
         let seconds = claims.get("exp").and_then(Value::as_f64).ok_or(Fault::Bad("its expiry is no time"))?;
         let expires = Duration::try_from_secs_f64(seconds).ok().and_then(|since| UNIX_EPOCH.checked_add(since));
         let expires: SystemTime = expires.ok_or(Fault::Bad("its expiry is no time"))?;
@@ -101,7 +101,7 @@ impl Verifier {
             return Err(Fault::Expired);
         }
         let roles = roles(claims, &self.roles_claim);
-        Principal::new(Source::Jwt, name, roles, Some(expires)).ok_or(Fault::Bad("the name is no name"))
+        Principal::new(Source::Jwt, name, roles, Some(expires)).ok_or(Fault::Bad("the name is not valid"))
     }
 }
 
@@ -110,7 +110,7 @@ fn of_library(kind: &ErrorKind) -> Fault {
         ErrorKind::ExpiredSignature => Fault::Expired,
         ErrorKind::InvalidSignature => FOREIGN,
         ErrorKind::InvalidAudience => Fault::Bad("it is meant for another audience"),
-        ErrorKind::InvalidIssuer => Fault::Bad("it is of another issuer"),
+        ErrorKind::InvalidIssuer => Fault::Bad("it is from another issuer"),
         ErrorKind::ImmatureSignature => Fault::Bad("it is not valid yet"),
         ErrorKind::MissingRequiredClaim(_) | ErrorKind::InvalidClaimFormat(_) => Fault::Bad("a claim is missing"),
         _ => Fault::Bad("it does not decode"),

@@ -69,10 +69,10 @@ impl KeySet {
 
     /// A JSON Web Key Set. Keys it cannot use are left out; `may_be_secret` says whether it may have secrets.
     pub(super) fn of_jwks(text: &str, may_be_secret: bool) -> Result<Self, String> {
-        let set: Value = serde_json::from_str(text).map_err(|error| format!("is no JSON: {error}"))?;
-        let keys = set.get("keys").and_then(Value::as_array).ok_or("is no key set: it has no list `keys`")?;
+        let set: Value = serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))?;
+        let keys = set.get("keys").and_then(Value::as_array).ok_or("is not a key set: it has no list `keys`")?;
         if keys.len() > MAX_KEYS {
-            return Err(format!("has {} keys and may have {MAX_KEYS}", keys.len()));
+            return Err(format!("has {} keys; the limit is {MAX_KEYS}", keys.len()));
         }
         let usable: Vec<Key> = keys.iter().filter_map(|key| of_jwk(key, may_be_secret)).collect();
         if usable.is_empty() {
@@ -113,7 +113,7 @@ fn public_key(text: &str) -> Result<(DecodingKey, Vec<Algorithm>), String> {
         let algorithm = match key.try_get_as_bytes().map_or(0, <[u8]>::len) {
             P256_POINT_BYTES => Algorithm::ES256,
             P384_POINT_BYTES => Algorithm::ES384,
-            _ => return Err("has a key of another curve than P-256 and P-384".to_owned()),
+            _ => return Err("has a key on a curve other than P-256 and P-384".to_owned()),
         };
         return Ok((key, vec![algorithm]));
     }
@@ -127,7 +127,7 @@ fn secret(text: &str) -> Result<(DecodingKey, Vec<Algorithm>), String> {
         return Err("is neither a public key as PEM nor a secret of printable characters".to_owned());
     }
     if text.len() < MIN_SECRET_BYTES {
-        return Err(format!("has a secret of {} characters, and it must have {MIN_SECRET_BYTES}", text.len()));
+        return Err(format!("has a secret of {} characters; the minimum is {MIN_SECRET_BYTES}", text.len()));
     }
     Ok((DecodingKey::from_secret(text.as_bytes()), HMAC.to_vec()))
 }

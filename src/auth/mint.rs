@@ -29,9 +29,9 @@ impl Mint {
         // What the hub would not take is not made.
         KeySet::of_key_file(key_file)?;
         if key_file.contains("-----BEGIN") {
-            return Err("has a public key, and tokens are made with a secret".to_owned());
+            return Err("has a public key; tokens are signed with a secret".to_owned());
         }
-        let seconds = now.duration_since(UNIX_EPOCH).map_err(|_| "the clock stands before 1970")?.as_secs();
+        let seconds = now.duration_since(UNIX_EPOCH).map_err(|_| "the clock is before 1970")?.as_secs();
         let mut claims = Map::new();
         claims.insert("sub".to_owned(), json!(self.name));
         claims.insert("aud".to_owned(), json!(self.audience));

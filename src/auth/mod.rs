@@ -158,7 +158,7 @@ impl Auth {
         let principal = if let Some(principal) = contents.tokens.find(token) {
             principal
         } else {
-            let verifier = self.verifier.as_ref().ok_or((Denial::Invalid, "no token of the file"))?;
+            let verifier = self.verifier.as_ref().ok_or((Denial::Invalid, "not a token of the file"))?;
             let verify = |contents: &Contents| {
                 let keys = match &self.remote {
                     None => Arc::clone(&contents.keys),
@@ -172,7 +172,7 @@ impl Auth {
             };
             verified.map_err(|fault| match fault {
                 Fault::Expired => (Denial::Expired, "expired"),
-                Fault::UnknownKey => (Denial::Invalid, "no key of that name"),
+                Fault::UnknownKey => (Denial::Invalid, "no key with that name"),
                 Fault::Bad(why) => (Denial::Invalid, why),
             })?
         };
@@ -190,9 +190,9 @@ impl Auth {
 
     fn by_certificate(&self, certificate: Option<&[u8]>) -> Result<Arc<Principal>, Denied> {
         let shown = certificate.filter(|_| self.options.client_certificates);
-        let certificate = shown.ok_or((Denial::Missing, "nothing was shown"))?;
+        let certificate = shown.ok_or((Denial::Missing, "no credential was sent"))?;
         let principal = certificate::identity(certificate);
-        let principal = principal.ok_or((Denial::Invalid, "the certificate names nobody"))?;
+        let principal = principal.ok_or((Denial::Invalid, "the certificate names no principal"))?;
         if principal.expires().is_some_and(|expires| SystemTime::now() >= expires) {
             return Err((Denial::Expired, "the certificate has expired"));
         }

@@ -12,37 +12,38 @@ use crate::model::limits;
 pub struct Options {
     /// Whether callers need a credential and the right to what they do.
     pub enabled: bool,
-    /// The policy file: roles, and what they allow and deny. Empty: nobody may do anything.
+    /// The policy file: roles, and what they allow and deny. Empty: nobody may do anything. Reloaded when it changes.
     pub policy_file: PathBuf,
     /// A key that checks tokens: a public key as PEM, or a secret of at least 32 characters.
     pub jwt_key_file: PathBuf,
     /// Keys that check tokens: a JSON Web Key Set.
     pub jwks_file: PathBuf,
-    /// Where such a set is fetched from.
+    /// The address from which such a key set is fetched.
     pub jwks_url: String,
-    /// Whether the address of the set is asked from the issuer, as OpenID Connect Discovery has it.
+    /// Whether the address of the key set is looked up at the issuer, by OpenID Connect Discovery.
     pub jwt_discovery: bool,
-    /// The issuer of tokens, as their claim `iss` has it. Empty: any, which only key files of one's own allow.
+    /// The required issuer of tokens (`iss` claim). Empty: any, which is allowed only with key files of your own.
     pub jwt_issuer: String,
-    /// Who tokens must be meant for, as their claim `aud` has it.
+    /// The required audience of tokens (`aud` claim).
     pub jwt_audience: String,
     /// The claim that names the principal.
     pub jwt_name_claim: String,
-    /// The claim that tells its roles; dots lead into objects.
+    /// The claim that lists its roles; dots lead into objects.
     pub jwt_roles_claim: String,
     /// By how much the clocks of issuer and hub may differ, in milliseconds.
     pub jwt_leeway_ms: u64,
-    /// How often a set of keys is fetched again, in milliseconds.
+    /// How often a key set is fetched again, in milliseconds.
     pub jwks_refresh_ms: u64,
-    /// Certificates of those who may vouch for the issuer's address, as PEM. Empty: those of the system.
+    /// The authorities that sign the certificate of the issuer's address, in PEM. Empty: those of the system.
     pub jwks_ca_file: PathBuf,
     /// Static tokens, for development.
     pub token_file: PathBuf,
     /// Whether the certificate of a client's connection is a credential.
     pub client_certificates: bool,
-    /// How long a session goes on when its credential has expired, in milliseconds; at least as long as the leeway.
+    /// How long a session goes on after its credential has expired, in milliseconds; at least as long as the leeway.
     pub expiry_grace_ms: u64,
-    /// Who may ask what the services look like.
+    /// Access to reflection: `off` for nobody, `on` for callers with a credential where one is needed, `open` for
+    /// everybody.
     pub reflection: Reflection,
 }
 
@@ -105,7 +106,7 @@ impl Options {
         }
         if !sources.iter().any(|(_, set)| *set) {
             let keys = sources.map(|(key, _)| format!("auth.{key}")).join(", ");
-            return Err(format!("auth.enabled is true, but nobody could show a credential: set one of {keys}"));
+            return Err(format!("auth.enabled is true, but callers have no way to authenticate: set one of {keys}"));
         }
         if self.policy_file.as_os_str().is_empty() {
             return Err("auth.enabled is true, but nobody may do anything: set auth.policy_file".to_owned());
@@ -121,7 +122,7 @@ impl Options {
             return Err("auth.jwt_issuer must be set when keys come from an address".to_owned());
         }
         if self.jwt_discovery && !self.jwks_url.is_empty() {
-            return Err("auth.jwks_url and auth.jwt_discovery are two ways to the same: set one".to_owned());
+            return Err("auth.jwks_url and auth.jwt_discovery exclude each other: set one".to_owned());
         }
         let address = if self.jwt_discovery { ("jwt_issuer", &self.jwt_issuer) } else { ("jwks_url", &self.jwks_url) };
         if self.is_remote() && !address.1.starts_with("https://") && !address.1.starts_with("http://") {
@@ -178,7 +179,7 @@ mod tests {
     fn what_would_protect_nothing_is_refused() {
         assert_eq!(Options::default().check(), Ok(()));
         assert!(refused(|o| o.enabled = false).contains("auth.token_file is set, but auth.enabled"));
-        assert!(refused(|o| o.token_file = PathBuf::new()).contains("nobody could show a credential"));
+        assert!(refused(|o| o.token_file = PathBuf::new()).contains("no way to authenticate"));
         assert!(refused(|o| o.policy_file = PathBuf::new()).contains("auth.policy_file"));
         assert!(refused(|o| o.jwks_url = "https://a".into()).contains("auth.jwt_issuer"));
         let from_address = |o: &mut Options| {

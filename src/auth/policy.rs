@@ -65,7 +65,7 @@ impl Policy {
     pub fn parse(text: &str) -> Result<Self, String> {
         let written: WrittenPolicy = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
         if written.roles.len() > MAX_ROLES {
-            return Err(format!("there are {} roles and may be {MAX_ROLES}", written.roles.len()));
+            return Err(format!("there are {} roles; the limit is {MAX_ROLES}", written.roles.len()));
         }
         let roles = written.roles.into_iter().map(|(name, role)| Role::parse(&name, &role));
         Ok(Self { roles: roles.collect::<Result<_, _>>()? })
@@ -212,11 +212,11 @@ fn verb(text: &str) -> Result<(Verb, Pattern), String> {
     let verb = Verb::ALL
         .into_iter()
         .find(|verb| verb.name() == name)
-        .ok_or_else(|| format!("{name:?} is nothing that can be managed: {}", known()))?;
+        .ok_or_else(|| format!("{name:?} cannot be managed, only {}", known()))?;
     match (verb, pattern) {
         (_, None) => Ok((verb, Pattern::new("*"))),
         (Verb::Sessions, Some(_)) => Err(format!("{text:?}: sessions have no names")),
-        (Verb::Backup, Some(_)) => Err(format!("{text:?}: a backup is of everything")),
+        (Verb::Backup, Some(_)) => Err(format!("{text:?}: a backup always has everything")),
         (Verb::Groups | Verb::DeadLetters, Some(pattern)) if pattern.split('/').count() != 2 => {
             Err(format!("{text:?}: a group on a stream is STREAM/GROUP"))
         }
@@ -236,7 +236,7 @@ fn check_identity(text: &str) -> Result<(), String> {
             if of(SPIFFE) || of(DNS) {
                 return Ok(());
             }
-            "is of no kind of name: mtls:spiffe://... or mtls:dns:NAME"
+            "is not mtls:spiffe://... or mtls:dns:NAME"
         }
         Some((source, _)) if sources.contains(&source) => return Ok(()),
         _ => "is not jwt:NAME, mtls:spiffe://..., mtls:dns:NAME, token:NAME or *",
@@ -351,7 +351,7 @@ mod tests {
         check_refused("[roles.a.deny]\nsubscribe = ['>.a']", "roles.a.deny.subscribe");
         check_refused("[roles.a.allow]\nmanage = ['everything']", "roles.a.allow.manage: \"everything\"");
         check_refused("[roles.a.allow]\nmanage = ['sessions:x']", "sessions have no names");
-        check_refused("[roles.a.allow]\nmanage = ['backup:x']", "of everything");
+        check_refused("[roles.a.allow]\nmanage = ['backup:x']", "always has everything");
         check_refused("[roles.a.allow]\nmanage = ['groups:x']", "STREAM/GROUP");
         check_refused("[roles.a.deny]\nmanage = ['topics:a..b']", "roles.a.deny.manage: \"topics:a..b\"");
         check_refused("[roles.a.allow]\nmanage = ['topicsx']", "topics");
@@ -369,6 +369,6 @@ mod tests {
     fn the_number_of_roles_is_limited() {
         let roles = |count: usize| (0..count).map(|n| format!("[roles.r{n}]\n")).collect::<Vec<_>>().concat();
         assert!(Policy::parse(&roles(MAX_ROLES)).is_ok());
-        check_refused(&roles(MAX_ROLES + 1), "may be 10000");
+        check_refused(&roles(MAX_ROLES + 1), "the limit is 10000");
     }
 }

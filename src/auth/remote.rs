@@ -87,10 +87,7 @@ impl Remote {
         let tls = tls(&options.jwks_ca_file)?;
         let address = if options.jwt_discovery { &options.jwt_issuer } else { &options.jwks_url };
         if is_open_to_others(address) {
-            tracing::warn!(
-                address,
-                "WITHOUT TLS: whoever is on the network can put keys of their own in place of those that check tokens"
-            );
+            tracing::warn!(address, "WITHOUT TLS: anyone on the network can replace the keys that check tokens");
         }
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
         Ok(Self {
@@ -185,7 +182,7 @@ impl Remote {
 
     async fn get(&self, address: &str) -> Result<String, String> {
         let failed = |error: String| format!("{address}: {error}");
-        let uri = address.parse().map_err(|_| failed("is no address".to_owned()))?;
+        let uri = address.parse().map_err(|_| failed("is not an address".to_owned()))?;
         let get = async {
             let response = self.client.get(uri).await.map_err(|error| told(&error))?;
             if response.status() != http::StatusCode::OK {
@@ -193,20 +190,20 @@ impl Remote {
             }
             let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
             let body = body.map_err(|error| error.to_string())?.to_bytes();
-            String::from_utf8(body.into()).map_err(|_| "answers what is no text".to_owned())
+            String::from_utf8(body.into()).map_err(|_| "the answer is not text".to_owned())
         };
-        timeout(FETCH_TIMEOUT, get).await.map_err(|_| failed("takes too long".to_owned()))?.map_err(failed)
+        timeout(FETCH_TIMEOUT, get).await.map_err(|_| failed("timed out".to_owned()))?.map_err(failed)
     }
 }
 
 /// Where the keys of an issuer are, as it tells.
 fn discovered(issuer: &str, told: &str) -> Result<String, String> {
-    let told: serde_json::Value = serde_json::from_str(told).map_err(|error| format!("no JSON: {error}"))?;
+    let told: serde_json::Value = serde_json::from_str(told).map_err(|error| format!("not JSON: {error}"))?;
     let text = |name: &str| told.get(name).and_then(serde_json::Value::as_str);
     if text("issuer") != Some(issuer) {
-        return Err(format!("it speaks for {:?} and not for the issuer", text("issuer")));
+        return Err(format!("it is for {:?}, not for the issuer", text("issuer")));
     }
-    let address = text("jwks_uri").ok_or("it tells no jwks_uri")?;
+    let address = text("jwks_uri").ok_or("it has no jwks_uri")?;
     // What was asked for with TLS is not taken without.
     if issuer.starts_with("https://") && !address.starts_with("https://") {
         return Err(format!("its keys are at {address:?}, without TLS"));

@@ -47,11 +47,11 @@ impl StaticTokens {
         // The library shows the line that is wrong, and with it a token.
         let written: WrittenTokens = toml::from_str(text).map_err(|error| error.message().to_owned())?;
         if written.tokens.len() > MAX_TOKENS {
-            return Err(format!("there are {} tokens and may be {MAX_TOKENS}", written.tokens.len()));
+            return Err(format!("there are {} tokens; the limit is {MAX_TOKENS}", written.tokens.len()));
         }
         let token = |(name, written): (String, WrittenToken)| {
             if Principal::new(Source::Token, &name, Vec::new(), None).is_none() {
-                return Err(format!("tokens: {name:?} is no name"));
+                return Err(format!("tokens: {name:?} is not a valid name"));
             }
             if written.token.len() < MIN_TOKEN_BYTES {
                 return Err(format!("tokens.{name}.token is shorter than {MIN_TOKEN_BYTES} characters"));

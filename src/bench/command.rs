@@ -13,7 +13,7 @@ use super::{
 };
 use crate::client::Target;
 
-/// Put a load on a hub and check every event.
+/// Put load on a hub and check every event.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -25,7 +25,7 @@ Examples:
   switchyard bench idle --sessions 1000 --hub-process 4711
   switchyard bench stalled --subscribers 9")]
 pub struct Bench {
-    /// Which load
+    /// Which workload
     #[command(subcommand)]
     workload: Workload,
     /// The size of each payload in bytes, at least 16
@@ -34,13 +34,13 @@ pub struct Bench {
     /// For how many seconds to measure
     #[arg(long, global = true, default_value_t = 5.0)]
     seconds: f64,
-    /// For how many seconds to run before that
+    /// For how many seconds to warm up before that
     #[arg(long, global = true, default_value_t = 1.0)]
     warm_up: f64,
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
-    /// The process id of a hub on this machine, to tell its memory
+    /// The process id of a hub on this machine, to report its memory
     #[arg(long, global = true, value_name = "PID")]
     hub_process: Option<u32>,
     #[command(flatten)]
@@ -52,28 +52,28 @@ enum Workload {
     /// One publisher, every event to every subscriber
     #[command(after_help = "Examples:\n  switchyard bench fan-out --subscribers 10 --seconds 10")]
     FanOut {
-        /// How many subscribe
+        /// Number of subscribers
         #[arg(long, default_value_t = 1)]
         subscribers: usize,
     },
     /// Many publishers, one subscriber
     #[command(after_help = "Examples:\n  switchyard bench fan-in --publishers 10 --payload 1024")]
     FanIn {
-        /// How many publish
+        /// Number of publishers
         #[arg(long, default_value_t = 10)]
         publishers: usize,
     },
     /// Many topics, chosen by Zipf's law, and filters with and without wildcards
     #[command(after_help = "Examples:\n  switchyard bench topics --topics 10000 --subscribers 40")]
     Topics {
-        /// How many topics
+        /// Number of topics
         #[arg(long, default_value_t = 10_000)]
         topics: usize,
-        /// How many subscribe
+        /// Number of subscribers
         #[arg(long, default_value_t = 40)]
         subscribers: usize,
     },
-    /// A fixed rate, whatever comes of it, and how long each event takes from when it was to be sent
+    /// A fixed rate, whatever the hub manages, and the latency of each event from when it was due
     #[command(after_help = "Examples:\n  switchyard bench latency --rate 10000 --json")]
     Latency {
         /// Events a second
@@ -83,21 +83,21 @@ enum Workload {
     /// Many subscriptions on one session: how fast they open, and what they cost a publisher
     #[command(after_help = "Examples:\n  switchyard bench subscriptions --count 100000 --hub-process 4711")]
     Subscriptions {
-        /// How many
+        /// Number of subscriptions
         #[arg(long, default_value_t = 100_000)]
         count: usize,
     },
     /// Sessions that do nothing, each on a connection of its own
     #[command(after_help = "Examples:\n  switchyard bench idle --sessions 1000 --hub-process 4711")]
     Idle {
-        /// How many
+        /// Number of sessions
         #[arg(long, default_value_t = 1_000)]
         sessions: usize,
     },
-    /// Fan-out to subscribers that read, beside one that does not
+    /// Fan-out to subscribers that read, next to one that does not
     #[command(after_help = "Examples:\n  switchyard bench stalled --subscribers 9")]
     Stalled {
-        /// How many read
+        /// Number of subscribers that read
         #[arg(long, default_value_t = 9)]
         subscribers: usize,
     },
@@ -192,7 +192,7 @@ impl Bench {
         let kib = status
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        Ok(Some(kib.context("the system does not tell the memory of a process")? * 1024))
+        Ok(Some(kib.context("the system does not report the memory of a process")? * 1024))
     }
 
     fn tell(&self, outcome: &Outcome) -> anyhow::Result<()> {

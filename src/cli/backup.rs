@@ -21,12 +21,12 @@ use crate::{
 /// How often a person is told how far it is.
 const TELL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Copy everything that a hub keeps, while it works.
+/// Back up everything that a hub stores, while it runs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The file has all streams with their events and groups, as they were at one moment after the command began, and the secret that
-resume tokens are made with: keep it as you keep the data itself. It is there once it is whole and was read again; one of that
-name is replaced then. `switchyard restore` puts it back.
+The file has all streams with their events and groups, as they were at one moment after the command began. It also
+has the secret that signs resume tokens: protect it like the data itself. The file appears, and replaces one of the
+same name, only when it is complete and was read back. `switchyard restore` restores it.
 
 Examples:
   switchyard backup hub.backup

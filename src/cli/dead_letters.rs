@@ -9,10 +9,10 @@ use crate::proto::v1::{
     RedriveDeadLettersResponse,
 };
 
-/// Show, redrive or purge what a group gave up.
+/// Show, redrive or purge the dead letters of a group.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Dead letters are events that a member rejected or that were tried too often. They are named by their sequence in the
+Dead letters are events that a member rejected or that failed too often. They are identified by their sequence in the
 dead-letter stream, the first column of the list.
 
 Examples:
@@ -29,7 +29,7 @@ enum Action {
     /// Show the dead letters of a group, oldest first
     #[command(after_help = "Examples:\n  switchyard group dead-letters list orders billing --json")]
     List(Named),
-    /// Give dead letters to the group again, beginning with attempt 1
+    /// Return dead letters to the group, starting again with attempt 1
     #[command(after_help = "Examples:\n  switchyard group dead-letters redrive orders billing 7 8")]
     Redrive(Chosen),
     /// Remove dead letters for good
@@ -51,7 +51,7 @@ struct Which {
     /// Their sequences in the dead-letter stream
     #[arg(value_name = "SEQUENCE", value_parser = value::sequence)]
     sequences: Vec<i64>,
-    /// All there are
+    /// All dead letters of the group
     #[arg(long)]
     all: bool,
 }
@@ -103,8 +103,8 @@ async fn redrive(target: &Target, chosen: &Chosen, json: bool) -> anyhow::Result
         let RedriveDeadLettersResponse { redriven, lost, unmatched } = response;
         json!({ "redriven": redriven, "lost": lost, "unmatched": unmatched }).to_string()
     } else {
-        let lost = (response.lost, "since the stream has their events no longer");
-        let unmatched = (response.unmatched, "since the filters of the members do not take them");
+        let lost = (response.lost, "because the stream no longer has their events");
+        let unmatched = (response.unmatched, "because the filters of the members do not match them");
         let stay = [lost, unmatched].into_iter().filter(|(count, _)| *count > 0);
         let stay = stay.map(|(count, why)| format!("; {count} stay, {why}"));
         format!("redriven {}{}", response.redriven, stay.collect::<String>())

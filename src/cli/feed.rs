@@ -153,8 +153,8 @@ pub(super) fn tell(frame: &Frame) {
         ),
         Frame::Subscribed(_) => eprintln!("subscribed"),
         Frame::Gap(gap) => eprintln!("gap: {} events lost ({})", gap.count, gap.reason().as_str_name()),
-        Frame::Draining(_) => eprintln!("the hub asks to connect again"),
-        Frame::CredentialExpiring(_) => eprintln!("the token expires soon: this ends a little after that"),
+        Frame::Draining(_) => eprintln!("the hub is draining: reconnect"),
+        Frame::CredentialExpiring(_) => eprintln!("the token expires soon: the subscription ends shortly after that"),
         Frame::Acknowledged(acknowledged) => {
             for result in &acknowledged.results {
                 if let Some(status) = &result.status {

@@ -13,10 +13,10 @@ use crate::proto::v1::{
     UpdateGroupRequest, start_position::Position,
 };
 
-/// Create, show, change and delete groups on streams, and deal with their dead letters.
+/// Create, show, change and delete groups on streams, and handle their dead letters.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A subscription that names a group joins it; one that does not exist is made with the defaults.
+A subscription that names a group joins it; a group that does not exist is created with the defaults.
 
 Examples:
   switchyard group create orders billing --from earliest --dead-letter-stream lost
@@ -24,7 +24,7 @@ Examples:
   switchyard group seek orders billing --to 2026-01-31T12:00:00Z
   switchyard group dead-letters list orders billing
 
-Every one of these has examples of its own: switchyard group create --help")]
+Each subcommand has its own examples: switchyard group create --help")]
 pub struct GroupCommand {
     /// What to do
     #[command(subcommand)]
@@ -38,7 +38,7 @@ pub struct GroupCommand {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Show the groups of a stream, or of all
+    /// Show the groups of a stream, or of all streams
     #[command(after_help = "Examples:\n  switchyard group list\n  switchyard group list orders --json")]
     List {
         /// Only the groups of this stream
@@ -47,21 +47,21 @@ enum Action {
     /// Create a group
     #[command(after_help = CREATE_EXAMPLES)]
     Create(Create),
-    /// Show the settings of a group and how it stands
+    /// Show the settings and the state of a group
     #[command(
         after_help = "Examples:\n  switchyard group get orders billing\n  switchyard group get orders billing --json"
     )]
     Get(Named),
-    /// Change settings of a group; what is not named stays as it is
+    /// Change settings of a group; all others stay as they are
     #[command(after_help = UPDATE_EXAMPLES)]
     Update(Update),
     /// Delete a group; its dead letters stay in their stream
     #[command(after_help = "Examples:\n  switchyard group delete orders billing")]
     Delete(Named),
-    /// Move a group to another place in its stream
+    /// Move a group to another position in its stream
     #[command(after_help = SEEK_EXAMPLES)]
     Seek(Seek),
-    /// Show, redrive or purge what a group gave up
+    /// Show, redrive or purge the dead letters of a group
     DeadLetters(DeadLetters),
 }
 
@@ -95,7 +95,7 @@ pub(super) struct Named {
 struct Create {
     #[command(flatten)]
     named: Named,
-    /// Where to begin: new, earliest, a sequence, or an RFC 3339 time [default: new]
+    /// Where to start: new, earliest, a sequence, or an RFC 3339 time [default: new]
     #[arg(long, value_name = "PLACE", value_parser = value::group_start)]
     from: Option<Position>,
     #[command(flatten)]
@@ -114,7 +114,7 @@ struct Update {
 struct Seek {
     #[command(flatten)]
     named: Named,
-    /// Where to go on: earliest, latest, a sequence (the next event delivered), or an RFC 3339 time
+    /// Where to continue: earliest, latest, a sequence (the next event delivered), or an RFC 3339 time
     #[arg(long, value_name = "PLACE", value_parser = value::seek)]
     to: Position,
 }
@@ -125,16 +125,16 @@ struct Settings {
     /// How long a member may take to acknowledge an event [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     ack_deadline: Option<Duration>,
-    /// How often an event is tried before it is a dead letter, or none for no limit [default: 5]
+    /// How many times an event is tried before it is a dead letter, or none for no limit [default: 5]
     #[arg(long, value_name = "COUNT", value_parser = value::attempts)]
     max_attempts: Option<i32>,
-    /// How long to wait after each failed attempt; the last one counts for all that follow [default: 1s,5s,30s]
+    /// How long to wait after each failed attempt; the last entry applies to all that follow [default: 1s,5s,30s]
     #[arg(long, value_name = "DURATION,...", value_delimiter = ',', value_parser = value::duration)]
     backoff: Option<Vec<Duration>>,
-    /// The most events that all members together may have without an acknowledgement [default: 1000]
+    /// Limit on unacknowledged events of all members together [default: 1000]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i32).range(1..))]
     max_unacked: Option<i32>,
-    /// The stream that takes what was rejected or tried too often, or none
+    /// The stream for events that were rejected or failed too often, or none
     #[arg(long, value_name = "STREAM")]
     dead_letter_stream: Option<String>,
 }

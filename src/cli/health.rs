@@ -5,7 +5,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use crate::client::{Target, explain};
 
-/// Ask a hub whether it serves; exit code 0 if it does.
+/// Check whether a hub serves; exit code 0 if it does.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -13,7 +13,7 @@ Examples:
   switchyard health readiness --server http://127.0.0.1:8080 --json
   switchyard health --server https://hub.example:50051 --tls-ca ca.crt")]
 pub struct Health {
-    /// What to ask about: empty for the whole hub, liveness, readiness, or the full name of a service
+    /// What to check: empty for the whole hub, liveness, readiness, or the full name of a service
     #[arg(default_value = "")]
     service: String,
     /// Print JSON

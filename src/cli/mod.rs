@@ -44,7 +44,7 @@ Examples:
   switchyard backup orders.backup
   switchyard health
 
-Every command has examples of its own: switchyard pub --help";
+Each command has its own examples: switchyard pub --help";
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
@@ -58,8 +58,8 @@ pub enum Command {
 }
 
 const SERVE_EXAMPLES: &str = "\
-Options come from the defaults, the file, SWITCHYARD_... variables and flags; the last one counts. Every key of the
-file has a variable: sessions.max is SWITCHYARD_SESSIONS_MAX. All of them: docs/operations.md.
+Options come from the defaults, the file, SWITCHYARD_... variables and flags; later sources win. Every key of the
+file has a variable: sessions.max is SWITCHYARD_SESSIONS_MAX. docs/operations.md lists all options.
 
 Examples:
   switchyard serve
@@ -73,23 +73,23 @@ Examples:
 pub enum ClientCommand {
     /// Publish an event, or one for every line of standard input
     Pub(publish::Publish),
-    /// Subscribe and print what comes
+    /// Subscribe and print events
     Sub(subscribe::Subscribe),
     /// Create, show, change and delete streams
     Stream(stream::StreamCommand),
-    /// Create, show, change and delete groups on streams, and deal with their dead letters
+    /// Create, show, change and delete groups on streams, and handle their dead letters
     Group(group::GroupCommand),
-    /// Show who is connected to a hub, and end sessions
+    /// Show the clients connected to a hub, and end sessions
     Session(session::SessionCommand),
-    /// Copy everything that a hub keeps, while it works
+    /// Back up everything that a hub stores, while it runs
     Backup(backup::Backup),
-    /// Put a backup back, or tell a hub that its data directory was
+    /// Restore a backup, or give the streams of a data directory new epochs
     Restore(restore::Restore),
-    /// Ask a hub whether it serves; exit code 0 if it does
+    /// Check whether a hub serves; exit code 0 if it does
     Health(health::Health),
     /// Make a token for development
     Token(token::Token),
-    /// Put a load on a hub and check every event
+    /// Put load on a hub and check every event
     Bench(Bench),
 }
 

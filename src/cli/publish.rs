@@ -43,17 +43,17 @@ Examples:
   switchyard pub config.mode safe --if-last-topic-sequence 41
   tail -f access.log | switchyard pub logs.web")]
 pub struct Publish {
-    /// Where to, such as orders.eu.created
+    /// The topic to publish to, such as orders.eu.created
     topic: String,
-    /// The payload; without it every line of standard input is one
+    /// The payload; if left out, each line of standard input is the payload of one event
     text: Option<String>,
-    /// Name the event
+    /// Set the id of the event
     #[arg(long, default_value = "", hide_default_value = true)]
     id: String,
-    /// Say what kind of thing happened
+    /// Set the type of the event, such as com.example.order.created
     #[arg(long = "type", value_name = "TYPE", default_value = "", hide_default_value = true)]
     kind: String,
-    /// Say who publishes
+    /// Set the source of the event: a URI or a service name
     #[arg(long, default_value = "", hide_default_value = true)]
     source: String,
     /// Set the ordering key
@@ -65,7 +65,7 @@ pub struct Publish {
     /// Add an attribute; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = attribute)]
     attribute: Vec<(String, String)>,
-    /// Have streams deliver the event no longer than this: 30s, 5m, 7d
+    /// Set how long streams keep the event: 30s, 5m, 7d
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     ttl: Option<Duration>,
     /// Publish only if this is the latest sequence of the stream; 0 if nothing was ever stored
@@ -83,7 +83,7 @@ pub struct Publish {
 }
 
 fn attribute(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("wants NAME=VALUE")?;
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
@@ -201,7 +201,7 @@ impl Lines {
             if line.last() == Some(&b'\n') {
                 line.pop();
             } else if line.len() > MAX_LINE_BYTES {
-                let told = format!("a line has more than {MAX_LINE_BYTES} bytes, and no hub takes such an event");
+                let told = format!("a line has more than {MAX_LINE_BYTES} bytes, the limit for events of any hub");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, told));
             }
             bytes += line.len();
@@ -255,7 +255,7 @@ impl Tally {
             Some(Frame::Published(response)) => self.add(&response).map(|()| true),
             Some(Frame::Error(status)) => Err(explain_message(&status)),
             Some(Frame::Draining(_)) => {
-                eprintln!("the hub asks to connect again");
+                eprintln!("the hub is draining: reconnect");
                 Ok(false)
             }
             _ => Ok(false),
@@ -294,7 +294,7 @@ impl Tally {
     fn stored_text(&self, last: &PublishResult) -> String {
         let PublishResult { stream, sequence, .. } = last;
         if self.events == 1 && self.duplicates == 1 {
-            return format!(", {stream} has it already, as {sequence}");
+            return format!(", duplicate of {sequence} in {stream}");
         }
         let promise = match last.durability() {
             Durability::Interval => ", synced at intervals",
@@ -304,7 +304,7 @@ impl Tally {
         let up_to = if self.events == 1 { "" } else { "up to " };
         let duplicates = match self.duplicates {
             0 => String::new(),
-            some => format!(", {some} of them before"),
+            some => format!(", {some} of them duplicates"),
         };
         format!(", stored in {stream} as {up_to}{sequence}{duplicates}{promise}")
     }

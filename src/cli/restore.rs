@@ -8,19 +8,20 @@ use serde_json::json;
 use super::show;
 use crate::engine::{renew, restore};
 
-/// Put a backup back, or tell a hub that its data directory was.
+/// Restore a backup, or give the streams of a data directory new epochs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Makes a data directory of a backup, in a directory that has no store; no hub may use it meanwhile. Every stream gets a new
-epoch: whoever comes back with a resume token of what was lost is told, and does not miss events in silence.
+Creates a store from a backup, in a directory that has none; no hub may use it meanwhile. Every stream gets a new
+epoch: a client with a resume token from the lost history gets EPOCH_CHANGED instead of silently missing events.
 
-Without a backup it does that alone, for a data directory that was put back by other means, such as a snapshot of its volume.
+Without a backup it only assigns new epochs, for a data directory that was restored by other means, such as a
+snapshot of its volume.
 
 Examples:
   switchyard restore hub.backup --data-dir /var/lib/switchyard
   switchyard restore --data-dir /var/lib/switchyard")]
 pub struct Restore {
-    /// The backup to put back
+    /// The backup to restore
     file: Option<PathBuf>,
     /// The data directory
     #[arg(long, value_name = "DIR", env = "SWITCHYARD_DATA_DIR")]

@@ -33,8 +33,8 @@ impl ResumeFile {
             Err(error) => return Err(error).with_context(|| format!("cannot read {shown}")),
         };
         let holds_one = token.len() <= MAX_TOKEN_BYTES && !token.contains(char::is_whitespace);
-        ensure!(holds_one, "{shown} does not hold a resume token; remove it to begin anew");
-        ensure!(!token.is_empty() || !path.exists(), "{shown} is empty; remove it to begin anew");
+        ensure!(holds_one, "{shown} does not hold a resume token; remove it to start over");
+        ensure!(!token.is_empty() || !path.exists(), "{shown} is empty; remove it to start over");
         Ok(Self { path: path.to_owned(), token })
     }
 

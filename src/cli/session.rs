@@ -11,17 +11,17 @@ use crate::proto::v1::{
 /// Subscriptions are asked for so many at a time.
 const PAGE: i32 = 1000;
 
-/// Show who is connected to a hub, and end sessions.
+/// Show the clients connected to a hub, and end sessions.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A session is known to the hub it is on, and to no other.
+Only the hub of a session knows it.
 
 Examples:
   switchyard session list
   switchyard session get 3f2a9c04d1e77-2a
   switchyard session terminate 3f2a9c04d1e77-2a --reason 'please update to 2.1'
 
-Every one of these has examples of its own: switchyard session get --help")]
+Each subcommand has its own examples: switchyard session get --help")]
 pub struct SessionCommand {
     /// What to do
     #[command(subcommand)]
@@ -35,7 +35,7 @@ pub struct SessionCommand {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Show the sessions of a hub, the oldest first
+    /// Show the sessions of a hub, oldest first
     #[command(after_help = "Examples:\n  switchyard session list\n  switchyard session list --json")]
     List,
     /// Show one session and how far each of its subscriptions is behind
@@ -45,13 +45,13 @@ enum Action {
         /// Its id
         session: String,
     },
-    /// End a session; its client is told, and may connect again
+    /// End a session; its client sees the reason, and may reconnect
     #[command(after_help = "Examples:\n  switchyard session terminate 3f2a9c04d1e77-2a\n  \
         switchyard session terminate 3f2a9c04d1e77-2a --reason 'please update to 2.1'")]
     Terminate {
         /// Its id
         session: String,
-        /// What its client is told
+        /// The reason to send to its client
         #[arg(long, default_value = "")]
         reason: String,
     },

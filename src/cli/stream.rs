@@ -21,7 +21,7 @@ Examples:
   switchyard stream list
   switchyard stream info orders
 
-Every one of these has examples of its own: switchyard stream create --help")]
+Each subcommand has its own examples: switchyard stream create --help")]
 pub struct StreamCommand {
     /// What to do
     #[command(subcommand)]
@@ -47,13 +47,13 @@ enum Action {
         /// Which stream
         name: String,
     },
-    /// Show how a stream stands: size, rate, first and last event, and the lag of each group
+    /// Show the state of a stream: size, rate, first and last event, and the lag of each group
     #[command(after_help = "Examples:\n  switchyard stream info orders\n  switchyard stream info orders --json")]
     Info {
         /// Which stream
         name: String,
     },
-    /// Change settings of a stream; what is not named stays as it is
+    /// Change settings of a stream; all others stay as they are
     #[command(after_help = UPDATE_EXAMPLES)]
     Update(Update),
     /// Delete a stream, with its events and groups
@@ -95,7 +95,7 @@ Examples:
 
 #[derive(Debug, clap::Args)]
 struct Create {
-    /// What to call it: one topic token, at most 64 bytes
+    /// Its name: one topic token, at most 64 bytes
     name: String,
     /// Which topics it holds: * is one token, a final > one or more
     #[arg(required = true, value_name = "FILTER")]
@@ -130,7 +130,7 @@ struct Purge {
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = true)]
 struct Part {
-    /// Only events up to and with this sequence
+    /// Only events up to and including this sequence
     #[arg(long, value_name = "SEQUENCE", value_parser = value::sequence)]
     up_to: Option<i64>,
     /// Only events whose topic matches this filter
@@ -165,7 +165,7 @@ struct One {
 enum Kept {
     /// In the store on disk
     File,
-    /// In memory; gone when the hub stops
+    /// In memory; lost when the hub stops
     Memory,
 }
 
@@ -194,7 +194,7 @@ struct Settings {
     /// Keep at most this many events of each topic, or none for no limit; 1 keeps the last value of each
     #[arg(long, value_name = "COUNT", value_parser = value::count)]
     max_events_per_topic: Option<i64>,
-    /// Take a second event of the same source and id as a repetition for so long; 0s never does [default: 2m]
+    /// Treat events with the same topic, source and id as duplicates for this long; 0s turns this off [default: 2m]
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     dedupe_window: Option<Duration>,
     /// What the result of a publish promises [default: sync]

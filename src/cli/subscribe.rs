@@ -20,18 +20,18 @@ use crate::proto::v1::{
     session_response::Frame, start_position::Position,
 };
 
-/// Subscribe and print what comes.
+/// Subscribe and print events.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Without --stream a subscription is live: it gets what is published while it is open. A member of a group on a stream
 acknowledges what it prints.
 
-On a terminal an event is one line, and what would move the terminal about is shown as \\u001b and the like.
+On a terminal an event is one line, and control characters are shown as \\u001b and the like.
 
-With --exec nothing is printed: each event is given to a command, with its payload on standard input and
-SWITCHYARD_TOPIC, SWITCHYARD_SEQUENCE, SWITCHYARD_ATTEMPT and others in the environment. Exit status 0 acknowledges the
-event; with any other it is tried again. Ctrl-C lets commands that run finish. Commands are told which hub it is, and
---token-file, but not a --token.
+With --exec nothing is printed: each event goes to a command, with its payload on standard input and
+SWITCHYARD_TOPIC, SWITCHYARD_SEQUENCE, SWITCHYARD_ATTEMPT and others in the environment. Exit status 0 acknowledges
+the event; any other causes a retry. Ctrl-C lets running commands finish. Commands get the address of the hub and
+--token-file in the environment, but never a --token.
 
 Examples:
   switchyard sub 'orders.>'
@@ -43,19 +43,19 @@ Examples:
   switchyard sub --stream orders --group billing --from earliest
   switchyard sub --stream orders --group billing --exec './bill.sh' --jobs 4")]
 pub struct Subscribe {
-    /// Patterns over topics: * is one token, a final > one or more; an event that several match comes once
+    /// Patterns over topics: * is one token, a final > one or more; an event that several match is delivered once
     #[arg(required_unless_present = "stream", value_name = "FILTER")]
     filters: Vec<String>,
     /// Read from this stream; without filters, all of it
     #[arg(long, value_name = "NAME")]
     stream: Option<String>,
-    /// Where to begin: new, earliest, last-per-topic, a sequence, an RFC 3339 time, or token:... [default: new]
+    /// Where to start: new, earliest, last-per-topic, a sequence, an RFC 3339 time, or token:... [default: new]
     #[arg(long, value_name = "PLACE", requires = "stream", value_parser = value::start)]
     from: Option<Position>,
-    /// Keep a resume token in this file after each batch, and begin there if it exists
+    /// Store a resume token in this file after each batch, and start from it if the file exists
     #[arg(long, value_name = "FILE", requires = "stream", conflicts_with = "group")]
     resume_file: Option<PathBuf>,
-    /// What to do when events at this place of the stream are gone [default: fail; of a group: earliest]
+    /// What to do when the events at this position are gone [default: fail; of a group: earliest]
     #[arg(long, value_enum, requires = "stream")]
     on_gap: Option<OnGap>,
     /// Share the events with the other members of this group
@@ -67,7 +67,7 @@ pub struct Subscribe {
     /// Give each event to this shell command
     #[arg(long, value_name = "COMMAND", requires_all = ["group", "stream"], conflicts_with = "json")]
     exec: Option<String>,
-    /// Run at most this many commands at once
+    /// Limit on commands that run at once
     #[arg(long, value_name = "COUNT", requires = "exec", default_value_t = 1,
         value_parser = clap::value_parser!(u16).range(1..=1000))]
     jobs: u16,
@@ -77,7 +77,7 @@ pub struct Subscribe {
     /// What to do when this program cannot keep up
     #[arg(long, value_enum, default_value_t = Overflow::DropOldest, conflicts_with = "stream")]
     overflow: Overflow,
-    /// Print one JSON object an event
+    /// Print one JSON object per event
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -86,11 +86,11 @@ pub struct Subscribe {
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Overflow {
-    /// Lose the oldest that wait, and say how many
+    /// Drop the oldest waiting events, and report how many
     DropOldest,
     /// Keep only the latest of each topic
     Conflate,
-    /// End
+    /// End the subscription
     End,
 }
 
@@ -98,9 +98,9 @@ enum Overflow {
 enum OnGap {
     /// Fail, and say what the stream has
     Fail,
-    /// Go on from the earliest event there is
+    /// Continue with the earliest event there is
     Earliest,
-    /// Go on with what is published from now on
+    /// Continue with what is published from now on
     Latest,
 }
 

@@ -7,10 +7,10 @@ use anyhow::{Context, anyhow};
 use super::value;
 use crate::auth::{Mint, new_key};
 
-/// Make a token for development, signed with a secret that the hub knows too.
+/// Make a token for development, signed with a secret that the hub shares.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The hub takes these tokens when auth.jwt_key_file names the same file; docs/security.md tells more.
+The hub accepts these tokens when auth.jwt_key_file names the same file; see docs/security.md.
 
 Examples:
   switchyard token --new-key hub.key
@@ -18,22 +18,22 @@ Examples:
   switchyard token --key hub.key --sub ci --role writer --role reader --ttl 12h
   switchyard pub orders.eu.created hello --token-file alice.token")]
 pub struct Token {
-    /// Write a new secret into this file, which must not exist, and make no token
+    /// Write a new secret to this file, which must not exist, and make no token
     #[arg(long, value_name = "FILE", conflicts_with_all = ["sub", "role"])]
     new_key: Option<PathBuf>,
     /// Sign with the secret in this file
     #[arg(long, value_name = "FILE", env = "SWITCHYARD_AUTH_JWT_KEY_FILE", required_unless_present = "new_key")]
     key: Option<PathBuf>,
-    /// Who the token is for
+    /// The principal (`sub` claim)
     #[arg(long, value_name = "NAME", required_unless_present = "new_key")]
     sub: Option<String>,
-    /// Give it a role; may be repeated
+    /// Add a role; may be repeated
     #[arg(long, value_name = "ROLE")]
     role: Vec<String>,
-    /// Who the token is meant for, as auth.jwt_audience has it
+    /// Audience (`aud` claim); must equal auth.jwt_audience
     #[arg(long, value_name = "AUDIENCE", env = "SWITCHYARD_AUTH_JWT_AUDIENCE", default_value = "switchyard")]
     audience: String,
-    /// Who says that it made the token, as auth.jwt_issuer has it
+    /// Issuer (`iss` claim); must equal auth.jwt_issuer
     #[arg(
         long,
         value_name = "ISSUER",
@@ -42,7 +42,7 @@ pub struct Token {
         hide_default_value = true
     )]
     issuer: String,
-    /// How long the token is good: 30s, 5m, 12h, 7d
+    /// How long the token is valid: 30s, 5m, 12h, 7d
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = value::duration)]
     ttl: Duration,
 }

@@ -13,7 +13,7 @@ const MAX_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Numbers with units, such as `30s`, `1h30m` or `250ms`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "wants numbers with units, such as 30s, 5m, 1h30m, 7d or 250ms".to_owned();
+    let wrong = || "expected numbers with units, such as 30s, 5m, 1h30m, 7d or 250ms".to_owned();
     let mut rest = text;
     let mut sum = Duration::ZERO;
     if rest.is_empty() {
@@ -44,7 +44,7 @@ pub(super) fn age(text: &str) -> Result<Duration, String> {
     match text {
         "none" => Ok(Duration::ZERO),
         _ => match duration(text)? {
-            Duration::ZERO => Err("wants more than 0, or none for no limit".to_owned()),
+            Duration::ZERO => Err("expected more than 0, or none for no limit".to_owned()),
             some => Ok(some),
         },
     }
@@ -52,7 +52,7 @@ pub(super) fn age(text: &str) -> Result<Duration, String> {
 
 /// A number of bytes, such as `10MiB`, `1.5GiB` or `4096`; or `none`, which is told to a hub as 0.
 pub(super) fn size(text: &str) -> Result<i64, String> {
-    let wrong = || "wants a size such as 10MiB, 2GiB, 500KB or 4096, or none for no limit".to_owned();
+    let wrong = || "expected a size such as 10MiB, 2GiB, 500KB or 4096, or none for no limit".to_owned();
     if text == "none" {
         return Ok(0);
     }
@@ -86,7 +86,7 @@ pub(super) fn size(text: &str) -> Result<i64, String> {
 pub(super) fn count(text: &str) -> Result<i64, String> {
     match text {
         "none" => Ok(0),
-        _ => number(text).ok_or_else(|| "wants a number, or none for no limit".to_owned()),
+        _ => number(text).ok_or_else(|| "expected a number, or none for no limit".to_owned()),
     }
 }
 
@@ -97,7 +97,7 @@ pub(super) fn attempts(text: &str) -> Result<i32, String> {
 
 /// A sequence: they are counted from 1.
 pub(super) fn sequence(text: &str) -> Result<i64, String> {
-    number(text).filter(|sequence| *sequence > 0).ok_or_else(|| "wants a sequence, 1 or more".to_owned())
+    number(text).filter(|sequence| *sequence > 0).ok_or_else(|| "expected a sequence, 1 or more".to_owned())
 }
 
 /// Where in a stream a subscription begins.
@@ -106,10 +106,10 @@ pub(super) fn start(text: &str) -> Result<Position, String> {
         "new" => Position::Preset(StartPreset::New.into()),
         "last-per-topic" => Position::Preset(StartPreset::LastPerTopic.into()),
         _ => match text.strip_prefix(TOKEN) {
-            Some("") => return Err("wants a resume token behind token:".to_owned()),
+            Some("") => return Err("expected a resume token after token:".to_owned()),
             Some(token) => Position::ResumeToken(token.to_owned()),
             None => place(text).ok_or_else(|| {
-                "wants new, earliest, last-per-topic, a sequence such as 42, a time such as 2026-01-31T12:00:00Z, or \
+                "expected new, earliest, last-per-topic, a sequence such as 42, a time such as 2026-01-31T12:00:00Z, or \
                  token:..."
                     .to_owned()
             })?,
@@ -123,7 +123,7 @@ pub(super) fn group_start(text: &str) -> Result<Position, String> {
     match text {
         "new" => Ok(Position::Preset(StartPreset::New.into())),
         _ => place(text).ok_or_else(|| {
-            "wants new, earliest, a sequence such as 42, or a time such as 2026-01-31T12:00:00Z".to_owned()
+            "expected new, earliest, a sequence such as 42, or a time such as 2026-01-31T12:00:00Z".to_owned()
         }),
     }
 }
@@ -133,7 +133,7 @@ pub(super) fn seek(text: &str) -> Result<Position, String> {
     match text {
         "latest" => Ok(Position::Preset(StartPreset::New.into())),
         _ => place(text).ok_or_else(|| {
-            "wants earliest, latest, a sequence such as 42, or a time such as 2026-01-31T12:00:00Z".to_owned()
+            "expected earliest, latest, a sequence such as 42, or a time such as 2026-01-31T12:00:00Z".to_owned()
         }),
     }
 }

@@ -117,10 +117,10 @@ impl Worker {
                     if stopping {
                         let cut = self.running.len();
                         self.cut_short().await;
-                        bail!("asked twice; commands that were cut short: {cut}");
+                        bail!("second signal; commands that were killed: {cut}");
                     }
                     stopping = true;
-                    eprintln!("stopping; commands that finish first: {}", self.running.len());
+                    eprintln!("stopping; waiting for commands to finish: {}", self.running.len());
                 }
                 Some(ended) = self.running.join_next() => {
                     self.ended(ended, feed)?;
@@ -184,7 +184,7 @@ impl Worker {
         self.running.spawn(async move {
             let result = match started {
                 Ok(child) => outcome(child, payload).await,
-                Err(error) => Err(format!("the command does not start: {error}")),
+                Err(error) => Err(format!("the command did not start: {error}")),
             };
             (sequence, result)
         });
@@ -239,7 +239,7 @@ impl Worker {
     /// Lets commands end that nobody can be told of any more: half of their work would be worse.
     async fn finish(&mut self, stop: &mut Stop) {
         if !self.running.is_empty() {
-            eprintln!("commands that finish although the hub cannot be told: {}", self.running.len());
+            eprintln!("waiting for commands whose outcome can no longer be acknowledged: {}", self.running.len());
         }
         loop {
             tokio::select! {

@@ -23,10 +23,10 @@ pub type Link = InterceptedService<Channel, Bearer>;
 /// Which credential to show.
 #[derive(Clone, Default, clap::Args)]
 pub struct Credential {
-    /// Show the hub this token
+    /// Send this token to the hub
     #[arg(long, global = true, value_name = "TOKEN", env = TOKEN_VARIABLE, hide_env_values = true)]
     pub token: Option<String>,
-    /// Show the hub the token in this file
+    /// Send the token in this file to the hub
     #[arg(long, global = true, value_name = "FILE", env = "SWITCHYARD_TOKEN_FILE")]
     pub token_file: Option<PathBuf>,
 }
@@ -56,7 +56,7 @@ impl Credential {
         };
         let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.trim())
             .parse()
-            .map_err(|_| anyhow!("the token has characters no header may have"))?;
+            .map_err(|_| anyhow!("the token has characters that are not allowed in a header"))?;
         value.set_sensitive(true);
         Ok(Bearer(Some(value)))
     }

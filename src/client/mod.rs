@@ -50,10 +50,10 @@ pub struct Target {
 /// What is wanted of TLS, and shown in return.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct TlsFiles {
-    /// Trust hubs that the authorities in this PEM file vouch for [default: those of the system]
+    /// Trust hubs whose certificate is signed by the authorities in this PEM file [default: those of the system]
     #[arg(id = "tls_ca", long = "tls-ca", global = true, value_name = "FILE", env = "SWITCHYARD_TLS_CA")]
     pub ca: Option<PathBuf>,
-    /// Show the hub the certificate in this PEM file
+    /// Present the certificate in this PEM file to the hub
     #[arg(
         id = "tls_cert",
         long = "tls-cert",
@@ -133,7 +133,7 @@ impl Target {
         set(endpoint).connect().await.map_err(|error| {
             let cause = deepest(&error);
             if is_of_tls(cause) {
-                return anyhow!("no TLS with the hub at {url}: {cause}; --tls-ca names the authority it is trusted by");
+                return anyhow!("no TLS with the hub at {url}: {cause}; set the authority to trust with --tls-ca");
             }
             anyhow!("no hub answers at {url} ({cause}); start one with `switchyard serve`, or name one with --server")
         })

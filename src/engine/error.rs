@@ -15,7 +15,7 @@ pub enum StoreError {
     #[error("the store is not available")]
     Unavailable,
     /// As many calls that change streams wait as may. Nothing was done.
-    #[error("{limit} calls that change streams wait, and there may be no more")]
+    #[error("{limit} calls that change streams are waiting, which is the limit")]
     Busy {
         /// How many may wait.
         limit: usize,
@@ -35,7 +35,7 @@ pub enum StoreError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackupError {
     /// There is one at a time.
-    #[error("a backup is under way")]
+    #[error("another backup is running")]
     UnderWay,
     /// It would have gone on.
     #[error("the backup took more than {} ms", .limit.as_millis())]
@@ -100,7 +100,7 @@ pub enum OpenError {
         what: String,
     },
     /// It was written by a newer hub.
-    #[error("the store in {folder} has format {found}, and this hub knows {known}")]
+    #[error("the store in {folder} has format {found}; this hub supports {known}")]
     Format {
         /// The data directory.
         folder: String,
@@ -144,7 +144,7 @@ pub enum CreateError {
         limit: usize,
     },
     /// The hub has as many streams as it may.
-    #[error("this hub has {limit} streams and may have no more")]
+    #[error("this hub is at its limit of {limit} streams")]
     TooMany {
         /// How many it may have.
         limit: usize,
@@ -247,13 +247,13 @@ pub enum AppendError {
     #[error("a precondition on a topic needs events of one topic")]
     MixedTopics,
     /// The stream keeps as many topics as it may.
-    #[error("the stream has {limit} topics and may have no more")]
+    #[error("the stream is at its limit of {limit} topics")]
     TooManyTopics {
         /// How many it may have.
         limit: usize,
     },
     /// The owner of the stream stores as much as it may.
-    #[error("the owner of the stream may store {limit} bytes")]
+    #[error("the owner of the stream has used its quota of {limit} stored bytes")]
     QuotaUsedUp {
         /// How much that is, in bytes.
         limit: u64,
@@ -262,7 +262,7 @@ pub enum AppendError {
     #[error(transparent)]
     NoMemory(#[from] MemoryFull),
     /// They are larger than all that the stream keeps. Of events that are not to be appended together, one is.
-    #[error("the events have {bytes} bytes and the stream keeps {limit}")]
+    #[error("the events have {bytes} bytes; the stream keeps at most {limit}")]
     NeverFits {
         /// What they have, as they are stored.
         bytes: u64,
@@ -270,7 +270,7 @@ pub enum AppendError {
         limit: u64,
     },
     /// The append alone is larger than what may wait.
-    #[error("the events have {bytes} bytes together and may have {limit}")]
+    #[error("the events have {bytes} bytes together; the limit is {limit}")]
     TooLarge {
         /// What they have.
         bytes: usize,
@@ -329,7 +329,7 @@ pub enum GroupStoreError {
         name: StreamName,
     },
     /// A dead letter is larger than all that its stream keeps.
-    #[error("a dead letter is larger than what stream {name} keeps")]
+    #[error("a dead letter is larger than stream {name} may keep")]
     NeverFits {
         /// The name of the stream.
         name: StreamName,
@@ -343,13 +343,13 @@ pub enum GroupStoreError {
         full: MemoryFull,
     },
     /// The stream has as many groups as it may.
-    #[error("the stream has {limit} groups and may have no more")]
+    #[error("the stream is at its limit of {limit} groups")]
     TooMany {
         /// How many it may have.
         limit: usize,
     },
     /// The state, with its dead letters, is larger than it may be.
-    #[error("the state of the group has {bytes} bytes and may have {limit}")]
+    #[error("the state of the group has {bytes} bytes; the limit is {limit}")]
     TooLarge {
         /// What it has.
         bytes: usize,

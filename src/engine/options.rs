@@ -10,27 +10,28 @@ use crate::model::limits::{MAX_FRAME_BYTES, MAX_TIME_MS};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
-    /// The most streams of the hub.
+    /// Limit on the streams of the hub.
     pub max_streams: usize,
-    /// The most groups of one stream.
+    /// Limit on the groups of one stream.
     pub max_groups: usize,
-    /// The most topics that one stream keeps events of: each costs about a hundred bytes of memory.
+    /// Limit on the topics of which one stream keeps events: each costs about a hundred bytes of memory.
     pub max_topics: usize,
-    /// The most ids that one stream knows repetitions by; with more, the oldest are forgotten before the window ends.
+    /// Limit on the ids by which one stream finds duplicates; with more, the oldest are forgotten before the window
+    /// ends.
     pub max_dedupe_ids: usize,
-    /// The most bytes that wait to be stored; who publishes more waits.
+    /// Limit on the bytes that wait to be stored; a publisher over the limit waits.
     pub max_queued_bytes: usize,
     /// How much of the latest events is kept in memory for readers, in all streams together, in bytes.
     pub tail_cache_bytes: usize,
-    /// How much of the store itself is kept in memory, in bytes.
+    /// How much of the store itself is cached in memory, in bytes.
     pub store_cache_bytes: usize,
-    /// How many reads from the disk go on at a time.
+    /// Limit on concurrent reads from the disk.
     pub readers: usize,
-    /// How often streams of durability INTERVAL are written to the disk, in milliseconds.
+    /// How often streams of durability INTERVAL are synced to disk, in milliseconds.
     pub sync_interval_ms: u64,
-    /// How often limits by age and events past their ttl are looked at when nothing is appended, in milliseconds.
+    /// How often age limits and ttl are applied when nothing is appended, in milliseconds.
     pub sweep_interval_ms: u64,
-    /// A backup that takes longer is given up, in milliseconds: room on the disk is not used again until it is over.
+    /// A backup that takes longer is aborted, in milliseconds: disk space is not reused while it runs.
     pub backup_timeout_ms: u64,
     /// The most bytes in all streams of one owner; 0 is no limit. Set as `quotas.max_stored_bytes`.
     #[serde(skip)]

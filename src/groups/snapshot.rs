@@ -109,7 +109,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Saved, SnapshotError> {
     let given_back = failures.values().any(|failure| failure.attempts == 0);
     let timed = begins > 0 || failures.values().any(|failure| failure.wait < MAX_TIME_MS);
     if (given_back || timed) != (version == FULL) {
-        return Err(SnapshotError::Damaged("it is of another version than it says"));
+        return Err(SnapshotError::Damaged("its version is not the one it claims"));
     }
     if reader.rest.is_empty() {
         Ok(Saved { done, failures, begins })
@@ -134,7 +134,7 @@ impl Reader<'_> {
     fn done(&mut self) -> Result<Done, SnapshotError> {
         let floor = self.number()?;
         if floor > MAX_SEQUENCE {
-            return Err(SnapshotError::Damaged("its floor is no sequence"));
+            return Err(SnapshotError::Damaged("its floor is not a sequence"));
         }
         let mut done = Done::up_to(floor);
         let mut last = floor;
@@ -196,7 +196,7 @@ impl Reader<'_> {
             .filter(|(text, _)| text.len() <= MAX_FAILURE_BYTES)
             .ok_or(SnapshotError::Damaged("a reason is cut short"))?;
         self.rest = rest;
-        String::from_utf8(text.to_vec()).map_err(|_| SnapshotError::Damaged("a reason is no text"))
+        String::from_utf8(text.to_vec()).map_err(|_| SnapshotError::Damaged("a reason is not text"))
     }
 
     fn number(&mut self) -> Result<u64, SnapshotError> {

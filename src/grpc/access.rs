@@ -136,7 +136,7 @@ pub(super) fn unknown_call<B>(request: &Request<B>) -> Status {
     })
 }
 
-/// The header that bears a credential. Two of them are none that anybody could mean.
+/// The header that bears a credential. Two headers are ambiguous and count as invalid.
 fn authorization<B>(request: &Request<B>) -> Option<&[u8]> {
     let mut all = request.headers().get_all(AUTHORIZATION).iter();
     match (all.next(), all.next()) {

@@ -37,7 +37,7 @@ impl BackupService {
     async fn begin(&self) -> Result<Pieces, Refusal> {
         let engine = self.hub.engine().ok_or(StreamError::None)?;
         let backup = engine.backup().await.map_err(|error| of_backup(&error))?;
-        tracing::info!(store_bytes = backup.store_bytes(), "a backup begins");
+        tracing::info!(store_bytes = backup.store_bytes(), "backup started");
         Ok(Pieces::new(Arc::clone(&self.hub), backup))
     }
 }
@@ -85,11 +85,11 @@ impl Pieces {
                 Some(Ok(wire::BackupResponse { data, store_bytes: std::mem::take(&mut self.store_bytes) }))
             }
             Ok(None) => {
-                tracing::info!("a backup is done");
+                tracing::info!("backup finished");
                 None
             }
             Err(error) => {
-                tracing::warn!(%error, "a backup is given up");
+                tracing::warn!(%error, "backup aborted");
                 Some(Err(status::of_stream(&of_backup(&error)).status()))
             }
         }

@@ -203,7 +203,7 @@ pub(super) fn check_publish(publish: &wire::PublishRequest) -> Result<Option<Pre
     match publish.events.len() {
         0 => Err(field("events", "is empty")),
         count if count > limits::MAX_PUBLISH_EVENTS as usize => {
-            Err(field("events", format!("has {count} events and may have {}", limits::MAX_PUBLISH_EVENTS)))
+            Err(field("events", format!("has {count} events; the limit is {}", limits::MAX_PUBLISH_EVENTS)))
         }
         _ => Ok(precondition),
     }
@@ -214,11 +214,11 @@ fn acknowledge(acknowledge: wire::Acknowledge) -> Result<Command, CommandError> 
     let most = limits::MAX_ACKNOWLEDGED;
     if acknowledge.sequences.len() > most {
         let count = acknowledge.sequences.len();
-        return Err(field("sequences", format!("has {count} sequences and may have {most}")));
+        return Err(field("sequences", format!("has {count} sequences; the limit is {most}")));
     }
     let up_to = not_negative("up_to", acknowledge.up_to)?.unsigned_abs();
     if (up_to > 0) != acknowledge.sequences.is_empty() {
-        return Err(field("sequences", "or `up_to` must be given, and not both"));
+        return Err(field("sequences", "or `up_to` must be given, but not both"));
     }
     let mut sequences = Vec::with_capacity(acknowledge.sequences.len());
     for sequence in &acknowledge.sequences {
@@ -314,7 +314,7 @@ fn stream_wish(spec: &wire::SubscriptionSpec) -> Result<Option<StreamWish>, Comm
         _ => on_gap,
     };
     if !spec.group.is_empty() && matches!(start, Start::LastPerTopic | Start::Token(_)) {
-        return needs("start", "a subscription without a group: a group keeps its own place");
+        return needs("start", "a subscription without a group: a group keeps its own position");
     }
     let name = stream_name("stream", &spec.stream)?;
     Ok(Some(StreamWish { name, start, on_gap, ack_mode }))
@@ -355,7 +355,7 @@ fn filters(texts: &[String]) -> Result<Vec<Filter>, CommandError> {
         return Err(CommandError::NoFilter);
     }
     if texts.len() > limits::MAX_FILTERS as usize {
-        return Err(field("filters", format!("has {} filters and may have {}", texts.len(), limits::MAX_FILTERS)));
+        return Err(field("filters", format!("has {} filters; the limit is {}", texts.len(), limits::MAX_FILTERS)));
     }
     texts
         .iter()
@@ -380,7 +380,7 @@ fn positive(name: &'static str, value: i64) -> Result<i64, CommandError> {
 }
 
 fn too_long(name: &'static str, bytes: usize, limit: usize) -> CommandError {
-    field(name, format!("has {bytes} bytes and may have {limit}"))
+    field(name, format!("has {bytes} bytes; the limit is {limit}"))
 }
 
 fn field(field: &'static str, problem: impl Into<String>) -> CommandError {

@@ -37,7 +37,7 @@ impl Deadline {
             (Some(one), None) => parse(one.as_bytes()),
             (Some(_), Some(_)) => None,
         };
-        let problem = || "is 1 to 8 digits and one of the units H, M, S, m, u and n, and is sent once".to_owned();
+        let problem = || "must be 1 to 8 digits and one of the units H, M, S, m, u and n, and sent once".to_owned();
         let timeout = timeout.ok_or_else(|| CommandError::Field { field: HEADER, problem: problem() })?;
         Ok(Instant::now().checked_add(timeout).map(Self))
     }

@@ -336,7 +336,7 @@ fn check(tag: u32, value: &[u8], found: &mut Found) -> Result<(), EventError> {
             }
             match pair(value) {
                 Ok((name, _)) if DEAD_LETTER_ATTRIBUTES.contains(&name) => {
-                    refuse("has one that only the hub gives, to dead letters")
+                    refuse("has one that only the hub may set, on dead letters")
                 }
                 Ok(_) => Ok(()),
                 Err(problem) => refuse(problem),

@@ -244,7 +244,7 @@ impl Framer {
             let unpacking = unpacking.get_or_insert_with(|| MultiGzDecoder::new(Cursor::new(std::mem::take(from))));
             to.bytes.resize(before + some, 0);
             let read = unpacking.read(&mut to.bytes[before..]);
-            let read = read.map_err(|_| CommandError::Compression { problem: "a frame is no gzip, or is damaged" })?;
+            let read = read.map_err(|_| CommandError::Compression { problem: "a frame is not gzip, or is damaged" })?;
             to.bytes.truncate(before + read);
             if to.bytes.len() > MAX_FRAME_BYTES {
                 return Err(CommandError::FrameTooLarge { limit: MAX_FRAME_BYTES });
@@ -332,7 +332,7 @@ fn prefix_of(bytes: &[u8], encoding: Encoding) -> Result<Option<Prefix>, Command
             let problem = "a frame is marked as compressed, and the call does not say how (grpc-encoding)";
             return Err(CommandError::Compression { problem });
         }
-        _ => return Err(broken("what came is no frame")),
+        _ => return Err(broken("the data is not a frame")),
     };
     let len = u32::from_be_bytes([a, b, c, d]) as usize;
     if len > MAX_FRAME_BYTES {

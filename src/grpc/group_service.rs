@@ -172,7 +172,7 @@ impl GroupService {
         }
         for path in &paths {
             if !SETTINGS.contains(&path.as_str()) {
-                let problem = format!("names {path:?}, which is no setting of a group that can be changed");
+                let problem = format!("names {path:?}, which is not a setting of a group that can be changed");
                 return Err(StreamError::Mismatch { field: "update_mask", problem }.into());
             }
             let mut settings = GroupSettings::default();
@@ -270,7 +270,7 @@ impl GroupService {
         let size = page_size(asked.page_size)?;
         let after = match asked.page_token.as_str() {
             "" => 0,
-            token => token.parse().map_err(|_| field("page_token", "is not one of this call"))?,
+            token => token.parse().map_err(|_| field("page_token", "was not issued by this call"))?,
         };
         let letters = self.letters(caller, (&asked.stream, &asked.group), read_group).await?;
         let (some, next) = letters.page(after, size).await?;
@@ -499,7 +499,7 @@ fn below_group(error: StreamError) -> Refusal {
 fn sequences(asked: &[i64]) -> Result<Vec<u64>, CommandError> {
     if asked.len() > limits::MAX_ACKNOWLEDGED {
         let most = limits::MAX_ACKNOWLEDGED;
-        return Err(field("sequences", format!("has {} sequences and may have {most}", asked.len())));
+        return Err(field("sequences", format!("has {} sequences; the limit is {most}", asked.len())));
     }
     let positive = |sequence: &i64| u64::try_from(*sequence).ok().filter(|sequence| *sequence > 0);
     let mut sequences: Vec<u64> = asked

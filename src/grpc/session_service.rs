@@ -134,7 +134,7 @@ fn shown(session: &OpenSession) -> wire::Session {
 fn page_token(token: &str) -> Result<u64, CommandError> {
     match token {
         "" => Ok(0),
-        token => token.parse().map_err(|_| field("page_token", "is not one of this hub's")),
+        token => token.parse().map_err(|_| field("page_token", "was not issued by this hub")),
     }
 }
 

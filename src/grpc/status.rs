@@ -279,7 +279,7 @@ pub(super) fn unimplemented(text: impl Into<String>) -> Status {
 
 /// The time that a client gave its call is over.
 pub(super) fn deadline_exceeded() -> Status {
-    Status::deadline_exceeded("the deadline of the call has passed; what it had begun may be done all the same")
+    Status::deadline_exceeded("the deadline of the call has passed; work that had begun may still complete")
 }
 
 /// A name as a client sent it, short enough for a text and without characters that a terminal would act on.
@@ -298,7 +298,7 @@ pub(super) fn shown(name: &str) -> String {
 
 /// A connection watches health as often as it may.
 pub(super) fn too_many_watches(limit: usize) -> Status {
-    Status::resource_exhausted(format!("this connection watches health {limit} times and may do so no more"))
+    Status::resource_exhausted(format!("this connection is at its limit of {limit} health watches"))
 }
 
 /// A service that a health check asks for does not exist.

@@ -191,7 +191,7 @@ impl StreamService {
             }
             Some(Which::LastOfTopic(topic)) => {
                 let checked = Topic::parse(topic.as_bytes())
-                    .map_err(|error| field("last_of_topic", format!("is no topic: {error}")))?;
+                    .map_err(|error| field("last_of_topic", format!("is not a topic: {error}")))?;
                 caller.authorize(&Action::ReadEvent { stream: name, topic: checked })?;
                 let last = stream.last_event(checked).await.map_err(|error| of_read(&error, stream.name()))?;
                 return Ok(last.ok_or_else(|| missing(format!("of topic {topic}")))?);
@@ -322,7 +322,7 @@ fn takes_dead_letters(caller: &Caller, stream: &StreamName, group: &Group) -> St
     let (stream, group) = (stream.as_str(), group.as_str());
     let seen = caller.may(&Action::SeeGroup { stream, group });
     let whose = if seen { format!("group {group} of stream {stream}") } else { "a group of another stream".to_owned() };
-    let problem = format!("is where {whose} puts its dead letters: give that another dead_letter_stream first");
+    let problem = format!("takes the dead letters of {whose}: change its dead_letter_stream first");
     StreamError::Mismatch { field: "name", problem }
 }
 
@@ -423,7 +423,7 @@ fn merge(before: &StreamSettings, wanted: &wire::Stream, paths: &[String]) -> Re
                 return Err(StreamError::Mismatch { field: "update_mask", problem });
             }
             unknown => {
-                let problem = format!("names {unknown:?}, which is no setting of a stream");
+                let problem = format!("names {unknown:?}, which is not a setting of a stream");
                 return Err(StreamError::Mismatch { field: "update_mask", problem });
             }
         }

@@ -3,7 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const NO_TIME: &str = "is not a time of the years 1 to 9999 with 0 to 999999999 nanos";
-const NO_DURATION: &str = "is no duration: seconds and nanos are of one sign, at most 315576000000 and 999999999";
+const NO_DURATION: &str =
+    "is not a duration: seconds and nanos must have the same sign and be at most 315576000000 and 999999999";
 
 /// The first and the last second.
 const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;

@@ -60,13 +60,13 @@ pub enum CommandError {
         id: i64,
     },
     /// The session has as many subscriptions as it may.
-    #[error("this session has {limit} subscriptions and may have no more")]
+    #[error("this session is at its limit of {limit} subscriptions")]
     TooManySubscriptions {
         /// How many it may have.
         limit: usize,
     },
     /// The filters of the session, or of the hub, have as many tokens as they may.
-    #[error("the filters of this {whole} may have {limit} tokens, and with these they would have more")]
+    #[error("with these, the filters of this {whole} would be over their limit of {limit} tokens")]
     TooManyFilterTokens {
         /// `session` or `hub`.
         whole: &'static str,
@@ -75,8 +75,8 @@ pub enum CommandError {
     },
     /// The filters of the session, or of the hub, would have too many shapes.
     #[error(
-        "the filters of this {whole} may have `*` in {limit} different combinations of places, and with these they would have \
-         more; filters of up to 8 tokens, or with one `*`, do not count"
+        "with these, the filters of this {whole} would have `*` in more than {limit} different combinations of places, which is \
+         the limit; filters of up to 8 tokens, or with one `*`, do not count"
     )]
     TooManyFilterShapes {
         /// `session` or `hub`.
@@ -85,7 +85,7 @@ pub enum CommandError {
         limit: usize,
     },
     /// The connection, or the hub, has as many sessions as it may.
-    #[error("this {whole} has {limit} sessions and may have no more")]
+    #[error("this {whole} is at its limit of {limit} sessions")]
     TooManySessions {
         /// `connection` or `hub`.
         whole: &'static str,
@@ -109,7 +109,7 @@ pub enum CommandError {
         of: &'static str,
     },
     /// A frame is larger than a frame may be.
-    #[error("a frame may have {limit} bytes, and this one has more")]
+    #[error("the frame is over the limit of {limit} bytes")]
     FrameTooLarge {
         /// How many it may have, without compression.
         limit: usize,
@@ -200,7 +200,7 @@ pub enum Denial {
     #[error("the credential is not accepted")]
     Invalid,
     /// The credential of a session can be renewed only for the same identity.
-    #[error("the credential is of another identity than that of the session")]
+    #[error("the credential has another identity than the session")]
     OtherIdentity,
     /// It was accepted, and is no more.
     #[error("the credential has expired")]
@@ -212,7 +212,7 @@ pub enum Denial {
     #[error("you may not {0}")]
     Action(&'static str),
     /// What was allowed is allowed no longer.
-    #[error("what was allowed is allowed no longer")]
+    #[error("the right to this was revoked")]
     Revoked,
 }
 
@@ -285,7 +285,7 @@ pub enum StreamError {
     },
     /// Filters take too long to look at.
     #[error(
-        "with those of other streams, the filters take more than {limit} steps to look a topic up, or to compare: use fewer wildcards"
+        "with those of other streams, the filters take more than {limit} steps to look up a topic, or to compare: use fewer wildcards"
     )]
     TooManySteps {
         /// How many steps they may take.
@@ -309,7 +309,7 @@ pub enum StreamError {
         what: String,
     },
     /// There are as many as there may be.
-    #[error("there are {limit} {what} and there may be no more")]
+    #[error("the limit is reached: {limit} {what}")]
     TooMany {
         /// Of what.
         what: &'static str,
@@ -317,13 +317,13 @@ pub enum StreamError {
         limit: usize,
     },
     /// Who made the stream stores as much as it may.
-    #[error("who made the stream may store {limit} bytes in all its streams, and has no room for this")]
+    #[error("the owner of this stream has used its quota of {limit} stored bytes")]
     QuotaUsedUp {
         /// How much that is.
         limit: u64,
     },
     /// Events are larger than all that their stream keeps: it would be empty after them.
-    #[error("the stream keeps {limit} bytes (max_bytes), and this has {bytes}")]
+    #[error("the stream keeps at most {limit} bytes (max_bytes); this has {bytes}")]
     NeverFits {
         /// How large they are.
         bytes: u64,
@@ -347,7 +347,7 @@ pub enum StreamError {
     },
     /// The stream was made anew, or lost its tail.
     #[error(
-        "stream {stream} is not the one the position is from: it was made anew or put back, and keeps {earliest} to {latest}"
+        "the position is from before stream {stream} was created again or restored, or lost its end; it keeps {earliest} to {latest}"
     )]
     Epoch {
         /// Which stream.
@@ -367,7 +367,7 @@ pub enum StreamError {
     #[error("the disk has no room left for streams")]
     Full,
     /// The store failed or is closed.
-    #[error("the store is not available; whether events under way are stored is not known")]
+    #[error("the store is not available; it is unknown whether pending events were stored")]
     Unavailable,
     /// The store is still being opened.
     #[error("the store is still recovering")]
@@ -381,7 +381,7 @@ pub enum StreamError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AckError {
     /// The lease is over.
-    #[error("it came too late: the group delivers the event again, or has given it up")]
+    #[error("it came too late: the group delivers the event again, or no longer has it")]
     Late,
     /// The event is not with that member, and never was as far as the hub remembers.
     #[error("the event was not delivered to this member, or only before the group was moved or the hub was restarted")]
@@ -398,7 +398,7 @@ pub enum EventError {
     #[error("the topic is invalid: {0}")]
     Topic(#[from] NameError),
     /// It is larger than an event may be.
-    #[error("the event has {bytes} bytes and may have {limit}")]
+    #[error("the event has {bytes} bytes; the limit is {limit}")]
     TooLarge {
         /// Its encoded size.
         bytes: usize,
@@ -453,13 +453,13 @@ pub enum End {
         bytes: usize,
     },
     /// The transport took nothing for the write timeout.
-    #[error("the client took nothing for {} seconds", .timeout.as_secs())]
+    #[error("the client read nothing for {} seconds", .timeout.as_secs())]
     Stalled {
         /// The write timeout.
         timeout: Duration,
     },
     /// The hub is shutting down, or the connection has come of age.
-    #[error("this hub is shutting down, or has kept the connection as long as it does: connect again")]
+    #[error("the hub is shutting down or the connection reached its maximum age; reconnect")]
     Draining {
         /// How long the client is asked to wait before it connects again.
         reconnect_delay: Duration,
@@ -486,6 +486,6 @@ pub enum End {
     #[error("complete")]
     Complete,
     /// A bug in the hub.
-    #[error("the hub failed; its log tells more")]
+    #[error("the hub failed; its log has the details")]
     Internal,
 }

@@ -130,7 +130,7 @@ impl StreamSettings {
             return refuse(field, "must be positive".to_owned());
         }
         if self.dedupe_window > MAX_DEDUPE_WINDOW {
-            return refuse("dedupe_window", format!("may be {} seconds", MAX_DEDUPE_WINDOW.as_secs()));
+            return refuse("dedupe_window", format!("must be at most {} seconds", MAX_DEDUPE_WINDOW.as_secs()));
         }
         Ok(())
     }

@@ -14,13 +14,13 @@ pub enum NameError {
     #[error("it is empty")]
     Empty,
     /// It is longer than [`MAX_NAME_BYTES`].
-    #[error("it has {bytes} bytes and may have {MAX_NAME_BYTES}")]
+    #[error("it has {bytes} bytes; the limit is {MAX_NAME_BYTES}")]
     TooLong {
         /// How long it is.
         bytes: usize,
     },
     /// It has more than [`MAX_NAME_TOKENS`] tokens.
-    #[error("it has {tokens} tokens and may have {MAX_NAME_TOKENS}")]
+    #[error("it has {tokens} tokens; the limit is {MAX_NAME_TOKENS}")]
     TooManyTokens {
         /// How many it has.
         tokens: usize,
@@ -38,7 +38,7 @@ pub enum NameError {
         offset: usize,
     },
     /// A topic names one place and has no wildcards.
-    #[error("a topic has no wildcard, and byte {offset} is one")]
+    #[error("a topic has no wildcards; byte {offset} is one")]
     WildcardInTopic {
         /// Where, counted from 0.
         offset: usize,

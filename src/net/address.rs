@@ -44,10 +44,10 @@ pub enum AddressError {
     #[error("{0:?} has no port: write HOST:PORT, or :PORT for all interfaces")]
     NoPort(String),
     /// What stands behind the last colon is none.
-    #[error("{0:?} has no port from 0 to 65535 behind its last colon")]
+    #[error("{0:?} has no port from 0 to 65535 after its last colon")]
     Port(String),
     /// An IPv6 address has colons of its own.
-    #[error("{0:?} is an IPv6 address without brackets, or is none: write [::1]:50051")]
+    #[error("{0:?} is an IPv6 address without brackets, or is invalid: write [::1]:50051")]
     Brackets(String),
     /// What stands before the port is neither an address nor a name.
     #[error("{0:?} has no name or address of a host before its port")]

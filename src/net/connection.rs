@@ -310,7 +310,7 @@ impl Connections {
             Ok(displaced) => {
                 self.metrics.connection_opened();
                 if let Some(displaced) = displaced {
-                    tracing::debug!(peer = %displaced.peer, "too slow in its handshake, and others wait");
+                    tracing::debug!(peer = %displaced.peer, "too slow in its handshake while others wait");
                     self.metrics.connection_ended(ConnectionEnd::Displaced);
                 }
                 Ok(Admitted { connections: Arc::clone(self), connection })

@@ -45,7 +45,7 @@ pub(super) enum Http2Error {
     Library(#[from] h2::Error),
     #[error("no answer to a ping")]
     PingTimeout,
-    #[error("calls were cancelled as soon as they began, too many of them")]
+    #[error("too many calls were cancelled as soon as they began")]
     EarlyResets,
 }
 

@@ -222,7 +222,7 @@ impl Admitted {
         }
         match reason {
             Some(reason) if reason.is_of_client() => {
-                tracing::warn!(%peer, reason = reason.name(), %error, "connection ended for what its client did");
+                tracing::warn!(%peer, reason = reason.name(), %error, "connection ended because of its client");
             }
             _ => tracing::debug!(%peer, %error, "connection ended"),
         }
@@ -232,9 +232,9 @@ impl Admitted {
 /// Why there is no TLS with a client.
 #[derive(Debug, thiserror::Error)]
 enum Refused {
-    #[error("the handshake was not done in time")]
+    #[error("the handshake timed out")]
     Late,
-    #[error("the hub shuts down")]
+    #[error("the hub is shutting down")]
     Leaving,
     #[error("{0}")]
     Failed(io::Error),

@@ -11,49 +11,49 @@ use crate::model::limits::MAX_TIME_MS;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
-    /// The most connections at a time; one more is closed at once.
+    /// Limit on open connections; further ones are closed at once.
     pub max: usize,
-    /// The most connections from one address, or of IPv6 from one /64 network; one more is closed at once. Those from this
-    /// machine are not counted. 0: no limit.
+    /// Limit on connections from one address, or with IPv6 from one /64 network; further ones are closed at once.
+    /// Connections from this machine are not counted. 0: no limit.
     pub max_per_address: usize,
-    /// A connection without any open stream for this long is asked to go, in milliseconds. 0: never.
+    /// A connection without open streams for this long gets a GOAWAY, in milliseconds. 0: never.
     pub idle_timeout_ms: u64,
-    /// A connection of this age, give or take a tenth, is asked to go, in milliseconds. 0: never.
+    /// A connection of this age, give or take a tenth, gets a GOAWAY, in milliseconds. 0: never.
     pub max_age_ms: u64,
-    /// How long it may take to go before it is closed, in milliseconds.
+    /// How long such a connection has to finish before it is closed, in milliseconds.
     pub max_age_grace_ms: u64,
-    /// The most HTTP/2 streams on one connection, as told to the client; it queues what is over.
+    /// Limit on HTTP/2 streams per connection. Advertised to the client, which queues further streams.
     pub max_streams: u32,
-    /// A connection that has not begun to speak HTTP after this long, TLS included, is closed, in milliseconds.
+    /// Timeout for a new connection to begin to speak HTTP, TLS included, in milliseconds; then it is closed.
     pub handshake_timeout_ms: u64,
-    /// The most connections that have not begun to speak HTTP; for one more the one that has taken longest is closed, or the
-    /// new one if none has taken a second.
+    /// Limit on connections still in their handshake. When it is reached the oldest is closed; if none is older than a
+    /// second, the new one is refused.
     pub max_handshakes: usize,
-    /// How often a connection is asked whether it is alive, in milliseconds.
+    /// How often a connection is pinged, in milliseconds.
     pub keepalive_interval_ms: u64,
-    /// How long the answer may take, in milliseconds.
+    /// Timeout for the answer to a ping, in milliseconds.
     pub keepalive_timeout_ms: u64,
     /// How long sent bytes may stay unacknowledged by the peer's kernel, in milliseconds (`TCP_USER_TIMEOUT`).
     pub user_timeout_ms: u64,
-    /// How much a client may send on one stream before the hub has read it, in bytes.
+    /// HTTP/2 window of a stream: how much a client may send on it before the hub has read it, in bytes.
     pub stream_window_bytes: u32,
-    /// How much a client may send on one connection before the hub has read it, in bytes. Much more than the window of
-    /// a stream: a stream that is not read must not stop the others.
+    /// HTTP/2 window of a connection, in bytes. Much larger than that of a stream: a stream that is not read must not
+    /// stop the others.
     pub connection_window_bytes: u32,
     /// How much may wait for the transport on one stream, in bytes.
     pub send_buffer_bytes: usize,
     /// The largest header list from a client, in bytes.
     pub max_header_list_bytes: u32,
-    /// A client that makes the hub reset this many streams of a connection loses it.
+    /// A connection ends when its client makes the hub reset this many of its streams.
     pub max_local_resets: usize,
-    /// The most streams that a client may reset before the hub could look at them, at once; a tenth as many every second
-    /// after that. One more ends the connection.
+    /// How many streams a client may reset before the hub has handled them: this many at once, then a tenth as many per
+    /// second. More ends the connection.
     pub max_early_resets: usize,
-    /// How much many small frames may cost that have come and were not read yet, in bytes: each costs what it is smaller
-    /// than 256 bytes. More ends the connection.
+    /// Budget for small frames that have arrived and are not read yet, in bytes: each counts 256 bytes minus its size.
+    /// More ends the connection.
     pub small_frame_budget_bytes: usize,
-    /// A response whose client takes nothing of it for this long is cut, in milliseconds. Those of sessions are not: see
-    /// `sessions.write_timeout_ms`.
+    /// A response whose client reads nothing of it for this long is cut, in milliseconds. Does not apply to sessions:
+    /// see `sessions.write_timeout_ms`.
     pub response_timeout_ms: u64,
 }
 

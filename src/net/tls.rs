@@ -27,19 +27,19 @@ use crate::{
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsOptions {
-    /// The certificate of the hub and those between it and its authority, in PEM. Empty: a hub without TLS.
+    /// The hub's certificate chain (the certificate and the intermediates), in PEM. Empty: a hub without TLS.
     pub cert_file: PathBuf,
     /// The private key of the certificate, in PEM.
     pub key_file: PathBuf,
-    /// The authorities that vouch for clients, in PEM.
+    /// The authorities that sign client certificates, in PEM.
     pub client_ca_file: PathBuf,
-    /// Whether clients show a certificate.
+    /// Whether clients present a certificate: `none`, `optional` (verified if presented) or `required`.
     pub client_auth: ClientAuth,
-    /// The oldest version of TLS that is spoken.
+    /// The oldest version of TLS that is accepted: `1.2` or `1.3`.
     pub min_version: TlsVersion,
-    /// How often the files are looked at, in milliseconds.
+    /// How often the files are checked for changes, in milliseconds.
     pub reload_interval_ms: u64,
-    /// Whether the operator's port is served by TLS, too.
+    /// Whether the operator's port is served over TLS too.
     pub ops: bool,
 }
 
@@ -177,13 +177,13 @@ impl Tls {
                 told(&self.metrics, &made);
                 *self.current.write() = made.config;
                 self.metrics.tls_reloaded();
-                tracing::info!(file = %self.options.cert_file.display(), "new connections are served a new certificate");
+                tracing::info!(file = %self.options.cert_file.display(), "new connections get a new certificate");
                 (watch.served, watch.told) = (watch.last.clone(), None);
             }
             Err(problem) if watch.told.as_ref() == Some(&problem) => {}
             Err(problem) => {
                 self.metrics.tls_reload_failed();
-                tracing::error!("{problem}; the certificate from before is still served");
+                tracing::error!("{problem}; the previous certificate is still served");
                 watch.told = Some(problem);
             }
         }

@@ -110,8 +110,8 @@ async fn log(request: Request<Inbound>, changes: LogChanges) -> Response<Body> {
         Method::GET => {}
         Method::PUT if !changes.allow(peer.map(|peer| peer.ip())) => {
             let problem = match changes {
-                LogChanges::Off => "what is logged is not changed here (ops.log_changes)\n",
-                _ => "what is logged is changed from the machine of the hub alone (ops.log_changes)\n",
+                LogChanges::Off => "the log filter cannot be changed here (ops.log_changes)\n",
+                _ => "the log filter can be changed only from the machine of the hub (ops.log_changes)\n",
             };
             return text(StatusCode::FORBIDDEN, problem);
         }
@@ -120,12 +120,12 @@ async fn log(request: Request<Inbound>, changes: LogChanges) -> Response<Body> {
             let Ok(body) = body.map(http_body_util::Collected::to_bytes) else {
                 return bad(format!("log: at most {MAX_LOG_FILTER_BYTES} bytes"));
             };
-            let Ok(filter) = std::str::from_utf8(&body) else { return bad("log: not a text".to_owned()) };
+            let Ok(filter) = std::str::from_utf8(&body) else { return bad("log: not text".to_owned()) };
             if let Err(problem) = set_log_filter(filter.trim()) {
                 return bad(problem);
             }
             let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
-            tracing::warn!(target: AUDIT, peer, log = filter.trim(), "what is logged was changed");
+            tracing::warn!(target: AUDIT, peer, log = filter.trim(), "log filter changed");
         }
         _ => return text(StatusCode::METHOD_NOT_ALLOWED, "GET or PUT\n"),
     }

@@ -11,11 +11,13 @@ use crate::model::limits::MAX_TIME_MS;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
-    /// The most connections to the operator's port; one more is closed at once. As many files are kept for them.
+    /// Limit on connections to the operator's port; further ones are closed at once. The same number of files is
+    /// reserved for them.
     pub max_connections: usize,
-    /// A connection to the operator's port that asks nothing for this long is closed, in milliseconds.
+    /// A connection to the operator's port without a request for this long is closed, in milliseconds.
     pub idle_timeout_ms: u64,
-    /// Who may change what is logged by `PUT /log`: `local` (from this machine), `all`, or `off` for nobody.
+    /// From where the log filter may be changed with `PUT /log`: `local` (from this machine), `all`, or `off` for
+    /// nowhere.
     pub log_changes: LogChanges,
 }
 

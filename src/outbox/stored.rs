@@ -79,7 +79,7 @@ impl Member {
         self.gap.take()
     }
 
-    /// How much may be put into its queue, in which so much waits.
+    /// How much more fits into its queue, given what waits there.
     pub(super) fn room(events: usize, bytes: usize) -> Room {
         Room {
             after: 0,
@@ -88,7 +88,7 @@ impl Member {
         }
     }
 
-    /// True when it is time to fill its queue, in which so much waits.
+    /// True when it is time to fill its queue, given what waits there.
     pub(super) fn is_low(events: usize, bytes: usize) -> bool {
         events <= MOST_MEMBER_EVENTS / LOW_PART && bytes <= MOST_MEMBER_BYTES / LOW_PART
     }
@@ -163,7 +163,7 @@ impl Stored {
         self.gap.is_some()
     }
 
-    /// How much may be put into its queue, in which so much waits.
+    /// How much more fits into its queue, given what waits there.
     pub(super) fn room(&self, events: usize, bytes: usize) -> Room {
         if self.gap.is_some() {
             return Room { after: self.through, events: 0, bytes: 0 };
@@ -172,7 +172,7 @@ impl Stored {
         Room { after: self.through, events, bytes }
     }
 
-    /// True when it is time to fill its queue, in which so much waits.
+    /// True when it is time to fill its queue, given what waits there.
     pub(super) fn is_low(&self, events: usize, bytes: usize) -> bool {
         self.gap.is_none() && events <= MOST_EVENTS / LOW_PART && bytes <= MOST_BYTES / LOW_PART
     }

@@ -29,7 +29,7 @@ const WARN_AFTER: f64 = 0.8;
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 /// So many subscriptions are judged again before others may work.
 const JUDGE_AT_ONCE: usize = 256;
-/// What is known of subscriptions that have ended is forgotten when it is more than of those that live, and than this.
+/// Stale entries are swept once they outnumber live ones by this many.
 const MOST_STALE: usize = 1024;
 
 /// Looks after one session.
@@ -192,7 +192,7 @@ impl Session {
     /// Takes on a fresh credential. What it does not allow any more ends.
     pub(super) async fn authenticate(&mut self, token: &str) -> Result<(), CommandError> {
         if self.guard.is_none() {
-            return Err(CommandError::Unsupported { field: "", needs: "a hub that asks for credentials" });
+            return Err(CommandError::Unsupported { field: "", needs: "a hub with authentication" });
         }
         self.caller.renew(token).await?;
         if let Some(guard) = &mut self.guard {

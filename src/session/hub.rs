@@ -325,10 +325,10 @@ impl Hub {
             Tick::Nothing => {}
             Tick::Stalled => {
                 let timeout_ms = self.options.write_timeout_ms;
-                tracing::warn!(session = %session.id, timeout_ms, "the client takes nothing, and memory is short: session ended");
+                tracing::warn!(session = %session.id, timeout_ms, "the client reads nothing while memory is short: session ended");
             }
             Tick::Cut { subscriptions } => {
-                tracing::warn!(session = %session.id, subscriptions, "the client did not take its end: stream cut");
+                tracing::warn!(session = %session.id, subscriptions, "the client did not read the end of its session: stream cut");
                 self.metrics.stream_cut(StreamCut::SessionStalled);
                 self.metrics.subscriptions_ended(Reason::SessionStalled.name(), subscriptions as u64);
             }

@@ -110,7 +110,7 @@ impl Session {
             None if self.outbox.find(id).is_err() => Err(CommandError::SubscriptionNotFound { id }),
             None => Err(CommandError::Unsupported {
                 field: "subscription_id",
-                needs: "a subscription with acknowledgements, and this one has none",
+                needs: "a subscription that acknowledges; this one does not",
             }),
             Some(member) if up_to.is_some() && member.ack_mode != AckMode::Cumulative => {
                 Err(CommandError::Unsupported { field: "up_to", needs: "a subscription with ACK_MODE_CUMULATIVE" })

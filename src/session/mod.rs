@@ -172,7 +172,10 @@ impl Session {
     /// Opens the subscription of a `Subscribe` call, or says why not.
     pub async fn subscribe_once(&mut self, wish: &Wish) -> Result<(), CommandError> {
         if wish.stream.as_ref().is_some_and(|from| from.ack_mode != AckMode::None) {
-            return Err(CommandError::Unsupported { field: "ack_mode", needs: "a session: here nothing can be said" });
+            return Err(CommandError::Unsupported {
+                field: "ack_mode",
+                needs: "a Session call: Subscribe cannot send acknowledgements",
+            });
         }
         self.open(0, 1, wish).await
     }
@@ -387,7 +390,7 @@ impl Session {
     async fn update(&mut self, request_id: i64, id: i64, filters: &[Filter]) -> Result<(), CommandError> {
         let (key, group) = self.outbox.find(id)?;
         if self.is_member(key) {
-            let needs = "a subscription that is no member of a group on a stream: all members have the same filters";
+            let needs = "a subscription that is not a member of a group on a stream: all members have the same filters";
             return Err(CommandError::Unsupported { field: "subscription_id", needs });
         }
         let filters = &*self.admitted_update(id, filters)?;

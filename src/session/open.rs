@@ -115,7 +115,7 @@ async fn beginning(
         Start::Token(token) => {
             let position = tokens.open(token)?;
             if position.origin.stream != state.settings.name {
-                let problem = format!("is of stream {}", position.origin.stream);
+                let problem = format!("is for stream {}", position.origin.stream);
                 return Err(StreamError::Mismatch { field: "start.resume_token", problem });
             }
             // One that is further than the stream has seen a tail that is lost: the store was put back from a copy.
@@ -134,7 +134,7 @@ async fn beginning(
 fn resume(state: &StreamState, after: u64, on_gap: OnGap) -> Result<Beginning, StreamError> {
     let (earliest, latest) = (state.earliest, state.latest);
     if after > latest {
-        let problem = format!("is behind the end of the stream, which is {latest}");
+        let problem = format!("is beyond the end of the stream, which is {latest}");
         return Err(StreamError::Mismatch { field: "start.after_sequence", problem });
     }
     if after + 1 >= earliest {

@@ -10,38 +10,38 @@ use crate::{model::limits, outbox::SessionLimits, router};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
-    /// The most sessions on one hub.
+    /// Limit on sessions per hub.
     pub max: usize,
-    /// The most sessions on one connection.
+    /// Limit on sessions per connection.
     pub max_per_connection: usize,
-    /// The most subscriptions in one session, at most 1 000 000.
+    /// Limit on subscriptions per session, at most 1 000 000.
     pub max_subscriptions: usize,
-    /// The most tokens in all filters of one session. Their bytes count as memory besides: `memory.filters_bytes`.
+    /// Limit on the tokens in all filters of one session. Their bytes also count as memory: `memory.filters_bytes`.
     pub max_filter_tokens: usize,
-    /// The most tokens in all filters of the hub.
+    /// Limit on the tokens in all filters of the hub.
     pub hub_filter_tokens: usize,
-    /// The most shapes (sets of places of `*`) in the live filters of one session, and in those of its subscriptions from
-    /// streams. Filters of up to 8 tokens, and those with at most one `*`, do not count.
+    /// Limit on the shapes (sets of places of `*`) in the live filters of one session, and separately in the filters of
+    /// its subscriptions from streams. Filters of up to 8 tokens, and those with at most one `*`, do not count.
     pub max_filter_shapes: usize,
-    /// The most shapes in the live filters of the hub: an event visits two nodes for each, and for the 1 026 that do not
-    /// count.
+    /// Limit on the shapes in the live filters of the hub: an event visits two nodes for each, and for the 1 026 that do
+    /// not count.
     pub hub_filter_shapes: usize,
     /// The largest encoded event, in bytes, at most 3 MiB.
     pub max_event_bytes: usize,
-    /// The most events that wait for one live subscription.
+    /// Limit on the events that wait for one live subscription.
     pub queue_events: usize,
-    /// The most bytes of events that wait for one live subscription.
+    /// Limit on the bytes of events that wait for one live subscription.
     pub queue_bytes: usize,
-    /// The most bytes that wait in one session, overhead included.
+    /// Limit on the bytes that wait in one session, overhead included.
     pub session_queue_bytes: usize,
-    /// The most bytes that wait in the whole hub, overhead included.
+    /// Limit on the bytes that wait in the whole hub, overhead included.
     pub hub_queue_bytes: usize,
-    /// How often an idle session hears from the hub, in milliseconds, unless it asks otherwise.
+    /// Heartbeat interval of an idle session, in milliseconds, unless its client asks for another.
     pub heartbeat_interval_ms: u64,
-    /// A session whose client takes nothing for this long is ended when the hub is short of memory, in milliseconds; and one
-    /// that is ended is cut when its client does not take the end for twice as long.
+    /// A session whose client reads nothing for this long is ended when the hub is short of memory, in milliseconds. An
+    /// ended session is cut when its client does not read the end for twice as long.
     pub write_timeout_ms: u64,
-    /// A frame from a client that is not complete this long after its beginning ends its call, in milliseconds.
+    /// Timeout for a frame from a client, from its first byte to its last, in milliseconds; then its call ends.
     pub frame_timeout_ms: u64,
 }
 

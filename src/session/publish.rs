@@ -95,12 +95,12 @@ pub async fn place(
     in_flight: InFlight,
 ) -> Result<Placed, CommandError> {
     if let (Some(_), Some(refused)) = (precondition, events.iter().find_map(|event| event.as_ref().err())) {
-        return Err(mismatch(format!("makes the publish atomic, and an event of it is refused: {refused}")).into());
+        return Err(mismatch(format!("makes the publish atomic, and one of its events is refused: {refused}")).into());
     }
     let Shares { mut results, live, of_streams } = Shares::of(hub, events, precondition.is_some()).await;
     hub.metrics().events_refused(results.iter().filter(|result| result.is_err()).count());
     if precondition.is_some() && (!live.places.is_empty() || of_streams.len() > 1) {
-        return Err(mismatch("needs all events to be of one stream".to_owned()).into());
+        return Err(mismatch("needs all events to belong to one stream".to_owned()).into());
     }
     if !live.places.is_empty() {
         let scratch = hub.publish(&live.events).await;

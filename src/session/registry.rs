@@ -119,7 +119,7 @@ impl Hub {
     /// Ends the session of that id; its client is told why.
     pub fn terminate_session(&self, id: &str, why: &str) -> Result<(), CommandError> {
         if why.len() > MAX_TERMINATE_REASON_BYTES {
-            let problem = format!("has {} bytes and may have {MAX_TERMINATE_REASON_BYTES}", why.len());
+            let problem = format!("has {} bytes; the limit is {MAX_TERMINATE_REASON_BYTES}", why.len());
             return Err(CommandError::Field { field: "reason", problem });
         }
         let session = self.find_session(id)?;

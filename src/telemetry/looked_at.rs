@@ -50,7 +50,7 @@ pub struct StreamsGauges {
     pub store_bytes: u64,
     /// Whether it can be written to.
     pub store_writable: bool,
-    /// How far the wall clock is ahead of the time that streams go by, in seconds.
+    /// How far the wall clock is ahead of the time of streams, in seconds.
     pub clock_offset_seconds: f64,
     /// How far what is stamped on events of the most advanced stream is ahead of that time, in seconds.
     pub clock_ahead_seconds: f64,
@@ -145,32 +145,32 @@ impl LookedAt {
         let mut gauge = |name: &str, help: &str, gauge: &Gauge| registry.register(name, help, gauge.clone());
         gauge("open_sessions", "Sessions open now", &all.open_sessions);
         gauge("open_subscriptions", "Subscriptions open now", &all.open_subscriptions);
-        gauge("credit_blocked_subscriptions", "Subscriptions of which events wait for credit", &all.credit_blocked);
-        gauge("behind_subscriptions", "Subscriptions that do not have all that their stream has", &all.behind);
+        gauge("credit_blocked_subscriptions", "Subscriptions with waiting events and no credit", &all.credit_blocked);
+        gauge("behind_subscriptions", "Subscriptions that have not caught up with their stream", &all.behind);
         gauge("queue_bytes", "Bytes that wait in queues, overhead included", &all.queue_bytes);
-        gauge("streams", "Streams there are", &all.streams);
-        gauge("store_bytes", "Bytes that the store takes on the disk", &all.store_bytes);
+        gauge("streams", "Number of streams", &all.streams);
+        gauge("store_bytes", "Disk space of the store in bytes", &all.store_bytes);
         gauge("store_writable", "1 while streams can be written to", &all.store_writable);
-        let help = "How far the wall clock is ahead of the time that streams go by, in seconds";
+        let help = "How far the wall clock is ahead of the time of streams, in seconds";
         registry.register("clock_offset_seconds", help, all.clock_offset.clone());
-        let help = "How far the times of the most advanced stream are ahead of that time, in seconds";
+        let help = "How far the times in the most advanced stream are ahead, in seconds";
         registry.register("clock_ahead_seconds", help, all.clock_ahead.clone());
         registry.register("memory_bytes", "Memory that clients make the hub keep, by use", all.memory_bytes.clone());
-        registry.register("memory_limit_bytes", "How much of it there may be", all.memory_limit.clone());
-        let help = "How often something did not fit into it, and was refused or given up";
+        registry.register("memory_limit_bytes", "Limit on that memory, by use", all.memory_limit.clone());
+        let help = "How often something did not fit and was refused or dropped, by use";
         registry.register("memory_refused", help, all.memory_refused.clone());
         registry.register("stream_events", "Events that a stream keeps", all.stream_events.clone());
         registry.register("stream_bytes", "Their encoded size in bytes", all.stream_bytes.clone());
         registry.register("stream_last_sequence", "The last sequence of a stream", all.stream_last_sequence.clone());
-        registry.register("group_members", "Members that a group has", all.group_members.clone());
+        registry.register("group_members", "Members of a group", all.group_members.clone());
         registry.register("group_lag", "Events of its stream that a group is not done with", all.group_lag.clone());
-        let help = "Of these, those that are with members or wait for a further attempt";
+        let help = "Of these, those that are with members or wait for a retry";
         registry.register("group_unacked", help, all.group_unacked.clone());
         let help = "Events that wait behind an earlier one of their key";
         registry.register("group_blocked", help, all.group_blocked.clone());
         let help = "Events that the stream removed before the group was done with them";
         registry.register("group_lost", help, all.group_lost.clone());
-        let help = "How long ago the oldest event was appended that a group is not done with, in seconds";
+        let help = "Age of the oldest event that a group is not done with, in seconds";
         registry.register("group_oldest_unacked_seconds", help, all.group_oldest.clone());
         all
     }

@@ -77,9 +77,9 @@ impl Default for Metrics {
         let events_out: Counter = registered!("events_out", "Events handed to the transport of a subscriber");
         let event_bytes_out: Counter = registered!("event_bytes_out", "Their encoded size in bytes");
         let bytes_out: Counter = registered!("bytes_out", "Bytes of all frames handed to transports");
-        let commands_refused: Counter = registered!("commands_refused", "Commands of sessions answered by an error");
+        let commands_refused: Counter = registered!("commands_refused", "Commands of sessions answered with an error");
         let gaps: Counter = registered!("gaps", "Gap frames sent");
-        let gap_events: Counter = registered!("gap_events", "Events that gap frames told the loss of");
+        let gap_events: Counter = registered!("gap_events", "Events reported lost in gap frames");
         let ends: Family<ReasonLabel, Counter> = registered!("subscription_ends", "Subscriptions ended, by reason");
         let denied: Family<ReasonLabel, Counter> = registered!("denied", "Calls and commands denied, by reason");
         let quota_refusals: Family<QuotaLabel, Counter> =

@@ -29,9 +29,9 @@ const MOST_LINKS: usize = 32;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TraceOptions {
-    /// The collector, which takes OTLP by gRPC, such as `http://127.0.0.1:4317`. Empty for no traces.
+    /// The collector, which takes OTLP over gRPC, such as `http://127.0.0.1:4317`. Empty: no traces.
     pub endpoint: String,
-    /// Of publishes whose events bring no trace, the part that begins one, from 0 to 1.
+    /// The share of publishes that start a trace, from 0 to 1, among those whose events bring none.
     pub sample_ratio: f64,
 }
 
@@ -45,7 +45,7 @@ impl TraceOptions {
     /// What is out of range, with its key and what it may be.
     pub fn check(&self) -> Result<(), String> {
         if !(0.0..=1.0).contains(&self.sample_ratio) {
-            return Err(format!("traces.sample_ratio is {} and may be 0 to 1", self.sample_ratio));
+            return Err(format!("traces.sample_ratio is {} and must be 0 to 1", self.sample_ratio));
         }
         let is_url =
             self.endpoint.is_empty() || http::Uri::from_str(&self.endpoint).is_ok_and(|uri| uri.host().is_some());

@@ -9,7 +9,7 @@ use prometheus_client::{
 use super::metrics::{Metrics, ReasonLabel};
 
 const CERTIFICATE_ENDS_HELP: &str =
-    "When the certificate ends that is served, and the first authority of clients, in seconds since 1970";
+    "When the served certificate and the first authority of clients expire, in seconds since 1970";
 /// Which limit a connection too many met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionRefusal {
@@ -137,16 +137,16 @@ impl Wire {
         }
         let connections: Counter = registered!("connections", "Connections accepted");
         let connections_refused: Family<ReasonLabel, Counter> =
-            registered!("connections_refused", "Connections closed at once because there were too many, by limit");
+            registered!("connections_refused", "Connections closed at once because of a limit, by limit");
         let connections_ended: Family<ReasonLabel, Counter> =
             registered!("connections_ended", "Connections that the hub ended, by reason");
         let streams_cut: Family<ReasonLabel, Counter> =
-            registered!("streams_cut", "Streams cut since their client took nothing, by reason");
+            registered!("streams_cut", "Streams cut because their client read nothing, by reason");
         let accept_errors: Counter = registered!("accept_errors", "Failures to accept a connection");
         let open_connections: Gauge = registered!("open_connections", "Connections open now");
         let tls_handshake_failures: Family<ReasonLabel, Counter> =
             registered!("tls_handshake_failures", "TLS handshakes that failed, by reason");
-        let tls_reloads: Counter = registered!("tls_reloads", "Changes of the TLS files that are served now");
+        let tls_reloads: Counter = registered!("tls_reloads", "Changes of the TLS files that were applied");
         let tls_reload_failures: Counter =
             registered!("tls_reload_failures", "Changes of the TLS files that were refused");
         let tls_certificate_ends: Family<CertificateLabel, Gauge> =

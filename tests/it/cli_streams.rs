@@ -124,7 +124,7 @@ fn events_of_a_stream_are_shown_and_purged() {
     }
     assert_eq!(
         printed(&hub, "pub orders.eu one --id 7 --source shop"),
-        "published 1, matched 0, orders has it already, as 1\n"
+        "published 1, matched 0, duplicate of 1 in orders\n"
     );
     let shown = printed(&hub, "stream event orders 1");
     assert!(shown.ends_with("\none\n"), "{shown}");

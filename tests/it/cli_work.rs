@@ -230,7 +230,7 @@ async fn a_worker_that_is_killed_loses_nothing_and_one_that_is_stopped_finishes_
     attempts("1\n2\n").await;
     signal(stopped.id(), "TERM");
     let mut told = BufReader::new(stopped.stderr.take().expect("piped")).lines().map_while(Result::ok);
-    assert!(told.any(|line| line == "stopping; commands that finish first: 1"));
+    assert!(told.any(|line| line == "stopping; waiting for commands to finish: 1"));
     // One line for the command that was left behind, one for this.
     fs::write(&go, "on\non\n").expect("told");
     assert!(exit(&mut stopped, PATIENCE).success());
@@ -281,5 +281,5 @@ async fn what_fails_too_often_is_a_dead_letter_that_can_be_listed_redriven_and_p
     against(&hub, &[&team[..], &["-n", "2", "--exec", "exit 9"]].concat());
     done(&hub, &["stream", "purge", "jobs", "--all"]);
     let told = letters(&["redrive", "jobs", "team", "--all"]);
-    assert_eq!(told, "redriven 0; 1 stay, since the stream has their events no longer\n");
+    assert_eq!(told, "redriven 0; 1 stay, because the stream no longer has their events\n");
 }

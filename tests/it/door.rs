@@ -224,7 +224,7 @@ async fn a_timeout_that_is_none_is_refused() {
             let status = call.end().await.expect("the connection lives").2.expect("a status");
             assert_eq!(reason_of_call(&status), "MALFORMED_COMMAND", "{path} {timeout:?}");
             check_status(timeout, &status_of(&status), (Code::InvalidArgument, "MALFORMED_COMMAND", "grpc-timeout"));
-            assert!(status.message().starts_with("grpc-timeout is 1 to 8 digits"), "{status:?}");
+            assert!(status.message().starts_with("grpc-timeout must be 1 to 8 digits"), "{status:?}");
         }
     }
 }

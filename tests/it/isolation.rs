@@ -112,7 +112,7 @@ async fn a_stopped_reader_is_told_of_its_gap_and_hurts_nobody() {
     // What is sent is not yet printed: leaving is asked for only when the last line of the hub has been read.
     drop(healthy);
     process.signal("TERM");
-    assert_eq!(errors.next().expect("a line").expect("text"), "the hub asks to connect again");
+    assert_eq!(errors.next().expect("a line").expect("text"), "the hub is draining: reconnect");
     assert!(!exit(&mut stopped, Duration::from_secs(30)).success(), "an end that was not asked for");
     let lines = lines.join().expect("lines");
     assert_eq!(lines.len() + lost, 100_001, "every event came or was told as lost");

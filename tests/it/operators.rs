@@ -201,7 +201,7 @@ async fn what_is_logged_can_be_changed_while_the_hub_runs() {
     assert!(http(ops, "PUT", "/log", "off").await.ends_with("off\n"));
     assert!(http(ops, "PUT", "/log", "switchyard=debug").await.ends_with("switchyard=debug\n"));
     let changed = lines.find(|line| line["target"] == "audit").expect("a line");
-    assert_eq!((&changed["log"], &changed["message"]), (&"off".into(), &"what is logged was changed".into()));
+    assert_eq!((&changed["log"], &changed["message"]), (&"off".into(), &"log filter changed".into()));
     assert!(changed["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{changed}");
 
     // Not HTTP: the end of such a connection is told at debug.

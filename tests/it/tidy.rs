@@ -265,6 +265,96 @@ fn one_word_for_one_thing() {
     }
 }
 
+/// The phrases on the right of the word list in docs/architecture.md, and that page without the list.
+fn word_list() -> (Vec<String>, String) {
+    let page = fs::read_to_string(root().join("docs/architecture.md")).expect("docs/architecture.md");
+    let (before, from) = page.split_once("## Plain words").expect("the word list");
+    let (list, after) = from.split_once("\n## ").expect("more of the page");
+    let rows = list.lines().filter(|line| line.starts_with('|'));
+    let phrases = rows.filter_map(|row| row.split('|').nth(2)).flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    (phrases.map(str::to_owned).collect(), format!("{before}\n## {after}"))
+}
+
+/// Where a text has one of the phrases as words of their own, whatever the case and the line breaks; or a sentence that
+/// begins with `Who` and is no question. Headings may.
+fn stumbles(text: &str, phrases: &[String]) -> Vec<String> {
+    let prose = text.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace);
+    let text = prose.collect::<Vec<_>>().join(" ");
+    let lower = text.to_ascii_lowercase();
+    let of_a_word = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    let alone = |at: usize, end: usize| !text[..at].ends_with(of_a_word) && !text[end..].starts_with(of_a_word);
+    let found = phrases.iter().flat_map(|phrase| {
+        lower.match_indices(phrase.as_str()).map(|(at, found)| (at, at + found.len())).collect::<Vec<_>>()
+    });
+    let is_question = |at: usize| text[at..].find(['.', '?', '|']).is_some_and(|end| text[at + end..].starts_with('?'));
+    let who = text.match_indices("Who ").map(|(at, _)| (at, at + 3)).filter(|(at, _)| !is_question(*at));
+    let all = found.chain(who).filter(|(at, end)| alone(*at, *end));
+    all.map(|(at, _)| text[at..].chars().take(60).collect()).collect()
+}
+
+#[test]
+fn docs_help_errors_and_contract_use_plain_words() {
+    fn help(command: &mut clap::Command, into: &mut String) {
+        into.push_str(&command.render_long_help().to_string());
+        command.get_subcommands_mut().for_each(|command| help(command, into));
+    }
+    let (phrases, page) = word_list();
+    assert!(phrases.len() > 10, "{phrases:?}");
+    let mut texts = vec![("docs/architecture.md".to_owned(), page)];
+    for (folder, kind) in [(".", "md"), ("docs", "md"), ("proto/switchyard/v1", "proto")] {
+        for entry in fs::read_dir(root().join(folder)).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+            if path.extension().is_none_or(|extension| extension != kind)
+                || ["architecture.md", "CHANGELOG.md"].contains(&name.as_str())
+            {
+                continue;
+            }
+            let text = fs::read_to_string(&path).expect("text");
+            let comments = text.lines().filter_map(|line| line.trim_start().strip_prefix("//"));
+            let text = if kind == "proto" { comments.collect::<Vec<_>>().join("\n") } else { text };
+            texts.push((format!("{folder}/{name}"), text));
+        }
+    }
+    assert!(texts.len() > 15, "only {} texts are found", texts.len());
+    let mut helps = String::new();
+    help(&mut <switchyard::cli::Arguments as clap::CommandFactory>::command(), &mut helps);
+    texts.push(("--help".to_owned(), helps));
+    for (file, text) in sources() {
+        let errors = production(&text).split("#[error(").skip(1).filter_map(|rest| rest.split(")]").next());
+        texts.push((format!("src/{file}"), errors.collect::<Vec<_>>().join("\n")));
+    }
+    for (name, text) in texts {
+        let found = stumbles(&text, &phrases);
+        assert!(found.is_empty(), "{name}: not in the words of docs/architecture.md: {found:#?}");
+    }
+}
+
+#[test]
+fn a_sentence_that_stumbles_is_found() {
+    let (phrases, _) = word_list();
+    for bad in [
+        "A second event is taken as a repetition.",
+        "It waits for so\nlong.",
+        "A hub asks nobody until it is told to.",
+        "Told to its client.",
+        "How the group stands.",
+        "| key | how often the files are looked at |",
+        "Who publishes more waits.",
+        "The stream is full. Who is refused gets RetryInfo. Is it?",
+    ] {
+        assert_eq!(stumbles(bad, &phrases).len(), 1, "{bad}");
+    }
+    for good in [
+        "A stand-in for the hub keeps its events for as long as there is room.",
+        "## Who may do what",
+        "Who reads for them, and how?",
+        "The owner is whoever created the stream; `told_to` and `stands-in` are names.",
+    ] {
+        assert_eq!(stumbles(good, &phrases), [""; 0], "{good}");
+    }
+}
+
 #[test]
 fn tests_never_sleep_to_wait_for_something() {
     for path in rust_files("tests") {

@@ -287,11 +287,11 @@ pub(super) fn begin(link: &Arc<Link>, limit: Duration) -> Result<Box<dyn Backup>
 enum Unreadable {
     #[error("cannot be read: {0}")]
     Io(#[from] std::io::Error),
-    #[error("is no backup of a hub")]
+    #[error("is not a backup of a hub")]
     Foreign,
-    #[error("is a backup of form {0}, and this program knows {VERSION}")]
+    #[error("is a backup of format {0}; this program supports {VERSION}")]
     Version(u32),
-    #[error("ends before its end: the backup was not finished")]
+    #[error("is truncated: the backup was not finished")]
     Short,
     #[error("is damaged: {0}")]
     Damaged(&'static str),
@@ -345,7 +345,7 @@ impl<R: Read> Reader<R> {
             return self.end().map(|()| None);
         }
         let table = Table::ALL.into_iter().find(|table| *table as u8 == number);
-        let table = table.ok_or(Unreadable::Damaged("it has a table that is none"))?;
+        let table = table.ok_or(Unreadable::Damaged("it has an unknown table"))?;
         let (key, value) = (u32::from_le_bytes(self.array()?), u32::from_le_bytes(self.array()?));
         if key > MAX_KEY_BYTES || value > MAX_VALUE_BYTES {
             return Err(Unreadable::Damaged("a row is too large"));
@@ -358,12 +358,12 @@ impl<R: Read> Reader<R> {
         let count = u64::from_le_bytes(self.array()?);
         let sum = self.sum;
         if u32::from_le_bytes(self.array()?) != sum || count != self.count {
-            return Err(Unreadable::Damaged("it is not what was written"));
+            return Err(Unreadable::Damaged("its count or checksum is wrong"));
         }
         match self.array::<1>() {
             Err(Unreadable::Short) => Ok(()),
             Err(error) => Err(error),
-            Ok(_) => Err(Unreadable::Damaged("something follows its end")),
+            Ok(_) => Err(Unreadable::Damaged("it has data after its end")),
         }
     }
 }
@@ -413,7 +413,7 @@ fn restore_to(reader: &mut Reader<impl Read>, disk: &dyn Disk) -> Result<Restore
                 None => more = false,
             }
         }
-        let foreign = || Unreadable::Damaged("a row is none of its table").told();
+        let foreign = || Unreadable::Damaged("a row does not belong to its table").told();
         put_all(&database, &some).map_err(|trouble| told(&trouble))?.ok_or_else(foreign)?;
     }
     let restored = finish(&database).map_err(|trouble| told(&trouble))?;

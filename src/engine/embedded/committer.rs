@@ -321,7 +321,7 @@ impl Committer {
             if let Some(core) = self.cores.get_mut(&id) {
                 core.apply(draft, &mut self.budget);
                 if let Err(trouble) = core.trim(now, 0) {
-                    tracing::error!(stream = %core.shared.name, %trouble, "limits cannot be kept");
+                    tracing::error!(stream = %core.shared.name, %trouble, "limits cannot be enforced");
                 }
                 core.publish();
                 core.weigh();
@@ -429,7 +429,7 @@ impl Committer {
     fn flush(&mut self) {
         self.unsynced = Unsynced::default();
         if let Err(error) = self.settle(Storage::File) {
-            tracing::error!(%error, "what was stored is not on the disk");
+            tracing::error!(%error, "stored events could not be flushed to disk");
         }
     }
 
@@ -443,7 +443,7 @@ impl Committer {
             let expired = core.expire_some(now);
             match expired.and_then(|more| Ok(more | core.trim_some(now, 0, TRIM_BYTES)?.1)) {
                 Ok(more) => self.sweep_on |= more,
-                Err(trouble) => tracing::error!(stream = %core.shared.name, %trouble, "limits cannot be kept"),
+                Err(trouble) => tracing::error!(stream = %core.shared.name, %trouble, "limits cannot be enforced"),
             }
             core.drop_empty();
             core.repeats.expire(now);

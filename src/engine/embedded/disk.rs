@@ -356,7 +356,7 @@ impl Watched {
     fn note<T>(&self, result: Result<T, Error>, may_be_full: bool) -> Result<T, Error> {
         result.inspect_err(|error| {
             let fault = if is_full(error) && may_be_full { Fault::Full } else { Fault::Failed };
-            tracing::error!(%error, ?fault, "the disk of the streams refuses");
+            tracing::error!(%error, ?fault, "the disk of the streams failed");
             self.fault.lock().get_or_insert(fault);
         })
     }

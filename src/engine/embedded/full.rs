@@ -32,7 +32,7 @@ pub(super) struct Full {
 impl Committer {
     /// The disk was found without room when the store was opened.
     pub(super) fn begin_full(&mut self) {
-        tracing::warn!("the disk has no room for streams: they can be read, and events deleted");
+        tracing::warn!("the disk has no room for streams: only reading and deleting work");
         self.broken = Some(StoreError::Full);
         self.link.set_health(Health::Full);
     }
@@ -158,7 +158,7 @@ impl Committer {
             file.compact().and_then(|()| file.disk().fill().map_err(Trouble::from))
         });
         if let Err(trouble) = &filled {
-            tracing::warn!(%trouble, "what was deleted is no room yet");
+            tracing::warn!(%trouble, "the deleted space cannot be used yet");
         }
         self.reopen();
         filled.is_ok() && self.link.file.is_good() && self.link.file.disk().reserve(false).is_ok()

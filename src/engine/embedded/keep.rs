@@ -504,7 +504,7 @@ impl Core {
             let known = self.shared.topics.read();
             let topics = search.wanted.keys().filter(|topic| known.lacks_last(topic)).count();
             if topics > 0 {
-                tracing::warn!(stream = %self.shared.name, topics, "their last events are far back and not known until a restart");
+                tracing::warn!(stream = %self.shared.name, topics, "the last events of some topics are too far back and unknown until a restart");
             }
         }
         Ok(true)

@@ -39,11 +39,11 @@ impl Committer {
             self.clock_told = true;
             tracing::warn!(
                 seconds,
-                "the wall clock has jumped: the time of streams comes to it by a tenth of the time that passes"
+                "the wall clock has jumped: the time of streams approaches it by a tenth of the time that passes"
             );
         } else if self.clock_told && seconds.abs() < JUMP_SECONDS / 2.0 {
             self.clock_told = false;
-            tracing::info!(seconds, "the wall clock and the time of streams are near each other again");
+            tracing::info!(seconds, "the wall clock and the time of streams agree again");
         }
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn tighten(directory: &Path) {
     }
     if foreign {
         // Who may look into it is not for a hub alone to say. Its own files are closed.
-        tracing::debug!(path = %directory.display(), "other things lie here too: it stays as open as it is");
+        tracing::debug!(path = %directory.display(), "the directory has other things in it: its permissions stay as they are");
         return;
     }
     let too_much = |mode: u32| if mode & SET_GROUP == 0 { GROUP | OTHERS } else { OTHERS };

@@ -149,7 +149,7 @@ pub(super) fn definition(store: &Store, id: u64) -> Result<Definition, Trouble> 
 pub(super) fn progress(store: &Store, id: u64) -> Result<Progress, Trouble> {
     let rows = store.read_transaction()?.open_table(PROGRESS)?;
     let Some(found) = rows.get(id)? else {
-        return Err(Trouble::Damaged(format!("nothing tells how far stream {id} has come")));
+        return Err(Trouble::Damaged(format!("the record of the end of stream {id} is missing")));
     };
     Progress::from_row(found.value()).map_err(Trouble::row("progress"))
 }
@@ -189,13 +189,13 @@ impl Core {
         let (stream, ahead) = (&self.shared.name, self.shared.warp.ahead());
         if ahead > AHEAD_TOLD.as_micros() as u64 {
             let seconds = ahead / 1_000_000;
-            tracing::warn!(%stream, seconds, "the last event is of a time that is not yet: the clock is behind now, or was ahead then");
+            tracing::warn!(%stream, seconds, "the last event has a time in the future: the clock is behind now, or was ahead then");
         }
         let silent = now.saturating_sub(self.time);
         let may_end = self.shared.settings.read().max_age.is_some() && self.shared.bounds().events > 0;
         if may_end && silent > LONG_SILENCE.as_micros() as u64 {
             let (hours, minutes) = (silent / 3_600_000_000, PATIENCE.as_secs() / 60);
-            tracing::warn!(%stream, hours, minutes, "the last event is long ago: nothing ends by its age for some minutes, in case the clock is wrong");
+            tracing::warn!(%stream, hours, minutes, "the last event is long ago: nothing is removed by age for some minutes, in case the clock is wrong");
             self.patience = now + PATIENCE.as_micros() as u64;
         }
     }

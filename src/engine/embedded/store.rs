@@ -82,9 +82,9 @@ impl Trouble {
             Self::Database(redb::Error::Io(error)) if error.kind() == ErrorKind::UnexpectedEof => {
                 StoreError::Corrupt { what: "the file is cut off. Restore the data directory from a copy".to_owned() }
             }
-            Self::Database(redb::Error::Io(error)) if error.kind() == ErrorKind::InvalidData => {
-                StoreError::Corrupt { what: "the file is no store. Restore the data directory from a copy".to_owned() }
-            }
+            Self::Database(redb::Error::Io(error)) if error.kind() == ErrorKind::InvalidData => StoreError::Corrupt {
+                what: "the file is not a store. Restore the data directory from a copy".to_owned(),
+            },
             Self::Database(_) | Self::Closed => StoreError::Unavailable,
         }
     }

@@ -154,7 +154,7 @@ impl Active {
                 self.over = Some(of_closed(&*self.stream));
             }
             error => {
-                tracing::warn!(stream = %self.key.0, group = self.key.2.as_str(), %error, "a group cannot be read for");
+                tracing::warn!(stream = %self.key.0, group = self.key.2.as_str(), %error, "cannot read the stream of a group");
                 self.ready.retry_at = self.clock.now() + RETRY_MS;
             }
         }

@@ -119,7 +119,7 @@ impl Driver {
         settings.check()?;
         let Some(letters) = &settings.dead_letter_stream else { return Ok(()) };
         if letters == self.stream.name() {
-            let problem = "must be another stream than that of the group".to_owned();
+            let problem = "must differ from the stream of the group".to_owned();
             return Err(StreamError::Mismatch { field: "dead_letter_stream", problem });
         }
         match self.groups.stream(letters.as_str()) {
@@ -279,7 +279,7 @@ async fn sequence_at(
         Start::New => Ok((kept.latest + 1, 0)),
         Start::Earliest => Ok((kept.earliest, 0)),
         Start::After(sequence) if *sequence > kept.latest => {
-            refuse(format!("is behind the end of the stream, which is {}", kept.latest))
+            refuse(format!("is beyond the end of the stream, which is {}", kept.latest))
         }
         Start::After(sequence) => Ok((sequence + 1, 0)),
         // What comes until then is nothing for it.

@@ -50,7 +50,7 @@ const MOST_COMMANDS: usize = 256;
 const MOST_CALLS: usize = 128;
 /// Whoever asks how groups stand waits no longer for what is not stored yet: then it is told how they were stored last.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// Of so many groups that nobody uses is remembered how many leases ended and how many events were dropped.
+/// Counters are kept for at most this many idle groups.
 const MOST_TALLIES: usize = 10_000;
 
 /// What is needed for streams besides what a hub has anyway.
@@ -487,5 +487,5 @@ fn of_group(error: &GroupStoreError, stream: &StreamName, group: Option<&Group>)
 }
 
 fn no_dead_letter_stream(name: &StreamName) -> StreamError {
-    StreamError::Mismatch { field: "dead_letter_stream", problem: format!("is {name}, and there is no such stream") }
+    StreamError::Mismatch { field: "dead_letter_stream", problem: format!("is {name}, which does not exist") }
 }

@@ -36,17 +36,18 @@ const MAX_RATE: u64 = 1 << 40;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
-    /// The most sessions of one principal.
+    /// Limit on the sessions of one principal.
     pub max_sessions: usize,
-    /// The most subscriptions in all sessions of one principal.
+    /// Limit on the subscriptions in all sessions of one principal.
     pub max_subscriptions: usize,
-    /// The most events a second that one principal may publish, over a second or more; a burst of as many passes at once.
+    /// Limit on the events that one principal may publish per second, averaged over a second or more; a burst of this
+    /// many passes at once.
     pub publish_events_per_second: u64,
-    /// The most bytes of encoded events a second that one principal may publish.
+    /// Limit on the bytes of encoded events that one principal may publish per second.
     pub publish_bytes_per_second: u64,
-    /// The most bytes of encoded events that one principal may have published and not been answered for.
+    /// Limit on the bytes of encoded events that one principal has published and that are not answered yet.
     pub max_in_flight_bytes: usize,
-    /// The most bytes in all streams that one principal made. The engine counts them.
+    /// Limit on the bytes in all streams that one principal created. The engine counts them.
     pub max_stored_bytes: u64,
 }
 
@@ -58,7 +59,7 @@ impl Options {
             ("publish_bytes_per_second", self.publish_bytes_per_second),
         ];
         match rates.into_iter().find(|(_, rate)| *rate > MAX_RATE) {
-            Some((key, rate)) => Err(format!("quotas.{key} is {rate} and may be {MAX_RATE}")),
+            Some((key, rate)) => Err(format!("quotas.{key} is {rate} and must be at most {MAX_RATE}")),
             None => Ok(()),
         }
     }
