@@ -251,9 +251,11 @@ impl Core {
             }
             last = Some(head.last);
             let (mut due, mut load) = (u64::MAX, Load { records: head.count, ..Load::default() });
+            let mut end = None;
             for record in Records::new(head, value) {
                 let record = record.map_err(Trouble::batch(id, head.first))?;
                 self.know(&record, value, now).map_err(Trouble::batch(id, head.first))?;
+                end = Some((record.sequence, record.time));
                 let ends = record.ends(&shared.warp);
                 if record.sequence >= floor && ends > now {
                     if passed + 1 < record.sequence {
@@ -276,14 +278,15 @@ impl Core {
             if reading.add(head.count.into(), value.len() as u64, Instant::now()) {
                 reading.tell();
             }
-            newest = Some(loaded);
+            // Records count from the one in front of them: nothing can follow where the last was taken out.
+            newest = (end == Some((head.last, head.last_time))).then_some(loaded);
             Ok(true)
         })?;
         self.repeats.put_in_order();
         self.repeats.expire(now);
         // They were counted when they were forgotten first.
         self.repeats.take_early();
-        // More can be added to the last batch.
+        // More can be added to the last batch, if it has its last event.
         let open = |newest: Loaded| OpenBatch { head: newest.head, records: newest.value[HEAD_BYTES..].to_vec() };
         self.open = newest.map(open);
         if last.map_or(floor, |last| floor.max(last + 1)) != self.next {

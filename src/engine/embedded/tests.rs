@@ -524,3 +524,26 @@ fn events_found_here_and_there_do_not_hold_what_lies_between_them() {
         assert_ne!(apart(&few.events[0], &few.events[1]), shared, "few of many have memory of their own");
     });
 }
+
+#[test]
+fn what_comes_behind_events_that_were_taken_out_keeps_its_sequence_through_restarts() {
+    for taken in [vec![3], vec![2, 3], vec![1, 2, 3]] {
+        let ground = OnDisk::new(Options { tail_cache_bytes: 0, ..options() });
+        runtime().block_on(async {
+            let mut engine = ground.engine().await;
+            let stream = engine.create_stream(settings("s", &[">"])).await.expect("made");
+            append_all(&stream, vec![event("a", ""); 3], None).await.expect("stored");
+            stream.remove(taken.clone()).await.expect("removed");
+            let expected: Vec<u64> = (1..=5).filter(|sequence| !taken.contains(sequence)).collect();
+            for known in [false, true] {
+                engine = ground.reopened(engine).await;
+                let stream = engine.stream("s").expect("the stream");
+                let events = vec![event_with("a", "four", "", 0), event_with("a", "five", "", 0)];
+                let results = append_all(&stream, events, None).await.expect("stored");
+                let results: Vec<_> = results.iter().map(|result| (result.sequence, result.duplicate)).collect();
+                assert_eq!(results, [(4, known), (5, known)], "without {taken:?}");
+                assert_eq!(sequences(&stream, stream.earliest() - 1).await, expected, "without {taken:?}");
+            }
+        });
+    }
+}
