@@ -5,6 +5,8 @@
 //! order of its publisher; nothing is in it that was never published; sequences have no gap and the epoch is the first
 //! one; every reader has got exactly what matches it, though it saw many hubs die; every token that any hub gave is
 //! still good; and groups have brought every event to a member until it was done, and none after it was answered as done.
+//! What must hold of locks with a ttl, of a stream that removes events before its group is done with them, and of backups
+//! that are put back, `locks`, `ledger` and `copies` tell.
 //!
 //! `TORTURE_KILLS` sets how often the hub is killed (40 unless it is set; `make torture` sets 500), `TORTURE_SEED` the
 //! seed of the random choices, which is printed. The choices are then the same; when things happen is not.
@@ -12,7 +14,13 @@
 //! Each kind of worker works until the [`Phase`] tells it to finish, and gives a [`Report`], which is checked against the
 //! [`Truth`] that the stream holds in the end. What members of groups are, `members` tells.
 
+mod copies;
+mod hubs;
+mod ledger;
+mod locks;
 mod members;
+mod squeezed;
+mod worker;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -36,10 +44,14 @@ use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::transport::Channel;
 
 use crate::{
-    harness::{Process, credit, event, pause, program, soon},
-    stored::{Folder, Reader, all, create, from, preset, resume, state, stream, text},
+    harness::{credit, event, pause, soon},
+    stored::{Reader, all, create, from, preset, resume, state, stream, text},
 };
+use copies::Copies;
+use hubs::Hubs;
+use locks::Locks;
 use members::Members;
+use squeezed::Squeezed;
 
 const KILLS: usize = 40;
 /// A hub begins with a new folder after so many: what a round leaves is checked as a whole.
@@ -148,6 +160,11 @@ fn words(text: &str) -> (usize, u64) {
 async fn connect(address: SocketAddr) -> Option<HubServiceClient<Channel>> {
     let channel = Channel::from_shared(format!("http://{address}")).expect("a URL").connect().await.ok()?;
     Some(HubServiceClient::new(channel).max_decoding_message_size(8 * 1024 * 1024))
+}
+
+/// A call that failed with its hub.
+fn is_lost(status: &tonic::Status) -> bool {
+    [tonic::Code::Unavailable, tonic::Code::Unknown, tonic::Code::Cancelled].contains(&status.code())
 }
 
 /// Publishes until told to finish. What was not answered by one hub is published again to the next, in order.
@@ -260,8 +277,7 @@ impl Publisher {
             match soon("an answer", client.publish(request)).await {
                 Ok(response) => self.answered(response.into_inner()),
                 Err(status) => {
-                    let lost = [tonic::Code::Unavailable, tonic::Code::Unknown, tonic::Code::Cancelled];
-                    assert!(lost.contains(&status.code()), "{status:?}");
+                    assert!(is_lost(&status), "{status:?}");
                     return;
                 }
             }
@@ -439,77 +455,40 @@ impl Truth {
     }
 }
 
-/// The hubs that live and die on one data directory.
-struct Hubs {
-    folder: Folder,
-    hub: Option<Process>,
-    number: usize,
-}
-
-impl Hubs {
-    /// The next one, when it serves; the runtime goes on while it starts.
-    async fn start(&mut self) -> Life {
-        let flags = self.flags();
-        let start = move || Process::start(&flags.iter().map(String::as_str).collect::<Vec<_>>());
-        let hub = tokio::task::spawn_blocking(start).await.expect("a hub");
-        let address = hub.address;
-        self.hub = Some(hub);
-        self.number += 1;
-        Life { address, number: self.number }
-    }
-
-    fn flags(&self) -> Vec<String> {
-        // Little memory for the tail, so that those who come back read the file.
-        let flags = ["--data-dir", self.folder.text(), "--set", "engine.tail_cache_bytes=131072"];
-        flags.map(str::to_owned).to_vec()
-    }
-
-    fn kill(&mut self) {
-        if let Some(mut hub) = self.hub.take() {
-            hub.signal("KILL");
-            hub.exit(Duration::from_secs(10));
-        }
-    }
-
-    /// One that dies somewhere on its way to serve.
-    async fn kill_early(&self, random: &mut fastrand::Rng) {
-        let ports = ["serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log", "error"];
-        let mut child = program().args(ports).args(self.flags()).spawn().expect("the program starts");
-        pause(Duration::from_millis(random.u64(1..60))).await;
-        child.kill().expect("killed");
-        child.wait().expect("dead");
-    }
-}
-
 /// One data directory, and the hubs that live and die on it.
 async fn round(kills: usize, random: &mut fastrand::Rng) {
-    let mut hubs = Hubs { folder: Folder::new(), hub: None, number: 0 };
+    let (mut hubs, mut copies) = (Hubs::new(), Copies::new());
     let mut life = hubs.start().await;
     let epoch = create(life.address, stream(NAME, &["kill.>"])).await.state.expect("a state").epoch;
     create(life.address, stream(members::LOST, &["lost.>"])).await;
     let (phase, watched) = watch::channel(Phase::Work(Some(life)));
     let mut workers = workers(random, &watched, epoch);
     let mut members = Members::start(life, random, &watched, epoch).await;
+    let mut locks = Locks::start(life, random, &watched).await;
+    let mut small = Squeezed::start(life, random, &watched).await;
     for kill in 1..=kills {
         pause(Duration::from_millis(random.u64(5..400))).await;
+        let copy = copies.take(kill, life, random, &small).await;
         phase.send_replace(Phase::Work(None));
         hubs.kill();
+        copies.put_back(copy, &small);
         if kill % EARLY == 0 {
             hubs.kill_early(random).await;
         }
         life = hubs.start().await;
         phase.send_replace(Phase::Work(Some(life)));
         members.check_work();
-        if let Some(ended) = workers.try_join_next() {
-            ended.expect("a worker goes on");
-            panic!("a worker ended before it was told to");
-        }
+        locks.check_work();
+        small.check_work();
+        still_at_work(&mut workers);
     }
     phase.send_replace(Phase::Publish(life));
     let mut reports = Vec::new();
     for _ in 0..PUBLISHERS {
         reports.push(soon("a publisher", workers.join_next()).await.expect("a worker").expect("a report"));
     }
+    locks.finish(life).await;
+    small.until_done().await;
     phase.send_replace(Phase::Read(life));
     while let Some(report) = soon("a reader", workers.join_next()).await {
         reports.push(report.expect("a report"));
@@ -517,11 +496,22 @@ async fn round(kills: usize, random: &mut fastrand::Rng) {
     members.until_done(life, state(life.address, NAME).await.latest_sequence).await;
     phase.send_replace(Phase::Over);
     members.until_over().await;
+    small.until_over().await;
     // Whatever was answered last is told by the next hub as well.
     hubs.kill();
     life = hubs.start().await;
     let truth = check(life.address, epoch, &reports, random).await;
     members.check(life, &truth).await;
+    small.check(life).await;
+    copies.check(&truth).await;
+}
+
+/// Whoever has ended before it was told to has failed.
+fn still_at_work<T: 'static>(work: &mut JoinSet<T>) {
+    if let Some(ended) = work.try_join_next() {
+        ended.expect("it goes on");
+        panic!("it ended before it was told to");
+    }
 }
 
 const PUBLISHERS: usize = 4;

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -23,7 +24,7 @@ use tokio::{
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Streaming, transport::Channel};
 
-use super::{KEYS, Life, NAME, Phase, Truth, connect, is_keyed, words};
+use super::{KEYS, Life, NAME, Phase, Truth, connect, is_keyed, still_at_work, words};
 use crate::{
     harness::{channel, pause, reason, soon, until},
     stored::{all, preset, text},
@@ -53,6 +54,11 @@ enum Manner {
     Leaves,
     /// Drops its session with events in its hands, comes back on another and acknowledges them there.
     Returns,
+}
+
+/// The names of the groups.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    GROUPS.iter().map(|(group, ..)| *group)
 }
 
 /// Every member rejects these, whoever gets them.
@@ -190,10 +196,7 @@ impl Members {
 
     /// A member that ended before it was told to has failed.
     pub(super) fn check_work(&mut self) {
-        if let Some(ended) = self.work.try_join_next() {
-            ended.expect("a member goes on");
-            panic!("a member ended before it was told to");
-        }
+        still_at_work(&mut self.work);
     }
 
     /// Waits until the groups have done everything up to `latest`.
@@ -205,7 +208,7 @@ impl Members {
                 let mut cursor = before;
                 until("a group goes on", async || {
                     self.check_work();
-                    cursor = state(life, group).await.cursor;
+                    cursor = state(life.address, group).await.cursor;
                     cursor > before
                 })
                 .await;
@@ -224,7 +227,7 @@ impl Members {
     /// What the groups have done holds, for this hub as for the one before; and nothing was lost on the way.
     pub(super) async fn check(&self, life: Life, truth: &Truth) {
         for ledger in &self.ledgers {
-            let state = state(life, ledger.group).await;
+            let state = state(life.address, ledger.group).await;
             let latest = truth.events.len() as i64;
             assert_eq!((state.cursor, state.pending, state.unacked), (latest, 0, 0), "{}", ledger.group);
             ledger.check(truth);
@@ -247,13 +250,13 @@ impl Members {
     }
 }
 
-async fn state(life: Life, group: &str) -> GroupState {
+pub(super) async fn state(address: SocketAddr, group: &str) -> GroupState {
     let request = GetGroupRequest { stream: NAME.into(), name: group.into() };
-    let response = GroupServiceClient::new(channel(life.address).await).get_group(request).await.expect("told");
+    let response = GroupServiceClient::new(channel(address).await).get_group(request).await.expect("told");
     response.into_inner().group.and_then(|group| group.state).expect("a state")
 }
 
-async fn is_over(mut phase: watch::Receiver<Phase>) {
+pub(super) async fn is_over(mut phase: watch::Receiver<Phase>) {
     phase.wait_for(|phase| *phase == Phase::Over).await.expect("the phase is told");
 }
 
