@@ -21,7 +21,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-pub use embedded::{Embedded, MOST_WAITING, Simulated, check_backup, renew, restore};
+pub use embedded::{Embedded, MOST_WAITING, Simulated, check_backup, renew, renew_simulated, restore};
 pub use error::{
     AppendError, BackupError, CreateError, DeleteError, GroupStoreError, OpenError, PurgeError, ReadError,
     RestoreError, StoreError, UpdateError,

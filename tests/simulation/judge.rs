@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tonic::transport::Channel;
 
 use crate::{
+    put_back,
     session::{Next, PATIENCE, Session, connect},
     squeezed::{LETTERS, SMALL, TEAM},
     world::{Books, GROUP, KEPT, LOCKS, Phase, STREAM, World, content, pause, text, words},
@@ -121,14 +122,17 @@ pub async fn judge(world: Rc<World>) {
     }
     until_done(events.len() as i64).await;
     world.enter(Phase::Over);
-    let books = world.books.borrow();
-    check_stream(&books, &events);
-    check_readers(&books, &events);
-    check_group(&books, &events);
+    {
+        let books = world.books.borrow();
+        check_stream(&books, &events);
+        check_readers(&books, &events);
+        check_group(&books, &events);
+    }
+    put_back::judge(&world, &events).await;
 }
 
 /// All that a stream has.
-async fn read_all(world: &Rc<World>, stream: &str) -> Vec<ReceivedEvent> {
+pub async fn read_all(world: &Rc<World>, stream: &str) -> Vec<ReceivedEvent> {
     loop {
         let Some(mut session) = Session::open(world, "judge", "").await else { continue };
         let wish = SubscriptionSpec { stream: stream.into(), start: earliest(), ..SubscriptionSpec::default() };
@@ -181,7 +185,7 @@ fn check_stream(books: &Books, events: &[ReceivedEvent]) {
     }
 }
 
-fn topic(received: &ReceivedEvent) -> &str {
+pub fn topic(received: &ReceivedEvent) -> &str {
     &received.event.as_ref().expect("an event").topic
 }
 

@@ -6,7 +6,8 @@
 //! answered is in the stream once, where the answer said, in the order of its publisher, with times that do not go back;
 //! readers that resumed by their tokens got exactly what matches them; a lock by ttl is free again, and pushes out nothing
 //! that lives; the group brought every event to a member until it was done, and none after it was answered as done; a group
-//! whose stream loses events gets on; each subscribe was answered once, and no frame came after an end.
+//! whose stream loses events gets on; each subscribe was answered once, and no frame came after an end. At last the disk is put
+//! back from a copy: no token of what was lost leads into another history.
 //!
 //! A seed decides everything: a run of the same seed gives the same frames at the same times. For that each run is a process
 //! of its own (the tests start this program again), with one thread, a simulated clock and a seeded source of random
@@ -29,6 +30,7 @@ mod judge;
 mod locks;
 mod members;
 mod publishers;
+mod put_back;
 mod readers;
 mod run;
 mod session;

@@ -9,7 +9,7 @@ use switchyard::proto::v1::{
 
 use crate::{
     session::{Next, Session, is_unavailable},
-    world::{Phase, STREAM, World, numbered, pause, text},
+    world::{Phase, STREAM, Token, World, numbered, pause, text},
 };
 
 pub struct Reader {
@@ -55,6 +55,12 @@ impl Reader {
         }
     }
 
+    fn keep(&mut self, token: String) {
+        let known = Token { text: token.clone(), filters: self.filters.clone(), last: self.last };
+        self.world.books.borrow_mut().tokens.push(known);
+        self.token = Some(token);
+    }
+
     /// True when everything is read.
     async fn read_on(&mut self) -> bool {
         // Seen before the subscription is opened: it then catches up with all there is.
@@ -81,7 +87,7 @@ impl Reader {
                         let read = books.read.entry(self.who.clone()).or_default();
                         read.push((received.sequence, text(received).to_owned()));
                     }
-                    self.token = Some(events.resume_token);
+                    self.keep(events.resume_token);
                     if let (0, Some(events)) = (left, self.credit) {
                         let more = AddCredit { subscription_id: 1, credit: Some(Credit { events, bytes: 0 }) };
                         if !session.send(0, Wire::Credit(more)).await {
@@ -91,7 +97,7 @@ impl Reader {
                     }
                 }
                 Next::Frame(_, Frame::Progress(progress)) => {
-                    self.token = Some(progress.resume_token);
+                    self.keep(progress.resume_token);
                     if finishes && progress.caught_up {
                         return true;
                     }

@@ -9,7 +9,7 @@ use std::{
 
 use switchyard::{
     config::Config,
-    engine::{Embedded, Engine, OpenError, Simulated},
+    engine::{Embedded, Engine, OpenError, Simulated, renew_simulated},
     grpc,
     server::{self, Ground},
     tasks::Tasks,
@@ -24,7 +24,7 @@ use crate::{
     publishers::Publisher,
     readers::{Reader, Wanderer},
     squeezed::Squeezed,
-    world::{PORT, Phase, World},
+    world::{PORT, Phase, Restart, World},
 };
 
 /// For so long things fail.
@@ -49,10 +49,12 @@ pub fn run(seed: u64) -> Vec<String> {
         .simulation_duration(LIMIT)
         .tcp_capacity(64 * 1024)
         .build();
-    add_hub(&mut sim, &disk);
+    let was_put_back = Rc::default();
+    add_hub(&mut sim, &disk, &was_put_back);
     add_clients(&mut sim, &world);
     let (random, later) = (world.random("faults"), Vec::new());
-    let mut faults = Faults { random, world: Rc::clone(&world), disk, wall_ahead: 0.0, later };
+    let mut faults =
+        Faults { random, world: Rc::clone(&world), disk, wall_ahead: 0.0, later, copy: None, was_put_back };
     loop {
         match sim.step() {
             Ok(true) => return world.take_trace(),
@@ -77,12 +79,16 @@ fn config(life: u64) -> Config {
     config
 }
 
-fn add_hub(sim: &mut Sim<'_>, disk: &Simulated) {
-    let (disk, lives) = (disk.clone(), Rc::new(Cell::new(0)));
+/// The hub. If `was_put_back` is set, its store is told so before it is opened.
+fn add_hub(sim: &mut Sim<'_>, disk: &Simulated, was_put_back: &Rc<Cell<bool>>) {
+    let (disk, lives, was_put_back) = (disk.clone(), Rc::new(Cell::new(0)), Rc::clone(was_put_back));
     sim.host("hub", move || {
         lives.set(lives.get() + 1);
-        let (disk, config) = (disk.clone(), config(lives.get()));
+        let (disk, config, was_put_back) = (disk.clone(), config(lives.get()), was_put_back.take());
         async move {
+            if was_put_back {
+                renew_simulated(&disk)?;
+            }
             let (tasks, metrics, memory) =
                 (Tasks::on_one_thread(), std::sync::Arc::default(), std::sync::Arc::default());
             let engine = match Embedded::open_simulated(&disk, &config.engine, grpc::seal, &tasks, &metrics, &memory) {
@@ -163,6 +169,9 @@ struct Faults {
     wall_ahead: f64,
     /// What is still to happen, in no order.
     later: Vec<(Duration, Change)>,
+    /// The disk as it was when the hub was dead.
+    copy: Option<Simulated>,
+    was_put_back: Rc<Cell<bool>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -182,6 +191,7 @@ enum Change {
 impl Faults {
     fn step(&mut self, sim: &mut Sim<'_>) {
         let now = sim.elapsed();
+        self.start_again(sim);
         if self.world.phase() != Phase::Work || self.world.books.borrow().epoch.is_none() {
             return;
         }
@@ -201,6 +211,10 @@ impl Faults {
                 Change::Crash => {
                     self.disk.lose_power(&mut self.random);
                     sim.crash("hub");
+                    if now < WORK * 2 / 3 {
+                        self.copy = Some(self.disk.copy());
+                        self.world.has_copy.set(true);
+                    }
                     self.after(now, 1..1500, Change::Start);
                 }
                 Change::Start => {
@@ -216,6 +230,20 @@ impl Faults {
                 Change::Room => self.disk.set_capacity(None),
             }
         }
+    }
+
+    /// Does with the hub what the judge wants.
+    fn start_again(&mut self, sim: &mut Sim<'_>) {
+        let Some(how) = self.world.restart.take() else { return };
+        self.world.note("world", &how);
+        self.disk.lose_power(&mut self.random);
+        sim.crash("hub");
+        match (how, &self.copy) {
+            (Restart::OnCopy, Some(copy)) => self.disk.put_back(copy),
+            (Restart::OnCopy, None) => panic!("there is no copy"),
+            (Restart::Told, _) => self.was_put_back.set(true),
+        }
+        sim.bounce("hub");
     }
 
     fn set_clock(&mut self, seconds: f64) {

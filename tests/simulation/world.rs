@@ -34,7 +34,29 @@ pub struct World {
     pub seed: u64,
     phase: Cell<Phase>,
     trace: RefCell<Vec<String>>,
+    /// How the hub is to be started again now.
+    pub restart: Cell<Option<Restart>>,
+    /// There is a copy of its disk from when it was dead.
+    pub has_copy: Cell<bool>,
     pub books: RefCell<Books>,
+}
+
+/// How a hub is started again once everything is done.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Restart {
+    /// On the copy of its disk.
+    OnCopy,
+    /// After its store was told that it was put back.
+    Told,
+}
+
+/// A token that a reader was given.
+#[derive(Debug, Clone)]
+pub struct Token {
+    pub text: String,
+    pub filters: Vec<String>,
+    /// Its place is behind this event, or further: behind others that the filters left out.
+    pub last: i64,
 }
 
 #[derive(Default)]
@@ -45,6 +67,7 @@ pub struct Books {
     pub published: BTreeMap<usize, (u64, Vec<PublishResult>)>,
     /// What each reader got.
     pub read: BTreeMap<String, Vec<(i64, String)>>,
+    pub tokens: Vec<Token>,
     /// What members were brought.
     pub brought: HashMap<i64, String>,
     pub deliveries: usize,
@@ -59,7 +82,14 @@ pub struct Books {
 
 impl World {
     pub fn new(seed: u64) -> Self {
-        Self { seed, phase: Cell::new(Phase::Work), trace: RefCell::default(), books: RefCell::default() }
+        Self {
+            seed,
+            phase: Cell::new(Phase::Work),
+            trace: RefCell::default(),
+            restart: Cell::new(None),
+            has_copy: Cell::new(false),
+            books: RefCell::default(),
+        }
     }
 
     pub fn phase(&self) -> Phase {
@@ -74,6 +104,14 @@ impl World {
     /// Waits for a phase, or a later one.
     pub async fn until(&self, phase: Phase) {
         while self.phase() < phase {
+            pause(10).await;
+        }
+    }
+
+    /// Has the hub started again, however it is.
+    pub async fn start_again(&self, how: Restart) {
+        self.restart.set(Some(how));
+        while self.restart.get().is_some() {
             pause(10).await;
         }
     }

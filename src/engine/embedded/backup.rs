@@ -460,8 +460,13 @@ pub(super) fn renew(path: &Path) -> Result<Restored, RestoreError> {
     if !folder.has_store() {
         return Err(RestoreError::NoStore { folder: folder.folder() });
     }
+    renew_on(Arc::new(folder))
+}
+
+/// The same on any disk that has a store.
+pub(super) fn renew_on(disk: Arc<dyn Disk>) -> Result<Restored, RestoreError> {
     let renew = || -> Result<usize, Trouble> {
-        let store = Store::open(Arc::new(folder), CACHE_BYTES, true, false)?;
+        let store = Store::open(disk, CACHE_BYTES, true, false)?;
         let transaction = store.write()?;
         let streams = renew_all(&transaction)?;
         transaction.commit()?;

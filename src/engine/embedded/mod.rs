@@ -438,6 +438,11 @@ pub fn renew(directory: &Path) -> Result<Restored, RestoreError> {
     backup::renew(directory)
 }
 
+/// The same on a simulated disk.
+pub fn renew_simulated(disk: &Simulated) -> Result<Restored, RestoreError> {
+    backup::renew_on(Arc::new(disk.of_new_process()))
+}
+
 impl Drop for Embedded {
     /// Without [`Engine::close`] it is as if the process had ended.
     fn drop(&mut self) {

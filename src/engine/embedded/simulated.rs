@@ -195,6 +195,17 @@ impl Simulated {
         let copy = State { seen, safe, passed, wall_ahead, ..State::default() };
         Self(Arc::new(Mutex::new(copy)), Arc::default(), 0)
     }
+
+    /// The bytes are those of a copy again, and whoever used the disk can no longer.
+    pub fn put_back(&self, copy: &Self) {
+        let bytes = copy.0.lock().seen.clone();
+        let mut state = self.0.lock();
+        state.blocks = (0..(bytes.len() as u64).div_ceil(BLOCK_BYTES)).collect();
+        (state.safe, state.seen) = (bytes.clone(), bytes);
+        state.pending.clear();
+        state.owner = Weak::new();
+        state.era += 1;
+    }
 }
 
 fn put(bytes: &mut Vec<u8>, at: usize, data: &[u8]) {
