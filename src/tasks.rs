@@ -102,6 +102,10 @@ impl Tasks {
         if self.single {
             return Some(work());
         }
+        let work = move || {
+            yield_to_workers();
+            work()
+        };
         self.tracker.spawn_blocking(work).await.ok()
     }
 
@@ -177,6 +181,19 @@ impl<F: Future<Output = ()>> Future for Guarded<F> {
     }
 }
 
+/// Gives the thread a lower priority than the workers have: reading and decoding for some, which may take all processors,
+/// must not keep the workers from serving everybody.
+fn yield_to_workers() {
+    #[cfg(target_os = "linux")]
+    {
+        thread_local!(static YIELDS: () = {
+            // The priority of a thread, as Linux has it. Without the right to change it, it stays as it was.
+            rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS).ok();
+        });
+        YIELDS.with(|()| ());
+    }
+}
+
 /// Speaks only when the task it stands in unwinds.
 struct PanicGuard {
     name: &'static str,
@@ -195,6 +212,10 @@ impl Drop for PanicGuard {
         }
     }
 }
+
+/// Workers have three times the weight of a thread that is this nice.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 5;
 
 /// A turn: half a millisecond.
 const TURN_STEPS: usize = 8192;
