@@ -134,6 +134,7 @@ pub async fn judge(world: Rc<World>) {
 /// All that a stream has.
 pub async fn read_all(world: &Rc<World>, stream: &str) -> Vec<ReceivedEvent> {
     loop {
+        pause(10).await;
         let Some(mut session) = Session::open(world, "judge", "").await else { continue };
         let wish = SubscriptionSpec { stream: stream.into(), start: earliest(), ..SubscriptionSpec::default() };
         let mut events = Vec::new();

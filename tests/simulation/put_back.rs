@@ -16,7 +16,7 @@ use switchyard::{
 use crate::{
     judge::{ask, read_all, topic},
     session::{Next, PATIENCE, Session, is_unavailable},
-    world::{Restart, STREAM, Token, World, numbered, text},
+    world::{Restart, STREAM, Token, World, numbered, pause, text},
 };
 
 /// So many tokens are tried.
@@ -114,12 +114,13 @@ async fn resume(world: &Rc<World>, token: &Token, on_gap: GapPolicy) -> Outcome 
     let (filters, stream) = (token.filters.clone(), STREAM.to_owned());
     let spec = SubscriptionSpec { stream, filters, start: Some(start), on_gap: on_gap.into(), ..Default::default() };
     loop {
-        let Some(mut session) = Session::open(world, "judge", "").await else { continue };
-        if session.subscribe(1, spec.clone()).await
+        if let Some(mut session) = Session::open(world, "judge", "").await
+            && session.subscribe(1, spec.clone()).await
             && let Some(outcome) = read(&mut session).await
         {
             return outcome;
         }
+        pause(50).await;
     }
 }
 
