@@ -294,6 +294,28 @@ impl Lane {
     }
 }
 
+pin_project! {
+    /// Work that begins once there is a turn for it. By hand, since an async block would store the work twice.
+    struct Begun<F> {
+        turn: Option<Turn>,
+        #[pin]
+        work: F,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Begun<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if let Some(turn) = this.turn {
+            ready!(turn.poll_settle(context));
+            *this.turn = None;
+        }
+        this.work.poll(context)
+    }
+}
+
 /// Ends one HTTP/2 stream from outside: the only way to be rid of one whose client takes nothing, since its response is
 /// not polled any more.
 #[derive(Debug, Default)]
@@ -355,11 +377,8 @@ impl Tasks {
     /// Runs one HTTP/2 stream of a connection, which sees to it that it ends when it is cut.
     pub fn stream(&self, cut: Arc<Cut>, work: impl Future<Output = ()> + Send + 'static) {
         let lane = Arc::clone(&cut.lane);
-        let work = async move {
-            Turn::default().spend(STREAM_STEPS).await;
-            work.await;
-        };
-        self.spawn("stream", OnPanic::Log, LANE.scope(lane, STREAM.scope(cut, work)));
+        let turn = Some(Turn { owed: STREAM_STEPS, after: None });
+        self.spawn("stream", OnPanic::Log, LANE.scope(lane, STREAM.scope(cut, Begun { turn, work })));
     }
 }
 
