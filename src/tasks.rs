@@ -284,10 +284,10 @@ impl Lane {
         let steps = steps.min(u32::MAX as usize / 2) as u64;
         let next = |at: u64| {
             let (turn, used) = ((at >> 32) as u32, at & u64::from(u32::MAX));
-            match after == Some(turn) {
-                true => Some(u64::from(turn.wrapping_add(1)) << 32 | steps),
-                false => (used == 0 || used + steps <= TURN_STEPS as u64).then_some(at + steps),
+            if after == Some(turn) {
+                return Some(u64::from(turn.wrapping_add(1)) << 32 | steps);
             }
+            (used == 0 || used + steps <= TURN_STEPS as u64).then_some(at + steps)
         };
         let taken = self.turn.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         taken.map(drop).map_err(|at| (at >> 32) as u32)

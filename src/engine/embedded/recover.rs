@@ -65,6 +65,13 @@ impl Reading {
         true
     }
 
+    /// The same, and tells when it is time to.
+    fn read(&mut self, events: u64, bytes: u64) {
+        if self.add(events, bytes, Instant::now()) {
+            self.tell();
+        }
+    }
+
     fn tell(&self) {
         let ((streams, of_streams), (bytes, of_bytes)) = (self.streams, self.bytes);
         tracing::info!(events = self.events, bytes, of_bytes, streams, of_streams, "reading the store");
@@ -275,9 +282,7 @@ impl Core {
                 self.look_at_load(head.first);
             }
             self.repeats.bound();
-            if reading.add(head.count.into(), value.len() as u64, Instant::now()) {
-                reading.tell();
-            }
+            reading.read(head.count.into(), value.len() as u64);
             // Records count from the one in front of them: nothing can follow where the last was taken out.
             newest = (end == Some((head.last, head.last_time))).then_some(loaded);
             Ok(true)

@@ -62,7 +62,7 @@ fn many_blocked_keys_leave_room_for_others() {
 #[test]
 fn what_was_put_off_and_is_gone_from_the_stream_is_done() {
     let mut group = blocked();
-    let kept = |sequence: u64| sequence % 1_000 == 0;
+    let kept = |sequence: u64| sequence.is_multiple_of(1_000);
     for sequence in group.held_sequences().into_iter().skip(1).filter(|sequence| !kept(*sequence)) {
         assert_eq!(group.gone(sequence), Some(false));
     }
