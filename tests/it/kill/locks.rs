@@ -76,7 +76,7 @@ fn check(answers: &[Answer]) {
     locks.sort_unstable();
     for (one, two) in locks.iter().zip(&locks[1..]) {
         assert_ne!(one.0, two.0, "two have the same lock");
-        let over = one.1 + TTL - TOLERANCE;
+        let over = one.1 + TTL.saturating_sub(TOLERANCE);
         let early = over.saturating_duration_since(two.2);
         assert!(early.is_zero(), "{} was held {early:?} longer when {} was given", one.0, two.0);
     }

@@ -243,9 +243,8 @@ impl Owner {
                 pause(Duration::from_millis(5)).await;
             }
         };
-        if tokio::time::timeout(PATIENCE, settled).await.is_err() {
-            panic!("the group does not come to its end: {:?}", self.hub.ask(state).await);
-        }
+        let in_time = tokio::time::timeout(PATIENCE, settled).await.is_ok();
+        assert!(in_time, "the group does not come to its end: {:?}", self.hub.ask(state).await);
         let (events, _) = self.hub.ask(read_all).await;
         let (letters, _) = self.hub.ask(letters).await;
         self.ledger.check(&events, &letters);
@@ -296,7 +295,7 @@ pub(super) async fn letters(channel: Channel) -> Result<Vec<DeadLetter>, Status>
 /// Everything the stream has.
 pub(super) async fn read_all(channel: Channel) -> Result<Vec<ReceivedEvent>, Status> {
     let mut hub = HubServiceClient::new(channel).max_decoding_message_size(8 * 1024 * 1024);
-    let request = SubscribeRequest { spec: Some(from(SMALL, preset(StartPreset::Earliest))), ..Default::default() };
+    let request = SubscribeRequest { spec: Some(from(SMALL, preset(StartPreset::Earliest))) };
     let (mut frames, mut events) = (hub.subscribe(request).await?.into_inner(), Vec::new());
     while let Some(frame) = frames.next().await {
         match frame?.frame {
