@@ -1,4 +1,5 @@
-//! Makes the Rust forms of `proto/` with protox, so that no protoc is needed on the machine.
+//! Makes the Rust forms of `proto/` with protox, so that no protoc is needed on the machine, and constants for the numbers
+//! of its fields.
 //!
 //! Three forms are made of the same contract:
 //! - `client`: messages and tonic clients as any user would generate them; `cli/` and the tests use them.
@@ -46,6 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
 
     let contract = compiler.file_descriptor_set();
+    fs::write(out.join("field_numbers.rs"), field_numbers(&contract))?;
     // tonic-health has the health client.
     let mut files = contract.clone();
     files.file.retain(|file| file.package() != "grpc.health.v1");
@@ -69,6 +71,32 @@ fn generate(dir: &PathBuf, files: FileDescriptorSet, client: bool) -> Result<(),
         .extern_path(".grpc.health.v1.HealthCheckResponse", "::tonic_health::pb::HealthCheckResponse")
         .compile_fds(files)?;
     Ok(())
+}
+
+/// A module for each message, with a constant for each field.
+fn field_numbers(contract: &FileDescriptorSet) -> String {
+    let mut text = String::new();
+    let messages = contract.file.iter().filter(|file| file.package() == "switchyard.v1").flat_map(|f| &f.message_type);
+    for message in messages {
+        let constants = message.field.iter().map(|field| {
+            let (name, number) = (field.name().to_uppercase(), field.number());
+            format!("    pub(crate) const {name}: u32 = {number};\n")
+        });
+        let name = snake_case(message.name());
+        text.extend(["pub(crate) mod ", &name, " {\n", &constants.collect::<String>(), "}\n"]);
+    }
+    text
+}
+
+fn snake_case(name: &str) -> String {
+    let mut snake = String::new();
+    for letter in name.chars() {
+        if letter.is_uppercase() && !snake.is_empty() {
+            snake.push('_');
+        }
+        snake.extend(letter.to_lowercase());
+    }
+    snake
 }
 
 /// The same contract with some fields as bytes.

@@ -26,14 +26,15 @@ use http_body::Body as _;
 use http_body_util::Full;
 use prost::Message;
 use switchyard::{
-    auth::Reflection,
+    auth::{Caller, Reflection},
+    event::{Event, Span, Spans},
     grpc::{self, Access},
-    model::{Event, Filter, Overflow, Span, Spans, Wish},
+    hub::{Hub, Options, Publish, Setup},
+    model::{Filter, Overflow, SubscriptionSpec},
     outbox::{Allowances, Batch, Budget, Outbox, Route, SubscriptionKey},
     proto::v1 as client,
     readiness::Readiness,
     router::{Limits, Router, Scratch},
-    session::{Hub, Options, Setup},
     tasks::Tasks,
 };
 use tokio::time::Instant;
@@ -57,7 +58,7 @@ fn finish<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// An event as `grpc/event.rs` makes it, as far as the rooms behind it look.
+/// An event as far as the rooms behind the wire look.
 fn event(topic: &str) -> Event {
     let mut encoded = topic.as_bytes().to_vec();
     encoded.resize(topic.len() + PAYLOAD_BYTES, 7);
@@ -70,9 +71,9 @@ fn filter(text: &str) -> Filter {
     Filter::parse(text.as_bytes()).expect("a filter")
 }
 
-fn wish(text: &str) -> Wish {
+fn spec(text: &str) -> SubscriptionSpec {
     let (filters, overflow) = (vec![filter(text)], Overflow::DropOldest);
-    Wish { stream: None, filters, group: None, credit: None, overflow, max_events: None, max_batch: 10_000 }
+    SubscriptionSpec { stream: None, filters, group: None, credit: None, overflow, max_events: None, max_batch: 10_000 }
 }
 
 fn outbox() -> Arc<Outbox> {
@@ -83,8 +84,8 @@ fn outbox() -> Arc<Outbox> {
 }
 
 /// Opens a subscription that the router does not know.
-fn open(outbox: &Outbox, wish: &Wish) -> SubscriptionKey {
-    let (key, _) = outbox.reserve(0, wish).expect("room");
+fn open(outbox: &Outbox, spec: &SubscriptionSpec) -> SubscriptionKey {
+    let (key, _) = outbox.reserve(0, spec).expect("room");
     let route = Route { nodes: smallvec::SmallVec::new(), group: 0, tokens: std::num::NonZeroU32::MIN };
     outbox.open(key, route, 0).expect("it is reserved");
     key
@@ -147,10 +148,10 @@ fn enqueue(bencher: Bencher, outboxes: usize) {
     let router = Router::new(Limits::default());
     let outboxes: Vec<_> = (0..outboxes).map(|_| outbox()).collect();
     for outbox in &outboxes {
-        let wish = wish("orders.*.created");
-        let key = open(outbox, &wish);
+        let spec = spec("orders.*.created");
+        let key = open(outbox, &spec);
         let number = router.join(Arc::clone(outbox));
-        finish(router.subscribe(number, key, &wish.filters, None)).expect("room");
+        finish(router.subscribe(number, key, &spec.filters, None)).expect("room");
     }
     let events: Vec<_> = (0..BATCH).map(|_| event("orders.eu.created")).collect();
     let (mut scratch, mut batch) = (Scratch::default(), Batch::default());
@@ -165,8 +166,8 @@ fn enqueue(bencher: Bencher, outboxes: usize) {
 fn take(bencher: Bencher, subscriptions: usize) {
     const EVENTS: usize = 1_000;
     let outbox = outbox();
-    let wish = wish(">");
-    let keys: Vec<_> = (0..subscriptions).map(|_| open(&outbox, &wish)).collect();
+    let spec = spec(">");
+    let keys: Vec<_> = (0..subscriptions).map(|_| open(&outbox, &spec)).collect();
     let event = event("orders.eu.created");
     let mut batch = Batch::default();
     bencher
@@ -236,11 +237,15 @@ fn encode(bencher: Bencher) {
     let request = framed(&client::SubscribeRequest { spec: Some(spec) });
     let body = RefCell::new(call(&routes, "Subscribe", Body::new(Full::new(request))));
     let events: Vec<_> = (0..BATCH).map(|_| event("orders.eu.created")).collect();
+    let caller = Caller::nobody("Publish", None);
+    let mut publisher = hub.publisher(&caller);
     bencher
         .counter(ItemsCount::new(BATCH))
         .with_inputs(|| {
             while next_piece(&mut body.borrow_mut()).is_some() {}
-            finish(hub.publish(&events))
+            let events = events.iter().cloned().map(Ok).collect();
+            let publish = Publish { events, precondition: None, memory: None, quiet: true };
+            finish(publisher.publish(&caller, publish)).expect("published")
         })
         .bench_local_values(|_| next_piece(&mut body.borrow_mut()).expect("events"));
 }

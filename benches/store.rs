@@ -13,8 +13,8 @@ use std::{
 use divan::{Bencher, counter::ItemsCount};
 use switchyard::{
     engine::{Append, Embedded, Engine, EventStream, Options, ReadLimits},
-    grpc,
-    model::{Event, Filter, Span, Spans, Storage, StreamName, StreamSettings, Topic},
+    event::{Draft, Event, EventIds, Payload},
+    model::{Filter, Storage, StreamName, StreamSettings, Topic},
     tasks::Tasks,
 };
 use tokio::runtime::Runtime;
@@ -29,38 +29,12 @@ fn main() {
     divan::main();
 }
 
-/// An entry of an `events` frame: the event with topic, id and data, and the number of the attempt.
+/// An event with an id of its publisher's, or of the hub's, which is about as long.
 fn event(number: usize, with_id: bool) -> Event {
-    let topic = "orders.eu.created";
-    let id = format!("{number:016x}");
-    let mut body = Vec::new();
-    let mut field = |key: u8, bytes: &[u8]| {
-        body.push(key << 3 | 2);
-        let mut len = bytes.len();
-        while len >= 0x80 {
-            body.push(len as u8 | 0x80);
-            len >>= 7;
-        }
-        body.push(len as u8);
-        body.extend_from_slice(bytes);
-        body.len() - bytes.len()
-    };
-    let id_at = field(1, id.as_bytes());
-    let topic_at = field(2, topic.as_bytes());
-    field(11, &[7; PAYLOAD_BYTES]);
-    let varint = |len: usize| [len as u8 | 0x80, (len >> 7) as u8];
-    let received = 3 + body.len() + 2;
-    let mut entry = vec![0x12];
-    entry.extend(varint(received));
-    entry.push(0x0a);
-    entry.extend(varint(body.len()));
-    let at = entry.len();
-    entry.extend(&body);
-    entry.extend([5 << 3, 1]);
-    let span = |start: usize, text: &str| Span { start: (at + start) as u32, len: text.len() as u16 };
-    let id = if with_id { span(id_at, &id) } else { Span::default() };
-    let spans = Spans { topic: span(topic_at, topic), id, ..Spans::default() };
-    Event::new(entry.into(), spans, 0).expect("an event")
+    let id = if with_id { format!("{number:016x}") } else { String::new() };
+    let payload = Payload::Data(&[7; PAYLOAD_BYTES]);
+    let draft = Draft { id: &id, topic: "orders.eu.created", payload, ..Draft::default() };
+    draft.build(usize::MAX, &mut EventIds::new("00000000bench")).expect("an event")
 }
 
 /// A store in a directory of its own.
@@ -75,7 +49,7 @@ impl Bed {
         let base = std::env::var_os("SWITCHYARD_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
         let path = base.join(format!("switchyard-bench-{:x}", fastrand::u64(..)));
         let runtime = Runtime::new().expect("a runtime");
-        let engine = Embedded::open(&path, options, grpc::seal, &Tasks::default(), &Arc::default(), &Arc::default())
+        let engine = Embedded::open(&path, options, Event::seal, &Tasks::default(), &Arc::default(), &Arc::default())
             .expect("a new store");
         Self { runtime, engine: Arc::new(engine), path }
     }
@@ -205,7 +179,7 @@ fn open_after_a_crash(bencher: Bencher<'_, '_>) {
             copy
         })
         .bench_local_refs(|path| {
-            Embedded::open(path, &Options::default(), grpc::seal, &Tasks::default(), &Arc::default(), &Arc::default())
+            Embedded::open(path, &Options::default(), Event::seal, &Tasks::default(), &Arc::default(), &Arc::default())
                 .expect("whole")
         });
 }

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::{
-    auth, engine, memory,
+    auth, engine, hub, memory,
     model::limits,
-    net, ops, session,
+    net, ops,
     telemetry::{LogFormat, TraceOptions},
 };
 
@@ -41,11 +41,11 @@ pub struct Config {
     /// TLS for clients.
     pub tls: net::TlsOptions,
     /// Limits and times of sessions.
-    pub sessions: session::Options,
+    pub sessions: hub::Options,
     /// Where traces go.
     pub traces: TraceOptions,
     /// What each principal may use.
-    pub quotas: session::QuotaOptions,
+    pub quotas: hub::QuotaOptions,
     /// How much memory clients may make the hub keep.
     pub memory: memory::Options,
     /// Limits and times of streams.
@@ -79,9 +79,9 @@ impl Default for Config {
             connections: net::Options::default(),
             ops: ops::Options::default(),
             tls: net::TlsOptions::default(),
-            sessions: session::Options::default(),
+            sessions: hub::Options::default(),
             traces: TraceOptions::default(),
-            quotas: session::QuotaOptions::default(),
+            quotas: hub::QuotaOptions::default(),
             memory: memory::Options::default(),
             engine: engine::Options::default(),
             auth: auth::Options::default(),

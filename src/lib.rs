@@ -4,24 +4,26 @@
 //!
 //! | room | owns | uses |
 //! |---|---|---|
-//! | [`model`] | the words as checked values: event, topic, filter, reasons, limits | nothing |
-//! | [`engine`] | streams: storing events, reading them again, what groups keep | model, memory, tasks, telemetry |
-//! | [`auth`] | who a caller is and what it may do | model, tasks, telemetry |
-//! | [`outbox`] | what waits for one client: queues, credit, the fair writer | model, memory, tasks |
-//! | [`router`] | who gets what: trie, groups, delivery | outbox, model, tasks |
+//! | [`model`] | the words as checked values: topic, filter, reasons, limits | nothing |
+//! | [`event`] | the one encoded form of an event: checked, built, read, stored | model, field_numbers, proto |
+//! | [`engine`] | streams: storing events, reading them again, what groups keep | event, model, memory, tasks, telemetry |
+//! | [`auth`] | who a caller is and what it may do | event, model, tasks, telemetry |
+//! | [`outbox`] | what waits for one client: queues, credit, the fair writer | event, model, memory, tasks |
+//! | [`router`] | who gets what: trie, groups, delivery | outbox, event, model, tasks |
 //! | [`groups`] | one group on one stream: who gets what next, leases, retries, key order. Pure | model |
-//! | [`session`] | one client: commands in, outbox out; all sessions of the hub | router, groups, outbox, engine, auth, model, memory, tasks, telemetry |
+//! | [`hub`] | the shared middle: publishing, open sessions, quotas, tokens, running groups | router, groups, outbox, engine, auth, event, model, memory, tasks, telemetry |
+//! | [`session`] | one client: commands in, outbox out | hub, router, groups, outbox, engine, auth, event, model, memory, tasks |
 //! | [`net`] | listeners, TLS, HTTP/2, connections and their limits | model, memory, tasks, telemetry |
-//! | [`grpc`] | the wire: services, conversion, statuses; protobuf stops here | session, auth, net, outbox, model, leaves |
-//! | [`ops`] | the operator's port | net, session, model, leaves |
-//! | [`server`] | starts and stops it all | everything but cli, client, bench |
+//! | [`grpc`] | the wire: services, conversion, statuses; protobuf messages stop here | session, hub, auth, engine, net, outbox, event, model, field_numbers, memory, readiness, tasks, telemetry, proto |
+//! | [`ops`] | the operator's port | net, hub, model, readiness, telemetry |
+//! | [`server`] | starts and stops it all | grpc, ops, hub, auth, engine, event, net, config, memory, readiness, tasks, telemetry |
 //! | [`client`] | reaching a hub as any client does | proto |
-//! | [`bench`] | the load generator | client, proto, model |
-//! | [`cli`] | the commands that talk to a hub | client, bench, auth, proto, config |
+//! | [`bench`] | the load generator | client, proto, model, field_numbers |
+//! | [`cli`] | the commands that talk to a hub | client, bench, auth, engine, proto, config |
 //!
 //! Leaves, usable from everywhere: [`tasks`] (the one place that spawns), [`memory`] (what clients make the hub keep), [`telemetry`] (metrics and logs),
-//! [`readiness`] (whether the hub serves). [`config`] puts the options of the rooms together; [`proto`] is the contract
-//! as clients see it.
+//! [`readiness`] (whether the hub serves), [`field_numbers`] (those of the contract). [`config`] puts the options of the rooms
+//! together; [`proto`] is the contract as clients see it.
 //!
 //! Nine words have one meaning each, here and everywhere: event, topic, filter, stream, position, subscription, group,
 //! session, principal. They are defined in docs/architecture.md.
@@ -32,8 +34,11 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod engine;
+pub mod event;
+mod field_numbers;
 pub mod groups;
 pub mod grpc;
+pub mod hub;
 pub mod memory;
 pub mod model;
 pub mod net;

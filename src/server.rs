@@ -14,12 +14,13 @@ use crate::{
     auth::Auth,
     config::{Config, Drain},
     engine::{Embedded, Engine},
+    event::Event,
     grpc::{self, Access, Door},
+    hub::{Hub, Setup, Streams, Tracing},
     memory::Memory,
     net::{self, Acceptor, Connections, Tls},
     ops::Ops,
     readiness::{Phase, Readiness},
-    session::{Hub, Setup, Streams, Tracing},
     tasks::{OnPanic, Tasks},
     telemetry::{Metrics, Traces},
 };
@@ -180,14 +181,14 @@ where
         clients.abandon();
         operators.abandon();
     })?;
-    let streams = engine.clone().map(|engine| Streams { engine, tasks: tasks.clone(), forms: grpc::FORMS });
+    let streams = engine.clone().map(|engine| Streams { engine, tasks: tasks.clone() });
     let hub = Arc::new(Hub::new(Setup {
         node: node.as_str().into(),
         options: config.sessions.clone(),
         quotas: config.quotas.clone(),
         metrics: Arc::clone(&metrics),
         memory,
-        tracing: traces.clone().map(|traces| Tracing { traces, parent_of: grpc::trace_parent }),
+        tracing: traces.clone().map(|traces| Tracing { traces }),
         streams,
     }));
     let time = Arc::clone(&hub);
@@ -293,7 +294,7 @@ async fn open_engine(
     let mut options = config.engine;
     options.max_owner_bytes = config.quotas.max_stored_bytes;
     let of_store = tasks.clone();
-    let open = move || Embedded::open(&config.data_dir, &options, grpc::seal, &of_store, &metrics, &memory);
+    let open = move || Embedded::open(&config.data_dir, &options, Event::seal, &of_store, &metrics, &memory);
     let engine = tasks.block(open).await.context("the task that opens the store failed")??;
     Ok(Some(Arc::new(engine)))
 }

@@ -29,15 +29,16 @@ use prost::Message;
 use switchyard::{
     auth::Reflection,
     engine::{Append, Embedded, Engine, Options, ReadLimits},
+    event::{Event, Seal, Span, Spans},
     grpc::{self, Access},
+    hub::{Hub, Setup, Streams},
     memory::{Memory, Use},
-    model::{Event, Filter, Seal, Span, Spans, Storage, StreamName, StreamSettings},
+    model::{Filter, Storage, StreamName, StreamSettings},
     proto::v1::{
         self as client, PublishRequest, SessionRequest, SessionResponse, Subscribe, SubscriptionSpec,
         session_request::Command, session_response::Frame as Answer,
     },
     readiness::Readiness,
-    session::{Hub, Setup, Streams},
     tasks::Tasks,
 };
 use tokio::runtime::Runtime;
@@ -508,7 +509,7 @@ fn a_subscription_is_counted_with_what_it_costs() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let folder = std::env::temp_dir().join(format!("switchyard-counts-{:x}", fastrand::u64(..)));
     let (tasks, memory) = (Tasks::default(), Arc::<Memory>::default());
-    let engine = Embedded::open(&folder, &Options::default(), grpc::seal, &tasks, &Arc::default(), &memory);
+    let engine = Embedded::open(&folder, &Options::default(), Event::seal, &tasks, &Arc::default(), &memory);
     let engine: Arc<dyn Engine> = Arc::new(engine.expect("a new store"));
     let filters = vec![Filter::parse(b">").expect("a filter")];
     let settings = StreamSettings::new(StreamName::parse("s").expect("a name"), filters);
@@ -517,7 +518,7 @@ fn a_subscription_is_counted_with_what_it_costs() {
     // A hub for each: one keeps room for what it had.
     let hub = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-        let streams = Streams { engine: Arc::clone(&engine), tasks: tasks.clone(), forms: grpc::FORMS };
+        let streams = Streams { engine: Arc::clone(&engine), tasks: tasks.clone() };
         let memory = Arc::clone(&memory);
         InProcess::start_with(runtime, Setup { memory, streams: Some(streams), ..Setup::default() })
     };

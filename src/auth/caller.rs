@@ -13,7 +13,8 @@ use super::{
     principal::Principal,
 };
 use crate::{
-    model::{Denial, Event, EventError},
+    event::Event,
+    model::{Denial, EventError},
     tasks::Turn,
 };
 

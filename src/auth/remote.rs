@@ -1,5 +1,5 @@
 //! Keys from an address: fetched in the background, kept when the address fails, and fetched again when a token names a
-//! key that nobody knows, though not as often as somebody might wish who sends such tokens.
+//! key that nobody knows, though not as often as somebody might spec who sends such tokens.
 
 use std::{
     path::Path,

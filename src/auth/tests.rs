@@ -138,11 +138,11 @@ async fn a_refused_event_leaves_the_others_alone() {
     let auth = home.open().await;
     let dev = caller(&auth, Some("Bearer a-static-token-of-dev")).await.expect("known");
     let event = |topic: &'static str| {
-        let spans = crate::model::Spans {
-            topic: crate::model::Span { start: 0, len: topic.len() as u16 },
-            ..crate::model::Spans::default()
+        let spans = crate::event::Spans {
+            topic: crate::event::Span { start: 0, len: topic.len() as u16 },
+            ..crate::event::Spans::default()
         };
-        Ok(crate::model::Event::new(topic.into(), spans, 0).expect("an event"))
+        Ok(crate::event::Event::new(topic.into(), spans, 0).expect("an event"))
     };
     let mut events = vec![event("a.b"), event("a.b"), event("b"), event("b"), event("a.c")];
     assert_eq!(dev.authorize_events(&mut events).await, Some(Denial::Topic("publish to this topic")));

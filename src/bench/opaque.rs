@@ -9,19 +9,20 @@ use prost::encoding::{
 };
 
 use super::side::{Check, Outgoing};
+use crate::field_numbers::{event, events, nested, publish_request, received_event};
 
 /// `PublishRequest.events`.
-const KEY_PUBLISHED: u8 = (1 << 3) | 2;
+const KEY_PUBLISHED: u8 = nested(publish_request::EVENTS);
 /// `Event.topic` and `Event.data`.
-const KEY_TOPIC: u8 = (2 << 3) | 2;
-const KEY_DATA: u8 = (11 << 3) | 2;
+const KEY_TOPIC: u8 = nested(event::TOPIC);
+const KEY_DATA: u8 = nested(event::DATA);
 /// `Events.events`, `ReceivedEvent.event` and `Event.data`: the way to a payload that was delivered.
-const DELIVERED: [u32; 3] = [2, 1, 11];
+const DELIVERED: [u32; 3] = [events::EVENTS, received_event::EVENT, event::DATA];
 /// `ReceivedEvent.event` and `ReceivedEvent.sequence`.
-const RECEIVED_EVENT: u32 = 1;
-const RECEIVED_SEQUENCE: u32 = 3;
+const RECEIVED_EVENT: u32 = received_event::EVENT;
+const RECEIVED_SEQUENCE: u32 = received_event::SEQUENCE;
 /// `PublishRequest.events` and `Event.data`: the way to one that was published.
-const PUBLISHED: [u32; 2] = [1, 11];
+const PUBLISHED: [u32; 2] = [publish_request::EVENTS, event::DATA];
 
 /// A `PublishRequest` of events with a topic and a payload.
 pub fn publish(batch: &[Outgoing]) -> Bytes {

@@ -15,8 +15,9 @@ use super::{
     Append, AppendError, Appended, CreateError, DeadLetter, DeleteError, Engine, EventStream, GroupStoreError,
     Precondition, PurgeError, ReadError, ReadLimits, UpdateError,
 };
-use crate::model::{
-    Event, Filter, Group, GroupSettings, Span, Spans, Stamp, Storage, StreamName, StreamSettings, Topic,
+use crate::{
+    event::{Event, Span, Spans, Stamp},
+    model::{Filter, Group, GroupSettings, Storage, StreamName, StreamSettings, Topic},
 };
 
 /// Where engines come from.

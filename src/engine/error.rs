@@ -1,8 +1,8 @@
 //! What can go wrong with streams: one type per operation. `grpc/status.rs` alone turns these into statuses.
 
 use crate::{
-    memory::MemoryFull,
-    model::{Group, SettingError, StreamName},
+    memory::{MemoryFull, Use},
+    model::{Group, Origin, SettingError, StreamError, StreamName},
 };
 
 /// The store itself could not do it.
@@ -359,4 +359,67 @@ pub enum GroupStoreError {
     /// The store could not.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+// In the words of the hub, which a client reads.
+
+impl From<&StoreError> for StreamError {
+    fn from(error: &StoreError) -> Self {
+        match error {
+            StoreError::Full => Self::Full,
+            StoreError::Busy { limit } => Self::TooMany { what: "calls that change streams waiting", limit: *limit },
+            StoreError::Recovering => Self::Recovering,
+            StoreError::Unavailable => Self::Unavailable,
+            StoreError::Corrupt { what } => Self::Corrupt(what.clone()),
+        }
+    }
+}
+
+impl From<MemoryFull> for StreamError {
+    fn from(full: MemoryFull) -> Self {
+        match full.of {
+            Use::MemoryStreams => Self::MemoryStreamFull,
+            of => Self::NoMemory { of: of.name() },
+        }
+    }
+}
+
+impl AppendError {
+    /// The refusal of an append to this stream.
+    pub fn about(&self, origin: &Origin) -> StreamError {
+        match self {
+            Self::Closed => StreamError::NotFound(origin.stream.to_string()),
+            Self::SequenceMismatch { actual } => StreamError::SequenceMismatch { actual: *actual },
+            Self::MixedTopics => {
+                let problem = "on a topic needs events of one topic".to_owned();
+                StreamError::Mismatch { field: "precondition", problem }
+            }
+            Self::TooManyTopics { limit } => StreamError::TooMany { what: "topics in this stream", limit: *limit },
+            Self::QuotaUsedUp { limit } => StreamError::QuotaUsedUp { limit: *limit },
+            Self::NeverFits { bytes, limit } => StreamError::NeverFits { bytes: *bytes, limit: *limit },
+            Self::NoMemory(full) => (*full).into(),
+            Self::TooLarge { .. } => StreamError::Mismatch { field: "events", problem: self.to_string() },
+            Self::Store(error) => error.into(),
+        }
+    }
+}
+
+impl ReadError {
+    /// Why this stream could not be read. Where it matters what is lost, that is for the caller to say.
+    pub fn about(&self, stream: &StreamName) -> StreamError {
+        match self {
+            Self::Store(error) => error.into(),
+            Self::Closed | Self::Lost { .. } => StreamError::NotFound(stream.to_string()),
+        }
+    }
+}
+
+impl PurgeError {
+    /// Why nothing could be removed from this stream.
+    pub fn about(&self, stream: &StreamName) -> StreamError {
+        match self {
+            Self::Store(error) => error.into(),
+            Self::Closed => StreamError::NotFound(stream.to_string()),
+        }
+    }
 }

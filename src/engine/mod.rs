@@ -2,7 +2,7 @@
 //!
 //! [`Engine`] and [`EventStream`] are the contract that everything above relies on; `conformance` checks it on every
 //! implementation. `embedded` keeps streams in one file on this machine. An engine knows no subscription, no session
-//! and no encoding: an event's stored form is made by the [`crate::model::Seal`] it is given.
+//! and no encoding: an event's stored form is made by the [`crate::event::Seal`] it is given.
 
 #[cfg(test)]
 mod conformance;
@@ -34,7 +34,10 @@ pub use values::{
     Receipt, Restored, StoredGroup,
 };
 
-use crate::model::{Event, Filter, Group, GroupSettings, Origin, StreamName, StreamSettings, StreamState, Topic};
+use crate::{
+    event::Event,
+    model::{Filter, Group, GroupSettings, Origin, StreamError, StreamName, StreamSettings, StreamState, Topic},
+};
 
 /// A future that can be sent, as object-safe traits need it.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -157,6 +160,11 @@ pub trait EventStream: Debug + Send + Sync {
     /// Whether this handle is good, and if not, why: the stream is deleted, or is to be found again by its name.
     fn check(&self) -> Result<(), ReadError>;
 
+    /// Why this handle is no longer good, in the words of the hub.
+    fn why_closed(&self) -> StreamError {
+        self.check().err().unwrap_or(ReadError::Closed).about(self.name())
+    }
+
     /// How it is set up.
     fn settings(&self) -> Arc<StreamSettings>;
 
@@ -170,7 +178,7 @@ pub trait EventStream: Debug + Send + Sync {
     /// the order; the [`Receipt`] it gives is a future of the results, which resolves once they are durable as the
     /// stream promises. One result per event, in order.
     ///
-    /// An event that is known as a repetition (same [`crate::model::Event::dedupe_key`] inside the window, in the same append
+    /// An event that is known as a repetition (same [`crate::event::Event::dedupe_key`] inside the window, in the same append
     /// too) is not stored again: its result is `duplicate` with the sequence of the first.
     ///
     /// All or nothing, with a precondition or without. When every event is a repetition the precondition is not looked

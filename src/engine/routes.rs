@@ -1,5 +1,5 @@
 //! Which stream stores a topic: the filters of all streams in one trie. Filters of different streams never overlap, so
-//! the first that matches is the only one.
+//! the first that matches is the only one. Pure.
 //!
 //! Streams are added and removed one at a time, and every node knows the most steps that any topic takes below it: what
 //! would make lookups too long is refused before it is added, and so is what takes too many steps to compare.

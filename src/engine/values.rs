@@ -10,7 +10,10 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{AppendError, StoreError};
-use crate::model::{Event, Group, GroupSettings, Origin, StreamName};
+use crate::{
+    event::Event,
+    model::{Group, GroupSettings, Origin, StreamName},
+};
 
 /// The most sequences that are looked at in one call.
 pub const MAX_SEQUENCES: usize = 1_000;

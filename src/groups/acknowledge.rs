@@ -1,4 +1,4 @@
-//! What members say about the events they were sent.
+//! What members say about the events they were sent. Pure.
 
 use super::{
     GroupState, MemberId,

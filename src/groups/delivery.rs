@@ -1,4 +1,4 @@
-//! Handing out: which event a member gets, and the lease that starts when it is sent.
+//! Handing out: which event a member gets, and the lease that starts when it is sent. Pure.
 
 use super::{
     GroupState, MemberId,

@@ -1,4 +1,4 @@
-//! Which sequences of a stream are done: all up to a floor, and ranges above it.
+//! Which sequences of a stream are done: all up to a floor, and ranges above it. Pure.
 //!
 //! Neighbours are merged at once, so there is never more than one range for each event that is not done. Every
 //! operation costs the logarithm of the number of ranges, or of those it swallows.

@@ -1,4 +1,4 @@
-//! Attempts that fail: the wait before the next one, and giving up.
+//! Attempts that fail: the wait before the next one, and giving up. Pure.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! The feed: where to read the stream next, and what was found there. What is read a second time, `put_off` says.
+//! The feed: where to read the stream next, and what was found there. What is read a second time, `put_off` says. Pure.
 
 use super::{GroupState, MAX_SEQUENCE, failure::Failure};
 

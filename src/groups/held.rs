@@ -1,4 +1,4 @@
-//! Where each event is that is not done, and the events of its key behind it.
+//! Where each event is that is not done, and the events of its key behind it. Pure.
 //!
 //! An event moves by [`GroupState::lift`] out of its place and [`GroupState::place`] into another; nothing else touches
 //! the sets that a place stands for.

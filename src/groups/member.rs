@@ -1,4 +1,4 @@
-//! The members of a group, and what happens to their leases when they go.
+//! The members of a group, and what happens to their leases when they go. Pure.
 
 use std::{
     borrow::Cow,

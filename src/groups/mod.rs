@@ -1,4 +1,4 @@
-//! The state of one group on one stream: which event a member gets next, and what becomes of it.
+//! The state of one group on one stream: which event a member gets next, and what becomes of it. Pure.
 //!
 //! A [`GroupState`] is fed with the sequences of a stream, hands them out to members under leases, takes their
 //! acknowledgements, and brings back what fails, after a wait, until it is given up. It keeps the order of the events

@@ -1,4 +1,4 @@
-//! What must survive a restart, as bytes.
+//! What must survive a restart, as bytes. Pure.
 //!
 //! `SYGS`, a version, then numbers of seven bits a byte, lowest first: the floor; how many ranges are done above it, and
 //! of each the distance to the one before and its length; how many events have failed, and of each the distance to the

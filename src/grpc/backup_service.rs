@@ -18,8 +18,8 @@ use super::{
 use crate::{
     auth::Action,
     engine::{Backup, BackupError, NextPiece},
+    hub::Hub,
     model::{CommandError, StreamError},
-    session::{Hub, of_store},
 };
 
 /// Serves the call of `BackupService`.
@@ -57,7 +57,7 @@ fn of_backup(error: &BackupError) -> StreamError {
     match error {
         BackupError::UnderWay => StreamError::TooMany { what: "backups under way", limit: 1 },
         BackupError::TooLong { .. } => StreamError::TooLong { what: error.to_string() },
-        BackupError::Store(error) => of_store(error),
+        BackupError::Store(error) => error.into(),
     }
 }
 

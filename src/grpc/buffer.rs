@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 use super::command;
 use crate::{
+    hub::Hub,
     memory::{Client, Held, MemoryFull, Use},
-    session::Hub,
 };
 
 /// A buffer has at least this much room, if its frame is not smaller.

@@ -12,12 +12,16 @@ use super::{
     buffer::Frames,
     requests::Publish,
     stream_service::stream_name,
-    times,
     wire::v1::{self as wire, session_request::Command as Wire},
 };
 use crate::{
-    model::{AckMode, CommandError, Filter, Grant, Group, OnGap, Overflow, Start, StreamWish, Wish, limits},
-    session::{Command, Outcome, Precondition, Request, Secret},
+    event::times,
+    field_numbers::{event, publish_request, session_request},
+    hub::{Outcome, Precondition},
+    model::{
+        AckMode, CommandError, Filter, Grant, Group, OnGap, Overflow, Start, StreamSpec, SubscriptionSpec, limits,
+    },
+    session::{Command, Request, Secret},
 };
 
 /// What an event costs while it waits to be stored, besides its bytes: its header, its places in lists, and its result.
@@ -34,7 +38,7 @@ pub(super) enum Decoded {
 
 /// Decodes one frame of a session.
 pub(super) fn decode(frame: Bytes) -> Decoded {
-    let refused = |request_id, error| Decoded::Whole(Request { request_id, place: "", command: Err(error) });
+    let refused = |request_id, error| Decoded::Whole(Request { request_id, field_path: "", command: Err(error) });
     match wire::SessionRequest::decode(frame) {
         Err(error) => refused(0, CommandError::Undecodable { problem: format!("the frame does not decode: {error}") }),
         Ok(frame) if frame.request_id < 0 => refused(frame.request_id, field("request_id", "is negative")),
@@ -42,11 +46,13 @@ pub(super) fn decode(frame: Bytes) -> Decoded {
             refused(request_id, CommandError::Undecodable { problem: "the frame has no command".into() })
         }
         Ok(wire::SessionRequest { request_id, command: Some(command) }) => {
-            let place = place(&command);
-            let whole = |command| Decoded::Whole(Request { request_id, place, command });
+            let field_path = field_path(&command);
+            let whole = |command| Decoded::Whole(Request { request_id, field_path, command });
             match command {
                 Wire::Publish(publish) => match check_publish(&publish) {
-                    Ok(precondition) => Decoded::Publish(Publish::new(request_id, place, precondition, publish.events)),
+                    Ok(precondition) => {
+                        Decoded::Publish(Publish::new(request_id, field_path, precondition, publish.events))
+                    }
                     Err(error) => whole(Err(error)),
                 },
                 command => whole(checked(command)),
@@ -63,12 +69,9 @@ pub(super) fn events_bytes(events: &[Bytes]) -> usize {
 /// The topic of the first event of a publish of which the beginning has come; `None` if it is no publish, or not all of
 /// the topic is there.
 pub(super) fn first_topic(head: &[u8], frames: Frames) -> Option<&[u8]> {
-    const PUBLISH: u32 = 8;
-    const EVENTS: u32 = 1;
-    const TOPIC: u32 = 2;
-    let publish = if frames == Frames::Commands { beginning_of(head, PUBLISH)?.0 } else { head };
-    let (event, _) = beginning_of(publish, EVENTS)?;
-    let (topic, whole) = beginning_of(event, TOPIC)?;
+    let publish = if frames == Frames::Commands { beginning_of(head, session_request::PUBLISH)?.0 } else { head };
+    let (first, _) = beginning_of(publish, publish_request::EVENTS)?;
+    let (topic, whole) = beginning_of(first, event::TOPIC)?;
     whole.then_some(topic)
 }
 
@@ -93,7 +96,7 @@ fn beginning_of(message: &[u8], wanted: u32) -> Option<(&[u8], bool)> {
 }
 
 /// What stands before the fields of a command.
-fn place(command: &Wire) -> &'static str {
+fn field_path(command: &Wire) -> &'static str {
     match command {
         Wire::Hello(_) => "hello.",
         Wire::Subscribe(_) => "subscribe.",
@@ -113,7 +116,7 @@ fn checked(command: Wire) -> Result<Command, CommandError> {
         Wire::Hello(hello) => self::hello(hello)?,
         Wire::Subscribe(subscribe) => Command::Subscribe {
             subscription_id: not_negative("subscription_id", subscribe.subscription_id)?,
-            wish: wish(subscribe.spec.as_ref()),
+            spec: subscription_spec(subscribe.spec.as_ref()),
         },
         Wire::Update(update) => {
             if !update.expression.is_empty() {
@@ -249,12 +252,12 @@ fn acknowledge(acknowledge: wire::Acknowledge) -> Result<Command, CommandError> 
 }
 
 /// Checks what a subscription wants. Errors name fields below the spec; an empty one is the spec itself.
-pub(super) fn wish(spec: Option<&wire::SubscriptionSpec>) -> Result<Wish, CommandError> {
+pub(super) fn subscription_spec(spec: Option<&wire::SubscriptionSpec>) -> Result<SubscriptionSpec, CommandError> {
     let spec = spec.ok_or_else(|| field("", "is missing"))?;
     if !spec.expression.is_empty() {
         return Err(CommandError::Expression);
     }
-    let stream = stream_wish(spec)?;
+    let stream = stream_spec(spec)?;
     let credit = match spec.credit {
         None => None,
         Some(credit) => Some(grant(credit)?),
@@ -267,7 +270,7 @@ pub(super) fn wish(spec: Option<&wire::SubscriptionSpec>) -> Result<Wish, Comman
     if !(0..=most_batch).contains(&spec.max_batch) {
         return Err(field("max_batch", format!("must be 0 to {most_batch}")));
     }
-    Ok(Wish {
+    Ok(SubscriptionSpec {
         filters: if stream.is_some() && spec.filters.is_empty() { Vec::new() } else { filters(&spec.filters)? },
         stream,
         group: if spec.group.is_empty() { None } else { Some(Group::parse(&spec.group)?) },
@@ -279,7 +282,7 @@ pub(super) fn wish(spec: Option<&wire::SubscriptionSpec>) -> Result<Wish, Comman
 }
 
 /// What only a subscription from a stream can have; refused in a live one.
-fn stream_wish(spec: &wire::SubscriptionSpec) -> Result<Option<StreamWish>, CommandError> {
+fn stream_spec(spec: &wire::SubscriptionSpec) -> Result<Option<StreamSpec>, CommandError> {
     let ack_mode = match wire::AckMode::try_from(spec.ack_mode) {
         Ok(wire::AckMode::Unspecified | wire::AckMode::None) => AckMode::None,
         Ok(wire::AckMode::Explicit) => AckMode::Explicit,
@@ -317,7 +320,7 @@ fn stream_wish(spec: &wire::SubscriptionSpec) -> Result<Option<StreamWish>, Comm
         return needs("start", "a subscription without a group: a group keeps its own position");
     }
     let name = stream_name("stream", &spec.stream)?;
-    Ok(Some(StreamWish { name, start, on_gap, ack_mode }))
+    Ok(Some(StreamSpec { name, start, on_gap, ack_mode }))
 }
 
 /// Where in a stream to begin.

@@ -18,18 +18,20 @@ use super::{
     },
 };
 use crate::{
-    model::{End, Event, Grant, Reason, limits},
+    event::Event,
+    field_numbers::{events, nested, number, session_response},
+    hub::TokenKey,
+    model::{End, Grant, Reason, limits},
     outbox::{Acked, Batch, Frame, GapReason, Item, Reply, ResumeOutcome, Subscribed, Welcome},
-    session::TokenKey,
     telemetry::Metrics,
 };
 
 /// `SessionResponse.events`, length-delimited.
-const KEY_EVENTS: u8 = (4 << 3) | 2;
+const KEY_EVENTS: u8 = nested(session_response::EVENTS);
 /// `Events.subscription_id`, a varint.
-const KEY_SUBSCRIPTION_ID: u8 = 1 << 3;
+const KEY_SUBSCRIPTION_ID: u8 = number(events::SUBSCRIPTION_ID);
 /// `Events.resume_token`, length-delimited.
-const KEY_RESUME_TOKEN: u8 = (3 << 3) | 2;
+const KEY_RESUME_TOKEN: u8 = nested(events::RESUME_TOKEN);
 /// Room for a frame that is not events; more is found when it is needed.
 const USUAL_FRAME_BYTES: usize = 64;
 
@@ -133,7 +135,7 @@ fn frame(frame: Frame, tokens: &TokenKey) -> Wire {
             results: results.iter().map(acknowledged).collect(),
         }),
         Frame::Published(results) => Wire::Published(results::encode(&results)),
-        Frame::Error { place, error } => Wire::Error(status::of_command(&error, place).message()),
+        Frame::Error { field_path, error } => Wire::Error(status::of_command(&error, field_path).message()),
         Frame::CredentialExpiring { deadline } => {
             Wire::CredentialExpiring(wire::CredentialExpiring { deadline: Some(deadline.into()) })
         }
@@ -222,17 +224,14 @@ fn reason(reason: Reason) -> wire::EndReason {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        grpc::{event, event_ids::EventIds},
-        proto::v1 as client,
-    };
+    use crate::{event::EventIds, proto::v1 as client};
 
     #[test]
     fn an_events_frame_is_what_the_contract_says() {
         let sent: Vec<client::Event> =
             (0..3).map(|n| client::Event { id: n.to_string(), topic: "a.b".into(), ..Default::default() }).collect();
         let mut ids = EventIds::new("s");
-        let accept = |event: &client::Event| event::accept(&event.encode_to_vec(), 1024, &mut ids).expect("accepted");
+        let accept = |event: &client::Event| Event::accept(&event.encode_to_vec(), 1024, &mut ids).expect("accepted");
         let mut batch = Batch {
             items: vec![
                 Item::Events { subscription_id: 300, count: 2, position: None },

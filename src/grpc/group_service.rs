@@ -6,22 +6,21 @@
 
 use std::{sync::Arc, time::Duration};
 
-use prost::Message;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::{
     access::{Access, OnGroup, manage_group, manage_letters, read_group, see_group},
     command,
-    event::{self, DEAD_LETTER_ATTRIBUTES},
     stream_service::{MAX_PAGE_BYTES as PAGE_BYTES, Refusal, duration, field, fitting, page_size, stream_name},
     wire::v1::{self as wire, group_service_server},
 };
 use crate::{
     auth::{Action, Caller},
     engine::{EventStream, MAX_SEQUENCES, ReadError, ReadLimits},
-    model::{CommandError, Event, Group, GroupSettings, Start, StreamError, limits},
-    session::{AsOf, Groups, Hub, Standing, of_purge, of_read},
+    event::Event,
+    hub::{AsOf, GroupStatus, Groups, Hub},
+    model::{CommandError, Group, GroupSettings, Start, StreamError, limits},
 };
 
 /// So much of a dead-letter stream is read at once,
@@ -150,8 +149,8 @@ impl GroupService {
         let (mut found, mut after) = (Vec::new(), after.to_owned());
         loop {
             let (some, last) = self.groups()?.list(stream, &after, most, AsOf::Stored, by).await?;
-            let seen = |standing: &&Standing| {
-                caller.may(&Action::SeeGroup { stream: stream.name().as_str(), group: standing.group.as_str() })
+            let seen = |status: &&GroupStatus| {
+                caller.may(&Action::SeeGroup { stream: stream.name().as_str(), group: status.group.as_str() })
             };
             found.extend(some.iter().filter(seen).map(shown).take(most - found.len()));
             match last {
@@ -208,8 +207,8 @@ impl GroupService {
     /// The dead letters of a group, for a caller that may do that with them.
     async fn letters(&self, caller: &Caller, named: (&str, &str), action: OnGroup) -> Result<Letters, Refusal> {
         let (stream, group) = self.group(caller, named, "group", action)?;
-        let standing = self.groups()?.standing(&stream, &group).await?;
-        let Some(name) = standing.settings.dead_letter_stream else {
+        let status = self.groups()?.status(&stream, &group).await?;
+        let Some(name) = status.settings.dead_letter_stream else {
             let problem = "has no dead-letter stream".to_owned();
             return Err(StreamError::Mismatch { field: "group", problem }.into());
         };
@@ -286,14 +285,14 @@ impl GroupService {
 impl Letters {
     /// What is a dead letter of this group.
     fn judge(&self, event: Event) -> Option<Letter> {
-        let told = wire::Event::decode(event::published(&event)).ok()?;
-        let value = |name: &str| told.attributes.get(name).map(String::as_str);
-        let [stream, sequence, group, attempts, reason] = DEAD_LETTER_ATTRIBUTES.map(value);
-        if stream != Some(self.of.name().as_str()) || group != Some(self.group.as_str()) {
-            return None;
-        }
-        let (origin, attempts) = (sequence?.parse().ok()?, attempts?.parse().ok()?);
-        Some(Letter { event, origin, attempts, reason: reason.unwrap_or_default().to_owned() })
+        let (origin, attempts, reason) = {
+            let given_up = event.given_up()?;
+            if given_up.stream != self.of.name().as_str() || given_up.group != self.group.as_str() {
+                return None;
+            }
+            (given_up.sequence, given_up.attempts, given_up.reason.to_owned())
+        };
+        Some(Letter { event, origin, attempts, reason })
     }
 
     /// Up to `most` dead letters after a sequence, and where to go on if there may be more.
@@ -307,7 +306,7 @@ impl Letters {
                     after = earliest - 1;
                     continue;
                 }
-                Err(error) => return Err(of_read(&error, self.stream.name())),
+                Err(error) => return Err(error.about(self.stream.name())),
             };
             for event in chunk.events {
                 let (sequence, size) = (event.sequence(), event.encoded_len());
@@ -335,7 +334,7 @@ impl Letters {
         let begin = chosen.partition_point(|sequence| *sequence <= after);
         let some: Vec<u64> = chosen[begin..].iter().copied().take(most.min(ORIGINS_AT_ONCE)).collect();
         let next = some.last().copied().filter(|_| begin + some.len() < chosen.len());
-        let chunk = self.stream.get(some).await.map_err(|error| of_read(&error, self.stream.name()))?;
+        let chunk = self.stream.get(some).await.map_err(|error| error.about(self.stream.name()))?;
         Ok((chunk.events.into_iter().filter_map(|event| self.judge(event)).collect(), next))
     }
 
@@ -349,12 +348,12 @@ impl Letters {
         let kept = match self.of.get(origins).await {
             Ok(chunk) => chunk.events,
             Err(ReadError::Lost { .. }) => Vec::new(),
-            Err(error) => return Err(of_read(&error, self.of.name())),
+            Err(error) => return Err(error.about(self.of.name())),
         };
         let origin_of = |letter: &Letter| {
             let event = kept.iter().find(|event| event.sequence() == letter.origin)?;
             // A stream that was made again has others under the same sequences.
-            let same = event::published(&letter.event).starts_with(event::published(event));
+            let same = letter.event.published().starts_with(event.published());
             same.then(|| (letter.event.sequence(), event.clone()))
         };
         Ok(letters.iter().filter_map(origin_of).collect())
@@ -364,7 +363,7 @@ impl Letters {
         if sequences.is_empty() {
             return Ok(0);
         }
-        self.stream.remove(sequences).await.map_err(|error| of_purge(&error, self.stream.name()))
+        self.stream.remove(sequences).await.map_err(|error| error.about(self.stream.name()))
     }
 }
 
@@ -375,8 +374,8 @@ impl Letter {
             origin_sequence: self.origin.cast_signed(),
             attempts: i32::try_from(self.attempts).unwrap_or(i32::MAX),
             reason: self.reason.clone(),
-            time: event::append_time(&self.event),
-            event: event::received(&self.event),
+            time: self.event.append_time().map(Into::into),
+            event: self.event.received(),
         }
     }
 }
@@ -407,9 +406,9 @@ impl group_service_server::GroupService for GroupService {
     ) -> Result<Response<wire::GetGroupResponse>, Status> {
         let caller = self.caller(&request, "GetGroup")?;
         let asked = request.into_inner();
-        let get = async || -> Result<Standing, Refusal> {
+        let get = async || -> Result<GroupStatus, Refusal> {
             let (stream, group) = self.group(&caller, (&asked.stream, &asked.name), "name", see_group)?;
-            Ok(self.groups()?.standing(&stream, &group).await?)
+            Ok(self.groups()?.status(&stream, &group).await?)
         };
         Ok(Response::new(wire::GetGroupResponse { group: Some(shown(&get().await?)) }))
     }
@@ -482,8 +481,8 @@ impl group_service_server::GroupService for GroupService {
     }
 }
 
-fn group_name(place: &'static str, name: &str) -> Result<Group, CommandError> {
-    Group::parse(name).map_err(|error| field(place, format!("is not the name of a group: {error}")))
+fn group_name(field_path: &'static str, name: &str) -> Result<Group, CommandError> {
+    Group::parse(name).map_err(|error| field(field_path, format!("is not the name of a group: {error}")))
 }
 
 /// A refusal of a request whose group is in a field: what is wrong with its settings stands below that.
@@ -556,27 +555,27 @@ fn set(settings: &mut GroupSettings, path: &str, asked: &wire::Group) -> Result<
 }
 
 /// A group as it is told.
-fn shown(standing: &Standing) -> wire::Group {
+fn shown(status: &GroupStatus) -> wire::Group {
     let told = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    let settings = &standing.settings;
+    let settings = &status.settings;
     wire::Group {
-        stream: standing.stream.to_string(),
-        name: standing.group.as_str().to_owned(),
+        stream: status.stream.to_string(),
+        name: status.group.as_str().to_owned(),
         ack_deadline: settings.ack_deadline.try_into().ok(),
         max_attempts: Some(i32::try_from(settings.max_attempts).unwrap_or(i32::MAX)),
         backoff: settings.backoff.iter().filter_map(|step| (*step).try_into().ok()).collect(),
         max_unacked: i32::try_from(settings.max_unacked).unwrap_or(i32::MAX),
         dead_letter_stream: settings.dead_letter_stream.as_ref().map(ToString::to_string).unwrap_or_default(),
         state: Some(wire::GroupState {
-            members: i32::try_from(standing.members).unwrap_or(i32::MAX),
-            cursor: told(standing.cursor),
-            pending: told(standing.pending),
-            unacked: told(standing.unacked),
-            oldest_unacked_time: standing.oldest.as_ref().and_then(event::append_time),
-            expired: told(standing.expired),
-            dropped: told(standing.dropped),
-            lost: told(standing.lost),
-            blocked: told(standing.blocked),
+            members: i32::try_from(status.members).unwrap_or(i32::MAX),
+            cursor: told(status.cursor),
+            pending: told(status.pending),
+            unacked: told(status.unacked),
+            oldest_unacked_time: status.oldest.as_ref().and_then(Event::append_time).map(Into::into),
+            expired: told(status.expired),
+            dropped: told(status.dropped),
+            lost: told(status.lost),
+            blocked: told(status.blocked),
         }),
     }
 }

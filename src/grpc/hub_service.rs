@@ -23,7 +23,6 @@ use super::{
     access::Access,
     buffer::{Frames, Lender},
     command,
-    event_ids::EventIds,
     framer::{Encoding, Framer, Message},
     requests::{self, DECODED_BYTES_A_STEP},
     response::{client_of, unary},
@@ -35,11 +34,12 @@ use super::{
 };
 use crate::{
     auth::Caller,
+    event::EventIds,
+    hub::{Hub, Kind, Publish},
     memory::{Client, Held, MemoryFull, Use},
     model::CommandError,
     net::{Ahead, AtItsOwnPace, Connection, SessionPermit},
-    router::Scratch,
-    session::{self, Hub, Kind, NoRequests, Requests},
+    session::{self, NoRequests, Requests, Session},
     tasks::{Cut, OnPanic, Tasks, Turn},
 };
 
@@ -82,7 +82,7 @@ impl HubService {
         let ahead = request.extensions().get::<Ahead>().cloned();
         let messages = self.messages(request, Some(Frames::Commands))?;
         let cut = Cut::of_this_stream();
-        let opened = self.hub.open(Kind::Many, cut, caller, Arc::clone(&client));
+        let opened = Session::open(&self.hub, Kind::Many, cut, caller, &client);
         let session = opened.map_err(|error| refusal(&error))?;
         let ids = EventIds::new(session.id());
         let body = Body::new(SessionBody::new(session.outlet(), permit));
@@ -99,10 +99,10 @@ impl HubService {
         let message = only_message(self.messages(request, None)?.expected()).await?;
         let message = v1::SubscribeRequest::decode(message.bytes).map_err(|error| undecodable(&error))?;
         let refused = |error: CommandError| status::of_command(&error, "spec.").status();
-        let wish = command::wish(message.spec.as_ref()).map_err(refused)?;
-        let opened = self.hub.open(Kind::One, Cut::of_this_stream(), caller, client);
+        let spec = command::subscription_spec(message.spec.as_ref()).map_err(refused)?;
+        let opened = Session::open(&self.hub, Kind::One, Cut::of_this_stream(), caller, &client);
         let mut session = opened.map_err(|error| refusal(&error))?;
-        session.subscribe_once(&wish).await.map_err(refused)?;
+        session.subscribe_once(&spec).await.map_err(refused)?;
         let body = Body::new(SessionBody::new(session.outlet(), permit));
         self.tasks.spawn_beside("session", OnPanic::Log, session.run(NoRequests));
         Ok(at_its_own_pace(body))
@@ -125,18 +125,10 @@ impl HubService {
         let mut ids = EventIds::new(&self.hub.unique_name());
         let max_event_bytes = self.hub.options().max_event_bytes;
         // What the events were decoded from is not needed while they wait.
-        let mut events = requests::accept(message.events, max_event_bytes, &mut ids).await;
+        let events = requests::accept(message.events, max_event_bytes, &mut ids).await;
         drop(held);
-        session::admit_events(&caller, &mut events, precondition).await.map_err(|error| refusal(&error))?;
-        let mut in_flight = self.hub.may_publish(caller.principal().id(), &events).map_err(|error| refusal(&error))?;
-        in_flight.keep(memory);
-        let placed =
-            session::place(&self.hub, events, precondition, in_flight).await.map_err(|error| refusal(&error))?;
-        // What has its places will be stored, and is then routed and counted until then, whether or not the client waits to
-        // hear of it. Not before: what waits for room has no bound but the calls that wait.
-        let hub = Arc::clone(&self.hub);
-        let storing = async move { placed.store(&hub, &mut Scratch::default()).await };
-        let results = self.tasks.see_through("publish", storing).await;
+        let publish = Publish { events, precondition, memory, quiet: false };
+        let results = self.hub.publish(&caller, publish, &self.tasks).await.map_err(|error| refusal(&error))?;
         turn.spend(results.len() / RESULTS_A_STEP).await;
         match results.first() {
             Some(Err(error)) if results.iter().all(Result::is_err) => Err(status::of_event(error, 0).status()),

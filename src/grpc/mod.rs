@@ -1,4 +1,5 @@
-//! The wire: HTTP requests to commands, and what waits for a client to bytes. Protobuf stops here.
+//! The wire: HTTP requests to commands, and what waits for a client to bytes. Protobuf messages stop here; the form of an
+//! event, which is compatible with them, is the hub's own (`event`).
 //!
 //! The room owns the services of the main port and their conversion to and from the contract. It decides nothing:
 //! routing, credit and ends are the session's, connections are the net's.
@@ -9,16 +10,12 @@ mod buffer;
 mod command;
 mod deadline;
 mod door;
-mod event;
-mod event_ids;
-mod fields;
 mod framer;
 mod frames;
 mod group_service;
 mod health;
 mod hub_service;
-#[cfg(test)]
-mod poison;
+mod limit;
 mod reflection;
 mod requests;
 mod response;
@@ -27,32 +24,29 @@ mod session_body;
 mod session_service;
 mod status;
 mod stream_service;
-mod times;
 mod waiting;
-mod whole;
 mod wire;
 
 use std::sync::Arc;
 
 pub use access::{Access, CALLS, Needs};
 pub use door::Door;
-pub use event::{seal, trace_parent};
 use tonic::service::Routes;
 
 use crate::{
-    model::{Forms, Reason, limits},
+    hub::Hub,
+    model::{Reason, limits},
     readiness::ReadinessView,
-    session::Hub,
     tasks::Tasks,
 };
 use backup_service::BackupService;
 use group_service::GroupService;
 use health::HealthService;
 use hub_service::HubService;
+use limit::Limits;
 use reflection::Descriptors;
 use session_service::SessionService;
 use stream_service::StreamService;
-use whole::Whole;
 use wire::{
     health::health_server::HealthServer,
     v1::{
@@ -63,10 +57,6 @@ use wire::{
 
 /// Requests of small services are no larger than this, in bytes.
 const SMALL_REQUEST_BYTES: usize = 64 * 1024;
-
-/// How events look that groups deliver again or give up.
-pub const FORMS: Forms =
-    Forms { again: event::again, dead_letter: event::dead_letter, append_time: event::append_system_time };
 
 /// Requests about streams may have as many filters, each as long, as a stream may have. What else is in one is small.
 const STREAM_REQUEST_BYTES: usize = 128 * 1024;
@@ -83,7 +73,7 @@ pub fn code_name(reason: Reason) -> &'static str {
 /// Everything the main port serves.
 pub fn routes(hub: Arc<Hub>, tasks: Tasks, readiness: ReadinessView, access: &Access) -> anyhow::Result<Routes> {
     // Of a request that is one message, the message is expected at once.
-    let one = Whole::new(Arc::clone(&hub));
+    let one = Limits::new(Arc::clone(&hub));
     let many = one.of_many();
     let health = HealthServer::new(HealthService::new(readiness)).max_decoding_message_size(SMALL_REQUEST_BYTES);
     let streams = StreamServiceServer::new(StreamService::new(Arc::clone(&hub), access.clone()))

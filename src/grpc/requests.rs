@@ -17,15 +17,15 @@ use tokio_stream::Stream;
 use super::{
     buffer::hold_more,
     command::{self, Decoded},
-    event,
-    event_ids::EventIds,
     framer::{Framer, Message},
     waiting::Waiting,
 };
 use crate::{
+    event::{Event, EventIds},
+    hub::{Hub, Precondition},
     memory::{Client, Held, MemoryFull, Use},
-    model::{CommandError, Event, EventError},
-    session::{Command, Hub, Precondition, Request},
+    model::{CommandError, EventError},
+    session::{Command, Request},
     tasks::Turn,
 };
 
@@ -65,7 +65,7 @@ struct Waits {
 #[derive(Debug)]
 pub(super) struct Publish {
     request_id: i64,
-    place: &'static str,
+    field_path: &'static str,
     precondition: Option<Precondition>,
     memory: Option<Held>,
     left: std::vec::IntoIter<Bytes>,
@@ -152,17 +152,17 @@ impl Stream for Requests {
 impl Publish {
     pub(super) fn new(
         request_id: i64,
-        place: &'static str,
+        field_path: &'static str,
         precondition: Option<Precondition>,
         events: Vec<Bytes>,
     ) -> Self {
         let known = Vec::with_capacity(events.len());
-        Self { request_id, place, precondition, memory: None, left: events.into_iter(), events: known }
+        Self { request_id, field_path, precondition, memory: None, left: events.into_iter(), events: known }
     }
 
     fn whole(self) -> Request {
-        let Self { request_id, place, precondition, memory, events, .. } = self;
-        Request { request_id, place, command: Ok(Command::Publish { events, precondition, memory }) }
+        let Self { request_id, field_path, precondition, memory, events, .. } = self;
+        Request { request_id, field_path, command: Ok(Command::Publish { events, precondition, memory }) }
     }
 }
 
@@ -188,7 +188,7 @@ pub(super) fn for_publish(
 
 /// True when one of the events belongs to a stream.
 pub(super) fn stores(hub: &Hub, events: &[Bytes]) -> bool {
-    events.iter().any(|raw| event::topic_of(raw).is_some_and(|topic| hub.stores(topic)))
+    events.iter().any(|raw| Event::topic_of(raw).is_some_and(|topic| hub.stores(topic)))
 }
 
 /// Checks the events of a call that is one publish.
@@ -216,7 +216,7 @@ fn accept_some(
     while steps < EVENTS_TOGETHER * EVENT_STEPS && known.len() < before + EVENTS_TOGETHER {
         let Some(raw) = left.next() else { break };
         steps += EVENT_STEPS + raw.len() / COPIED_BYTES_A_STEP;
-        known.push(event::accept(&raw, max_event_bytes, ids));
+        known.push(Event::accept(&raw, max_event_bytes, ids));
     }
     steps
 }
@@ -237,8 +237,8 @@ mod tests {
             framer::Encoding,
             wire::{self, v1},
         },
+        hub::Setup,
         proto::v1 as client,
-        session::Setup,
     };
 
     #[tokio::test]

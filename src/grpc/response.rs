@@ -18,9 +18,9 @@ use tonic::{Status, body::Body};
 
 use super::wire;
 use crate::{
+    hub::Hub,
     memory::{Client, Held, MemoryFull},
     net::Connection,
-    session::Hub,
 };
 
 /// A response that has been made, and the memory that is held until it is written or dropped.

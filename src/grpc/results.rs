@@ -8,14 +8,23 @@ use prost::{
 };
 
 use super::{status, stream_service, wire::v1 as wire};
-use crate::outbox::{Accepted, Published};
+use crate::{
+    field_numbers::{nested, number, publish_response, publish_result},
+    outbox::{Accepted, Published},
+};
 
 /// `PublishResponse.results`, length-delimited.
-const KEY_RESULT: u8 = (1 << 3) | 2;
+const KEY_RESULT: u8 = nested(publish_response::RESULTS);
 /// `PublishResult.stream`, length-delimited.
-const KEY_STREAM: u8 = (2 << 3) | 2;
+const KEY_STREAM: u8 = nested(publish_result::STREAM);
 /// `PublishResult.sequence`, `epoch`, `duplicate`, `matched` and `durability`, varints.
-const KEYS: [u8; 5] = [3 << 3, 4 << 3, 5 << 3, 6 << 3, 7 << 3];
+const KEYS: [u8; 5] = [
+    number(publish_result::SEQUENCE),
+    number(publish_result::EPOCH),
+    number(publish_result::DUPLICATE),
+    number(publish_result::MATCHED),
+    number(publish_result::DURABILITY),
+];
 /// So many refusals of one publish have all their details. More would not fit into what clients take as one message.
 const MOST_DETAILED: usize = 100;
 /// Room for a result; more is found when it is needed.

@@ -11,12 +11,12 @@ use super::{
 };
 use crate::{
     auth::Action,
+    hub::{Hub, Kind, OpenSession},
     model::{
         CommandError,
         limits::{MAX_CLIENT_NAME_BYTES, MAX_PRINCIPAL_BYTES, MAX_SESSION_ID_BYTES},
     },
-    outbox::Standing,
-    session::{Hub, Kind, OpenSession},
+    outbox::SubscriptionStatus,
 };
 
 /// What a session is shown with besides its id and the names of its principal and its client, in bytes: its peer, numbers, a
@@ -56,14 +56,14 @@ impl SessionService {
         let session = self.hub.find_session(&asked.session_id)?;
         // A slot is a place in a table of this process.
         let from = usize::try_from(page_token(&asked.page_token)?).unwrap_or(usize::MAX);
-        let (page, next) = session.standings(from, page_size(asked.page_size)?);
-        let subscriptions = page.into_iter().map(|standing| self.shown_subscription(standing)).collect();
+        let (page, next) = session.statuses(from, page_size(asked.page_size)?);
+        let subscriptions = page.into_iter().map(|status| self.shown_subscription(status)).collect();
         let next_page_token = told(next.map(|slot| slot as u64));
         Ok(wire::GetSessionResponse { session: Some(shown(&session)), subscriptions, next_page_token })
     }
 
-    fn shown_subscription(&self, standing: Standing) -> wire::SubscriptionState {
-        let (stream, sequence, lag) = standing.position.map_or_else(Default::default, |position| {
+    fn shown_subscription(&self, status: SubscriptionStatus) -> wire::SubscriptionState {
+        let (stream, sequence, lag) = status.position.map_or_else(Default::default, |position| {
             let name = position.origin.stream.to_string();
             let stream = self.hub.engine().and_then(|engine| engine.stream(&name));
             let latest = stream.filter(|stream| stream.epoch() == position.origin.epoch).map(|s| s.state().latest);
@@ -71,15 +71,15 @@ impl SessionService {
             (name, position.sequence.cast_signed(), lag.cast_signed())
         });
         wire::SubscriptionState {
-            subscription_id: standing.subscription_id,
-            waiting_events: count(standing.waiting_events),
-            waiting_bytes: count(standing.waiting_bytes),
-            credit: standing.credit.map(|grant| wire::Credit { events: grant.events, bytes: grant.bytes }),
-            credit_blocked: standing.credit_blocked,
+            subscription_id: status.subscription_id,
+            waiting_events: count(status.waiting_events),
+            waiting_bytes: count(status.waiting_bytes),
+            credit: status.credit.map(|grant| wire::Credit { events: grant.events, bytes: grant.bytes }),
+            credit_blocked: status.credit_blocked,
             stream,
             sequence,
             lag,
-            group_member: standing.group_member,
+            group_member: status.group_member,
         }
     }
 }

@@ -118,9 +118,9 @@ impl Fault {
 }
 
 /// Why a command was refused. `place` stands before the field, as in `subscribe.spec.`.
-pub(super) fn of_command(error: &CommandError, place: &str) -> Fault {
+pub(super) fn of_command(error: &CommandError, field_path: &str) -> Fault {
     let text = error.to_string();
-    let path = |field: &str| format!("{place}{field}").trim_end_matches('.').to_owned();
+    let path = |field: &str| format!("{field_path}{field}").trim_end_matches('.').to_owned();
     match error {
         CommandError::Undecodable { .. } => Fault::new(Reason::MalformedCommand, text),
         CommandError::Field { field, .. } => Fault::new(Reason::MalformedCommand, text).at(path(field)),

@@ -9,16 +9,15 @@ use tonic::{Request, Response, Status};
 
 use super::{
     access::Access,
-    status, times,
+    status,
     wire::v1::{self as wire, get_event_request::Which, stream_service_server},
 };
 use crate::{
     auth::{Action, Caller},
     engine::{CreateError, DeleteError, Engine, EventStream, ReadError, UpdateError},
-    model::{
-        CommandError, Durability, Event, Filter, Group, Storage, StreamError, StreamName, StreamSettings, Topic, limits,
-    },
-    session::{Hub, of_memory, of_purge, of_read, of_store},
+    event::{Event, times},
+    hub::Hub,
+    model::{CommandError, Durability, Filter, Group, Storage, StreamError, StreamName, StreamSettings, Topic, limits},
 };
 
 /// The most streams or groups in one page, and how many there are unless a page is asked to be of another size.
@@ -84,9 +83,9 @@ impl StreamService {
             CreateError::Exists { name } => StreamError::Exists(name),
             CreateError::Overlap { with } => overlap(caller, with),
             CreateError::TooManySteps { limit } => StreamError::TooManySteps { limit },
-            CreateError::NoMemory(full) => of_memory(full),
+            CreateError::NoMemory(full) => full.into(),
             CreateError::TooMany { limit } => StreamError::TooMany { what: "streams", limit },
-            CreateError::Store(error) => of_store(&error),
+            CreateError::Store(error) => StreamError::from(&error),
         })?;
         tracing::info!(stream = %stream.name(), epoch = stream.epoch(), "stream created");
         Ok(self.shown(&*stream))
@@ -141,8 +140,8 @@ impl StreamService {
                 }
                 Err(UpdateError::Overlap { with }) => return Err(overlap(caller, with).into()),
                 Err(UpdateError::TooManySteps { limit }) => return Err(StreamError::TooManySteps { limit }.into()),
-                Err(UpdateError::NoMemory(full)) => return Err(of_memory(full).into()),
-                Err(UpdateError::Store(error)) => return Err(of_store(&error).into()),
+                Err(UpdateError::NoMemory(full)) => return Err(StreamError::from(full).into()),
+                Err(UpdateError::Store(error)) => return Err(StreamError::from(&error).into()),
             }
         };
         tracing::info!(stream = %stream.name(), changed = paths.join(","), "stream updated");
@@ -155,7 +154,7 @@ impl StreamService {
         self.engine()?.delete_stream(&name).await.map_err(|error| match error {
             DeleteError::NotFound { name } => StreamError::NotFound(name.to_string()),
             DeleteError::TakesDeadLetters { stream, group } => takes_dead_letters(caller, &stream, &group),
-            DeleteError::Store(error) => of_store(&error),
+            DeleteError::Store(error) => StreamError::from(&error),
         })?;
         tracing::info!(stream = %name, "stream deleted");
         Ok(())
@@ -173,7 +172,7 @@ impl StreamService {
                 Some(Filter::parse(text.as_bytes()).map_err(|error| field("filter", format!("is invalid: {error}")))?)
             }
         };
-        let purged = stream.purge(up_to, filter).await.map_err(|error| of_purge(&error, stream.name()))?;
+        let purged = stream.purge(up_to, filter).await.map_err(|error| error.about(stream.name()))?;
         tracing::info!(stream = %stream.name(), events = purged, "stream purged");
         Ok(purged.cast_signed())
     }
@@ -193,13 +192,13 @@ impl StreamService {
                 let checked = Topic::parse(topic.as_bytes())
                     .map_err(|error| field("last_of_topic", format!("is not a topic: {error}")))?;
                 caller.authorize(&Action::ReadEvent { stream: name, topic: checked })?;
-                let last = stream.last_event(checked).await.map_err(|error| of_read(&error, stream.name()))?;
+                let last = stream.last_event(checked).await.map_err(|error| error.about(stream.name()))?;
                 return Ok(last.ok_or_else(|| missing(format!("of topic {topic}")))?);
             }
         };
         let found = stream.get(vec![sequence]).await.map_err(|error| match error {
             ReadError::Lost { .. } => missing(which.clone()),
-            error => of_read(&error, stream.name()),
+            error => error.about(stream.name()),
         })?;
         // One that the caller may not read is as if it were not there.
         let readable = |event: &Event| caller.may(&Action::ReadEvent { stream: name, topic: event.topic() });
@@ -210,25 +209,25 @@ impl StreamService {
 /// Why a call was refused, and what stands before the field that is to blame.
 #[derive(Debug)]
 pub(super) struct Refusal {
-    place: &'static str,
+    field_path: &'static str,
     error: CommandError,
 }
 
 impl Refusal {
-    pub(super) fn at(place: &'static str, error: CommandError) -> Self {
-        Self { place, error }
+    pub(super) fn at(field_path: &'static str, error: CommandError) -> Self {
+        Self { field_path, error }
     }
 }
 
 impl<E: Into<CommandError>> From<E> for Refusal {
     fn from(error: E) -> Self {
-        Self { place: "", error: error.into() }
+        Self { field_path: "", error: error.into() }
     }
 }
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
-        status::of_command(&refusal.error, refusal.place).status()
+        status::of_command(&refusal.error, refusal.field_path).status()
     }
 }
 
@@ -294,7 +293,7 @@ impl stream_service_server::StreamService for StreamService {
     ) -> Result<Response<wire::GetEventResponse>, Status> {
         let caller = self.caller(&request, "GetEvent")?;
         let event = self.event(&caller, request.get_ref()).await?;
-        Ok(Response::new(wire::GetEventResponse { event: super::event::received(&event) }))
+        Ok(Response::new(wire::GetEventResponse { event: event.received() }))
     }
 }
 
@@ -332,8 +331,8 @@ pub(super) fn find(engine: &dyn Engine, name: &StreamName) -> Result<Arc<dyn Eve
 }
 
 /// A name that was given in a field.
-pub(super) fn stream_name(place: &'static str, name: &str) -> Result<StreamName, CommandError> {
-    StreamName::parse(name).map_err(|error| field(place, format!("is not the name of a stream: {error}")))
+pub(super) fn stream_name(field_path: &'static str, name: &str) -> Result<StreamName, CommandError> {
+    StreamName::parse(name).map_err(|error| field(field_path, format!("is not the name of a stream: {error}")))
 }
 
 /// How many of these fit into a page, at least one.
@@ -360,15 +359,15 @@ pub(super) fn field(field: &'static str, problem: impl Into<String>) -> CommandE
 }
 
 /// A duration that was given in a field.
-pub(super) fn duration(place: &'static str, asked: prost_types::Duration) -> Result<Duration, CommandError> {
-    times::duration(asked).map_err(|problem| field(place, problem))
+pub(super) fn duration(field_path: &'static str, asked: prost_types::Duration) -> Result<Duration, CommandError> {
+    times::duration(asked).map_err(|problem| field(field_path, problem))
 }
 
 /// Checks settings; fields are named below the stream.
 fn settings(asked: &wire::Stream) -> Result<StreamSettings, CommandError> {
-    let count = |place: &'static str, value: i64| match value {
+    let count = |field_path: &'static str, value: i64| match value {
         0 => Ok(None),
-        value => u64::try_from(value).map(Some).map_err(|_| field(place, "is negative")),
+        value => u64::try_from(value).map(Some).map_err(|_| field(field_path, "is negative")),
     };
     if asked.filters.is_empty() || asked.filters.len() > limits::MAX_STREAM_FILTERS {
         return Err(field("filters", format!("must be 1 to {}", limits::MAX_STREAM_FILTERS)));
@@ -463,10 +462,10 @@ pub(super) fn of_durability(durability: Durability) -> wire::Durability {
 
 impl Refusal {
     /// The same, of a message in a field.
-    fn below(self, place: &'static str) -> Self {
+    fn below(self, field_path: &'static str) -> Self {
         match &self.error {
             CommandError::Field { field: "stream", .. } | CommandError::Stream(StreamError::None) => self,
-            _ => Self { place, ..self },
+            _ => Self { field_path, ..self },
         }
     }
 }

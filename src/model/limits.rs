@@ -1,5 +1,5 @@
 //! Every fixed limit of the hub, in one place. What an operator may change is in the options of the room it concerns,
-//! with these as defaults; `welcome` and docs/operations.md echo them.
+//! with these as defaults; `welcome` and docs/operations.md echo them. Pure.
 
 use std::time::Duration;
 

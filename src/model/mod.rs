@@ -1,9 +1,8 @@
-//! Pure values that every other room speaks in: topics, filters, events, what a subscription wants, reasons, limits.
+//! Pure values that every other room speaks in: topics, filters, what a subscription wants, reasons, limits.
 //!
 //! Nothing here knows protobuf, a clock, a lock or a socket. A value that exists is valid: parsing is the only way to
 //! make one.
 
-mod event;
 pub mod limits;
 mod reason;
 mod refusal;
@@ -11,14 +10,13 @@ mod stream;
 mod subscription;
 mod topic;
 
-pub use event::{Event, Place, Span, Spans};
 pub use reason::Reason;
 pub use refusal::{AckError, CommandError, Denial, End, EventError, Quota, StreamError};
 pub use stream::{
-    Durability, Forms, GivenUp, GroupSettings, Seal, SettingError, Stamp, Storage, StreamName, StreamNameError,
-    StreamSettings, StreamState,
+    Durability, GroupSettings, SettingError, Storage, StreamName, StreamNameError, StreamSettings, StreamState,
 };
 pub use subscription::{
-    AckMode, Grant, Group, GroupError, OnGap, Origin, Overflow, Position, Start, StreamWish, Wish, filter_tokens,
+    AckMode, Grant, Group, GroupError, OnGap, Origin, Overflow, Position, Start, StreamSpec, SubscriptionSpec,
+    filter_tokens,
 };
 pub use topic::{Filter, FilterError, NameError, Token, Topic};

@@ -1,5 +1,5 @@
 //! Why the hub refuses a command or ends a subscription: one closed list, the same in the proto, docs/errors.md and
-//! here (`tests/it/errors.rs` compares the three).
+//! here (`tests/it/errors.rs` compares the three). Pure.
 
 macro_rules! reasons {
     ($($variant:ident = $name:literal,)*) => {

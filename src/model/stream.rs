@@ -1,4 +1,4 @@
-//! Streams and their groups: how they are set up, and how far they have come.
+//! Streams and their groups: how they are set up, and how far they have come. Pure.
 
 use std::{
     fmt,
@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Event, Filter, Spans, Topic,
+    Filter, Topic,
     limits::{
         MAX_BACKOFF_STEPS, MAX_DEDUPE_WINDOW, MAX_GROUP_TIME, MAX_STREAM_FILTERS, MAX_STREAM_NAME_BYTES, MAX_UNACKED,
         USUAL_DEDUPE_WINDOW,
@@ -153,47 +153,6 @@ pub struct StreamState {
     pub events: u64,
     /// Their encoded size.
     pub bytes: u64,
-}
-
-/// What a stream adds to an event when it stores it.
-#[derive(Debug, Clone, Copy)]
-pub struct Stamp<'a> {
-    /// The name of the stream.
-    pub stream: &'a str,
-    /// The event's sequence in it.
-    pub sequence: u64,
-    /// When it was appended.
-    pub time: SystemTime,
-}
-
-/// Puts the stored form of an event at the end of `out`, and tells where its fields stand, counted from where that form
-/// begins. The encoding is the wire's; this is how the wire hands it to who stores.
-pub type Seal = fn(event: &Event, stamp: &Stamp<'_>, out: &mut Vec<u8>) -> Spans;
-
-/// What is told of an event that a group gave up, in its dead letter.
-#[derive(Debug, Clone, Copy)]
-pub struct GivenUp<'a> {
-    /// The stream of the group.
-    pub stream: &'a str,
-    /// The event's sequence in it.
-    pub sequence: u64,
-    /// The group.
-    pub group: &'a str,
-    /// How many attempts failed.
-    pub attempts: u32,
-    /// Why the last one did.
-    pub reason: &'a str,
-}
-
-/// Other forms of a stored event. The encoding is the wire's; this is how the wire hands it to who drives groups.
-#[derive(Debug, Clone, Copy)]
-pub struct Forms {
-    /// As it is delivered once more: the number of the attempt, and why the one before failed.
-    pub again: fn(&Event, u32, &str) -> Event,
-    /// As it is published to a dead-letter stream.
-    pub dead_letter: fn(&Event, &GivenUp<'_>) -> Event,
-    /// When it was appended to its stream; `None` for one that is not from a stream.
-    pub append_time: fn(&Event) -> Option<SystemTime>,
 }
 
 /// How a group on a stream is set up.

@@ -1,4 +1,4 @@
-//! What a subscription wants, checked.
+//! What a subscription wants, checked. Pure.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -6,9 +6,9 @@ use super::{Filter, StreamName, limits::MAX_GROUP_NAME_BYTES};
 
 /// What one subscription wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish {
+pub struct SubscriptionSpec {
     /// The stream it reads; `None` for a live subscription.
-    pub stream: Option<StreamWish>,
+    pub stream: Option<StreamSpec>,
     /// At least one for a live subscription; none for all of a stream.
     pub filters: Vec<Filter>,
     /// The group whose members share the events, if any.
@@ -23,7 +23,7 @@ pub struct Wish {
     pub max_batch: u32,
 }
 
-impl Wish {
+impl SubscriptionSpec {
     /// How many tokens the filters have together.
     pub fn filter_tokens(&self) -> usize {
         filter_tokens(&self.filters)
@@ -32,7 +32,7 @@ impl Wish {
 
 /// What a subscription from a stream wants besides.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StreamWish {
+pub struct StreamSpec {
     /// Which stream.
     pub name: StreamName,
     /// Where in it to begin.

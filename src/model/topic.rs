@@ -1,4 +1,4 @@
-//! Topics and filters: the names events go to, and the patterns over them.
+//! Topics and filters: the names events go to, and the patterns over them. Pure.
 //!
 //! A topic is 1 to 32 tokens joined by dots. A filter is the same with `*` for exactly one token anywhere and a final
 //! `>` for one or more, as in NATS. Parsing takes any bytes and never panics.
@@ -105,7 +105,7 @@ impl<'a> Topic<'a> {
     }
 
     /// The topic that an event was checked to have.
-    pub(super) fn checked(name: &'a [u8]) -> Self {
+    pub(crate) fn checked(name: &'a [u8]) -> Self {
         debug_assert!(Topic::parse(name).is_ok());
         Self(name)
     }

@@ -25,9 +25,9 @@ use tower::ServiceExt;
 pub use options::{LogChanges, Options};
 
 use crate::{
+    hub::Hub,
     net::{Connection, Inbound},
     readiness::{Phase, ReadinessView},
-    session::Hub,
     telemetry::{AUDIT, Gauges, Metrics, log_filter, set_log_filter},
 };
 

@@ -1,4 +1,4 @@
-//! How much a subscription may still be sent.
+//! How much a subscription may still be sent. Pure.
 
 use crate::model::{Grant, limits};
 

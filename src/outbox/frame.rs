@@ -5,7 +5,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::model::{AckError, CommandError, Durability, End, Event, EventError, Grant, Origin, Position};
+use crate::{
+    event::Event,
+    model::{AckError, CommandError, Durability, End, EventError, Grant, Origin, Position},
+};
 
 /// A frame that is not events, and the request it answers (0 for none).
 #[derive(Debug)]
@@ -60,7 +63,7 @@ pub enum Frame {
     /// A command failed.
     Error {
         /// What stands before the fields of the command, such as `update.`.
-        place: &'static str,
+        field_path: &'static str,
         /// Why.
         error: Box<CommandError>,
     },
@@ -114,7 +117,7 @@ pub struct SessionLimits {
 
 /// How one subscription stands.
 #[derive(Debug, Clone)]
-pub struct Standing {
+pub struct SubscriptionStatus {
     /// Which one.
     pub subscription_id: i64,
     /// How many events wait for it.

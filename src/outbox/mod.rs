@@ -35,15 +35,16 @@ pub use budget::Budget;
 pub use cost::Cost;
 pub use frame::{
     Accepted, Acked, Batch, Frame, Gap, GapReason, Item, Opened, Published, Reply, ResumeOutcome, SessionLimits,
-    Standing, StoredAt, Subscribed, Welcome,
+    StoredAt, Subscribed, SubscriptionStatus, Welcome,
 };
-pub use queues::{Appetite, Closed, Counts, SubscriptionKey};
+pub use queues::{Attention, Closed, Counts, SubscriptionKey};
 pub use stored::{Filled, Room};
 pub use subscriber::Route;
 
 use crate::{
+    event::Event,
     memory::Held,
-    model::{CommandError, End, Event, Filter, Grant, Wish, filter_tokens},
+    model::{CommandError, End, Filter, Grant, SubscriptionSpec, filter_tokens},
     tasks::Cut,
 };
 use queues::{Offer, Queues, Turn};
@@ -122,7 +123,7 @@ pub enum Call {
     /// It is ending.
     Ending,
     /// Subscriptions from streams want to be looked after.
-    Appetite(Appetite),
+    Attention(Attention),
     /// Commands may be read again.
     Room,
 }
@@ -161,13 +162,13 @@ impl Outbox {
 
     /// Makes room for a subscription; nothing is sent for it until [`Self::open`]. An `id` of 0 is chosen here; the id
     /// comes back.
-    pub fn reserve(&self, id: i64, wish: &Wish) -> Result<(SubscriptionKey, i64), CommandError> {
+    pub fn reserve(&self, id: i64, spec: &SubscriptionSpec) -> Result<(SubscriptionKey, i64), CommandError> {
         self.allowance.take()?;
-        let cost = Cost::of(&wish.filters, wish.stream.is_some(), wish.group.is_some());
+        let cost = Cost::of(&spec.filters, spec.stream.is_some(), spec.group.is_some());
         let reserved = self.with(|state| {
             // Given back by the end of this, unless a subscription has it.
             state.hold_filters(cost.bytes())?;
-            state.queues.reserve(id, wish, cost)
+            state.queues.reserve(id, spec, cost)
         });
         if reserved.is_err() {
             self.allowance.give_back(1);
@@ -295,12 +296,12 @@ impl Outbox {
     }
 
     /// How at most `most` subscriptions stand, and where to go on from; `from` is 0 at first.
-    pub fn standings(&self, from: usize, most: usize) -> (Vec<Standing>, Option<usize>) {
-        self.state.lock().queues.standings(from, most)
+    pub fn statuses(&self, from: usize, most: usize) -> (Vec<SubscriptionStatus>, Option<usize>) {
+        self.state.lock().queues.statuses(from, most)
     }
 
     /// Takes what is sent next into `batch`, which the caller has cleared. Subscriptions that ended thereby are for the
-    /// session to have forgotten: see [`Appetite::closed`].
+    /// session to have forgotten: see [`Attention::closed`].
     pub fn poll_take(&self, context: &mut Context<'_>, batch: &mut Batch) -> Poll<Taken> {
         let now = Instant::now();
         self.with(|state| {
@@ -395,8 +396,8 @@ impl Outbox {
     }
 
     /// Which subscriptions want to be looked after, for who cannot wait for [`Self::until_call`].
-    pub fn take_appetite(&self) -> Appetite {
-        self.with(|state| state.queues.take_appetite())
+    pub fn take_attention(&self) -> Attention {
+        self.with(|state| state.queues.take_attention())
     }
 
     /// True when the session ends because the hub shuts down.
@@ -485,7 +486,7 @@ impl Outbox {
                 if state.is_ending() {
                     Some(Call::Ending)
                 } else if state.queues.has_appetite() {
-                    Some(Call::Appetite(state.queues.take_appetite()))
+                    Some(Call::Attention(state.queues.take_attention()))
                 } else {
                     (waits_for_room && room).then_some(Call::Room)
                 }

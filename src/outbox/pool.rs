@@ -1,9 +1,9 @@
-//! The waiting events of all subscriptions of one session, in one block of memory.
+//! The waiting events of all subscriptions of one session, in one block of memory. Pure.
 //!
 //! Each subscription has a queue that is a linked list through the pool, so that an empty queue costs 16 bytes and no
 //! allocation, and memory freed by one subscription serves the next.
 
-use crate::model::Event;
+use crate::event::Event;
 
 /// Names no node.
 const NONE: u32 = u32::MAX;

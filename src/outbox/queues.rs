@@ -1,8 +1,8 @@
 //! The pure core of the outbox: who waits for what; what is sent next is decided in [`writer`]. No lock, no clock, no
-//! wake-up here: see [`super::Outbox`] for those.
+//! wake-up here: see [`super::Outbox`] for those. Pure.
 
 mod feeding;
-mod standing;
+mod status;
 mod writer;
 
 use std::{
@@ -19,9 +19,12 @@ use super::{
     pool::Pool,
     subscriber::{Route, Subscriber},
 };
-use crate::model::{CommandError, End, Event, Filter, Grant, Wish};
+use crate::{
+    event::Event,
+    model::{CommandError, End, Filter, Grant, SubscriptionSpec},
+};
 
-pub use standing::Counts;
+pub use status::Counts;
 
 /// What a waiting event costs besides its bytes: its node, its shared header and the allocator's share. Budgets count
 /// it, so that a flood of tiny events cannot hold more memory than a budget says.
@@ -49,7 +52,7 @@ pub struct Closed {
 
 /// Subscriptions that their session has to do something for.
 #[derive(Debug, Default)]
-pub struct Appetite {
+pub struct Attention {
     /// Their queues are low.
     pub hungry: Vec<SubscriptionKey>,
     /// They are over.
@@ -62,7 +65,7 @@ pub struct Appetite {
     pub closed: Vec<Closed>,
 }
 
-impl Appetite {
+impl Attention {
     /// True when there are none.
     pub fn is_empty(&self) -> bool {
         let Self { hungry, gone, sent, dropped, closed } = self;
@@ -115,7 +118,7 @@ pub(super) struct Queues {
     waiting_bytes: usize,
     closed: Vec<Closed>,
     counts: Counts,
-    appetite: Appetite,
+    attention: Attention,
     no_more_commands: bool,
     /// After the last command: every slot below this one was looked at for a subscription that can get no more credit.
     swept: usize,
@@ -152,7 +155,7 @@ impl Queues {
             waiting_bytes: 0,
             closed: Vec::new(),
             counts: Counts::default(),
-            appetite: Appetite::default(),
+            attention: Attention::default(),
             no_more_commands: false,
             swept: 0,
             ending: None,
@@ -236,7 +239,12 @@ impl Queues {
     }
 
     /// Makes room for a subscription that is not open yet and costs so much; an `id` of 0 is chosen here.
-    pub(super) fn reserve(&mut self, id: i64, wish: &Wish, cost: Cost) -> Result<(SubscriptionKey, i64), CommandError> {
+    pub(super) fn reserve(
+        &mut self,
+        id: i64,
+        spec: &SubscriptionSpec,
+        cost: Cost,
+    ) -> Result<(SubscriptionKey, i64), CommandError> {
         let id = if id == 0 { self.free_id() } else { id };
         if self.ending.is_some() {
             return Err(CommandError::Draining);
@@ -248,11 +256,11 @@ impl Queues {
         if self.ids.len() >= limit {
             return Err(CommandError::TooManySubscriptions { limit });
         }
-        self.check_tokens(wish.filter_tokens())?;
+        self.check_tokens(spec.filter_tokens())?;
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
         // A session has fewer than 2^32 subscriptions at a time.
-        let slot = self.subscribers.insert(Subscriber::new(id, generation, wish, cost)) as u32;
+        let slot = self.subscribers.insert(Subscriber::new(id, generation, spec, cost)) as u32;
         self.cost += cost.bytes();
         let Self { subscribers, hasher, .. } = self;
         self.ids.insert_unique(hasher.hash_one(id), slot, |slot| {
@@ -515,7 +523,7 @@ impl Queues {
         }
         if let Some(tokens) = subscriber.unrouted_tokens() {
             self.filter_tokens -= tokens as usize;
-            self.appetite.gone.push(key);
+            self.attention.gone.push(key);
         }
         if subscriber.ready {
             self.stale += 1;
@@ -554,7 +562,7 @@ impl Queues {
         let Some(subscriber) = self.subscribers.get_mut(slot as usize) else { return };
         if subscriber.grows_hungry() {
             subscriber.set_hungry(true);
-            self.appetite.hungry.push(SubscriptionKey { slot, generation: subscriber.generation });
+            self.attention.hungry.push(SubscriptionKey { slot, generation: subscriber.generation });
         }
         if !subscriber.ready && subscriber.sendable() {
             subscriber.ready = true;

@@ -1,4 +1,4 @@
-//! One subscription as the outbox sees it: credit, queue, counts, and what it does when its queue is full.
+//! One subscription as the outbox sees it: credit, queue, counts, and what it does when its queue is full. Pure.
 
 use std::{hash::BuildHasher, num::NonZeroU32};
 
@@ -8,11 +8,14 @@ use smallvec::SmallVec;
 use super::{
     cost::Cost,
     credit::Credit,
-    frame::{Frame, Gap, GapReason, Opened, Reply, Standing, Subscribed},
+    frame::{Frame, Gap, GapReason, Opened, Reply, Subscribed, SubscriptionStatus},
     pool::{NodeId, Pool, Queue},
     stored::{Member, Room, Stored},
 };
-use crate::model::{Event, Grant, Overflow, Position, Wish, limits};
+use crate::{
+    event::Event,
+    model::{Grant, Overflow, Position, SubscriptionSpec, limits},
+};
 
 /// What is dropped next is fetched for so many events together.
 const FETCH_TOGETHER: u32 = 32;
@@ -92,19 +95,19 @@ enum Extra {
 }
 
 impl Subscriber {
-    pub(super) fn new(id: i64, generation: u32, wish: &Wish, cost: Cost) -> Self {
+    pub(super) fn new(id: i64, generation: u32, spec: &SubscriptionSpec, cost: Cost) -> Self {
         Self {
             id,
             generation,
-            credit: Credit::new(wish.credit),
+            credit: Credit::new(spec.credit),
             queue: Queue::EMPTY,
-            overflow: wish.overflow,
-            extra: (wish.stream.is_none() && wish.overflow == Overflow::Conflate)
+            overflow: spec.overflow,
+            extra: (spec.stream.is_none() && spec.overflow == Overflow::Conflate)
                 .then(|| Box::new(Extra::Topics(HashTable::new()))),
             dropped: 0,
             conflated: 0,
-            events_left: wish.max_events.unwrap_or(u64::MAX),
-            max_batch: u16::try_from(wish.max_batch).unwrap_or(u16::MAX),
+            events_left: spec.max_events.unwrap_or(u64::MAX),
+            max_batch: u16::try_from(spec.max_batch).unwrap_or(u16::MAX),
             cost,
             deficit: 0,
             ready: false,
@@ -230,8 +233,8 @@ impl Subscriber {
     }
 
     /// How it stands now, for a list.
-    pub(super) fn standing(&self) -> Standing {
-        Standing {
+    pub(super) fn status(&self) -> SubscriptionStatus {
+        SubscriptionStatus {
             subscription_id: self.id,
             waiting_events: self.queue.len(),
             waiting_bytes: self.queue.bytes(),

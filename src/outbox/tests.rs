@@ -17,7 +17,10 @@ use super::{
     queues::{Offer, Queues, SubscriptionKey, Turn},
     subscriber::Route,
 };
-use crate::model::{End, Event, Filter, Grant, Overflow, Span, Spans, Wish};
+use crate::{
+    event::{Event, Span, Spans},
+    model::{End, Filter, Grant, Overflow, SubscriptionSpec},
+};
 
 const LIMITS: SessionLimits = SessionLimits {
     max_event_bytes: 1 << 20,
@@ -44,21 +47,21 @@ fn number(event: &Event) -> u64 {
     u64::from_be_bytes(event.encoded()[at..at + 8].try_into().expect("eight bytes"))
 }
 
-fn wish(credit: Option<Grant>, overflow: Overflow) -> Wish {
+fn spec(credit: Option<Grant>, overflow: Overflow) -> SubscriptionSpec {
     let filters = vec![Filter::parse(b">").expect("a filter")];
-    Wish { stream: None, filters, group: None, credit, overflow, max_events: None, max_batch: 10_000 }
+    SubscriptionSpec { stream: None, filters, group: None, credit, overflow, max_events: None, max_batch: 10_000 }
 }
 
-fn cost(wish: &Wish) -> Cost {
-    Cost::of(&wish.filters, false, false)
+fn cost(spec: &SubscriptionSpec) -> Cost {
+    Cost::of(&spec.filters, false, false)
 }
 
 fn route() -> Route {
     Route { nodes: SmallVec::new(), group: 0, tokens: NonZeroU32::MIN }
 }
 
-fn open(queues: &mut Queues, id: i64, wish: &Wish) -> SubscriptionKey {
-    let (key, _) = queues.reserve(id, wish, cost(wish)).expect("room");
+fn open(queues: &mut Queues, id: i64, spec: &SubscriptionSpec) -> SubscriptionKey {
+    let (key, _) = queues.reserve(id, spec, cost(spec)).expect("room");
     assert_eq!(queues.open(key, route(), 0), Ok(None));
     key
 }
@@ -170,11 +173,11 @@ proptest! {
             match step {
                 Step::Open { id, credit } => {
                     let granted = credit.map(|(events, bytes)| Grant { events, bytes });
-                    let wish = wish(granted, Overflow::DropOldest);
+                    let spec = spec(granted, Overflow::DropOldest);
                     if models.contains_key(&id) {
-                        prop_assert!(queues.reserve(id, &wish, cost(&wish)).is_err());
+                        prop_assert!(queues.reserve(id, &spec, cost(&spec)).is_err());
                     } else {
-                        let key = open(&mut queues, id, &wish);
+                        let key = open(&mut queues, id, &spec);
                         let waiting = VecDeque::new();
                         models.insert(id, Model { key, granted, sent_events: 0, sent_bytes: 0, waiting, dropped: 0 });
                     }
@@ -216,7 +219,7 @@ proptest! {
         offers in prop::collection::vec((0..8_usize, 20..300_usize, any::<bool>()), 1..100),
     ) {
         let mut queues = Queues::new(LIMITS, false);
-        let key = open(&mut queues, 1, &wish(None, Overflow::Conflate));
+        let key = open(&mut queues, 1, &spec(None, Overflow::Conflate));
         let mut latest: HashMap<usize, u64> = HashMap::new();
         let (mut offered, mut told) = (0, 0);
         for (topic, bytes, then_take) in offers {
@@ -250,7 +253,7 @@ fn subscriptions_that_all_have_enough_get_the_same_bytes() {
     let limits = SessionLimits { queue_events: 100_000, queue_bytes: 1 << 30, ..LIMITS };
     let mut queues = Queues::new(limits, false);
     let sizes = [100, 1_000, 10_000, 100_000];
-    let keys = sizes.map(|size| open(&mut queues, size, &wish(None, Overflow::DropOldest)));
+    let keys = sizes.map(|size| open(&mut queues, size, &spec(None, Overflow::DropOldest)));
     for (key, size) in keys.iter().zip(sizes) {
         for n in 0..8_000_000 / size {
             queues.offer(*key, &event(n.cast_unsigned(), 0, size as usize), ENOUGH);
@@ -270,8 +273,8 @@ fn subscriptions_that_all_have_enough_get_the_same_bytes() {
 #[test]
 fn a_subscription_without_credit_costs_the_others_nothing() {
     let mut queues = Queues::new(LIMITS, false);
-    let blocked = open(&mut queues, 1, &wish(Some(Grant::default()), Overflow::DropOldest));
-    let open_one = open(&mut queues, 2, &wish(None, Overflow::DropOldest));
+    let blocked = open(&mut queues, 1, &spec(Some(Grant::default()), Overflow::DropOldest));
+    let open_one = open(&mut queues, 2, &spec(None, Overflow::DropOldest));
     take(&mut queues);
     for n in 0..1_000 {
         queues.offer(blocked, &event(n, 0, 20), ENOUGH);
@@ -285,8 +288,8 @@ fn a_subscription_without_credit_costs_the_others_nothing() {
 fn the_largest_queue_is_shed_first() {
     let limits = SessionLimits { queue_events: 1_000, queue_bytes: 1 << 20, ..LIMITS };
     let mut queues = Queues::new(limits, false);
-    let small = open(&mut queues, 1, &wish(None, Overflow::DropOldest));
-    let large = open(&mut queues, 2, &wish(None, Overflow::DropOldest));
+    let small = open(&mut queues, 1, &spec(None, Overflow::DropOldest));
+    let large = open(&mut queues, 2, &spec(None, Overflow::DropOldest));
     for n in 0..10 {
         queues.offer(small, &event(n, 0, 100), ENOUGH);
     }
@@ -312,7 +315,7 @@ fn the_largest_queue_is_shed_first() {
 #[test]
 fn a_gap_is_told_even_when_nothing_comes_after_it() {
     let mut queues = Queues::new(LIMITS, false);
-    let key = open(&mut queues, 1, &wish(None, Overflow::DropOldest));
+    let key = open(&mut queues, 1, &spec(None, Overflow::DropOldest));
     take(&mut queues);
     queues.offer(key, &event(1, 0, 1_000), 500);
     assert_eq!(queues.waiting_bytes(), 0, "more than the session may hold");
@@ -327,8 +330,8 @@ fn a_gap_is_told_even_when_nothing_comes_after_it() {
 fn debts_are_kept_and_savings_are_not() {
     let limits = SessionLimits { queue_events: 100_000, queue_bytes: 1 << 30, ..LIMITS };
     let mut queues = Queues::new(limits, false);
-    let large = open(&mut queues, 1, &wish(None, Overflow::DropOldest));
-    let small = open(&mut queues, 2, &wish(None, Overflow::DropOldest));
+    let large = open(&mut queues, 1, &spec(None, Overflow::DropOldest));
+    let small = open(&mut queues, 2, &spec(None, Overflow::DropOldest));
     for n in 0..100_000 {
         queues.offer(small, &event(n, 0, 100), ENOUGH);
     }
@@ -346,7 +349,7 @@ fn debts_are_kept_and_savings_are_not() {
 #[test]
 fn what_ended_is_told_once_and_never_heard_of_again() {
     let mut queues = Queues::new(LIMITS, false);
-    let key = open(&mut queues, 1, &wish(None, Overflow::End));
+    let key = open(&mut queues, 1, &spec(None, Overflow::End));
     for n in 0..30 {
         let expected = if n < 10 { Offer::Taken } else { Offer::Gone };
         assert_eq!(queues.offer(key, &event(n, 0, 20), ENOUGH), expected);
@@ -365,7 +368,7 @@ fn what_ended_is_told_once_and_never_heard_of_again() {
     assert_eq!(told, ["subscribed", "gap 11", "ended true"]);
     assert_eq!(queues.take_closed().len(), 1);
     // The slot is used again; the old key means nothing any more.
-    let again = open(&mut queues, 1, &wish(None, Overflow::End));
+    let again = open(&mut queues, 1, &spec(None, Overflow::End));
     assert_eq!(again.slot, key.slot);
     assert_eq!(queues.offer(key, &event(0, 0, 20), ENOUGH), Offer::Gone);
 }
@@ -374,8 +377,8 @@ fn what_ended_is_told_once_and_never_heard_of_again() {
 fn what_was_passed_by_because_enough_waited_is_never_followed_by_later_events() {
     let limits = SessionLimits { queue_events: 100, queue_bytes: 1 << 20, ..LIMITS };
     let mut queues = Queues::new(limits, false);
-    let wish = Wish { max_events: Some(10), ..wish(Some(Grant::default()), Overflow::DropOldest) };
-    let key = open(&mut queues, 1, &wish);
+    let spec = SubscriptionSpec { max_events: Some(10), ..spec(Some(Grant::default()), Overflow::DropOldest) };
+    let key = open(&mut queues, 1, &spec);
     for n in 1..=20 {
         let expected = if n <= 10 { Offer::Taken } else { Offer::Gone };
         assert_eq!(queues.offer(key, &event(n, 0, 2_000), ENOUGH), expected);
@@ -394,7 +397,7 @@ fn what_was_passed_by_because_enough_waited_is_never_followed_by_later_events() 
 #[test]
 fn a_session_that_is_drained_ends_when_all_it_had_begun_is_answered() {
     let mut queues = Queues::new(LIMITS, false);
-    open(&mut queues, 1, &wish(None, Overflow::DropOldest));
+    open(&mut queues, 1, &spec(None, Overflow::DropOldest));
     queues.end(End::Draining { reconnect_delay: std::time::Duration::ZERO });
     assert!(matches!(take(&mut queues).2[..], [Frame::Subscribed(_)]));
     assert_eq!(take(&mut queues).0, Turn::Idle);

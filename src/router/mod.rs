@@ -21,7 +21,8 @@ use crossbeam_utils::sync::ShardedLock;
 use smallvec::SmallVec;
 
 use crate::{
-    model::{CommandError, Event, Filter, Group, Topic},
+    event::Event,
+    model::{CommandError, Filter, Group, Topic},
     outbox::{Closed, Outbox, Route, SubscriptionKey},
     tasks::Turn,
 };
@@ -442,7 +443,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::{Span, Spans},
+        event::{Span, Spans},
         outbox::{Allowances, Budget, SessionLimits},
     };
 

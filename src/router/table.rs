@@ -1,4 +1,4 @@
-//! The pure routing table: whose subscriptions match a topic, and whose turn it is in a group.
+//! The pure routing table: whose subscriptions match a topic, and whose turn it is in a group. Pure.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! The trie over filters: which entries match a topic.
+//! The trie over filters: which entries match a topic. Pure.
 //!
 //! Nodes live in one arena and edges in one hash table from (node, token) to node, so that a filter that nobody shares
 //! costs about a hundred bytes and a lookup is one probe a token. Nodes keep their number as long as an entry uses

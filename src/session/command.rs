@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Outcome, Precondition};
 use crate::{
+    event::Event,
+    hub::{Outcome, Precondition},
     memory::Held,
-    model::{CommandError, Event, EventError, Filter, Grant, Wish},
+    model::{CommandError, EventError, Filter, Grant, SubscriptionSpec},
 };
 
 /// One command, or why it is none, and the request id that its answer bears.
@@ -14,7 +15,7 @@ pub struct Request {
     /// The client's number; 0 asks to hear only of failure.
     pub request_id: i64,
     /// What stands before the fields of the command in an error, such as `update.`; empty where there is no command.
-    pub place: &'static str,
+    pub field_path: &'static str,
     /// What to do.
     pub command: Result<Command, CommandError>,
 }
@@ -36,7 +37,7 @@ pub enum Command {
         /// 0: the hub chooses.
         subscription_id: i64,
         /// What it wants, or why it cannot have it.
-        wish: Result<Wish, CommandError>,
+        spec: Result<SubscriptionSpec, CommandError>,
     },
     /// Change what a subscription matches.
     Update {

@@ -24,16 +24,14 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     engine::{Chunk, EventStream, ReadError, ReadLimits},
-    model::{CommandError, End, Event, Filter, OnGap, StreamError, Topic, filter_tokens},
+    event::Event,
+    model::{CommandError, End, Filter, OnGap, StreamError, Topic, filter_tokens},
     outbox::{Filled, GapReason, Outbox, Room, SubscriptionKey},
     router::{Descent, NodeId, Shape, Shapes, Trie},
     tasks::Turn,
 };
 
-use super::{
-    early::{Early, pass_over, time_left},
-    publish::of_read,
-};
+use super::early::{Early, pass_over, time_left};
 
 /// So much of a stream is read at a time for all that follow it.
 const FOLLOW_AT_ONCE: ReadLimits = ReadLimits { events: 1024, bytes: 1024 * 1024 };
@@ -354,7 +352,7 @@ impl Feeds {
                 }
             }
             // Deleted; or made anew, which is for the client to find out by its token.
-            ReadError::Closed | ReadError::Store(_) => of_read(error, &stream),
+            ReadError::Closed | ReadError::Store(_) => error.about(&stream),
         };
         self.leave(key);
         self.forget(key);

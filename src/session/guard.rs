@@ -19,7 +19,7 @@ use super::Session;
 use crate::{
     auth::{Action, Caller},
     engine::EventStream,
-    model::{CommandError, Denial, End, Filter, Group, StreamError, StreamName, Wish},
+    model::{CommandError, Denial, End, Filter, Group, StreamError, StreamName, SubscriptionSpec},
     outbox::Frame,
 };
 
@@ -61,11 +61,11 @@ pub(super) enum Wake {
 }
 
 impl Held {
-    fn of(wish: &Wish) -> Self {
+    fn of(spec: &SubscriptionSpec) -> Self {
         Self {
-            filters: wish.filters.as_slice().into(),
-            stream: wish.stream.as_ref().map(|from| from.name.clone()),
-            group: wish.group.clone(),
+            filters: spec.filters.as_slice().into(),
+            stream: spec.stream.as_ref().map(|from| from.name.clone()),
+            group: spec.group.clone(),
         }
     }
 
@@ -125,16 +125,19 @@ impl Guard {
 
 impl Session {
     /// What a subscription is allowed of what it wants; an error before anything is looked up that it may not know of.
-    pub(super) fn admitted<'a>(&mut self, wish: &'a Wish) -> Result<Cow<'a, Wish>, CommandError> {
+    pub(super) fn admitted<'a>(
+        &mut self,
+        spec: &'a SubscriptionSpec,
+    ) -> Result<Cow<'a, SubscriptionSpec>, CommandError> {
         if self.guard.is_none() {
-            return Ok(Cow::Borrowed(wish));
+            return Ok(Cow::Borrowed(spec));
         }
         self.caller.refresh();
-        let held = Held::of(wish);
-        let filters = self.readable(&held, &wish.filters)?;
+        let held = Held::of(spec);
+        let filters = self.readable(&held, &spec.filters)?;
         Ok(match filters {
-            Cow::Borrowed(_) => Cow::Borrowed(wish),
-            Cow::Owned(filters) => Cow::Owned(Wish { filters, ..wish.clone() }),
+            Cow::Borrowed(_) => Cow::Borrowed(spec),
+            Cow::Owned(filters) => Cow::Owned(SubscriptionSpec { filters, ..spec.clone() }),
         })
     }
 
@@ -160,9 +163,9 @@ impl Session {
     }
 
     /// A subscription was opened with what it was allowed.
-    pub(super) fn hold(&mut self, id: i64, wish: &Wish) {
+    pub(super) fn hold(&mut self, id: i64, spec: &SubscriptionSpec) {
         let Some(guard) = &mut self.guard else { return };
-        guard.held.insert(id, Held::of(wish));
+        guard.held.insert(id, Held::of(spec));
         if guard.held.len() > 2 * self.outbox.subscriptions() + MOST_STALE {
             let outbox = &self.outbox;
             guard.held.retain(|id, _| outbox.find(*id).is_ok());

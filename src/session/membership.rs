@@ -5,15 +5,13 @@ use std::{
     sync::Arc,
 };
 
-use super::{
-    Session,
-    group::{Command, Departure, Handle, Identity, Newcomer, Speaker},
-};
+use super::Session;
 use crate::{
     engine::EventStream,
     groups::{MemberId, Outcome},
-    model::{AckMode, CommandError, Group, OnGap, StreamError, StreamWish, Wish},
-    outbox::{Appetite, SubscriptionKey},
+    hub::{Departure, GroupCommand as Command, Handle, Identity, Newcomer, Speaker},
+    model::{AckMode, CommandError, Group, OnGap, StreamError, StreamSpec, SubscriptionSpec},
+    outbox::{Attention, SubscriptionKey},
 };
 
 /// All of one session.
@@ -46,11 +44,11 @@ impl Session {
         &mut self,
         request_id: i64,
         id: i64,
-        wish: &Wish,
-        (stream, from, group): (&Arc<dyn EventStream>, &StreamWish, &Group),
+        spec: &SubscriptionSpec,
+        (stream, from, group): (&Arc<dyn EventStream>, &StreamSpec, &Group),
     ) -> Result<i64, CommandError> {
         let groups = self.hub.groups().ok_or(StreamError::None)?;
-        let (key, id) = self.outbox.reserve(id, wish)?;
+        let (key, id) = self.outbox.reserve(id, spec)?;
         let handle = groups.handle(stream, group);
         let identity = |session: &Arc<str>| Identity {
             principal: Arc::clone(self.caller.principal().id()),
@@ -68,12 +66,12 @@ impl Session {
             identity: identity(&self.entry.id),
             previous: self.before.as_ref().map(identity),
             may_return: self.entry.client_name().is_some(),
-            filters: wish.filters.as_slice().into(),
+            filters: spec.filters.as_slice().into(),
             start: from.start.clone(),
             ack_mode: from.ack_mode,
-            automatic_credit: wish.credit.is_none(),
+            automatic_credit: spec.credit.is_none(),
             ends_with_gap: from.on_gap == OnGap::Fail,
-            max_events: wish.max_events,
+            max_events: spec.max_events,
         });
         match membership.handle.ask(|answer| Command::Join { newcomer, answer }).await {
             Ok(()) => {
@@ -102,8 +100,8 @@ impl Session {
     ) -> Result<(), CommandError> {
         let (key, _) = self.outbox.find(id)?;
         // What was sent before this came must be known before it.
-        let appetite = self.outbox.take_appetite();
-        self.note(appetite).await;
+        let attention = self.outbox.take_attention();
+        self.note(attention).await;
         let members = self.memberships.as_deref();
         match members.and_then(|members| members.get(&key)).filter(|member| member.ack_mode != AckMode::None) {
             // It ended while its client wrote this.
@@ -144,8 +142,8 @@ impl Session {
     }
 
     /// Has subscriptions from streams looked after: by their groups, or by the feeds of this session.
-    pub(super) async fn note(&mut self, appetite: Appetite) {
-        let Appetite { hungry, gone, sent, dropped, closed } = appetite;
+    pub(super) async fn note(&mut self, attention: Attention) {
+        let Attention { hungry, gone, sent, dropped, closed } = attention;
         self.forget(closed).await;
         let Some(members) = &mut self.memberships else {
             if let Some(feeds) = &mut self.feeds {
@@ -189,8 +187,8 @@ impl Session {
         if self.memberships.is_none() {
             return;
         }
-        let appetite = self.outbox.take_appetite();
-        self.note(appetite).await;
+        let attention = self.outbox.take_attention();
+        self.note(attention).await;
         let in_order = self.outbox.is_draining();
         if in_order {
             // What was acknowledged is answered while there are subscriptions to answer for.

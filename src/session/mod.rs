@@ -7,19 +7,9 @@
 mod command;
 mod early;
 mod feed;
-mod group;
 mod guard;
-mod hub;
 mod membership;
-mod observe;
 mod open;
-mod options;
-mod publish;
-mod quota;
-mod rates;
-mod registry;
-mod token;
-mod tracing;
 
 use std::{
     collections::VecDeque,
@@ -34,28 +24,24 @@ use std::{
 use tokio_stream::Stream;
 
 pub use command::{Command, Request, Secret};
-pub use group::{AsOf, Groups, Redriven, Standing, Streams};
-pub use hub::{Hub, Kind, Setup};
-pub use options::Options;
-pub use publish::{Placed, admit_events, of_memory, of_purge, of_read, of_store, place};
-pub use quota::{InFlight, Options as QuotaOptions};
-pub use registry::OpenSession;
-pub use token::TokenKey;
-pub use tracing::Tracing;
 
 use crate::{
     auth::Caller,
-    memory::Held,
-    model::{AckMode, CommandError, End, Event, EventError, Filter, Wish, filter_tokens},
-    outbox::{Accepted, Batch, Call, Closed, Frame, Outbox, Published, Reply},
-    router::{OutboxId, Scratch},
-    tasks::Turn,
+    hub::{Hub, Kind, OpenSession, Publish, Publisher, Publishing, Sequenced, first},
+    memory::Client,
+    model::{AckMode, CommandError, End, Filter, SubscriptionSpec, filter_tokens},
+    outbox::{Batch, Call, Closed, Frame, Outbox, Published, Reply},
+    router::OutboxId,
+    tasks::{Cut, Turn},
 };
-pub use crate::{engine::Precondition, groups::Outcome};
 use feed::Feeds;
 use guard::Guard;
 use membership::Memberships;
-use publish::{Placing, Storing, any_stream_takes};
+
+/// The first half of a publish to streams, with its request id.
+type Placing = Pin<Box<dyn Future<Output = (i64, Result<Sequenced, CommandError>)> + Send>>;
+/// The second half.
+type Storing = Pin<Box<dyn Future<Output = (i64, Vec<Published>)> + Send>>;
 
 /// A client may ask to hear from an idle hub at least this often,
 const SHORTEST_HEARTBEAT: Duration = Duration::from_secs(1);
@@ -72,7 +58,7 @@ pub struct Session {
     entry: Arc<OpenSession>,
     outbox: Arc<Outbox>,
     outbox_id: OutboxId,
-    scratch: Scratch,
+    publisher: Publisher,
     first: bool,
     /// The session that its client had before, and comes back from.
     before: Option<Arc<str>>,
@@ -84,7 +70,7 @@ pub struct Session {
     caller: Caller,
     /// `None` on a hub that asks nobody.
     guard: Option<Box<Guard>>,
-    /// A publish whose events have no places yet.
+    /// A publish whose events have no sequences yet.
     placing: Option<Placing>,
     /// Publishes that wait to be stored, in order.
     storing: VecDeque<Storing>,
@@ -115,7 +101,7 @@ impl Requests for NoRequests {
 /// What a session turns to next.
 enum Next {
     Call(Call),
-    Placed((i64, Result<Placed, CommandError>)),
+    Sequenced((i64, Result<Sequenced, CommandError>)),
     Stored((i64, Vec<Published>)),
     Wake(feed::Wake),
     /// What it may do may be something else.
@@ -139,15 +125,24 @@ pub struct Outlet {
 }
 
 impl Session {
-    fn new(hub: Arc<Hub>, entry: Arc<OpenSession>, caller: Caller) -> Self {
+    /// Opens a session of a caller, whose first frame is `welcome`. `cut` ends the stream it is on, and `client` accounts for
+    /// what it makes the hub keep.
+    pub fn open(
+        hub: &Arc<Hub>,
+        kind: Kind,
+        cut: Option<Arc<Cut>>,
+        caller: Caller,
+        client: &Arc<Client>,
+    ) -> Result<Self, CommandError> {
+        let entry = hub.enter(kind, cut, &caller, client)?;
         let outbox = Arc::clone(&entry.outbox);
         let outbox_id = hub.router().join(Arc::clone(&outbox));
-        Self {
-            hub,
+        Ok(Self {
+            publisher: hub.publisher(&caller),
+            hub: Arc::clone(hub),
             entry,
             outbox,
             outbox_id,
-            scratch: Scratch::default(),
             first: true,
             before: None,
             feeds: None,
@@ -156,7 +151,7 @@ impl Session {
             caller,
             placing: None,
             storing: VecDeque::new(),
-        }
+        })
     }
 
     /// Names the session in logs and lists.
@@ -170,14 +165,14 @@ impl Session {
     }
 
     /// Opens the subscription of a `Subscribe` call, or says why not.
-    pub async fn subscribe_once(&mut self, wish: &Wish) -> Result<(), CommandError> {
-        if wish.stream.as_ref().is_some_and(|from| from.ack_mode != AckMode::None) {
+    pub async fn subscribe_once(&mut self, spec: &SubscriptionSpec) -> Result<(), CommandError> {
+        if spec.stream.as_ref().is_some_and(|from| from.ack_mode != AckMode::None) {
             return Err(CommandError::Unsupported {
                 field: "ack_mode",
                 needs: "a Session call: Subscribe cannot send acknowledgements",
             });
         }
-        self.open(0, 1, wish).await
+        self.open_subscription(0, 1, spec).await
     }
 
     /// Applies commands and reads streams until the session is over, and cleans up after it.
@@ -188,8 +183,8 @@ impl Session {
             match next {
                 Next::Call(Call::Ending) => break,
                 Next::Call(Call::Room) => {}
-                Next::Call(Call::Appetite(appetite)) => self.note(appetite).await,
-                Next::Placed((request_id, placed)) => self.placed(request_id, placed),
+                Next::Call(Call::Attention(attention)) => self.note(attention).await,
+                Next::Sequenced((request_id, sequenced)) => self.sequenced(request_id, sequenced),
                 Next::Stored((request_id, results)) => {
                     self.storing.pop_front();
                     self.published(request_id, results);
@@ -232,7 +227,7 @@ impl Session {
         let has_steps = feeds.as_ref().is_some_and(|feeds| feeds.has_work());
         tokio::select! {
             call = outbox.until_call(takes_commands && !room) => Next::Call(call),
-            placed = first(placing.as_mut()) => Next::Placed(placed),
+            sequenced = first(placing.as_mut()) => Next::Sequenced(sequenced),
             stored = first(storing.front_mut()) => Next::Stored(stored),
             wake = sleep(feeds.as_deref_mut()) => Next::Wake(wake),
             wake = guard::wake(guard.as_deref_mut()) => Next::Rights(wake),
@@ -244,8 +239,8 @@ impl Session {
     /// What was read as a command is published, whether or not the client hears of it; one that is drained does.
     async fn finish_publishes(&mut self) {
         if let Some(placing) = self.placing.take() {
-            let (request_id, placed) = placing.await;
-            self.placed(request_id, placed);
+            let (request_id, sequenced) = placing.await;
+            self.sequenced(request_id, sequenced);
         }
         while let Some(storing) = self.storing.pop_front() {
             let (request_id, results) = storing.await;
@@ -269,7 +264,7 @@ impl Session {
     }
 
     async fn apply(&mut self, request: Request) {
-        let (request_id, place) = (request.request_id, request.place);
+        let (request_id, field_path) = (request.request_id, request.field_path);
         let first = std::mem::replace(&mut self.first, false);
         let done = match request.command {
             Ok(command) => self.command(request_id, first, command).await,
@@ -277,7 +272,7 @@ impl Session {
         };
         if let Err(error) = done {
             self.hub.metrics().command_refused();
-            self.reply(request_id, Frame::Error { place, error: Box::new(error) });
+            self.reply(request_id, Frame::Error { field_path, error: Box::new(error) });
         }
     }
 
@@ -288,7 +283,7 @@ impl Session {
                 self.before = previous_session;
                 Ok(())
             }
-            Command::Subscribe { subscription_id, wish } => self.subscribe(request_id, subscription_id, wish).await,
+            Command::Subscribe { subscription_id, spec } => self.subscribe(request_id, subscription_id, spec).await,
             Command::Update { subscription_id, filters } => self.update(request_id, subscription_id, &filters).await,
             Command::Unsubscribe { subscription_id } => {
                 let (key, _) = self.outbox.find(subscription_id)?;
@@ -302,7 +297,8 @@ impl Session {
                 self.acknowledge(request_id, subscription_id, (sequences, up_to), outcome).await
             }
             Command::Publish { events, precondition, memory } => {
-                self.publish(request_id, events, precondition, memory).await
+                let quiet = request_id == 0;
+                self.publish(request_id, Publish { events, precondition, memory, quiet }).await
             }
             Command::Authenticate { token } => self.authenticate(&token.0).await,
             Command::Ping { nonce } => {
@@ -332,13 +328,13 @@ impl Session {
         &mut self,
         request_id: i64,
         id: i64,
-        wish: Result<Wish, CommandError>,
+        spec: Result<SubscriptionSpec, CommandError>,
     ) -> Result<(), CommandError> {
         if id != 0 && self.outbox.find(id).is_ok() {
             return Err(CommandError::SubscriptionIdInUse { id });
         }
-        let opened = match wish {
-            Ok(wish) => self.open(request_id, id, &wish).await,
+        let opened = match spec {
+            Ok(spec) => self.open_subscription(request_id, id, &spec).await,
             Err(error) => Err(error),
         };
         if let Err(error) = opened {
@@ -355,25 +351,30 @@ impl Session {
 
     /// Routed first and confirmed second, so that whatever is published after the client has seen `subscribed` reaches
     /// it. What is published in between waits behind that frame.
-    async fn open(&mut self, request_id: i64, id: i64, wish: &Wish) -> Result<(), CommandError> {
+    async fn open_subscription(
+        &mut self,
+        request_id: i64,
+        id: i64,
+        spec: &SubscriptionSpec,
+    ) -> Result<(), CommandError> {
         // Those that have ended count no more.
-        let appetite = self.outbox.take_appetite();
-        if !appetite.is_empty() {
-            self.note(appetite).await;
+        let attention = self.outbox.take_attention();
+        if !attention.is_empty() {
+            self.note(attention).await;
         }
-        let wish = self.admitted(wish)?;
-        Turn::default().spend(wish.filter_tokens()).await;
-        let id = match &wish.stream {
-            Some(from) => self.open_stream(request_id, id, &wish, from).await?,
-            None => self.open_live(request_id, id, &wish).await?,
+        let spec = self.admitted(spec)?;
+        Turn::default().spend(spec.filter_tokens()).await;
+        let id = match &spec.stream {
+            Some(from) => self.open_stream(request_id, id, &spec, from).await?,
+            None => self.open_live(request_id, id, &spec).await?,
         };
-        self.hold(id, &wish);
+        self.hold(id, &spec);
         Ok(())
     }
 
-    async fn open_live(&mut self, request_id: i64, id: i64, wish: &Wish) -> Result<i64, CommandError> {
-        let (key, id) = self.outbox.reserve(id, wish)?;
-        match self.hub.router().subscribe(self.outbox_id, key, &wish.filters, wish.group.as_ref()).await {
+    async fn open_live(&mut self, request_id: i64, id: i64, spec: &SubscriptionSpec) -> Result<i64, CommandError> {
+        let (key, id) = self.outbox.reserve(id, spec)?;
+        match self.hub.router().subscribe(self.outbox_id, key, &spec.filters, spec.group.as_ref()).await {
             Ok(route) => {
                 if let Err(route) = self.outbox.open(key, route, request_id) {
                     self.forget(vec![Closed { key, route }]).await;
@@ -419,48 +420,27 @@ impl Session {
         Ok(())
     }
 
-    async fn publish(
-        &mut self,
-        request_id: i64,
-        mut events: Vec<Result<Event, EventError>>,
-        precondition: Option<Precondition>,
-        memory: Option<Held>,
-    ) -> Result<(), CommandError> {
+    async fn publish(&mut self, request_id: i64, publish: Publish) -> Result<(), CommandError> {
         self.caller.refresh();
-        admit_events(&self.caller, &mut events, precondition).await?;
-        let mut in_flight = self.hub.may_publish_from(&self.entry.account, &events)?;
-        if precondition.is_some() || any_stream_takes(&self.hub, &events).await {
-            let hub = Arc::clone(&self.hub);
-            in_flight.keep(memory);
-            self.placing =
-                Some(Box::pin(async move { (request_id, place(&hub, events, precondition, in_flight).await) }));
-            return Ok(());
+        match self.publisher.publish(&self.caller, publish).await? {
+            Publishing::Done(results) => self.published(request_id, results),
+            Publishing::Storing(placing) => {
+                self.placing = Some(Box::pin(async move { (request_id, placing.await) }));
+            }
         }
-        Turn::default().spend(events.len()).await;
-        let (accepted, refused) = split(events);
-        self.hub.publish_with(&accepted, &mut self.scratch).await;
-        self.hub.metrics().events_refused(refused.len());
-        if request_id == 0 && refused.is_empty() {
-            return Ok(());
-        }
-        let matched = self.scratch.matched.iter().map(|matched| Accepted { matched: *matched, stored: None });
-        let results = merge(matched, refused);
-        self.reply(request_id, Frame::Published(results));
         Ok(())
     }
 
-    /// The events of a publish have their places; now they are to be stored.
-    fn placed(&mut self, request_id: i64, placed: Result<Placed, CommandError>) {
+    /// The events of a publish have their sequences; now they are to be stored.
+    fn sequenced(&mut self, request_id: i64, sequenced: Result<Sequenced, CommandError>) {
         self.placing = None;
-        match placed {
-            Ok(placed) => {
-                let hub = Arc::clone(&self.hub);
-                let storing = async move { (request_id, placed.store(&hub, &mut Scratch::default()).await) };
-                self.storing.push_back(Box::pin(storing));
+        match sequenced {
+            Ok(sequenced) => {
+                self.storing.push_back(Box::pin(async move { (request_id, sequenced.stored().await) }));
             }
             Err(error) => {
                 self.hub.metrics().command_refused();
-                self.reply(request_id, Frame::Error { place: "publish.", error: Box::new(error) });
+                self.reply(request_id, Frame::Error { field_path: "publish.", error: Box::new(error) });
             }
         }
     }
@@ -528,14 +508,6 @@ async fn next_request(requests: &mut impl Requests, takes: bool) -> Option<Resul
     .await
 }
 
-/// Waits for a future if there is one, and else for ever.
-async fn first<F: Future + Unpin>(future: Option<&mut F>) -> F::Output {
-    match future {
-        Some(future) => future.await,
-        None => pending().await,
-    }
-}
-
 async fn sleep(feeds: Option<&mut Feeds>) -> feed::Wake {
     match feeds {
         Some(feeds) => feeds.sleep().await,
@@ -547,30 +519,4 @@ impl Drop for Outlet {
     fn drop(&mut self) {
         self.entry.outbox.abandon();
     }
-}
-
-/// The events that may be published, and for every other its place and what is wrong with it.
-fn split(events: Vec<Result<Event, EventError>>) -> (Vec<Event>, Vec<(usize, EventError)>) {
-    let mut accepted = Vec::with_capacity(events.len());
-    let mut refused = Vec::new();
-    for (place, event) in events.into_iter().enumerate() {
-        match event {
-            Ok(event) => accepted.push(event),
-            Err(error) => refused.push((place, error)),
-        }
-    }
-    (accepted, refused)
-}
-
-/// One result per event, in the order they came in.
-fn merge(accepted: impl ExactSizeIterator<Item = Accepted>, refused: Vec<(usize, EventError)>) -> Vec<Published> {
-    let total = accepted.len() + refused.len();
-    let mut accepted = accepted;
-    let mut refused = refused.into_iter().peekable();
-    (0..total)
-        .filter_map(|place| match refused.next_if(|(at, _)| *at == place) {
-            Some((_, error)) => Some(Err(error)),
-            None => accepted.next().map(Ok),
-        })
-        .collect()
 }

@@ -3,13 +3,13 @@
 use std::{sync::Arc, time::SystemTime};
 
 use super::{
-    Session, TokenKey,
+    Session,
     feed::{Feed, Feeds},
-    publish::of_read,
 };
 use crate::{
     engine::{EventStream, ReadError},
-    model::{CommandError, Filter, OnGap, Position, Start, StreamError, StreamState, StreamWish, Wish},
+    hub::TokenKey,
+    model::{CommandError, Filter, OnGap, Position, Start, StreamError, StreamSpec, StreamState, SubscriptionSpec},
     outbox::{GapReason, Opened, ResumeOutcome},
 };
 
@@ -44,20 +44,20 @@ impl Session {
         &mut self,
         request_id: i64,
         id: i64,
-        wish: &Wish,
-        from: &StreamWish,
+        spec: &SubscriptionSpec,
+        from: &StreamSpec,
     ) -> Result<i64, CommandError> {
         let engine = self.hub.engine().ok_or(StreamError::None)?;
         let name = from.name.as_str();
         let stream = engine.stream(name).ok_or_else(|| StreamError::NotFound(name.to_owned()))?;
-        if let Some(group) = &wish.group {
-            return self.open_member(request_id, id, wish, (&stream, from, group)).await;
+        if let Some(group) = &spec.group {
+            return self.open_member(request_id, id, spec, (&stream, from, group)).await;
         }
         let state = stream.state();
-        let filters: Arc<[Filter]> = wish.filters.as_slice().into();
+        let filters: Arc<[Filter]> = spec.filters.as_slice().into();
         self.feeds().check(&filters)?;
         let beginning = beginning(self.hub.tokens(), &stream, &state, &filters, from).await?;
-        let (key, id) = self.outbox.reserve(id, wish)?;
+        let (key, id) = self.outbox.reserve(id, spec)?;
         let origin = Arc::new(stream.origin());
         let opened = Opened {
             position: Position { origin, sequence: beginning.after },
@@ -67,7 +67,7 @@ impl Session {
             ack_deadline: None,
         };
         // The limit on tokens is below 2^32.
-        if !self.outbox.open_stored(key, opened, wish.filter_tokens() as u32, request_id) {
+        if !self.outbox.open_stored(key, opened, spec.filter_tokens() as u32, request_id) {
             return Ok(id);
         }
         if let Some((to, reason)) = beginning.lost {
@@ -94,14 +94,14 @@ async fn beginning(
     stream: &Arc<dyn EventStream>,
     state: &StreamState,
     filters: &Arc<[Filter]>,
-    from: &StreamWish,
+    from: &StreamSpec,
 ) -> Result<Beginning, StreamError> {
     Ok(match &from.start {
         Start::New => Beginning::after(state.latest),
         Start::Earliest => Beginning::with_what_is_there(state.earliest - 1),
         Start::LastPerTopic => {
             let first = stream.last_per_topic(filters, 0, state.latest, 1).await;
-            let first = first.map_err(|error| of_read(&error, stream.name()))?;
+            let first = first.map_err(|error| error.about(stream.name()))?;
             let after = first.first().map_or(state.latest, |sequence| sequence - 1);
             Beginning { last_up_to: state.latest, ..Beginning::after(after) }
         }
@@ -110,7 +110,7 @@ async fn beginning(
         Start::At(time) => match stream.first_at(*time).await {
             Ok(sequence) => Beginning::with_what_is_there(sequence.max(state.earliest) - 1),
             Err(ReadError::Lost { earliest, .. }) => Beginning::with_what_is_there(earliest - 1),
-            Err(error) => return Err(of_read(&error, stream.name())),
+            Err(error) => return Err(error.about(stream.name())),
         },
         Start::Token(token) => {
             let position = tokens.open(token)?;

@@ -10,7 +10,7 @@ use prometheus_client::{
 };
 
 use super::{
-    looked_at::{Gauges, LookedAt},
+    gauges::{GaugeSet, Gauges},
     wire::Wire,
 };
 
@@ -45,7 +45,7 @@ pub struct Metrics {
     dedupe_ids_forgotten: Counter,
     commit_seconds: Histogram,
     /// Set before every reading, and read before the next one.
-    looked_at: Mutex<LookedAt>,
+    gauges_seen: Mutex<GaugeSet>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -87,7 +87,7 @@ impl Default for Metrics {
         let dedupe_ids_forgotten: Counter = registered!("dedupe_ids_forgotten", IDS_FORGOTTEN_HELP);
         let commit_seconds = Histogram::new(COMMIT_SECONDS);
         registry.register("commit_seconds", COMMIT_SECONDS_HELP, commit_seconds.clone());
-        let looked_at = Mutex::new(LookedAt::new(&mut registry));
+        let gauges_seen = Mutex::new(GaugeSet::new(&mut registry));
         Self {
             registry,
             wire,
@@ -107,7 +107,7 @@ impl Default for Metrics {
             quota_refusals,
             dedupe_ids_forgotten,
             commit_seconds,
-            looked_at,
+            gauges_seen,
         }
     }
 }
@@ -184,8 +184,8 @@ impl Metrics {
 
     /// Everything in the text form of Prometheus (OpenMetrics 1.0).
     pub fn render(&self, gauges: &Gauges) -> String {
-        let looked_at = self.looked_at.lock();
-        looked_at.set(gauges);
+        let gauges_seen = self.gauges_seen.lock();
+        gauges_seen.set(gauges);
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);

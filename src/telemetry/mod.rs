@@ -4,15 +4,15 @@
 //! streams and groups up to a limit, so that no client can make the number of series grow. Events are counted per
 //! batch, never one by one.
 
+mod gauges;
 mod logs;
-mod looked_at;
 mod metrics;
 mod secrets;
 mod traces;
 mod wire;
 
+pub use gauges::{Gauges, GroupGauges, MemoryGauges, StreamGauges, StreamsGauges};
 pub use logs::{AUDIT, LogFormat, log_filter, set_log_filter, set_up_logs};
-pub use looked_at::{Gauges, GroupGauges, MemoryGauges, StreamGauges, StreamsGauges};
 pub use metrics::Metrics;
 pub use secrets::warn_if_open;
 pub use traces::{PublishSpan, TraceOptions, TraceParent, Traces};

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use switchyard::{
     engine::{Embedded, Engine, Simulated},
-    grpc, net,
+    net,
     proto::v1::{
         AckMode, Durability, EndReason, Ended, GapPolicy, PurgeStreamRequest, ResumeOutcome, StartPreset, Stream,
         SubscriptionSpec, session_response::Frame,
@@ -34,7 +34,8 @@ pub async fn hub_on_disk(disk: &Simulated) -> Server {
     let operators = Box::pin(async move { net::listen(&ops_listen, &options).await });
     let (tasks, metrics, memory) = (Tasks::default(), Arc::new(Metrics::default()), Arc::default());
     let opened =
-        Embedded::open_simulated(disk, &config.engine, grpc::seal, &tasks, &metrics, &memory).expect("a new store");
+        Embedded::open_simulated(disk, &config.engine, switchyard::event::Event::seal, &tasks, &metrics, &memory)
+            .expect("a new store");
     let engine: Arc<dyn Engine> = Arc::new(opened);
     let engine = Box::pin(std::future::ready(Ok(Some(engine))));
     server::start_on(config, Ground { clients, operators, engine, auth: None, tls: None, metrics, memory, tasks })

@@ -10,7 +10,6 @@ use prost::Message;
 use switchyard::{
     config::Config,
     engine::{Embedded, Engine},
-    grpc,
     memory::{Held, Memory, Use},
     net,
     proto::v1::{
@@ -60,7 +59,8 @@ impl Place {
         let operators = Box::pin(async move { net::listen(&ops_listen, &options).await });
         let memory = Arc::new(Memory::new(&config.memory));
         let (tasks, metrics, of_hub) = (Tasks::default(), Arc::new(Metrics::default()), Arc::clone(&memory));
-        let opened = Embedded::open(folder.path(), &config.engine, grpc::seal, &tasks, &metrics, &memory);
+        let opened =
+            Embedded::open(folder.path(), &config.engine, switchyard::event::Event::seal, &tasks, &metrics, &memory);
         let engine: Arc<dyn Engine> = Arc::new(opened.expect("a new store"));
         let engine = Box::pin(std::future::ready(Ok(Some(engine))));
         let ground = Ground { clients, operators, engine, auth: None, tls: None, metrics, memory: of_hub, tasks };

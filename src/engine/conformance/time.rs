@@ -14,7 +14,8 @@ use super::{
 };
 use crate::{
     engine::{AppendError, DeadLetter, EventStream, GroupStoreError, Precondition},
-    model::{Event, Group, GroupSettings, StreamSettings, Topic},
+    event::Event,
+    model::{Group, GroupSettings, StreamSettings, Topic},
 };
 
 const SECOND: Duration = Duration::from_secs(1);

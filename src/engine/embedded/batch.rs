@@ -1,4 +1,4 @@
-//! Record batches: the form in which events lie in the store.
+//! Record batches: the form in which events lie in the store. Pure.
 //!
 //! A batch is one value under the key (stream, first sequence): a head, and records in the order of their sequences.
 //! The head has a checksum over all the rest and the key, and tells the last sequence that the batch covers, so that a
@@ -8,7 +8,7 @@
 use std::{num::NonZeroU64, ops::Range};
 
 use super::clock::Warp;
-use crate::model::{Place, Span, Spans};
+use crate::event::{Place, Span, Spans};
 
 /// The checksum, which covers all that follows it.
 const SUM_BYTES: usize = 4;

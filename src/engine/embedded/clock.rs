@@ -1,4 +1,4 @@
-//! The time that streams go by. Pure: what clocks show is an argument.
+//! The time that streams go by. Pure: what clocks show is an argument. Pure.
 //!
 //! [`Slewed`] is the time of the hub. It goes with the clock that never goes back and only slowly towards the wall clock: one
 //! that is wrong for a moment ends no event and keeps none, and one that stays wrong makes a difference of a tenth.

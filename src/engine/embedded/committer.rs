@@ -28,7 +28,8 @@ use super::{
 };
 use crate::{
     engine::{AppendError, Appended, DeadLetter, GroupStoreError, Health, Options, StoreError},
-    model::{Durability, Group, Seal, Storage},
+    event::Seal,
+    model::{Durability, Group, Storage},
     telemetry::Metrics,
 };
 

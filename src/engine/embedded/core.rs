@@ -26,8 +26,9 @@ use super::{
 };
 use crate::{
     engine::{AppendError, Appended, Precondition},
+    event::{Event, Seal, Spans, Stamp},
     memory::{Held, MemoryFull, Use},
-    model::{Event, Seal, Spans, Stamp, Storage},
+    model::Storage,
 };
 
 /// The last batch of a stream is written again with every commit until it has these bytes, so that lone events do not make a

@@ -17,7 +17,7 @@ use super::{
     keep::{Lasts, TRIM_BYTES},
     store::{Loaded, Trouble},
 };
-use crate::model::{Event, Storage};
+use crate::{event::Event, model::Storage};
 
 /// What a batch costs in memory that has events with a ttl.
 const DUE_BYTES: usize = 128;

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     engine::{AppendError, Precondition},
-    model::{Event, Seal},
+    event::{Event, Seal},
 };
 
 impl Core {

@@ -9,7 +9,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use super::{committer::Committer, stream::Shared};
 use crate::{
     engine::{AppendError, Appended, DeadLetter, GroupStoreError, Precondition},
-    model::{Event, Group},
+    event::Event,
+    model::Group,
 };
 
 /// Waiting bytes are counted in units of these.

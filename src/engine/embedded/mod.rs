@@ -71,8 +71,9 @@ use super::{
     routes::{Conflict, NewFilters, Routes},
 };
 use crate::{
+    event::Seal,
     memory::Memory,
-    model::{Seal, StreamName, StreamSettings, Topic},
+    model::{StreamName, StreamSettings, Topic},
     tasks::{OnPanic, Tasks},
     telemetry::Metrics,
 };

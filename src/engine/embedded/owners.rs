@@ -138,7 +138,7 @@ mod tests {
     }
 
     /// Events that are stored with [`LONE`] bytes each.
-    fn lone(stream: &Arc<dyn EventStream>, count: usize) -> Vec<crate::model::Event> {
+    fn lone(stream: &Arc<dyn EventStream>, count: usize) -> Vec<crate::event::Event> {
         let topic = stream.name().as_str();
         vec![event(topic, &"x".repeat(LONE as usize - 2 * topic.len())); count]
     }

@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{
     engine::{Chunk, ReadError, ReadLimits, StoreError},
-    model::{Event, Filter, Topic},
+    event::Event,
+    model::{Filter, Topic},
 };
 
 /// One call looks at so many bytes at most.

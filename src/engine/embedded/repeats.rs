@@ -1,4 +1,4 @@
-//! What a stream knows repetitions by: the keys of the events of a window of time.
+//! What a stream knows repetitions by: the keys of the events of a window of time. Pure.
 
 use std::collections::VecDeque;
 

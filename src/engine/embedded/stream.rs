@@ -31,8 +31,9 @@ use crate::{
         Append, AppendError, Boxed, Chunk, DeadLetter, EventStream, GroupStoreError, Kept, LettersBack, MAX_SEQUENCES,
         PurgeError, ReadError, ReadLimits, Receipt, StoreError, StoredGroup,
     },
+    event::Event,
     model::{
-        Event, Filter, Group, GroupSettings, Storage, StreamName, StreamSettings, StreamState, Topic,
+        Filter, Group, GroupSettings, Storage, StreamName, StreamSettings, StreamState, Topic,
         limits::MAX_GROUP_STATE_BYTES,
     },
 };

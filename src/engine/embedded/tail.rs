@@ -16,7 +16,7 @@ use super::{
     batch::{Damaged, Head, Records},
     clock::Warp,
 };
-use crate::model::Event;
+use crate::event::Event;
 
 /// What an event costs in memory besides its bytes.
 const EVENT_OVERHEAD_BYTES: usize = 112;

@@ -24,7 +24,8 @@ use crate::{
             settings, suite,
         },
     },
-    model::{Durability, Event, Filter, Group, GroupSettings, StreamSettings, StreamState, Topic},
+    event::Event,
+    model::{Durability, Filter, Group, GroupSettings, StreamSettings, StreamState, Topic},
     tasks::Tasks,
 };
 

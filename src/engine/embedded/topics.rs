@@ -1,4 +1,4 @@
-//! Which topics a stream keeps events of: the last of each, how many, and, where their number is limited, which.
+//! Which topics a stream keeps events of: the last of each, how many, and, where their number is limited, which. Pure.
 //!
 //! Where the last has a ttl, the ones before it that outlive it are known, too: which is the last at a point in time is
 //! always known from here, whether or not what is past its ttl was counted as gone yet.

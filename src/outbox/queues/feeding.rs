@@ -1,4 +1,4 @@
-//! Subscriptions from streams: how their session fills their queues.
+//! Subscriptions from streams: how their session fills their queues. Pure.
 
 use super::{
     super::{
@@ -6,9 +6,12 @@ use super::{
         stored::{Filled, Member, Room, Stored},
         subscriber::Subscriber,
     },
-    Appetite, Queues, SubscriptionKey, live,
+    Attention, Queues, SubscriptionKey, live,
 };
-use crate::model::{CommandError, End, Event};
+use crate::{
+    event::Event,
+    model::{CommandError, End},
+};
 
 impl Queues {
     /// Opens a reserved subscription from a stream and says so; false when it is gone.
@@ -68,7 +71,7 @@ impl Queues {
             Frame::Acknowledged { subscription_id: id, results }
         } else if request_id != 0 {
             let error = Box::new(CommandError::SubscriptionNotFound { id });
-            Frame::Error { place: "acknowledge.", error }
+            Frame::Error { field_path: "acknowledge.", error }
         } else {
             return;
         };
@@ -92,13 +95,13 @@ impl Queues {
             }
         });
         let generation = self.subscribers[slot as usize].generation;
-        self.appetite.dropped.push((SubscriptionKey { slot, generation }, dropped));
+        self.attention.dropped.push((SubscriptionKey { slot, generation }, dropped));
         self.make_ready(slot);
     }
 
     /// Notes what the writer took for a member of a group.
     pub(super) fn note_sent(&mut self, key: SubscriptionKey, events: &[Event]) {
-        self.appetite.sent.push((key, events.iter().map(Event::sequence).collect()));
+        self.attention.sent.push((key, events.iter().map(Event::sequence).collect()));
     }
 
     /// Says that a subscription has other filters; false when it is gone.
@@ -117,20 +120,20 @@ impl Queues {
     }
 
     /// Subscriptions that have to be looked after since the last call.
-    pub(in crate::outbox) fn take_appetite(&mut self) -> Appetite {
-        let mut appetite = std::mem::take(&mut self.appetite);
-        appetite.closed = self.take_closed();
-        appetite.hungry.retain(|key| {
+    pub(in crate::outbox) fn take_attention(&mut self) -> Attention {
+        let mut attention = std::mem::take(&mut self.attention);
+        attention.closed = self.take_closed();
+        attention.hungry.retain(|key| {
             let Some(subscriber) = live(&mut self.subscribers, *key) else { return false };
             subscriber.set_hungry(false);
             // It may have begun to follow since it was hungry.
             subscriber.stored().is_none_or(|stored| !stored.following)
         });
-        appetite
+        attention
     }
 
     pub(in crate::outbox) fn has_appetite(&self) -> bool {
-        !self.appetite.is_empty() || !self.closed.is_empty()
+        !self.attention.is_empty() || !self.closed.is_empty()
     }
 
     /// How much may be put into a queue, as far as its size, credit and `free_bytes` go; `None` when it is gone.

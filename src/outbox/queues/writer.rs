@@ -1,4 +1,4 @@
-//! The fair writer: which of the subscriptions that have events and credit is sent how much next.
+//! The fair writer: which of the subscriptions that have events and credit is sent how much next. Pure.
 //!
 //! A deficit round robin: each turn adds a quantum of bytes to what a subscription is owed, and it may send as long as it
 //! is owed anything. An event larger than the quantum is paid for by missed turns. Frames that are not events go first.

@@ -71,8 +71,8 @@ impl Session {
     fn new() -> Self {
         let limits = SessionLimits { queue_events: 100, queue_bytes: 1 << 20, ..LIMITS };
         let mut queues = Queues::new(limits, false);
-        let wish = wish(None, Overflow::DropOldest);
-        let (key, _) = queues.reserve(1, &wish, cost(&wish)).expect("room");
+        let spec = spec(None, Overflow::DropOldest);
+        let (key, _) = queues.reserve(1, &spec, cost(&spec)).expect("room");
         let origin = Arc::new(Origin { stream: StreamName::parse("s").expect("a name"), epoch: 1 });
         let opened = Opened {
             position: Position { origin, sequence: 0 },
@@ -119,7 +119,7 @@ impl Session {
             // While it reads and joins it does nothing else.
             Step::Note | Step::Refilter if self.reading.is_some() || self.joining.is_some() => {}
             Step::Note => {
-                if self.queues.take_appetite().hungry.contains(&key) {
+                if self.queues.take_attention().hungry.contains(&key) {
                     self.following = None;
                     self.waiting = true;
                 }

@@ -9,8 +9,9 @@ use crate::{
         conformance::{append_all, seal},
         embedded::Embedded,
     },
+    event::Event,
     memory::{self, Memory, MemoryFull, NEVER_REFUSED_BYTES, Use},
-    model::{Event, Group, GroupSettings, Storage},
+    model::{Group, GroupSettings, Storage},
     tasks::Tasks,
 };
 

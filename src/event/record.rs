@@ -1,11 +1,11 @@
-//! The event as the hub passes it on, and as a stream keeps it.
+//! The event as the hub passes it on, and as a stream keeps it. Pure.
 
 use std::{iter, num::NonZeroU64, ops::Range};
 
 use bytes::Bytes;
 use triomphe::ThinArc;
 
-use super::{
+use crate::model::{
     Topic,
     limits::{MAX_EVENT_FIELD_BYTES, MAX_NAME_BYTES},
 };
@@ -53,8 +53,7 @@ pub struct Spans {
 /// One immutable event: what the hub looks at, and its encoded form, made once and shared by all who get it. Cheap to
 /// clone.
 ///
-/// What the bytes mean is the wire's business (`grpc/event.rs` makes them); the rooms between only count them, look at
-/// the fields that [`Spans`] tells of, and hand them on. The stored form of an event is another `Event`, whose bytes
+/// Most rooms only count the bytes, read the fields that [`Spans`] names, and pass them on. The stored form of an event is another `Event`, whose bytes
 /// also say in which stream it is, where, and since when.
 ///
 /// Events whose encoded forms stand in the same memory are made [together](Self::together), in one allocation: one for

@@ -13,9 +13,9 @@ use super::{
 };
 use crate::{
     engine::{EventStream, ReadError, ReadLimits, StoredGroup},
+    event::Event,
     groups::GroupState,
-    model::{Event, Group, GroupSettings, Start, StreamError, StreamName},
-    session::publish::of_read,
+    model::{Group, GroupSettings, Start, StreamError, StreamName},
 };
 
 /// With so many reads the oldest event that is not done is looked for.
@@ -23,7 +23,7 @@ const MOST_READS: usize = 16;
 
 /// How a group stands.
 #[derive(Debug, Clone)]
-pub struct Standing {
+pub struct GroupStatus {
     /// Its stream.
     pub stream: StreamName,
     /// Its name.
@@ -143,15 +143,15 @@ impl Active {
         }
     }
 
-    pub(super) async fn standing(&mut self, base: Tally, as_of: AsOf, answer: Answer<Standing>) {
+    pub(super) async fn status(&mut self, base: Tally, as_of: AsOf, answer: Answer<GroupStatus>) {
         match as_of {
             AsOf::Now => self.look_at_front(),
             AsOf::Stored => self.look_for_all_removed().await,
         }
         let (name, _, group) = &self.key;
         let (in_hands, tally) = (self.in_hands(), self.tally(base));
-        let standing = standing(&self.stream, name, group, &self.state, in_hands, tally).await;
-        let tell = move |_| _ = answer.send(standing);
+        let status = status(&self.stream, name, group, &self.state, in_hands, tally).await;
+        let tell = move |_| _ = answer.send(status);
         match as_of {
             AsOf::Now => tell(Ok(())),
             AsOf::Stored => self.when_stored(tell),
@@ -170,7 +170,7 @@ pub(super) async fn standing_of_idle(
     stream: &Arc<dyn EventStream>,
     stored: StoredGroup,
     mut tally: Tally,
-) -> Result<Standing, StreamError> {
+) -> Result<GroupStatus, StreamError> {
     let state = if stored.state.is_empty() {
         GroupState::new(stored.settings, stream.earliest() - 1)
     } else {
@@ -183,7 +183,7 @@ pub(super) async fn standing_of_idle(
         // Its task will count them when there is one.
         tally.lost += state.open_up_to(stream.earliest() - 1);
     }
-    standing(stream, stream.name(), &stored.group, &state, InHands::default(), tally).await
+    status(stream, stream.name(), &stored.group, &state, InHands::default(), tally).await
 }
 
 /// How a group stands whose task does not answer.
@@ -191,21 +191,21 @@ pub(super) async fn standing_of_board(
     stream: &Arc<dyn EventStream>,
     group: &Group,
     board: Board,
-) -> Result<Standing, StreamError> {
+) -> Result<GroupStatus, StreamError> {
     let state = GroupState::restore(board.settings, &board.stored, 0).map_err(|error| {
         StreamError::Corrupt(format!("group {} of stream {}: {error}", group.as_str(), stream.name()))
     })?;
-    standing(stream, stream.name(), group, &state, board.in_hands, board.tally).await
+    status(stream, stream.name(), group, &state, board.in_hands, board.tally).await
 }
 
-async fn standing(
+async fn status(
     stream: &Arc<dyn EventStream>,
     name: &StreamName,
     group: &Group,
     state: &GroupState,
     in_hands: InHands,
     tally: Tally,
-) -> Result<Standing, StreamError> {
+) -> Result<GroupStatus, StreamError> {
     let kept = stream.kept();
     let mut after = state.floor().max(kept.earliest() - 1);
     let (mut open, mut first_open) = (0, None);
@@ -223,7 +223,7 @@ async fn standing(
         None => None,
     };
     let InHands { members, unacked, blocked } = in_hands;
-    Ok(Standing {
+    Ok(GroupStatus {
         stream: name.clone(),
         group: group.clone(),
         settings: state.settings().clone(),
@@ -250,7 +250,7 @@ async fn first_not_done(
             Ok(chunk) => chunk,
             // Gone between the two looks.
             Err(ReadError::Lost { .. }) => return Ok(None),
-            Err(error) => return Err(of_read(&error, stream.name())),
+            Err(error) => return Err(error.about(stream.name())),
         };
         let Some(event) = chunk.events.into_iter().next() else {
             if chunk.through >= chunk.latest {
@@ -290,7 +290,7 @@ async fn sequence_at(
         Start::At(time) => match stream.first_at(*time).await {
             Ok(sequence) => Ok((sequence.max(kept.earliest), 0)),
             Err(ReadError::Lost { earliest, .. }) => Ok((earliest, 0)),
-            Err(error) => Err(of_read(&error, stream.name())),
+            Err(error) => Err(error.about(stream.name())),
         },
         Start::LastPerTopic => refuse("of a group cannot be the last event of every topic".to_owned()),
         Start::Token(_) => refuse("of a group cannot be a resume token".to_owned()),

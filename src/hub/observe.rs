@@ -3,6 +3,7 @@
 use super::{AsOf, Groups, Hub};
 use crate::{
     engine::Health,
+    event::Event,
     memory::Use,
     telemetry::{Gauges, GroupGauges, MemoryGauges, StreamGauges, StreamsGauges},
 };
@@ -54,18 +55,18 @@ impl Hub {
             });
             let left = MOST_TOLD - gauges.each_group.len();
             let Some(groups) = self.groups().filter(|_| left > 0) else { continue };
-            let (standings, _) = groups.list(stream, "", left, AsOf::Now, by).await.unwrap_or_default();
-            for standing in standings {
-                let since = standing.oldest.as_ref().and_then(|event| groups.append_time(event));
+            let (statuses, _) = groups.list(stream, "", left, AsOf::Now, by).await.unwrap_or_default();
+            for status in statuses {
+                let since = status.oldest.as_ref().and_then(Event::append_time);
                 let age = since.map(|since| stream.age(since));
                 gauges.each_group.push(GroupGauges {
-                    stream: standing.stream.to_string(),
-                    group: standing.group.as_str().to_owned(),
-                    members: standing.members,
-                    lag: standing.pending + standing.unacked,
-                    unacked: standing.unacked,
-                    blocked: standing.blocked,
-                    lost: standing.lost,
+                    stream: status.stream.to_string(),
+                    group: status.group.as_str().to_owned(),
+                    members: status.members,
+                    lag: status.pending + status.unacked,
+                    unacked: status.unacked,
+                    blocked: status.blocked,
+                    lost: status.lost,
                     oldest_seconds: age.unwrap_or_default().as_secs_f64(),
                 });
             }

@@ -5,8 +5,8 @@ use std::{collections::HashSet, sync::Arc};
 use super::{driver::Active, manage::Redriven};
 use crate::{
     engine::{EventStream, LettersBack, ReadError},
-    model::{Event, StreamError},
-    session::publish::of_store,
+    event::Event,
+    model::StreamError,
 };
 
 /// Letters of so many bytes are given back in one step.
@@ -28,7 +28,7 @@ impl Active {
         let there = letters.get(events.iter().map(|(letter, _)| *letter).collect()).await;
         let there: HashSet<u64> = match there {
             Ok(chunk) => chunk.events.iter().map(Event::sequence).collect(),
-            Err(ReadError::Store(error)) => return Err(of_store(&error)),
+            Err(ReadError::Store(error)) => return Err(StreamError::from(&error)),
             Err(ReadError::Lost { .. } | ReadError::Closed) => HashSet::new(),
         };
         let events = events.into_iter().filter(|(letter, _)| there.contains(letter));

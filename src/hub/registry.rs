@@ -14,27 +14,27 @@ use super::{
 use crate::{
     auth::Caller,
     model::{CommandError, End, limits::MAX_TERMINATE_REASON_BYTES},
-    outbox::{Counts, Outbox, Standing},
+    outbox::{Counts, Outbox, SubscriptionStatus},
     tasks::Turn,
 };
 
 /// One session that is open.
 #[derive(Debug)]
 pub struct OpenSession {
-    pub(super) number: u64,
-    pub(super) id: Arc<str>,
+    pub(crate) number: u64,
+    pub(crate) id: Arc<str>,
     kind: Kind,
     peer: Option<SocketAddr>,
     principal: Arc<str>,
-    pub(super) account: Arc<Account>,
+    pub(crate) account: Arc<Account>,
     _counted: SessionUse,
     opened: SystemTime,
     client_name: OnceLock<Arc<str>>,
-    pub(super) outbox: Arc<Outbox>,
+    pub(crate) outbox: Arc<Outbox>,
 }
 
 impl OpenSession {
-    pub(super) fn new(
+    pub(crate) fn new(
         (number, id, kind): (u64, Arc<str>, Kind),
         caller: &Caller,
         (account, counted): (Arc<Account>, SessionUse),
@@ -76,7 +76,7 @@ impl OpenSession {
     }
 
     /// The first name counts: it is given once, in the first command.
-    pub(super) fn set_client_name(&self, name: &str) {
+    pub(crate) fn set_client_name(&self, name: &str) {
         self.client_name.get_or_init(|| name.into());
     }
 
@@ -91,8 +91,8 @@ impl OpenSession {
     }
 
     /// How at most `most` of its subscriptions stand, and where to go on from; `from` is 0 at first.
-    pub fn standings(&self, from: usize, most: usize) -> (Vec<Standing>, Option<usize>) {
-        self.outbox.standings(from, most)
+    pub fn statuses(&self, from: usize, most: usize) -> (Vec<SubscriptionStatus>, Option<usize>) {
+        self.outbox.statuses(from, most)
     }
 }
 

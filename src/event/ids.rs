@@ -1,11 +1,11 @@
-//! The ids of events that were published without one.
+//! The ids of events that were published without one. Pure.
 //!
 //! An id is the name of a session, which no other of any hub has, and a number that the session counts. It tells events
 //! apart and dedupes nothing: who wants that gives an id.
 
 /// Makes ids, for one session.
 #[derive(Debug)]
-pub(super) struct EventIds {
+pub struct EventIds {
     /// The name of the session and a hyphen.
     prefix: Box<[u8]>,
     last: u64,
@@ -27,7 +27,7 @@ struct Hex {
 
 impl EventIds {
     /// `session` is unique among all sessions of all hubs.
-    pub(super) fn new(session: &str) -> Self {
+    pub fn new(session: &str) -> Self {
         Self { prefix: format!("{session}-").into_bytes().into(), last: 0 }
     }
 

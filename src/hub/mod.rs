@@ -1,7 +1,21 @@
-//! The sessions of this hub: opening, publishing without one, the passing of time, and draining.
+//! The shared middle: what all sessions and all edges use of one hub.
+//!
+//! The room owns the list of open sessions, their time and their draining; publishing, the one way in for events; quotas,
+//! rates and resume tokens; and groups on streams at work (`group/`). It never reads a command and knows no wire.
+
+mod group;
+mod observe;
+mod options;
+mod publish;
+mod quota;
+mod rates;
+mod registry;
+mod spans;
+mod token;
 
 use std::{
     collections::BTreeMap,
+    future::{Future, pending},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -12,21 +26,29 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use super::{
-    Groups, InFlight, OpenSession, Options, QuotaOptions, Session, Streams, TokenKey, Tracing,
-    quota::{Account, Quotas},
-    rates::{self, Rates},
-};
+pub use group::{AsOf, GroupStatus, Groups, Redriven, Streams};
+pub(crate) use group::{Command as GroupCommand, Departure, Handle, Identity, Newcomer, Speaker};
+pub use options::Options;
+pub use publish::{Placing, Publish, Publisher, Publishing, Sequenced};
+pub use quota::{InFlight, Options as QuotaOptions};
+pub use registry::OpenSession;
+pub use spans::Tracing;
+pub use token::TokenKey;
+
 use crate::{
     auth::Caller,
     engine::{Engine, EventStream},
+    event::Event,
     memory::{Client, Memory, Use},
-    model::{CommandError, End, Event, EventError, Reason, Topic},
+    model::{CommandError, End, EventError, Reason, Topic},
     outbox::{Allowances, Budget, Frame, Outbox, Reply, Tick, Welcome},
-    router::{Router, Scratch},
+    router::Router,
     tasks::Cut,
     telemetry::{Metrics, StreamCut},
 };
+pub use crate::{engine::Precondition, groups::Outcome};
+use quota::{Account, Quotas};
+use rates::Rates;
 
 /// How often time is looked at: heartbeats and write timeouts are this much late at most.
 const TICK: Duration = Duration::from_millis(250);
@@ -50,7 +72,7 @@ pub struct Hub {
     metrics: Arc<Metrics>,
     memory: Arc<Memory>,
     /// By number, and so by age.
-    pub(super) sessions: Mutex<BTreeMap<u64, Arc<OpenSession>>>,
+    sessions: Mutex<BTreeMap<u64, Arc<OpenSession>>>,
     /// Wakes who waits for the last session to go.
     gone: Notify,
     next_session: AtomicU64,
@@ -127,7 +149,7 @@ impl Hub {
     }
 
     /// Where traces are recorded, if this hub does that.
-    pub(super) fn tracing(&self) -> Option<&Tracing> {
+    pub(crate) fn tracing(&self) -> Option<&Tracing> {
         self.tracing.as_ref()
     }
 
@@ -163,7 +185,7 @@ impl Hub {
     }
 
     /// The routing table.
-    pub(super) fn router(&self) -> &Router {
+    pub(crate) fn router(&self) -> &Router {
         &self.router
     }
 
@@ -178,13 +200,13 @@ impl Hub {
 
     /// Opens a session of a caller, whose first frame is `welcome`. `cut` ends the stream it is on, and `client` accounts for
     /// what it makes the hub keep.
-    pub fn open(
-        self: &Arc<Self>,
+    pub(crate) fn enter(
+        &self,
         kind: Kind,
         cut: Option<Arc<Cut>>,
-        caller: Caller,
-        client: Arc<Client>,
-    ) -> Result<Session, CommandError> {
+        caller: &Caller,
+        client: &Arc<Client>,
+    ) -> Result<Arc<OpenSession>, CommandError> {
         let heartbeat_interval = self.options.heartbeat_interval();
         let account = self.quotas.account(caller.principal().id());
         let counted = account.open_session().inspect_err(|error| self.note_refusal(&account, error))?;
@@ -200,7 +222,7 @@ impl Hub {
         let number = self.next_session.fetch_add(1, Relaxed);
         let entry = Arc::new(OpenSession::new(
             (number, self.name(number), kind),
-            &caller,
+            caller,
             (account, counted),
             Arc::clone(&outbox),
         ));
@@ -226,21 +248,22 @@ impl Hub {
             sessions.insert(number, Arc::clone(&entry));
         }
         self.metrics.session_opened();
-        Ok(Session::new(Arc::clone(self), entry, caller))
+        Ok(entry)
     }
 
     /// Forgets a session, whose subscriptions are all forgotten already.
-    pub(super) fn close(&self, number: u64) {
+    pub(crate) fn close(&self, number: u64) {
         self.sessions.lock().remove(&number);
         self.gone.notify_waiters();
     }
 
-    /// Lets a principal publish, or says when it may.
-    pub fn may_publish(&self, principal: &str, events: &[Result<Event, EventError>]) -> Result<InFlight, CommandError> {
-        self.may_publish_from(&self.quotas.account(principal), events)
+    /// The account of a caller's principal.
+    fn account(&self, caller: &Caller) -> Arc<Account> {
+        self.quotas.account(caller.principal().id())
     }
 
-    pub(super) fn may_publish_from(
+    /// Lets these events be published, or says when they may be.
+    fn may_publish(
         &self,
         account: &Arc<Account>,
         events: &[Result<Event, EventError>],
@@ -253,23 +276,11 @@ impl Hub {
     }
 
     /// Counts what a quota refused.
-    pub(super) fn note_refusal(&self, account: &Account, error: &CommandError) {
+    pub(crate) fn note_refusal(&self, account: &Account, error: &CommandError) {
         if let CommandError::QuotaUsedUp { quota, .. } = error {
             tracing::debug!(principal = account.principal(), quota = quota.name(), "quota used up");
             self.metrics.quota_refused(quota.name());
         }
-    }
-
-    /// Publishes for a caller without a session. [`Scratch::matched`] tells how many each event went to.
-    pub async fn publish(&self, events: &[Event]) -> Scratch {
-        let mut scratch = Scratch::default();
-        self.publish_with(events, &mut scratch).await;
-        scratch
-    }
-
-    pub(super) async fn publish_with(&self, events: &[Event], scratch: &mut Scratch) {
-        self.router.publish(events, scratch).await;
-        self.metrics.events_in(events.len(), events.iter().map(Event::encoded_len).sum());
     }
 
     /// How many sessions there are.
@@ -282,7 +293,7 @@ impl Hub {
         self.budget.waiting_bytes()
     }
 
-    pub(super) fn open_sessions(&self) -> Vec<Arc<OpenSession>> {
+    pub(crate) fn open_sessions(&self) -> Vec<Arc<OpenSession>> {
         self.sessions.lock().values().cloned().collect()
     }
 
@@ -381,5 +392,13 @@ impl Hub {
             }
             gone.await;
         }
+    }
+}
+
+/// Waits for a future if there is one, and else for ever.
+pub(crate) async fn first<F: Future + Unpin>(future: Option<&mut F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
     }
 }

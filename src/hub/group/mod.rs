@@ -20,7 +20,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -30,19 +30,18 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-pub(super) use command::{Command, Departure, Identity, Newcomer, Speaker};
-pub use manage::{AsOf, Redriven, Standing};
+pub(crate) use command::{Command, Departure, Identity, Newcomer, Speaker};
+pub use manage::{AsOf, GroupStatus, Redriven};
 
 use crate::{
     engine::{Engine, EventStream, GroupStoreError, StoredGroup},
+    event::Event,
     groups::MemberId,
-    model::{Event, Forms, Group, GroupSettings, Start, StreamError, StreamName},
+    model::{Group, GroupSettings, Start, StreamError, StreamName},
     tasks::{OnPanic, Tasks},
 };
 use command::Answer;
 use driver::Driver;
-
-use super::publish::of_store;
 
 /// So many commands wait for one group; who has more waits with them.
 const MOST_COMMANDS: usize = 256;
@@ -60,8 +59,6 @@ pub struct Streams {
     pub engine: Arc<dyn Engine>,
     /// What spawns the tasks of groups.
     pub tasks: Tasks,
-    /// How events look that groups deliver again or give up.
-    pub forms: Forms,
 }
 
 /// A group, in one life of its stream.
@@ -88,7 +85,7 @@ struct Used {
 
 #[derive(Debug)]
 struct Entry {
-    door: Arc<Door>,
+    mailbox: Arc<Mailbox>,
     handles: usize,
 }
 
@@ -112,7 +109,7 @@ struct InHands {
 
 /// The way to the task of one group.
 #[derive(Debug)]
-struct Door {
+struct Mailbox {
     commands: mpsc::Sender<Command>,
     /// Members that are gone. Beside the commands, so that one can go without waiting; looked at only when all commands
     /// that came before are done.
@@ -135,16 +132,16 @@ struct Board {
 
 /// Keeps the task of a group running, and reaches it.
 #[derive(Debug)]
-pub(super) struct Handle {
+pub(crate) struct Handle {
     groups: Arc<Groups>,
     key: Key,
-    door: Arc<Door>,
+    mailbox: Arc<Mailbox>,
 }
 
 /// Who is asked how a group stands.
 enum Asked {
     /// Its task, which goes on while the handle is there. How it was stored last is for when that does not answer.
-    Task(Handle, Option<oneshot::Receiver<Result<Standing, StreamError>>>, StoredGroup),
+    Task(Handle, Option<oneshot::Receiver<Result<GroupStatus, StreamError>>>, StoredGroup),
     /// Nobody: as it is stored.
     Store(StoredGroup, Tally),
 }
@@ -174,28 +171,28 @@ impl Groups {
     }
 
     /// Reaches a group, whether or not it exists.
-    pub(super) fn handle(self: &Arc<Self>, stream: &Arc<dyn EventStream>, group: &Group) -> Handle {
+    pub(crate) fn handle(self: &Arc<Self>, stream: &Arc<dyn EventStream>, group: &Group) -> Handle {
         let key = (stream.name().clone(), stream.epoch(), group.clone());
         let mut used = self.used.lock();
         let tally = used.tallies.get(&key).copied().unwrap_or_default();
         let entry = used.doors.entry(key.clone()).or_insert_with(|| {
             let (sender, commands) = mpsc::channel(MOST_COMMANDS);
-            let door = Arc::new(Door {
+            let mailbox = Arc::new(Mailbox {
                 commands: sender,
                 departures: Mutex::default(),
                 wake: Notify::new(),
                 board: Mutex::default(),
             });
-            let driver = Driver::new(Arc::clone(self), key.clone(), Arc::clone(stream), Arc::clone(&door), commands);
+            let driver = Driver::new(Arc::clone(self), key.clone(), Arc::clone(stream), Arc::clone(&mailbox), commands);
             self.streams.tasks.spawn("group", OnPanic::Log, driver.run(tally));
-            Entry { door, handles: 0 }
+            Entry { mailbox, handles: 0 }
         });
         entry.handles += 1;
-        Handle { groups: Arc::clone(self), key, door: Arc::clone(&entry.door) }
+        Handle { groups: Arc::clone(self), key, mailbox: Arc::clone(&entry.mailbox) }
     }
 
     /// A number for a member that no other has.
-    pub(super) fn next_member(&self) -> MemberId {
+    pub(crate) fn next_member(&self) -> MemberId {
         MemberId(self.next_member.fetch_add(1, Relaxed))
     }
 
@@ -211,7 +208,7 @@ impl Groups {
                 if used.doors.is_empty() {
                     return;
                 }
-                used.doors.values().for_each(|entry| entry.door.wake.notify_one());
+                used.doors.values().for_each(|entry| entry.mailbox.wake.notify_one());
             }
             ended.await;
         }
@@ -225,10 +222,9 @@ impl Groups {
     fn retire(&self, key: &Key, commands: &mpsc::Receiver<Command>, tally: Tally) -> bool {
         let mut used = self.used.lock();
         // Without a handle nobody can send anything.
-        let idle = used
-            .doors
-            .get(key)
-            .is_none_or(|entry| entry.handles == 0 && commands.is_empty() && entry.door.departures.lock().is_empty());
+        let idle = used.doors.get(key).is_none_or(|entry| {
+            entry.handles == 0 && commands.is_empty() && entry.mailbox.departures.lock().is_empty()
+        });
         if idle {
             used.doors.remove(key);
             if tally == Tally::default() {
@@ -242,9 +238,9 @@ impl Groups {
     }
 
     /// A task ended for whatever reason: it is not found any more.
-    fn forget(&self, key: &Key, door: &Arc<Door>) {
+    fn forget(&self, key: &Key, mailbox: &Arc<Mailbox>) {
         let mut used = self.used.lock();
-        if used.doors.get(key).is_some_and(|entry| Arc::ptr_eq(&entry.door, door)) {
+        if used.doors.get(key).is_some_and(|entry| Arc::ptr_eq(&entry.mailbox, mailbox)) {
             used.doors.remove(key);
         }
         self.ended.notify_waiters();
@@ -267,7 +263,7 @@ impl Groups {
         let handle = self.handle(stream, &stored.group);
         let (answer, told) = oneshot::channel();
         // One that has no room for a command has much to do, or waits for the disk.
-        let taken = handle.door.commands.try_send(Command::Standing { as_of, answer }).is_ok();
+        let taken = handle.mailbox.commands.try_send(Command::GroupStatus { as_of, answer }).is_ok();
         Asked::Task(handle, taken.then_some(told), stored)
     }
 
@@ -276,7 +272,7 @@ impl Groups {
         stream: &Arc<dyn EventStream>,
         asked: Asked,
         by: Instant,
-    ) -> Result<Standing, StreamError> {
+    ) -> Result<GroupStatus, StreamError> {
         match asked {
             Asked::Store(stored, tally) => manage::standing_of_idle(stream, stored, tally).await,
             Asked::Task(handle, told, stored) => {
@@ -285,18 +281,13 @@ impl Groups {
                 {
                     return told.unwrap_or(Err(StreamError::Unavailable));
                 }
-                let board = handle.door.board.lock().clone();
+                let board = handle.mailbox.board.lock().clone();
                 match board {
                     Some(board) => manage::standing_of_board(stream, &stored.group, board).await,
                     None => manage::standing_of_idle(stream, stored, Tally::default()).await,
                 }
             }
         }
-    }
-
-    /// When an event of a stream was appended.
-    pub(super) fn append_time(&self, event: &Event) -> Option<SystemTime> {
-        (self.streams.forms.append_time)(event)
     }
 
     /// The stream of that name.
@@ -311,19 +302,19 @@ impl Groups {
         group: &Group,
         settings: GroupSettings,
         start: Start,
-    ) -> Result<Standing, StreamError> {
+    ) -> Result<GroupStatus, StreamError> {
         let _call = self.call()?;
         let handle = self.handle(stream, group);
         handle.ask(|answer| Command::Create { settings, start, answer }).await?;
-        handle.ask(stored_standing).await
+        handle.ask(stored_status).await
     }
 
     /// How a group stands.
-    pub async fn standing(
+    pub async fn status(
         self: &Arc<Self>,
         stream: &Arc<dyn EventStream>,
         group: &Group,
-    ) -> Result<Standing, StreamError> {
+    ) -> Result<GroupStatus, StreamError> {
         let stored = stream.group(group.clone()).await;
         let stored = stored.map_err(|error| of_group(&error, stream.name(), Some(group)))?;
         let Some(stored) = stored else {
@@ -343,7 +334,7 @@ impl Groups {
         most: usize,
         as_of: AsOf,
         by: Instant,
-    ) -> Result<(Vec<Standing>, Option<Group>), StreamError> {
+    ) -> Result<(Vec<GroupStatus>, Option<Group>), StreamError> {
         let stored = stream.groups().await.map_err(|error| of_group(&error, stream.name(), None))?;
         let (mut asked, mut last) = (Vec::new(), None);
         let mut wanted = stored.into_iter().filter(|one| one.group.as_str() > after);
@@ -355,7 +346,7 @@ impl Groups {
         let mut all = Vec::with_capacity(asked.len());
         for one in asked {
             match Self::finish_standing(stream, one, by).await {
-                Ok(standing) => all.push(standing),
+                Ok(status) => all.push(status),
                 // Deleted since.
                 Err(StreamError::GroupNotFound { .. }) => {}
                 Err(error) => return Err(error),
@@ -370,11 +361,11 @@ impl Groups {
         stream: &Arc<dyn EventStream>,
         group: &Group,
         change: impl FnOnce(&mut GroupSettings) + Send + 'static,
-    ) -> Result<Standing, StreamError> {
+    ) -> Result<GroupStatus, StreamError> {
         let _call = self.call()?;
         let handle = self.handle(stream, group);
         handle.ask(|answer| Command::Update { change: Box::new(change), answer }).await?;
-        handle.ask(stored_standing).await
+        handle.ask(stored_status).await
     }
 
     /// Moves the cursor of a group.
@@ -383,11 +374,11 @@ impl Groups {
         stream: &Arc<dyn EventStream>,
         group: &Group,
         to: Start,
-    ) -> Result<Standing, StreamError> {
+    ) -> Result<GroupStatus, StreamError> {
         let _call = self.call()?;
         let handle = self.handle(stream, group);
         handle.ask(|answer| Command::Seek { to, answer }).await?;
-        handle.ask(stored_standing).await
+        handle.ask(stored_status).await
     }
 
     /// Deletes a group.
@@ -421,12 +412,12 @@ impl Groups {
 
 impl Handle {
     /// Sends a command; waits for room. False when nobody takes it: the task is gone only if it failed.
-    pub(super) async fn send(&self, command: Command) -> bool {
-        self.door.commands.send(command).await.is_ok()
+    pub(crate) async fn send(&self, command: Command) -> bool {
+        self.mailbox.commands.send(command).await.is_ok()
     }
 
     /// Sends a command and waits for its answer.
-    pub(super) async fn ask<T>(
+    pub(crate) async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, StreamError>>) -> Command,
     ) -> Result<T, StreamError> {
@@ -434,31 +425,31 @@ impl Handle {
     }
 
     /// Sends a command; where its answer comes.
-    pub(super) async fn begin<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> oneshot::Receiver<T> {
+    pub(crate) async fn begin<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> oneshot::Receiver<T> {
         let (answer, told) = oneshot::channel();
         self.send(command(answer)).await;
         told
     }
 
     /// A member is gone; what it sent before is looked at first.
-    pub(super) fn depart(&self, member: MemberId, how: Departure) {
-        self.door.departures.lock().push((member, how));
+    pub(crate) fn depart(&self, member: MemberId, how: Departure) {
+        self.mailbox.departures.lock().push((member, how));
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
         let mut used = self.groups.used.lock();
-        if let Some(entry) = used.doors.get_mut(&self.key).filter(|entry| Arc::ptr_eq(&entry.door, &self.door)) {
+        if let Some(entry) = used.doors.get_mut(&self.key).filter(|entry| Arc::ptr_eq(&entry.mailbox, &self.mailbox)) {
             entry.handles -= 1;
         }
         drop(used);
-        self.door.wake.notify_one();
+        self.mailbox.wake.notify_one();
     }
 }
 
-fn stored_standing(answer: Answer<Standing>) -> Command {
-    Command::Standing { as_of: AsOf::Stored, answer }
+fn stored_status(answer: Answer<GroupStatus>) -> Command {
+    Command::GroupStatus { as_of: AsOf::Stored, answer }
 }
 
 /// What the store says of a group, in the words of the hub.
@@ -482,7 +473,7 @@ fn of_group(error: &GroupStoreError, stream: &StreamName, group: Option<&Group>)
         | GroupStoreError::QuotaUsedUp { .. }
         | GroupStoreError::NeverFits { .. }
         | GroupStoreError::NoMemory { .. } => StreamError::Unavailable,
-        GroupStoreError::Store(error) => of_store(error),
+        GroupStoreError::Store(error) => error.into(),
     }
 }
 

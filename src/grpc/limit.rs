@@ -23,8 +23,8 @@ use super::{
     response::{client_of, kept},
 };
 use crate::{
+    hub::Hub,
     memory::{Held, Use},
-    session::Hub,
     tasks::Turn,
 };
 
@@ -44,7 +44,7 @@ const LIST_RESPONSE_BYTES: usize = 1024 * 1024 + STREAM_RESPONSE_BYTES;
 
 /// What limits the requests of a service.
 #[derive(Debug, Clone)]
-pub(super) struct Whole {
+pub(super) struct Limits {
     hub: Arc<Hub>,
     /// A request is one message.
     one: bool,
@@ -52,7 +52,7 @@ pub(super) struct Whole {
     lists: Arc<Semaphore>,
 }
 
-impl Whole {
+impl Limits {
     /// For services whose requests are one message each.
     pub(super) fn new(hub: Arc<Hub>) -> Self {
         Self { hub, one: true, lists: Arc::new(Semaphore::new(1)) }
@@ -103,7 +103,7 @@ fn is_list(path: &str) -> bool {
 #[derive(Debug, Clone)]
 pub(super) struct Limited<S> {
     inner: S,
-    whole: Whole,
+    whole: Limits,
     limit: usize,
 }
 
@@ -170,7 +170,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::session::Setup;
+    use crate::hub::Setup;
 
     /// How many of a hundred calls of a method were served at once, at most.
     async fn at_once(method: &str) -> usize {
@@ -185,7 +185,7 @@ mod tests {
                 Ok::<_, Infallible>(Response::new(Body::empty()))
             }
         });
-        let service = Whole::new(Arc::new(Hub::new(Setup::default()))).of(inner, 1024);
+        let service = Limits::new(Arc::new(Hub::new(Setup::default()))).of(inner, 1024);
         let mut calls = JoinSet::new();
         for _ in 0..100 {
             let request = Request::post(format!("/switchyard.v1.StreamService/{method}"));

@@ -114,7 +114,7 @@ type Seconds = Gauge<f64, AtomicU64>;
 
 /// The metrics that [`Gauges`] are shown as.
 #[derive(Debug, Default)]
-pub(super) struct LookedAt {
+pub(super) struct GaugeSet {
     open_sessions: Gauge,
     open_subscriptions: Gauge,
     credit_blocked: Gauge,
@@ -139,7 +139,7 @@ pub(super) struct LookedAt {
     group_oldest: Family<GroupLabel, Seconds>,
 }
 
-impl LookedAt {
+impl GaugeSet {
     pub(super) fn new(registry: &mut Registry) -> Self {
         let all = Self::default();
         let mut gauge = |name: &str, help: &str, gauge: &Gauge| registry.register(name, help, gauge.clone());

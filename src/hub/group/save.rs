@@ -10,7 +10,8 @@ use bytes::Bytes;
 use super::{driver::Active, of_group};
 use crate::{
     engine::{DeadLetter, GroupStoreError, LettersBack, StoreError},
-    model::{GivenUp, StreamError},
+    event::GivenUp,
+    model::StreamError,
 };
 
 /// What nobody waits for is stored this much later.
@@ -230,7 +231,7 @@ impl Active {
                 attempts: letter.attempts,
                 reason: &letter.reason,
             };
-            let event = (self.forms.dead_letter)(event, &told);
+            let event = event.dead_letter(&told);
             letters.push((letter.sequence, DeadLetter { stream: stream.clone(), event }));
         }
         letters

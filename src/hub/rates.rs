@@ -1,4 +1,4 @@
-//! How fast streams grow: the last sequence of each, looked at now and then. Pure; time is an argument.
+//! How fast streams grow: the last sequence of each, looked at now and then. Pure; time is an argument. Pure.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -8,13 +8,13 @@ use std::{
 use crate::model::StreamName;
 
 /// How often they are looked at,
-pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// and over how long a rate is taken.
 const SPAN: Duration = Duration::from_secs(60);
 
 /// What was seen of each stream in the last minute. A stream that lost its tail or was made anew is another one.
 #[derive(Debug, Default)]
-pub(super) struct Rates {
+pub(crate) struct Rates {
     seen: HashMap<(StreamName, i64), VecDeque<(Duration, u64)>>,
     /// When they were last looked at. A stream that was not there then has begun since, with nothing.
     looked: Option<Duration>,
@@ -22,7 +22,7 @@ pub(super) struct Rates {
 
 impl Rates {
     /// Takes note of the last sequence of every stream there is, `now` after some fixed time.
-    pub(super) fn look(&mut self, now: Duration, streams: impl Iterator<Item = (StreamName, i64, u64)>) {
+    pub(crate) fn look(&mut self, now: Duration, streams: impl Iterator<Item = (StreamName, i64, u64)>) {
         let mut before = std::mem::take(&mut self.seen);
         for (name, epoch, latest) in streams {
             let key = (name, epoch);
@@ -38,7 +38,7 @@ impl Rates {
     }
 
     /// Events a second of a stream whose last sequence is `latest`, over the last minute or as long as it is known.
-    pub(super) fn of(&self, now: Duration, name: &StreamName, epoch: i64, latest: u64) -> f64 {
+    pub(crate) fn of(&self, now: Duration, name: &StreamName, epoch: i64, latest: u64) -> f64 {
         let first = self.seen.get(&(name.clone(), epoch)).and_then(VecDeque::front).copied();
         let Some((at, sequence)) = first.or(self.looked.map(|at| (at, 0))) else { return 0.0 };
         let passed = now.saturating_sub(at).as_secs_f64();

@@ -3,7 +3,7 @@
 
 use super::{
     super::{
-        frame::Standing,
+        frame::SubscriptionStatus,
         subscriber::{Noted, Subscriber},
     },
     Queues,
@@ -48,7 +48,7 @@ impl Queues {
     }
 
     /// How at most `most` subscriptions stand from slot `from` on, and where to go on; `None` when there are no more.
-    pub(in crate::outbox) fn standings(&self, from: usize, most: usize) -> (Vec<Standing>, Option<usize>) {
+    pub(in crate::outbox) fn statuses(&self, from: usize, most: usize) -> (Vec<SubscriptionStatus>, Option<usize>) {
         let mut found = Vec::new();
         // Not through the slab's iterator: it would begin at the first slot each time.
         for slot in from..self.subscribers.capacity() {
@@ -56,7 +56,7 @@ impl Queues {
             if found.len() == most {
                 return (found, Some(slot));
             }
-            found.push(subscriber.standing());
+            found.push(subscriber.status());
         }
         (found, None)
     }

@@ -16,8 +16,10 @@ const MOST_TAG: u64 = (1 << 29) - 1;
 pub(super) enum Value<'a> {
     /// Bytes with a length: a text, a message, anything.
     Bytes(&'a [u8]),
-    /// A number of one of the other wire types.
-    Number,
+    /// A varint.
+    Number(u64),
+    /// Four or eight bytes.
+    Fixed,
 }
 
 /// Why something is no field.
@@ -47,13 +49,10 @@ pub(super) fn next<'a>(rest: &mut &'a [u8]) -> Result<(u32, Value<'a>), NoField>
         return Err(NoField::Broken);
     }
     let value = match key & 7 {
-        0 => {
-            decode_varint(rest).map_err(|_| NoField::Broken)?;
-            Value::Number
-        }
+        0 => Value::Number(decode_varint(rest).map_err(|_| NoField::Broken)?),
         1 => {
             take(rest, 8)?;
-            Value::Number
+            Value::Fixed
         }
         2 => {
             let len = head(rest)?;
@@ -62,7 +61,7 @@ pub(super) fn next<'a>(rest: &mut &'a [u8]) -> Result<(u32, Value<'a>), NoField>
         3 | 4 => return Err(NoField::Group),
         5 => {
             take(rest, 4)?;
-            Value::Number
+            Value::Fixed
         }
         _ => return Err(NoField::Broken),
     };
@@ -105,8 +104,8 @@ mod tests {
     #[test]
     fn fields_of_every_wire_type_are_told_apart() {
         let message = [&[8, 1][..], &[17, 1, 2, 3, 4, 5, 6, 7, 8], &[26, 2, b'h', b'i'], &[37, 1, 2, 3, 4]].concat();
-        let (number, bytes) = (Value::Number, Value::Bytes(b"hi"));
-        assert_eq!(all(&message), Ok(vec![(1, number), (2, number), (3, bytes), (4, number)]));
+        let (number, bytes) = (Value::Number(1), Value::Bytes(b"hi"));
+        assert_eq!(all(&message), Ok(vec![(1, number), (2, Value::Fixed), (3, bytes), (4, Value::Fixed)]));
         assert_eq!(all(&[0xa3, 6, 0xa4, 6]), Err(NoField::Group));
         for broken in [&[0, 1][..], &[14], &[15], &[8], &[26, 2, b'h'], &[17, 1], &[37, 1], &[8, 0x80]] {
             assert_eq!(all(broken), Err(NoField::Broken), "{broken:?}");

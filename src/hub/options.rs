@@ -123,7 +123,7 @@ impl Options {
     }
 
     /// The limits the routing table keeps.
-    pub(super) fn routes(&self) -> router::Limits {
+    pub(crate) fn routes(&self) -> router::Limits {
         router::Limits {
             filter_tokens: self.hub_filter_tokens,
             hub_filter_shapes: self.hub_filter_shapes,

@@ -71,7 +71,7 @@ impl Options {
 
 /// All accounts of a hub.
 #[derive(Debug)]
-pub(super) struct Quotas {
+pub(crate) struct Quotas {
     options: Arc<Options>,
     accounts: Mutex<Accounts>,
 }
@@ -85,7 +85,7 @@ struct Accounts {
 
 /// What one principal uses.
 #[derive(Debug)]
-pub(super) struct Account {
+pub(crate) struct Account {
     /// Whose it is; empty for all whom nobody asked.
     principal: Arc<str>,
     options: Arc<Options>,
@@ -98,7 +98,7 @@ pub(super) struct Account {
 
 /// One session, counted while this lives.
 #[derive(Debug)]
-pub(super) struct SessionUse(Arc<Account>);
+pub(crate) struct SessionUse(Arc<Account>);
 
 /// A publish that is not answered yet: its bytes are counted while this lives.
 #[derive(Debug)]
@@ -106,7 +106,7 @@ pub struct InFlight {
     account: Arc<Account>,
     bytes: usize,
     /// Ends with it.
-    pub(super) span: Option<PublishSpan>,
+    pub(crate) span: Option<PublishSpan>,
     /// What its events make the hub keep until they are stored.
     memory: Option<Held>,
 }
@@ -119,13 +119,13 @@ impl InFlight {
 }
 
 impl Quotas {
-    pub(super) fn new(options: Options) -> Self {
+    pub(crate) fn new(options: Options) -> Self {
         let accounts = Accounts { known: HashMap::new(), sweep_at: KEEP_ACCOUNTS };
         Self { options: Arc::new(options), accounts: Mutex::new(accounts) }
     }
 
     /// The account of a principal.
-    pub(super) fn account(&self, principal: &str) -> Arc<Account> {
+    pub(crate) fn account(&self, principal: &str) -> Arc<Account> {
         let mut accounts = self.accounts.lock();
         if let Some(account) = accounts.known.get(principal) {
             return Arc::clone(account);
@@ -150,24 +150,24 @@ impl Quotas {
 
 impl Account {
     /// Counts one session more.
-    pub(super) fn open_session(self: &Arc<Self>) -> Result<SessionUse, CommandError> {
+    pub(crate) fn open_session(self: &Arc<Self>) -> Result<SessionUse, CommandError> {
         add(&self.sessions, 1, self.options.max_sessions)
             .map(|()| SessionUse(Arc::clone(self)))
             .ok_or_else(|| self.used_up(Quota::Sessions, Quota::RETRY_AFTER))
     }
 
     /// Whose it is.
-    pub(super) fn principal(&self) -> &str {
+    pub(crate) fn principal(&self) -> &str {
         &self.principal
     }
 
     /// How many subscriptions its sessions may have together.
-    pub(super) fn subscriptions(&self) -> &Arc<Allowance> {
+    pub(crate) fn subscriptions(&self) -> &Arc<Allowance> {
         &self.subscriptions
     }
 
     /// Lets events of so many bytes be published, or says how long to wait. `now` is after some fixed time.
-    pub(super) fn publish(
+    pub(crate) fn publish(
         self: &Arc<Self>,
         events: usize,
         bytes: usize,

@@ -12,8 +12,7 @@ use tokio::{
 };
 
 use super::{
-    super::publish::of_closed,
-    Board, Door, Groups, Key, Tally,
+    Board, Groups, Key, Mailbox, Tally,
     command::{Command, Departure, Newcomer, Speaker},
     deliver::Ready,
     of_group,
@@ -24,7 +23,8 @@ use super::{
 use crate::{
     engine::EventStream,
     groups::{Answer as Judged, GroupState, MemberId, Outcome},
-    model::{AckError, End, Forms, GroupSettings, StreamError},
+    hub::first,
+    model::{AckError, End, GroupSettings, StreamError},
     outbox::Acked,
     tasks::Turn,
 };
@@ -63,7 +63,7 @@ pub(super) struct Driver {
     pub(super) groups: Arc<Groups>,
     key: Key,
     pub(super) stream: Arc<dyn EventStream>,
-    door: Arc<Door>,
+    mailbox: Arc<Mailbox>,
     commands: mpsc::Receiver<Command>,
     /// Members that are gone, to be seen off once so many commands were applied: all that they had sent.
     leaving: Vec<(MemberId, Departure)>,
@@ -82,7 +82,6 @@ pub(super) struct Driver {
 pub(super) struct Active {
     pub(super) key: Key,
     pub(super) stream: Arc<dyn EventStream>,
-    pub(super) forms: Forms,
     pub(super) clock: Clock,
     pub(super) state: GroupState,
     pub(super) seats: Seats,
@@ -109,13 +108,26 @@ impl Driver {
         groups: Arc<Groups>,
         key: Key,
         stream: Arc<dyn EventStream>,
-        door: Arc<Door>,
+        mailbox: Arc<Mailbox>,
         commands: mpsc::Receiver<Command>,
     ) -> Self {
         let visible = stream.visible();
         let (clock, tally) = (Clock::start(), Tally::default());
         let (leaving, owed) = (Vec::new(), 0);
-        Self { groups, key, stream, door, commands, leaving, owed, visible, closed: false, clock, tally, active: None }
+        Self {
+            groups,
+            key,
+            stream,
+            mailbox,
+            commands,
+            leaving,
+            owed,
+            visible,
+            closed: false,
+            clock,
+            tally,
+            active: None,
+        }
     }
 
     /// Does what the group needs until nobody needs it.
@@ -146,7 +158,7 @@ impl Driver {
                 Next::Command(None) => return,
                 Next::Visible(open) => {
                     if let (false, Some(active)) = (open, &mut self.active) {
-                        active.over = Some(of_closed(&*self.stream));
+                        active.over = Some(self.stream.why_closed());
                     }
                     self.closed |= !open;
                 }
@@ -158,7 +170,7 @@ impl Driver {
 
     /// Tells how the group stands to those who ask while this waits for the disk.
     fn show(&self) {
-        let mut board = self.door.board.lock();
+        let mut board = self.mailbox.board.lock();
         let Some(active) = &self.active else {
             *board = None;
             return;
@@ -178,8 +190,8 @@ impl Driver {
         let under_way = self.active.as_mut().and_then(|active| active.saves.under_way.as_mut());
         tokio::select! {
             biased;
-            saved = super::super::first(under_way) => Next::Saved(saved),
-            () = self.door.wake.notified(), if takes => Next::Wake,
+            saved = first(under_way) => Next::Saved(saved),
+            () = self.mailbox.wake.notified(), if takes => Next::Wake,
             command = self.commands.recv(), if takes => Next::Command(command),
             changed = self.visible.changed(), if !self.closed => Next::Visible(changed.is_ok()),
             () = std::future::ready(()), if more => Next::Go,
@@ -205,13 +217,13 @@ impl Driver {
     /// Members that are gone, after all that they sent before.
     async fn see_off(&mut self) {
         if self.leaving.is_empty() {
-            self.leaving = std::mem::take(&mut *self.door.departures.lock());
+            self.leaving = std::mem::take(&mut *self.mailbox.departures.lock());
             self.owed = self.commands.len();
         }
         self.apply_waiting(self.owed).await;
         // This turn is not the last for those that have to wait for room, and those that went meanwhile.
-        if self.owed > 0 || !self.door.departures.lock().is_empty() {
-            self.door.wake.notify_one();
+        if self.owed > 0 || !self.mailbox.departures.lock().is_empty() {
+            self.mailbox.wake.notify_one();
         }
         if self.owed > 0 {
             return;
@@ -274,10 +286,10 @@ impl Driver {
                 let created = self.create(settings, &start).await;
                 answer.send(created).ok();
             }
-            Command::Standing { as_of, answer } => {
+            Command::GroupStatus { as_of, answer } => {
                 let base = self.tally;
                 match self.active().await {
-                    Ok(active) => active.standing(base, as_of, answer).await,
+                    Ok(active) => active.status(base, as_of, answer).await,
                     Err(error) => _ = answer.send(Err(error)),
                 }
             }
@@ -354,7 +366,6 @@ impl Driver {
         Active {
             key: self.key.clone(),
             stream: Arc::clone(&self.stream),
-            forms: self.groups.streams.forms,
             clock: self.clock,
             state,
             seats: Seats::default(),
@@ -486,7 +497,7 @@ impl Active {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.groups.forget(&self.key, &self.door);
+        self.groups.forget(&self.key, &self.mailbox);
         if let Some(active) = self.active.take() {
             // Only a task that failed has members.
             active.end(&StreamError::Unavailable);

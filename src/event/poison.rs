@@ -6,14 +6,11 @@ use prost::{
     encoding::{encode_varint, encoded_len_varint},
 };
 
-use super::{event, event_ids::EventIds};
-use crate::{
-    model::{Event, EventError},
-    proto::v1 as client,
-};
+use super::{Event, EventIds};
+use crate::{model::EventError, proto::v1 as client};
 
 fn accepted(raw: &[u8]) -> Result<Event, EventError> {
-    event::accept(raw, 1024 * 1024, &mut EventIds::new("s"))
+    Event::accept(raw, 1024 * 1024, &mut EventIds::new("s"))
 }
 
 /// A field with a length.
@@ -36,7 +33,7 @@ fn groups(depth: usize) -> Vec<u8> {
 /// Whether a client can decode an entry in every message in which it may come.
 fn decodes(event: &Event) -> bool {
     let entry = event.encoded();
-    let received = event::received(event);
+    let received = event.received();
     let letter = nested(6, &received);
     client::SessionResponse::decode(&*nested(EVENTS, entry)).is_ok()
         && client::SubscribeResponse::decode(&*nested(EVENTS, entry)).is_ok()

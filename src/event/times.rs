@@ -1,4 +1,4 @@
-//! Times and durations that clients send: the one place where they are taken from protobuf, by the rules it has for them.
+//! Times and durations that clients send: the one place where they are taken from protobuf, by the rules it has for them. Pure.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ const MOST_SECONDS: u64 = 315_576_000_000;
 const NANOS: u32 = 1_000_000_000;
 
 /// A time, or what is wrong with it.
-pub(super) fn time(asked: prost_types::Timestamp) -> Result<SystemTime, &'static str> {
+pub fn time(asked: prost_types::Timestamp) -> Result<SystemTime, &'static str> {
     let nanos = u32::try_from(asked.nanos).ok().filter(|nanos| *nanos < NANOS).ok_or(NO_TIME)?;
     if !SECONDS.contains(&asked.seconds) {
         return Err(NO_TIME);
@@ -24,7 +24,7 @@ pub(super) fn time(asked: prost_types::Timestamp) -> Result<SystemTime, &'static
 }
 
 /// A duration that is not negative, or what is wrong with it.
-pub(super) fn duration(asked: prost_types::Duration) -> Result<Duration, &'static str> {
+pub fn duration(asked: prost_types::Duration) -> Result<Duration, &'static str> {
     let (seconds, nanos) = (asked.seconds.unsigned_abs(), asked.nanos.unsigned_abs());
     let signs = (asked.seconds.signum(), i64::from(asked.nanos.signum()));
     if seconds > MOST_SECONDS || nanos >= NANOS || signs.0 * signs.1 < 0 {

@@ -6,11 +6,11 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use super::{super::publish::of_closed, driver::Active};
+use super::driver::Active;
 use crate::{
     engine::{MAX_SEQUENCES, ReadError, ReadLimits, StoreError},
+    event::Event,
     groups::{Delivery, Feed, MemberId},
-    model::Event,
     outbox::Room,
 };
 
@@ -119,7 +119,7 @@ impl Active {
                 // Most groups begin with whatever comes, and need no look at its time.
                 let begins = Some(self.state.begins()).filter(|begins| *begins > 0);
                 let begins = begins.map(|begins| UNIX_EPOCH + Duration::from_micros(begins));
-                let early = |event: &Event, begins| (self.forms.append_time)(event).is_some_and(|time| time < begins);
+                let early = |event: &Event, begins| event.append_time().is_some_and(|time| time < begins);
                 let may = |event: &&Event| begins.is_none_or(|begins| !early(event, begins));
                 let events = chunk.events.iter().filter(may);
                 let keyed = events.map(|event| (event.sequence(), self.ready.key_of(event)));
@@ -151,7 +151,7 @@ impl Active {
     pub(super) fn failed_to_read(&mut self, error: &ReadError) {
         match error {
             ReadError::Closed | ReadError::Store(StoreError::Recovering) => {
-                self.over = Some(of_closed(&*self.stream));
+                self.over = Some(self.stream.why_closed());
             }
             error => {
                 tracing::warn!(stream = %self.key.0, group = self.key.2.as_str(), %error, "cannot read the stream of a group");
@@ -261,7 +261,7 @@ impl Active {
         let expired = || {
             let ttl = Duration::from_millis(event.spans().ttl_ms?.get());
             // By the clock that the stream goes by, which is not that of leases.
-            Some(self.stream.age((self.forms.append_time)(event)?) >= ttl)
+            Some(self.stream.age(event.append_time()?) >= ttl)
         };
         event.sequence() < earliest || expired().unwrap_or(false)
     }
@@ -283,7 +283,7 @@ impl Active {
                 self.gone(*sequence);
                 continue;
             };
-            let event = if *attempt > 1 { (self.forms.again)(&event, *attempt, last_failure) } else { event };
+            let event = if *attempt > 1 { event.again(*attempt, last_failure) } else { event };
             bytes_left = bytes_left.saturating_sub(event.encoded_len());
             events.push(event);
         }

@@ -4,11 +4,12 @@ use std::{fmt, sync::Arc};
 
 use tokio::sync::oneshot;
 
-use super::manage::{AsOf, Redriven, Standing};
+use super::manage::{AsOf, GroupStatus, Redriven};
 use crate::{
     engine::EventStream,
+    event::Event,
     groups::{MemberId, Outcome},
-    model::{AckError, AckMode, Event, Filter, GroupSettings, Start, StreamError},
+    model::{AckError, AckMode, Filter, GroupSettings, Start, StreamError},
     outbox::{Acked, Outbox, SubscriptionKey},
 };
 
@@ -18,57 +19,57 @@ pub(super) type Answer<T> = oneshot::Sender<Result<T, StreamError>>;
 /// Names one member, for its client to name it when it comes back on another transport. A name that a client gives itself
 /// would not do: those of one service are called the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(in crate::session) struct Identity {
+pub(crate) struct Identity {
     /// Whose it is.
-    pub(in crate::session) principal: Arc<str>,
+    pub(crate) principal: Arc<str>,
     /// Its session.
-    pub(in crate::session) session: Arc<str>,
+    pub(crate) session: Arc<str>,
     /// Its subscription there.
-    pub(in crate::session) subscription_id: i64,
+    pub(crate) subscription_id: i64,
 }
 
 /// Who wants to be a member.
 #[derive(Debug)]
-pub(in crate::session) struct Newcomer {
+pub(crate) struct Newcomer {
     /// The number it has from then on.
-    pub(in crate::session) member: MemberId,
+    pub(crate) member: MemberId,
     /// Where what it gets is put.
-    pub(in crate::session) outbox: Arc<Outbox>,
+    pub(crate) outbox: Arc<Outbox>,
     /// Its subscription there, which is reserved.
-    pub(in crate::session) key: SubscriptionKey,
+    pub(crate) key: SubscriptionKey,
     /// What `subscribed` answers.
-    pub(in crate::session) request_id: i64,
+    pub(crate) request_id: i64,
     /// By which it is known when it comes back.
-    pub(in crate::session) identity: Identity,
+    pub(crate) identity: Identity,
     /// The one that it was before.
-    pub(in crate::session) previous: Option<Identity>,
+    pub(crate) previous: Option<Identity>,
     /// It is waited for when its transport is lost.
-    pub(in crate::session) may_return: bool,
+    pub(crate) may_return: bool,
     /// What it wants of the stream; none: everything.
-    pub(in crate::session) filters: Arc<[Filter]>,
+    pub(crate) filters: Arc<[Filter]>,
     /// Where a group begins that does not exist yet.
-    pub(in crate::session) start: Start,
+    pub(crate) start: Start,
     /// How it acknowledges.
-    pub(in crate::session) ack_mode: AckMode,
+    pub(crate) ack_mode: AckMode,
     /// It grants no credit: it is sent as much as it acknowledges.
-    pub(in crate::session) automatic_credit: bool,
+    pub(crate) automatic_credit: bool,
     /// It ends when the stream has removed what the group has yet to do, instead of going on behind that.
-    pub(in crate::session) ends_with_gap: bool,
+    pub(crate) ends_with_gap: bool,
     /// It wants so many events and no more; `None` is no limit.
-    pub(in crate::session) max_events: Option<u64>,
+    pub(crate) max_events: Option<u64>,
 }
 
 /// Who acknowledges: it is told what became of that, whatever became of its membership.
 #[derive(Debug)]
-pub(in crate::session) struct Speaker {
+pub(crate) struct Speaker {
     /// Where it is told.
-    pub(in crate::session) outbox: Arc<Outbox>,
+    pub(crate) outbox: Arc<Outbox>,
     /// Its subscription there.
-    pub(in crate::session) key: SubscriptionKey,
+    pub(crate) key: SubscriptionKey,
     /// The id of the subscription.
-    pub(in crate::session) subscription_id: i64,
+    pub(crate) subscription_id: i64,
     /// What the answer bears.
-    pub(in crate::session) request_id: i64,
+    pub(crate) request_id: i64,
 }
 
 impl Speaker {
@@ -88,7 +89,7 @@ impl Speaker {
 
 /// How a member went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::session) enum Departure {
+pub(crate) enum Departure {
     /// In good order.
     Left,
     /// Its transport is lost.
@@ -96,7 +97,7 @@ pub(in crate::session) enum Departure {
 }
 
 /// What to do.
-pub(in crate::session) enum Command {
+pub(crate) enum Command {
     /// Take in a member, and tell it that it is subscribed.
     Join {
         /// Who.
@@ -140,11 +141,11 @@ pub(in crate::session) enum Command {
         answer: Answer<()>,
     },
     /// Tell how it stands.
-    Standing {
+    GroupStatus {
         /// When.
         as_of: AsOf,
         /// Where the answer goes.
-        answer: Answer<Standing>,
+        answer: Answer<GroupStatus>,
     },
     /// Change its settings.
     Update {
