@@ -58,7 +58,8 @@ pub struct Session {
     entry: Arc<OpenSession>,
     outbox: Arc<Outbox>,
     outbox_id: OutboxId,
-    publisher: Publisher,
+    /// Made with the first publish.
+    publisher: Option<Box<Publisher>>,
     first: bool,
     /// The session that its client had before, and comes back from.
     before: Option<Arc<str>>,
@@ -138,7 +139,7 @@ impl Session {
         let outbox = Arc::clone(&entry.outbox);
         let outbox_id = hub.router().join(Arc::clone(&outbox));
         Ok(Self {
-            publisher: hub.publisher(&caller),
+            publisher: None,
             hub: Arc::clone(hub),
             entry,
             outbox,
@@ -422,7 +423,8 @@ impl Session {
 
     async fn publish(&mut self, request_id: i64, publish: Publish) -> Result<(), CommandError> {
         self.caller.refresh();
-        match self.publisher.publish(&self.caller, publish).await? {
+        let publisher = self.publisher.get_or_insert_with(|| Box::new(self.hub.publisher(&self.caller)));
+        match publisher.publish(&self.caller, publish).await? {
             Publishing::Done(results) => self.published(request_id, results),
             Publishing::Storing(placing) => {
                 self.placing = Some(Box::pin(async move { (request_id, placing.await) }));
