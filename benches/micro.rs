@@ -27,8 +27,8 @@ use http_body_util::Full;
 use prost::Message;
 use switchyard::{
     auth::{Caller, Reflection},
+    edge::grpc::{self, Access},
     event::{Event, Span, Spans},
-    grpc::{self, Access},
     hub::{Hub, Options, Publish, Setup},
     model::{Filter, Overflow, SubscriptionSpec},
     outbox::{Allowances, Batch, Budget, Outbox, Route, SubscriptionKey},

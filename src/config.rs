@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::{
-    auth, engine, hub, memory,
+    auth,
+    edge::http,
+    engine, hub, memory,
     model::limits,
-    net, ops,
+    net,
     telemetry::{LogFormat, TraceOptions},
 };
 
@@ -37,7 +39,7 @@ pub struct Config {
     /// Limits and times of connections.
     pub connections: net::Options,
     /// Limits of the operator's port.
-    pub ops: ops::Options,
+    pub ops: http::Options,
     /// TLS for clients.
     pub tls: net::TlsOptions,
     /// Limits and times of sessions.
@@ -77,7 +79,7 @@ impl Default for Config {
             log_format: LogFormat::Text,
             drain: Drain::default(),
             connections: net::Options::default(),
-            ops: ops::Options::default(),
+            ops: http::Options::default(),
             tls: net::TlsOptions::default(),
             sessions: hub::Options::default(),
             traces: TraceOptions::default(),

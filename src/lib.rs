@@ -14,9 +14,10 @@
 //! | [`hub`] | the shared middle: publishing, open sessions, quotas, tokens, running groups | router, groups, outbox, engine, auth, event, model, memory, tasks, telemetry |
 //! | [`session`] | one client: commands in, outbox out | hub, router, groups, outbox, engine, auth, event, model, memory, tasks |
 //! | [`net`] | listeners, TLS, HTTP/2, connections and their limits | model, memory, tasks, telemetry |
-//! | [`grpc`] | the wire: services, conversion, statuses; protobuf messages stop here | session, hub, auth, engine, net, outbox, event, model, field_numbers, memory, readiness, tasks, telemetry, proto |
-//! | [`ops`] | the operator's port | net, hub, model, readiness, telemetry |
-//! | [`server`] | starts and stops it all | grpc, ops, hub, auth, engine, event, net, config, memory, readiness, tasks, telemetry |
+//! | [`edge`] | the ways into the hub, each a room below | nothing |
+//! | [`edge::grpc`] | the wire: services, conversion, statuses; protobuf messages stop here | edge, session, hub, auth, engine, net, outbox, event, model, field_numbers, memory, readiness, tasks, telemetry, proto |
+//! | [`edge::http`] | the operator's port | edge, net, hub, model, readiness, telemetry |
+//! | [`server`] | starts and stops it all | edge, edge::grpc, edge::http, hub, auth, engine, event, net, config, memory, readiness, tasks, telemetry |
 //! | [`client`] | reaching a hub as any client does | proto |
 //! | [`bench`] | the load generator | client, proto, model, field_numbers |
 //! | [`cli`] | the commands that talk to a hub | client, bench, auth, engine, proto, config |
@@ -33,16 +34,15 @@ pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod edge;
 pub mod engine;
 pub mod event;
 mod field_numbers;
 pub mod groups;
-pub mod grpc;
 pub mod hub;
 pub mod memory;
 pub mod model;
 pub mod net;
-pub mod ops;
 pub mod outbox;
 pub mod proto;
 pub mod readiness;

@@ -13,13 +13,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::{
     auth::Auth,
     config::{Config, Drain},
+    edge::{
+        grpc::{self, Access, Door},
+        http::Ops,
+    },
     engine::{Embedded, Engine},
     event::Event,
-    grpc::{self, Access, Door},
     hub::{Hub, Setup, Streams, Tracing},
     memory::Memory,
     net::{self, Acceptor, Connections, Tls},
-    ops::Ops,
     readiness::{Phase, Readiness},
     tasks::{OnPanic, Tasks},
     telemetry::{Metrics, Traces},

@@ -28,9 +28,9 @@ use http_body::{Body as _, Frame};
 use prost::Message;
 use switchyard::{
     auth::Reflection,
+    edge::grpc::{self, Access},
     engine::{Append, Embedded, Engine, Options, ReadLimits},
     event::{Event, Seal, Span, Spans},
-    grpc::{self, Access},
     hub::{Hub, Setup, Streams},
     memory::{Memory, Use},
     model::{Filter, Storage, StreamName, StreamSettings},

@@ -7,7 +7,7 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 use switchyard::{
     auth::Reflection,
-    grpc::{CALLS, Needs},
+    edge::grpc::{CALLS, Needs},
     proto::v1::{self, SessionRequest, SubscriptionSpec, session_request::Command as Wire, session_response::Frame},
     server::Server,
 };
@@ -211,7 +211,7 @@ fn every_call_has_a_row_of_what_it_needs_and_one_of_this_test() {
     told.sort_unstable();
     contract.sort_unstable();
     tested.sort_unstable();
-    assert_eq!(told, contract, "src/grpc/access.rs");
+    assert_eq!(told, contract, "src/edge/grpc/access.rs");
     assert_eq!(tested, contract, "tests/it/auth.rs");
     let open = CALLS.iter().filter(|(_, needs)| *needs == Needs::Nothing);
     assert!(open.clone().all(|(path, _)| path.starts_with("/grpc.health.")), "{:?}", open.collect::<Vec<_>>());

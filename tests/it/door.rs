@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{Request, response::Parts};
 use prost::Message;
-use switchyard::{grpc::CALLS, server::Server};
+use switchyard::{edge::grpc::CALLS, server::Server};
 use tonic::{Code, Status};
 
 use crate::{

@@ -49,6 +49,6 @@ fn codes_are_the_same_in_docs_and_contract() {
 fn codes_are_the_same_in_docs_and_code() {
     for (reason, code) in documented() {
         let known = Reason::ALL.iter().find(|known| known.name() == reason).expect("a reason");
-        assert_eq!(switchyard::grpc::code_name(*known), code, "{reason}");
+        assert_eq!(switchyard::edge::grpc::code_name(*known), code, "{reason}");
     }
 }

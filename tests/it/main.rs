@@ -51,6 +51,7 @@ mod grpcurl;
 mod harness;
 mod health;
 mod http2;
+mod imports;
 mod isolation;
 mod kill;
 mod limits;

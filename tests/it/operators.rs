@@ -215,7 +215,7 @@ async fn what_is_logged_can_be_changed_while_the_hub_runs() {
 
 #[tokio::test]
 async fn what_is_logged_is_changed_only_where_that_is_allowed() {
-    let hub = harness::hub_with(|config| config.ops.log_changes = switchyard::ops::LogChanges::Off).await;
+    let hub = harness::hub_with(|config| config.ops.log_changes = switchyard::edge::http::LogChanges::Off).await;
     let refused = http(hub.ops_address, "PUT", "/log", "off").await;
     assert!(refused.starts_with("HTTP/1.1 403") && refused.contains("ops.log_changes"), "{refused}");
     assert!(harness::http_get(hub.ops_address, "/log").await.starts_with("HTTP/1.1 200"));

@@ -10,8 +10,8 @@ use std::{
 
 use switchyard::{
     config::Config,
+    edge::grpc::CALLS,
     engine::{Embedded, Engine},
-    grpc::CALLS,
     net,
     server::{self, Ground, Server},
     tasks::Tasks,

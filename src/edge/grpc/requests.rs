@@ -232,7 +232,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        grpc::{
+        edge::grpc::{
             buffer::Lender,
             framer::Encoding,
             wire::{self, v1},
