@@ -27,7 +27,10 @@ use http_body_util::Full;
 use prost::Message;
 use switchyard::{
     auth::{Caller, Reflection},
-    edge::grpc::{self, Access},
+    edge::{
+        Door,
+        grpc::{self, Access},
+    },
     event::{Event, Span, Spans},
     hub::{Hub, Options, Publish, Setup},
     model::{Filter, Overflow, SubscriptionSpec},
@@ -181,7 +184,7 @@ fn take(bencher: Bencher, subscriptions: usize) {
 
 fn hub() -> (Arc<Hub>, Routes) {
     let hub = Arc::new(Hub::new(Setup::default()));
-    let access = Access::new(None, Reflection::On);
+    let access = Access::new(Door::new(None, Readiness::default().view()), Reflection::On);
     let routes =
         grpc::routes(Arc::clone(&hub), Tasks::default(), Readiness::default().view(), &access).expect("routes");
     (hub, routes)

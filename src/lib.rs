@@ -8,21 +8,21 @@
 //! | [`event`] | the one encoded form of an event: checked, built, read, stored | model, field_numbers, proto |
 //! | [`engine`] | streams: storing events, reading them again, what groups keep | event, model, memory, tasks, telemetry |
 //! | [`auth`] | who a caller is and what it may do | event, model, tasks, telemetry |
-//! | [`outbox`] | what waits for one client: queues, credit, the fair writer | event, model, memory, tasks |
+//! | [`outbox`] | what waits for one client: queues, credit, the fair writer | event, model, memory, cut |
 //! | [`router`] | who gets what: trie, groups, delivery | outbox, event, model, tasks |
 //! | [`groups`] | one group on one stream: who gets what next, leases, retries, key order. Pure | model |
-//! | [`hub`] | the shared middle: publishing, open sessions, quotas, tokens, running groups | router, groups, outbox, engine, auth, event, model, memory, tasks, telemetry |
-//! | [`session`] | one client: commands in, outbox out | hub, router, groups, outbox, engine, auth, event, model, memory, tasks |
-//! | [`net`] | listeners, TLS, HTTP/2, connections and their limits | model, memory, tasks, telemetry |
-//! | [`edge`] | the ways into the hub, each a room below | nothing |
-//! | [`edge::grpc`] | the wire: services, conversion, statuses; protobuf messages stop here | edge, session, hub, auth, engine, net, outbox, event, model, field_numbers, memory, readiness, tasks, telemetry, proto |
-//! | [`edge::http`] | the operator's port | edge, net, hub, model, readiness, telemetry |
+//! | [`hub`] | the shared middle: publishing, open sessions, quotas, tokens, running groups | router, groups, outbox, engine, auth, event, model, memory, cut, tasks, telemetry |
+//! | [`session`] | one client: commands in, outbox out | hub, router, groups, outbox, engine, auth, event, model, memory, cut, tasks |
+//! | [`net`] | listeners, TLS, HTTP/2, connections and their limits | model, memory, cut, tasks, telemetry |
+//! | [`edge`] | what every edge does; the edges, each a room below | session, hub, auth, net, model, cut, readiness |
+//! | [`edge::grpc`] | the wire: services, conversion, statuses; protobuf messages stop here | edge, session, hub, auth, engine, net, outbox, event, model, field_numbers, memory, cut, readiness, tasks, telemetry, proto |
+//! | [`edge::http`] | the operator's port | edge, net, model, readiness, telemetry |
 //! | [`server`] | starts and stops it all | edge, edge::grpc, edge::http, hub, auth, engine, event, net, config, memory, readiness, tasks, telemetry |
 //! | [`client`] | reaching a hub as any client does | proto |
 //! | [`bench`] | the load generator | client, proto, model, field_numbers |
 //! | [`cli`] | the commands that talk to a hub | client, bench, auth, engine, proto, config |
 //!
-//! Leaves, usable from everywhere: [`tasks`] (the one place that spawns), [`memory`] (what clients make the hub keep), [`telemetry`] (metrics and logs),
+//! Leaves, usable from everywhere: [`tasks`] (the one place that spawns), [`memory`] (what clients make the hub keep), [`cut`] (ending a stream from outside), [`telemetry`] (metrics and logs),
 //! [`readiness`] (whether the hub serves), [`field_numbers`] (those of the contract). [`config`] puts the options of the rooms
 //! together; [`proto`] is the contract as clients see it.
 //!
@@ -34,6 +34,7 @@ pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod cut;
 pub mod edge;
 pub mod engine;
 pub mod event;

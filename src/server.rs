@@ -14,14 +14,16 @@ use crate::{
     auth::Auth,
     config::{Config, Drain},
     edge::{
-        grpc::{self, Access, Door},
-        http::Ops,
+        Door,
+        grpc::{self, Access, Entry},
+        http::{self, Ops},
     },
     engine::{Embedded, Engine},
     event::Event,
     hub::{Hub, Setup, Streams, Tracing},
     memory::Memory,
-    net::{self, Acceptor, Connections, Tls},
+    model::Peer,
+    net::{self, Acceptor, Bound, Connections, Http, Tls},
     readiness::{Phase, Readiness},
     tasks::{OnPanic, Tasks},
     telemetry::{Metrics, Traces},
@@ -39,9 +41,9 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 /// A running hub.
 #[derive(Debug)]
 pub struct Server {
-    /// Where gRPC clients connect.
+    /// Where gRPC clients connect by TCP; port 0 if they connect by a Unix socket.
     pub address: SocketAddr,
-    /// Where probes and scrapes connect.
+    /// Where probes and scrapes connect, likewise.
     pub ops_address: SocketAddr,
     drain: Drain,
     hub: Arc<Hub>,
@@ -98,12 +100,12 @@ impl Port {
 pub type Opening = Pin<Box<dyn Future<Output = anyhow::Result<Option<Arc<dyn Engine>>>> + Send>>;
 
 /// Where operators connect, and their connections. Waited for in the thread that serves them.
-pub type OpsListener<O> = Pin<Box<dyn Future<Output = io::Result<(SocketAddr, O)>> + Send>>;
+pub type OpsListener<O> = Pin<Box<dyn Future<Output = io::Result<(Bound, O)>> + Send>>;
 
 /// What a hub stands on: where connections come from, where streams are kept, and what runs its tasks.
 pub struct Ground<C, O> {
     /// Where clients connect, and their connections.
-    pub clients: (SocketAddr, C),
+    pub clients: (Bound, C),
     /// Listens for operators.
     pub operators: OpsListener<O>,
     /// Where streams are kept. Until it is open, clients are told to try again.
@@ -143,8 +145,8 @@ pub async fn start(config: Config) -> anyhow::Result<Server> {
 /// before is told that the store is recovering.
 pub async fn start_on<C, O, I, J>(config: Config, ground: Ground<C, O>) -> anyhow::Result<Server>
 where
-    C: Stream<Item = io::Result<(I, SocketAddr)>> + Send + 'static,
-    O: Stream<Item = io::Result<(J, SocketAddr)>> + Send + 'static,
+    C: Stream<Item = io::Result<(I, Peer)>> + Send + 'static,
+    O: Stream<Item = io::Result<(J, Peer)>> + Send + 'static,
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     J: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -156,10 +158,12 @@ where
     let traces = Traces::start(&config.traces, &node).map_err(anyhow::Error::msg)?.map(Arc::new);
 
     let ops_guard = operators.stop.clone().drop_guard();
-    let ops = Ops::new(Arc::clone(&metrics), readiness.view(), grpc::health_routes(readiness.view()), &config.ops);
+    let (auth_is_off, door) = (auth.is_none(), Door::new(auth, readiness.view()));
+    let (metrics_of_ops, health) = (Arc::clone(&metrics), grpc::health_routes(readiness.view()));
+    let ops = Ops { metrics: metrics_of_ops, door: door.clone(), health, log_changes: config.ops.log_changes };
     let ops_tls = tls.clone().filter(|_| config.tls.ops);
     let acceptor = operators.acceptor(ops_connections(&config), ops_tls, &tasks, &Arc::new(Metrics::default()));
-    let ops_address = serve_operators(&tasks, &operators, acceptor, ops_listener, ops.clone())
+    let ops_address = serve_operators(&tasks, &operators, acceptor, ops_listener, ops)
         .await
         .with_context(|| format!("ops_listen: cannot listen on {} for operators", config.ops_listen))?;
 
@@ -168,14 +172,14 @@ where
     }
     let connections = Arc::clone(&clients.connections);
     tasks.spawn("connections", OnPanic::Stop, connections.keep_time(config.connections.clone()));
-    let auth_is_off = auth.is_none();
-    let access = Access::new(auth, config.auth.reflection);
-    let door = Door::new(access.clone(), readiness.view());
-    let behind = door.clone();
+    let access = Access::new(door.clone(), config.auth.reflection);
+    let entry = Entry::new(access.clone(), readiness.view());
+    let behind = entry.clone();
     let handler = tower::service_fn(move |request| behind.clone().serve_request(request));
     let acceptor = clients.acceptor(config.connections.clone(), tls, &tasks, &metrics);
-    tasks.spawn("accept clients", OnPanic::Stop, acceptor.run(listener, handler));
-    warn_if_exposed(&config, address, auth_is_off);
+    let edge = Http::new(handler, Arc::clone(&acceptor.options), tasks.clone());
+    tasks.spawn("accept clients", OnPanic::Stop, acceptor.run(listener, edge));
+    warn_if_exposed(&config, &address, auth_is_off);
 
     // From here on everybody is answered, if only that the store is recovering.
     tracing::info!(%address, %ops_address, "listening");
@@ -195,13 +199,13 @@ where
     }));
     let time = Arc::clone(&hub);
     tasks.spawn("time", OnPanic::Stop, async move { time.keep_time().await });
-    door.open(grpc::routes(Arc::clone(&hub), tasks.clone(), readiness.view(), &access)?);
-    ops.show(Arc::clone(&hub));
+    entry.open(grpc::routes(Arc::clone(&hub), tasks.clone(), readiness.view(), &access)?);
+    door.open(Arc::clone(&hub));
     readiness.enter(Phase::Serving);
     tracing::info!(%address, %ops_address, node, tls = config.tls.is_on(), version = env!("CARGO_PKG_VERSION"), "serving");
     Ok(Server {
-        address,
-        ops_address,
+        address: address.tcp(),
+        ops_address: ops_address.tcp(),
         drain: config.drain,
         hub,
         engine,
@@ -236,9 +240,9 @@ async fn serve_operators<O, J>(
     acceptor: Acceptor,
     listener: OpsListener<O>,
     ops: Ops,
-) -> io::Result<SocketAddr>
+) -> io::Result<Bound>
 where
-    O: Stream<Item = io::Result<(J, SocketAddr)>> + Send + 'static,
+    O: Stream<Item = io::Result<(J, Peer)>> + Send + 'static,
     J: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (tell, told) = oneshot::channel();
@@ -252,9 +256,9 @@ where
             Err(error) => return tell.send(Err(error)).unwrap_or_default(),
         };
         let time = Arc::clone(&connections).keep_time((*acceptor.options).clone());
-        let handler = tower::service_fn(move |request| ops.clone().serve_request(request));
+        let edge = Http::new(http::router(ops), Arc::clone(&acceptor.options), acceptor.tasks.clone());
         tokio::select! {
-            () = acceptor.run(listener, handler) => {}
+            () = acceptor.run(listener, edge) => {}
             () = time => {}
         }
         connections.close();
@@ -265,7 +269,8 @@ where
 }
 
 /// Says what anybody on the network may do with a hub that others can reach.
-fn warn_if_exposed(config: &Config, address: SocketAddr, auth_is_off: bool) {
+fn warn_if_exposed(config: &Config, address: &Bound, auth_is_off: bool) {
+    let Bound::Tcp(address) = address else { return };
     if address.ip().is_loopback() {
         return;
     }

@@ -11,15 +11,14 @@ use std::{
     io,
     pin::{Pin, pin},
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
 };
 
-use atomic_waker::AtomicWaker;
 use pin_project_lite::pin_project;
-use tokio::{runtime::Handle, task::coop, time::Instant};
+use tokio::{runtime::Handle, task::coop};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// What a panic in a task means.
@@ -63,6 +62,12 @@ impl Tasks {
             Ok(lane) => self.spawn(name, on_panic, LANE.scope(lane, work)),
             Err(_) => self.spawn(name, on_panic, work),
         }
+    }
+
+    /// Runs `work`, one stream of the connection whose lane this is, to its end. It begins when there is a turn for it.
+    pub fn spawn_stream(&self, lane: &Arc<Lane>, work: impl Future<Output = ()> + Send + 'static) {
+        let turn = Some(Turn { owed: STREAM_STEPS, after: None });
+        self.spawn("stream", OnPanic::Log, LANE.scope(Arc::clone(lane), Begun { turn, work }));
     }
 
     /// Runs `work` to its end in a thread of its own, for what waits for a disk all the time.
@@ -316,70 +321,8 @@ impl<F: Future<Output = ()>> Future for Begun<F> {
     }
 }
 
-/// Ends one HTTP/2 stream from outside: the only way to be rid of one whose client takes nothing, since its response is
-/// not polled any more.
-#[derive(Debug, Default)]
-pub struct Cut {
-    done: AtomicBool,
-    task: AtomicWaker,
-    farewell: Option<Arc<Farewell>>,
-    lane: Arc<Lane>,
-}
-
-/// Tells the streams of one connection by when they are to end, once that is known.
-#[derive(Debug, Default)]
-pub struct Farewell(OnceLock<Instant>);
-
-impl Farewell {
-    /// They are to end by then. The first time counts.
-    pub fn say(&self, by: Instant) {
-        self.0.get_or_init(|| by);
-    }
-}
-
-impl Cut {
-    /// Of one stream of the connection with this farewell.
-    pub fn new(farewell: &Arc<Farewell>, lane: &Arc<Lane>) -> Arc<Self> {
-        Arc::new(Self { farewell: Some(Arc::clone(farewell)), lane: Arc::clone(lane), ..Self::default() })
-    }
-
-    /// Ends the stream: everything that serves it is dropped, and its client is told by a reset. False if it was cut
-    /// before.
-    pub fn cut(&self) -> bool {
-        let first = !self.done.swap(true, Ordering::AcqRel);
-        self.task.wake();
-        first
-    }
-
-    /// Ready once the stream is to be cut. Only the task of the stream asks.
-    pub fn poll_done(&self, context: &Context<'_>) -> Poll<()> {
-        self.task.register(context.waker());
-        if self.done.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
-    }
-
-    /// By when the stream is to end, because its connection does.
-    pub fn ends_by(&self) -> Option<Instant> {
-        self.farewell.as_ref().and_then(|farewell| farewell.0.get().copied())
-    }
-
-    /// The cut of the stream whose task this is; `None` in other tasks.
-    pub fn of_this_stream() -> Option<Arc<Cut>> {
-        STREAM.try_with(Arc::clone).ok()
-    }
-}
-
 tokio::task_local! {
-    static STREAM: Arc<Cut>;
     static LANE: Arc<Lane>;
-}
-
-impl Tasks {
-    /// Runs one HTTP/2 stream of a connection, which sees to it that it ends when it is cut.
-    pub fn stream(&self, cut: Arc<Cut>, work: impl Future<Output = ()> + Send + 'static) {
-        let lane = Arc::clone(&cut.lane);
-        let turn = Some(Turn { owed: STREAM_STEPS, after: None });
-        self.spawn("stream", OnPanic::Log, LANE.scope(lane, STREAM.scope(cut, Begun { turn, work })));
-    }
 }
 
 #[cfg(test)]

@@ -28,7 +28,10 @@ use http_body::{Body as _, Frame};
 use prost::Message;
 use switchyard::{
     auth::Reflection,
-    edge::grpc::{self, Access},
+    edge::{
+        Door,
+        grpc::{self, Access},
+    },
     engine::{Append, Embedded, Engine, Options, ReadLimits},
     event::{Event, Seal, Span, Spans},
     hub::{Hub, Setup, Streams},
@@ -131,7 +134,7 @@ impl InProcess {
     fn start_with(runtime: Runtime, setup: Setup) -> Self {
         let memory = Arc::clone(&setup.memory);
         let hub = Arc::new(Hub::new(setup));
-        let access = Access::new(None, Reflection::On);
+        let access = Access::new(Door::new(None, Readiness::default().view()), Reflection::On);
         let routes = grpc::routes(hub, Tasks::default(), Readiness::default().view(), &access).expect("routes");
         Self { runtime, routes, memory }
     }

@@ -5,13 +5,15 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 
-use crate::{model::Denial, telemetry::AUDIT};
+use crate::{
+    model::{Denial, Peer},
+    telemetry::AUDIT,
+};
 
 /// So many denies of one caller are told
 const LINES: u32 = 10;
@@ -38,7 +40,7 @@ struct Account {
 pub(super) struct Entry<'a> {
     /// Who; empty for a caller that nobody knows.
     pub(super) principal: &'a str,
-    pub(super) peer: Option<SocketAddr>,
+    pub(super) peer: Option<Peer>,
     /// Which call or command.
     pub(super) call: &'a str,
 }
@@ -52,7 +54,7 @@ impl Entry<'_> {
 impl Audit {
     /// Somebody was refused. `why` is for operators alone.
     pub(super) fn denied(&self, entry: Entry<'_>, denial: Denial, why: &str) {
-        let address = || entry.peer.map(|peer| peer.ip().to_string()).unwrap_or_default();
+        let address = || entry.peer.map(|peer| peer.host()).unwrap_or_default();
         let account = if entry.principal.is_empty() { address() } else { entry.principal.to_owned() };
         let Some(left_out) = self.take(account, Instant::now()) else { return };
         let (reason, peer) = (denial.reason().name(), entry.peer());

@@ -1,20 +1,19 @@
 //! One caller at the door: who it is, what it may do by the policy of this moment, and the record of what it was refused.
 
 use std::{
-    net::SocketAddr,
     sync::{Arc, OnceLock},
     time::SystemTime,
 };
 
 use super::{
-    Auth,
+    Auth, Shown,
     acl::{Action, Rights, Verb},
     audit::{Audit, Entry},
     principal::Principal,
 };
 use crate::{
     event::Event,
-    model::{Denial, EventError},
+    model::{Denial, EventError, Peer},
     tasks::Turn,
 };
 
@@ -27,7 +26,7 @@ const JUDGE_STEPS: usize = 8;
 #[derive(Debug, Clone)]
 pub struct Caller {
     principal: Arc<Principal>,
-    peer: Option<SocketAddr>,
+    peer: Option<Peer>,
     call: &'static str,
     /// `None` on a hub that asks nobody: everything is allowed.
     guard: Option<Guard>,
@@ -40,21 +39,24 @@ struct Guard {
     generation: u64,
 }
 
+impl Auth {
+    /// The caller that shows this. `call` names in the record what it asks for.
+    pub async fn authenticate(self: &Arc<Self>, call: &'static str, shown: Shown<'_>) -> Result<Caller, Denial> {
+        let principal = self.identify(call, shown).await?;
+        Ok(Caller::known(self, principal, call, shown.peer))
+    }
+}
+
 impl Caller {
     /// A caller of a hub that asks nobody.
-    pub fn nobody(call: &'static str, peer: Option<SocketAddr>) -> Self {
+    pub fn nobody(call: &'static str, peer: Option<Peer>) -> Self {
         static NOBODY: OnceLock<Arc<Principal>> = OnceLock::new();
         let principal = Arc::clone(NOBODY.get_or_init(|| Arc::new(Principal::nobody())));
         Self { principal, peer, call, guard: None }
     }
 
     /// A caller whose credential was accepted.
-    pub(super) fn known(
-        auth: &Arc<Auth>,
-        principal: Arc<Principal>,
-        call: &'static str,
-        peer: Option<SocketAddr>,
-    ) -> Self {
+    fn known(auth: &Arc<Auth>, principal: Arc<Principal>, call: &'static str, peer: Option<Peer>) -> Self {
         let (rights, generation) = auth.rights(&principal);
         Self { principal, peer, call, guard: Some(Guard { auth: Arc::clone(auth), rights, generation }) }
     }
@@ -65,7 +67,7 @@ impl Caller {
     }
 
     /// Where it is.
-    pub fn peer(&self) -> Option<SocketAddr> {
+    pub fn peer(&self) -> Option<Peer> {
         self.peer
     }
 

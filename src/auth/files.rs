@@ -9,11 +9,11 @@ use std::{
     fs::File,
     io::Read,
     path::{Path, PathBuf},
-    sync::{Arc, Weak},
+    sync::Arc,
     time::Duration,
 };
 
-use super::{Auth, Options, keys::KeySet, policy::Policy, tokens::StaticTokens};
+use super::{Options, keys::KeySet, policy::Policy, tokens::StaticTokens};
 use crate::{tasks::Tasks, telemetry::warn_if_open};
 
 /// How often files are read.
@@ -113,8 +113,9 @@ impl Files {
         }
     }
 
-    /// Looks at the files for as long as somebody needs what they say.
-    pub(super) async fn watch(mut self, auth: Weak<Auth>, tasks: Tasks) {
+    /// Looks at the files for as long as `take` wants what they say: it gets that when it has changed, and is asked
+    /// whether or not it has.
+    pub(super) async fn watch(mut self, tasks: Tasks, take: impl Fn(Option<Contents>) -> bool + Send) {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let look = move || {
@@ -124,12 +125,11 @@ impl Files {
             // A panic in there would be a bug, and is logged as one.
             let Some((files, found)) = tasks.block(look).await else { return };
             self = files;
-            let Some(auth) = auth.upgrade() else { return };
             for error in found.refused {
                 tracing::error!(error, "refused; the previous content stays in force");
             }
-            if found.changed {
-                auth.replace(self.contents());
+            if !take(found.changed.then(|| self.contents())) {
+                return;
             }
         }
     }

@@ -24,7 +24,6 @@ mod tokens;
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -44,7 +43,7 @@ pub use policy::Policy;
 pub use principal::{Principal, Source, deceives};
 
 use crate::{
-    model::Denial,
+    model::{Denial, Peer},
     tasks::{OnPanic, Tasks},
     telemetry::Metrics,
 };
@@ -67,7 +66,7 @@ pub struct Shown<'a> {
     /// The verified certificate of its connection, in DER.
     pub certificate: Option<&'a [u8]>,
     /// Where it is.
-    pub peer: Option<SocketAddr>,
+    pub peer: Option<Peer>,
 }
 
 /// Decides who callers are and what they may do.
@@ -119,7 +118,9 @@ impl Auth {
             audit: Audit::default(),
             metrics: Arc::clone(metrics),
         });
-        tasks.spawn("auth files", OnPanic::Stop, files.watch(Arc::downgrade(&auth), tasks.clone()));
+        let of = Arc::downgrade(&auth);
+        let take = move |changed| of.upgrade().map(|auth| auth.take(changed)).is_some();
+        tasks.spawn("auth files", OnPanic::Stop, files.watch(tasks.clone(), take));
         if let Some(remote) = &auth.remote {
             tasks.spawn("auth keys", OnPanic::Stop, Remote::run(Arc::downgrade(remote)));
             // Without keys nobody gets in, but who comes later may find that the address answers again.
@@ -128,21 +129,18 @@ impl Auth {
         Ok(Some(auth))
     }
 
-    /// Who a caller is.
-    pub async fn authenticate(self: &Arc<Self>, call: &'static str, shown: Shown<'_>) -> Result<Caller, Denial> {
+    /// Who shows this.
+    async fn identify(&self, call: &'static str, shown: Shown<'_>) -> Result<Arc<Principal>, Denial> {
         let found = match bearer(shown.header) {
             Ok(Some(token)) => self.by_token(token).await,
             Ok(None) => self.by_certificate(shown.certificate),
             Err(denied) => Err(denied),
         };
-        match found {
-            Ok(principal) => Ok(Caller::known(self, principal, call, shown.peer)),
-            Err((denial, why)) => {
-                self.metrics.denied(denial.reason().name());
-                self.audit.denied(Entry { principal: "", peer: shown.peer, call }, denial, why);
-                Err(denial)
-            }
-        }
+        found.map_err(|(denial, why)| {
+            self.metrics.denied(denial.reason().name());
+            self.audit.denied(Entry { principal: "", peer: shown.peer, call }, denial, why);
+            denial
+        })
     }
 
     /// Who a token is of.
@@ -247,8 +245,9 @@ impl Auth {
         found
     }
 
-    /// Other files are in force from now on.
-    fn replace(&self, contents: Contents) {
+    /// What the files say now is in force, if that is something else than before.
+    fn take(&self, changed: Option<Contents>) {
+        let Some(contents) = changed else { return };
         *self.contents.write() = Arc::new(contents);
         let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
         self.changes.send_replace(generation);

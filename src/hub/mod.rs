@@ -37,13 +37,13 @@ pub use token::TokenKey;
 
 use crate::{
     auth::Caller,
+    cut::Cut,
     engine::{Engine, EventStream},
     event::Event,
     memory::{Client, Memory, Use},
     model::{CommandError, End, EventError, Reason, Topic},
     outbox::{Allowances, Budget, Frame, Outbox, Reply, Tick, Welcome},
     router::Router,
-    tasks::Cut,
     telemetry::{Metrics, StreamCut},
 };
 pub use crate::{engine::Precondition, groups::Outcome};

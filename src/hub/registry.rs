@@ -1,7 +1,6 @@
 //! The sessions of the hub as an operator sees them: who they are and since when, how they stand, and ending one.
 
 use std::{
-    net::SocketAddr,
     ops::Bound,
     sync::{Arc, OnceLock},
     time::SystemTime,
@@ -13,7 +12,7 @@ use super::{
 };
 use crate::{
     auth::Caller,
-    model::{CommandError, End, limits::MAX_TERMINATE_REASON_BYTES},
+    model::{CommandError, End, Peer, limits::MAX_TERMINATE_REASON_BYTES},
     outbox::{Counts, Outbox, SubscriptionStatus},
     tasks::Turn,
 };
@@ -24,7 +23,7 @@ pub struct OpenSession {
     pub(crate) number: u64,
     pub(crate) id: Arc<str>,
     kind: Kind,
-    peer: Option<SocketAddr>,
+    peer: Option<Peer>,
     principal: Arc<str>,
     pub(crate) account: Arc<Account>,
     _counted: SessionUse,
@@ -61,7 +60,7 @@ impl OpenSession {
     }
 
     /// Where its client is.
-    pub fn peer(&self) -> Option<SocketAddr> {
+    pub fn peer(&self) -> Option<Peer> {
         self.peer
     }
 

@@ -4,12 +4,14 @@
 //! make one.
 
 pub mod limits;
+mod peer;
 mod reason;
 mod refusal;
 mod stream;
 mod subscription;
 mod topic;
 
+pub use peer::Peer;
 pub use reason::Reason;
 pub use refusal::{AckError, CommandError, Denial, End, EventError, Quota, StreamError};
 pub use stream::{

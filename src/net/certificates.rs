@@ -21,7 +21,7 @@ use rustls::{
 use sha2::{Digest, Sha256};
 use x509_parser::parse_x509_certificate;
 
-use super::tls::{ClientAuth, TlsOptions, TlsVersion};
+use super::tls_options::{ClientAuth, TlsOptions, TlsVersion};
 use crate::telemetry::warn_if_open;
 
 /// No file is read further than this.

@@ -4,25 +4,25 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-    pin::Pin,
+    net::{IpAddr, Ipv6Addr},
     sync::{
         Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::Context,
     time::Duration,
 };
 
 use atomic_waker::AtomicWaker;
 use parking_lot::Mutex;
-use pin_project_lite::pin_project;
 use tokio::{sync::Notify, time::Instant};
 
-use super::{Options, http2};
+use super::Options;
 use crate::{
+    cut::{Cut, Farewell},
     memory::{self, Memory},
-    tasks::{Cut, Farewell, Lane, Tasks},
+    model::Peer,
+    tasks::Lane,
     telemetry::{ConnectionEnd, ConnectionRefusal, Metrics, StreamCut},
 };
 
@@ -49,14 +49,14 @@ pub(super) enum Asked {
 pub struct Connection {
     number: u64,
     home: Weak<Connections>,
-    peer: SocketAddr,
+    peer: Peer,
     memory: Arc<memory::Client>,
     asked: AtomicU8,
     task: AtomicWaker,
     spoke: AtomicBool,
     sessions: AtomicUsize,
     watches: AtomicUsize,
-    /// HTTP/2 streams that are open.
+    /// Streams that are open: calls, or whatever else keeps it from being idle.
     streams: AtomicUsize,
     since: Instant,
     /// When the last stream ended, in milliseconds since it was accepted.
@@ -81,7 +81,7 @@ impl Connection {
     }
 
     /// Where the client is.
-    pub fn peer(&self) -> SocketAddr {
+    pub fn peer(&self) -> Peer {
         self.peer
     }
 
@@ -104,6 +104,22 @@ impl Connection {
     /// Counts one watch of health more, unless the connection has `limit` already.
     pub fn open_watch(self: &Arc<Self>, limit: usize) -> Option<WatchPermit> {
         add_one(&self.watches, limit).then(|| WatchPermit(Arc::clone(self)))
+    }
+
+    /// Counts one stream more: with one, the connection is not idle.
+    pub fn open_stream(self: &Arc<Self>) -> OpenStream {
+        self.streams.fetch_add(1, Relaxed);
+        OpenStream { connection: Arc::clone(self), cut: Cut::new(&self.farewell) }
+    }
+
+    /// What all its tasks share, so that they work for no longer than one.
+    pub fn lane(&self) -> &Arc<Lane> {
+        &self.lane
+    }
+
+    /// Whether it is to end as soon as its streams have. The task of the connection is woken when that becomes true.
+    pub fn is_leaving(&self) -> bool {
+        self.asked.load(Ordering::Acquire) != Asked::Nothing as u8
     }
 
     /// What it has been asked; the task that asks is woken when that changes.
@@ -145,32 +161,23 @@ impl Connection {
         self.spoke.load(Ordering::Relaxed)
     }
 
-    /// The client has begun to speak.
-    pub(super) fn heard(&self) {
-        self.spoke.store(true, Ordering::Relaxed);
-        if let Some(home) = self.home.upgrade() {
+    /// The client has begun to speak; one that does not is closed after a time.
+    pub fn heard(&self) {
+        if !self.spoke.swap(true, Relaxed)
+            && let Some(home) = self.home.upgrade()
+        {
             home.open.lock().silent.remove(&self.number);
         }
     }
 
     /// Takes note of what a stream heard of the end of the connection.
-    pub(super) fn note_fault(&self, error: &h2::Error) {
-        if let Some(fault) = http2::fault(error) {
-            self.fault.get_or_init(|| fault);
-        }
+    pub(super) fn note_fault(&self, fault: ConnectionEnd) {
+        self.fault.get_or_init(|| fault);
     }
 
     /// What the client did that ends the connection, if its streams have heard of it.
     pub(super) fn fault(&self) -> Option<ConnectionEnd> {
         self.fault.get().copied()
-    }
-
-    /// One of its streams was cut.
-    pub(super) fn stream_cut(&self, why: StreamCut) {
-        tracing::warn!(peer = %self.peer, ?why, "a stream was cut");
-        if let Some(home) = self.home.upgrade() {
-            home.metrics.stream_cut(why);
-        }
     }
 
     fn ask(&self, asked: Asked) {
@@ -204,48 +211,39 @@ fn add_one(count: &AtomicUsize, limit: usize) -> bool {
     count.fetch_update(Relaxed, Relaxed, |n| (n < limit).then_some(n + 1)).is_ok()
 }
 
-/// Runs the HTTP/2 streams of one connection as tasks of ours, and counts them.
-#[derive(Debug, Clone)]
-pub(super) struct Streams {
-    pub(super) tasks: Tasks,
-    pub(super) connection: Arc<Connection>,
-}
-
-impl Streams {
-    /// Begins the work of one stream.
-    pub(super) fn begin<F: Future<Output = ()> + Send + 'static>(&self, work: impl FnOnce(Arc<Cut>) -> F) {
-        self.connection.streams.fetch_add(1, Relaxed);
-        let open = OpenStream(Arc::clone(&self.connection));
-        let cut = Cut::new(&self.connection.farewell, &self.connection.lane);
-        self.tasks.stream(Arc::clone(&cut), Counted { work: work(cut), _open: open });
-    }
-}
-
-pin_project! {
-    /// The work of a stream that is counted.
-    struct Counted<F> {
-        #[pin]
-        work: F,
-        _open: OpenStream,
-    }
-}
-
-impl<F: Future> Future for Counted<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        self.project().work.poll(context)
-    }
-}
-
 /// One stream of a connection, counted while this lives.
-struct OpenStream(Arc<Connection>);
+#[derive(Debug)]
+pub struct OpenStream {
+    connection: Arc<Connection>,
+    cut: Arc<Cut>,
+}
+
+impl OpenStream {
+    /// The connection it is on.
+    pub fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    /// Ends it from outside. Whoever serves it sees to that.
+    pub fn cut(&self) -> &Arc<Cut> {
+        &self.cut
+    }
+
+    /// It was cut.
+    pub(super) fn was_cut(&self, why: StreamCut) {
+        tracing::warn!(peer = %self.connection.peer, ?why, "a stream was cut");
+        if let Some(home) = self.connection.home.upgrade() {
+            home.metrics.stream_cut(why);
+        }
+    }
+}
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
+        let connection = &self.connection;
         // Before it is counted off: a look in between must not find a connection that was idle all the time.
-        self.0.idle_since.store(self.0.since.elapsed().as_millis() as u64, Relaxed);
-        self.0.streams.fetch_sub(1, Relaxed);
+        connection.idle_since.store(connection.since.elapsed().as_millis() as u64, Relaxed);
+        connection.streams.fetch_sub(1, Relaxed);
     }
 }
 
@@ -282,7 +280,7 @@ impl Connections {
     }
 
     /// Counts a new connection, unless there are as many as there may be.
-    pub(super) fn admit(self: &Arc<Self>, peer: SocketAddr, options: &Options) -> Result<Admitted, ConnectionRefusal> {
+    pub(super) fn admit(self: &Arc<Self>, peer: Peer, options: &Options) -> Result<Admitted, ConnectionRefusal> {
         let jitter = 1.0 + AGE_JITTER * (2.0 * fastrand::f64() - 1.0);
         let number = self.next.fetch_add(1, Relaxed);
         let connection = Arc::new(Connection {
@@ -433,28 +431,30 @@ impl Open {
 
 /// As what an address is counted. This machine is not: a proxy on it connects for everyone, and who is on it needs no
 /// network to do harm. Of IPv6 it is the network, of which everyone has a whole one.
-fn counted(peer: SocketAddr) -> Option<IpAddr> {
-    let address = peer.ip().to_canonical();
-    match address {
-        _ if address.is_loopback() => None,
+fn counted(peer: Peer) -> Option<IpAddr> {
+    let Peer::Tcp(address) = peer else { return None };
+    match address.ip().to_canonical() {
+        address if address.is_loopback() => None,
         IpAddr::V6(address) => Some(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into()),
-        IpAddr::V4(_) => Some(address),
+        IpAddr::V4(address) => Some(address.into()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     fn counted_as(address: &str) -> Option<String> {
-        counted(SocketAddr::new(address.parse().expect("an address"), 1)).map(|address| address.to_string())
+        counted(SocketAddr::new(address.parse().expect("an address"), 1).into()).map(|address| address.to_string())
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_is_silent_makes_room_after_a_second_and_who_speaks_never() {
         let connections = Arc::new(Connections::new(Arc::default(), Arc::default()));
         let options = Options { max_handshakes: 2, ..Options::default() };
-        let admit = || connections.admit(SocketAddr::from(([192, 0, 2, 1], 1)), &options);
+        let admit = || connections.admit(SocketAddr::from(([192, 0, 2, 1], 1)).into(), &options);
         let closes = |admitted: &Admitted| admitted.connection.asked.load(Relaxed) == Asked::Close as u8;
         let (speaks, first, second) = {
             let speaks = admit().expect("room");

@@ -1,14 +1,12 @@
-//! What a connection is read from and written to: a socket, or TLS over one; the note of when its client has begun to
-//! speak; and an end that loses nothing.
+//! What a connection is read from and written to: a socket, or TLS over it, and an end that loses nothing.
 //!
-//! One type for both, so that HTTP is compiled once. The plain one costs a branch a call and no allocation; the state of
-//! TLS is large and stands behind a pointer, so that plain connections do not pay for it.
+//! One type for both, so that what is spoken over it is compiled once. A plain socket costs a branch a call and no
+//! allocation; the state of TLS is large and behind a pointer, so that plain connections do not pay for it.
 
 use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -19,10 +17,25 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use super::connection::Connection;
+/// When the hub has sent its last byte, the client has this long to close, too,
+const LINGER: Duration = Duration::from_secs(2);
+/// and may send this much meanwhile, in bytes: what it was allowed before it learned of the end.
+const LINGER_BYTES: usize = 16 * 1024 * 1024;
 
-/// A socket as it is, or TLS over it.
-pub(super) enum Transport<I> {
+/// A connection as an edge reads and writes it. It ends without losing what was sent last.
+///
+/// A socket that is closed while there is something to read resets its connection, and a client that is still sending
+/// then fails before it has read all: why its session ended, and where to resume. So the hub reads on, and throws it
+/// away, until the client closes.
+pub struct Transport<I> {
+    socket: Socket<I>,
+    /// The hub has sent its last byte.
+    ended: bool,
+    lingering: Option<Lingering>,
+}
+
+/// As it is, or with TLS over it.
+enum Socket<I> {
     Plain(I),
     Tls(Box<TlsStream<I>>),
 }
@@ -31,11 +44,11 @@ pub(super) enum Transport<I> {
 macro_rules! either {
     ($self:expr, $inner:ident => $act:expr) => {
         match $self.get_mut() {
-            Transport::Plain($inner) => {
+            Socket::Plain($inner) => {
                 let $inner = Pin::new($inner);
                 $act
             }
-            Transport::Tls($inner) => {
+            Socket::Tls($inner) => {
                 let $inner = Pin::new($inner.as_mut());
                 $act
             }
@@ -43,13 +56,13 @@ macro_rules! either {
     };
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Transport<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Socket<I> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         either!(self, inner => inner.poll_read(context, buffer))
     }
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Transport<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<I> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         either!(self, inner => inner.poll_write(context, bytes))
     }
@@ -76,41 +89,6 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Transport<I> {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self, inner => inner.poll_shutdown(context))
     }
-}
-
-/// What HTTP/2 begins with, and longer than anything by which HTTP/1 is known.
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// What a client speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Version {
-    Http1,
-    Http2,
-}
-
-/// When the hub has sent its last byte, the client has this long to close, too,
-const LINGER: Duration = Duration::from_secs(2);
-/// and may send this much meanwhile, in bytes: what it was allowed before it learned of the end.
-const LINGER_BYTES: usize = 16 * 1024 * 1024;
-
-/// A transport that notes when its client has begun to speak, and that ends without losing what was sent last.
-///
-/// A socket that is closed while there is something to read resets its connection, and a client that is still sending
-/// then fails before it has read all: why its session ended, and where to resume. So the hub reads on, and throws it
-/// away, until the client closes.
-pub(super) struct Listening<I> {
-    inner: I,
-    /// What was read to find out what the client speaks, to be read again.
-    greeting: [u8; PREFACE.len()],
-    /// How much of it there is, and how much was read again.
-    greeted: usize,
-    replayed: usize,
-    /// How much the client has said, as far as that matters.
-    heard: usize,
-    connection: Arc<Connection>,
-    /// The hub has sent its last byte.
-    ended: bool,
-    lingering: Option<Lingering>,
 }
 
 /// What is left of the time and bytes to linger.
@@ -143,67 +121,33 @@ impl Lingering {
     }
 }
 
-impl<I> Listening<I> {
-    pub(super) fn new(inner: I, connection: Arc<Connection>) -> Self {
-        let (greeting, lingering) = ([0; PREFACE.len()], None);
-        Self { inner, greeting, greeted: 0, replayed: 0, heard: 0, connection, ended: false, lingering }
+impl<I> Transport<I> {
+    pub(super) fn plain(socket: I) -> Self {
+        Self::over(Socket::Plain(socket))
     }
 
-    /// The client has said `bytes` more.
-    fn hear(&mut self, bytes: usize) {
-        if self.heard < PREFACE.len() {
-            self.heard += bytes;
-            if self.heard >= PREFACE.len() {
-                self.connection.heard();
-            }
-        }
+    pub(super) fn tls(socket: Box<TlsStream<I>>) -> Self {
+        Self::over(Socket::Tls(socket))
+    }
+
+    fn over(socket: Socket<I>) -> Self {
+        Self { socket, ended: false, lingering: None }
     }
 }
 
-impl<I: AsyncRead + Unpin> Listening<I> {
-    /// Finds out what the client speaks. Nothing of what it said is lost.
-    pub(super) fn poll_version(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Version>> {
-        loop {
-            if self.greeting[..self.greeted] != PREFACE[..self.greeted] {
-                return Poll::Ready(Ok(Version::Http1));
-            }
-            if self.greeted == PREFACE.len() {
-                return Poll::Ready(Ok(Version::Http2));
-            }
-            let mut buffer = ReadBuf::new(&mut self.greeting[self.greeted..]);
-            ready!(Pin::new(&mut self.inner).poll_read(context, &mut buffer))?;
-            let bytes = buffer.filled().len();
-            if bytes == 0 {
-                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-            }
-            self.greeted += bytes;
-            self.hear(bytes);
-        }
-    }
-}
-
-impl<I: AsyncRead + Unpin> AsyncRead for Listening<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Transport<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.replayed < self.greeted {
-            let bytes = buffer.remaining().min(self.greeted - self.replayed);
-            buffer.put_slice(&self.greeting[self.replayed..][..bytes]);
-            self.replayed += bytes;
-            return Poll::Ready(Ok(()));
-        }
-        let before = buffer.filled().len();
-        let result = Pin::new(&mut self.inner).poll_read(context, buffer);
-        self.hear(buffer.filled().len() - before);
-        result
+        Pin::new(&mut self.socket).poll_read(context, buffer)
     }
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Listening<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Transport<I> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, bytes)
+        Pin::new(&mut self.socket).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -211,32 +155,32 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Listening<I> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(context, slices)
+        Pin::new(&mut self.socket).poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
+        self.socket.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
+        Pin::new(&mut self.socket).poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.ended {
-            ready!(Pin::new(&mut this.inner).poll_shutdown(context))?;
+            ready!(Pin::new(&mut this.socket).poll_shutdown(context))?;
             this.ended = true;
         }
         let lingering = this.lingering.get_or_insert_with(|| Lingering::new(LINGER, LINGER_BYTES));
-        ready!(lingering.poll(&mut this.inner, context));
+        ready!(lingering.poll(&mut this.socket, context));
         Poll::Ready(Ok(()))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{net::SocketAddr, time::Instant};
+    use std::time::Instant;
 
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
@@ -244,13 +188,6 @@ mod tests {
     };
 
     use super::*;
-    use crate::net::{Connections, Options};
-
-    fn connection() -> Arc<Connection> {
-        let connections = Arc::new(Connections::new(Arc::default(), Arc::default()));
-        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-        Arc::clone(&connections.admit(peer, &Options::default()).expect("room").connection)
-    }
 
     /// More than any of this takes.
     const LONG: Duration = Duration::from_secs(30);
@@ -267,7 +204,7 @@ mod tests {
         client.write_all(&vec![1; 50_000]).await.expect("sent");
         let ending = async {
             let start = Instant::now();
-            let mut hub = Listening::new(hub, connection());
+            let mut hub = Transport::plain(hub);
             hub.lingering = Some(Lingering::new(LONG, LINGER_BYTES));
             hub.write_all(b"last words").await.expect("sent");
             hub.shutdown().await.expect("ended");
@@ -290,7 +227,7 @@ mod tests {
     async fn a_client_that_stays_is_left() {
         let (client, hub) = pair().await;
         let start = Instant::now();
-        Listening::new(hub, connection()).shutdown().await.expect("ended");
+        Transport::plain(hub).shutdown().await.expect("ended");
         assert!(start.elapsed() >= LINGER);
         drop(client);
     }
@@ -304,7 +241,7 @@ mod tests {
             let (mut client, hub) = tokio::io::duplex(BUFFER);
             let sending = async move { client.write_all(&vec![1; bytes]).await.is_ok() };
             let ending = async {
-                let mut hub = Listening::new(hub, connection());
+                let mut hub = Transport::plain(hub);
                 hub.lingering = Some(Lingering::new(LONG, BYTES));
                 hub.shutdown().await.expect("ended");
             };

@@ -42,10 +42,10 @@ pub use stored::{Filled, Room};
 pub use subscriber::Route;
 
 use crate::{
+    cut::Cut,
     event::Event,
     memory::Held,
     model::{CommandError, End, Filter, Grant, SubscriptionSpec, filter_tokens},
-    tasks::Cut,
 };
 use queues::{Offer, Queues, Turn};
 

@@ -27,12 +27,13 @@ pub use command::{Command, Request, Secret};
 
 use crate::{
     auth::Caller,
+    cut::Cut,
     hub::{Hub, Kind, OpenSession, Publish, Publisher, Publishing, Sequenced, first},
     memory::Client,
     model::{AckMode, CommandError, End, Filter, SubscriptionSpec, filter_tokens},
     outbox::{Batch, Call, Closed, Frame, Outbox, Published, Reply},
     router::OutboxId,
-    tasks::{Cut, Turn},
+    tasks::Turn,
 };
 use feed::Feeds;
 use guard::Guard;

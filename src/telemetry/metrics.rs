@@ -11,7 +11,7 @@ use prometheus_client::{
 
 use super::{
     gauges::{GaugeSet, Gauges},
-    wire::Wire,
+    wire::{ReasonLabel, Wire},
 };
 
 const IDS_FORGOTTEN_HELP: &str =
@@ -51,11 +51,6 @@ pub struct Metrics {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct QuotaLabel {
     quota: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct ReasonLabel {
-    pub(super) reason: &'static str,
 }
 
 impl Default for Metrics {

@@ -4,6 +4,7 @@
 //! streams and groups up to a limit, so that no client can make the number of series grow. Events are counted per
 //! batch, never one by one.
 
+mod connections;
 mod gauges;
 mod logs;
 mod metrics;

@@ -6,10 +6,14 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::metrics::{Metrics, ReasonLabel};
-
 const CERTIFICATE_ENDS_HELP: &str =
     "When the served certificate and the first authority of clients expire, in seconds since 1970";
+/// Why something was done, by the name of a closed list.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct ReasonLabel {
+    pub(super) reason: &'static str,
+}
+
 /// Which limit a connection too many met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionRefusal {
@@ -106,24 +110,24 @@ pub enum HandshakeFailure {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CertificateLabel {
-    certificate: &'static str,
+pub(super) struct CertificateLabel {
+    pub(super) certificate: &'static str,
 }
 
 /// The counters.
 #[derive(Debug)]
 pub(super) struct Wire {
-    connections: Counter,
-    connections_refused: Family<ReasonLabel, Counter>,
-    connections_ended: Family<ReasonLabel, Counter>,
-    streams_cut: Family<ReasonLabel, Counter>,
-    accept_errors: Counter,
-    open_connections: Gauge,
-    tls_handshake_failures: Family<ReasonLabel, Counter>,
-    tls_reloads: Counter,
-    tls_reload_failures: Counter,
+    pub(super) connections: Counter,
+    pub(super) connections_refused: Family<ReasonLabel, Counter>,
+    pub(super) connections_ended: Family<ReasonLabel, Counter>,
+    pub(super) streams_cut: Family<ReasonLabel, Counter>,
+    pub(super) accept_errors: Counter,
+    pub(super) open_connections: Gauge,
+    pub(super) tls_handshake_failures: Family<ReasonLabel, Counter>,
+    pub(super) tls_reloads: Counter,
+    pub(super) tls_reload_failures: Counter,
     /// Without TLS there is none, rather than one that ended in 1970.
-    tls_certificate_ends: Family<CertificateLabel, Gauge>,
+    pub(super) tls_certificate_ends: Family<CertificateLabel, Gauge>,
 }
 
 impl Wire {
@@ -163,74 +167,5 @@ impl Wire {
             tls_reload_failures,
             tls_certificate_ends,
         }
-    }
-}
-
-impl Metrics {
-    /// A connection was accepted.
-    pub fn connection_opened(&self) {
-        self.wire.connections.inc();
-        self.wire.open_connections.inc();
-    }
-
-    /// A connection is closed.
-    pub fn connection_closed(&self) {
-        self.wire.open_connections.dec();
-    }
-
-    /// A connection was closed at once.
-    pub fn connection_refused(&self, refusal: ConnectionRefusal) {
-        let reason = match refusal {
-            ConnectionRefusal::Hub => "hub",
-            ConnectionRefusal::Address => "address",
-            ConnectionRefusal::Handshakes => "handshakes",
-        };
-        self.wire.connections_refused.get_or_create(&ReasonLabel { reason }).inc();
-    }
-
-    /// The hub asked a connection to go, or closed it.
-    pub fn connection_ended(&self, end: ConnectionEnd) {
-        self.wire.connections_ended.get_or_create(&ReasonLabel { reason: end.name() }).inc();
-    }
-
-    /// The hub cut a stream.
-    pub fn stream_cut(&self, why: StreamCut) {
-        self.wire.streams_cut.get_or_create(&ReasonLabel { reason: why.name() }).inc();
-    }
-
-    /// A connection could not be accepted.
-    pub fn accept_failed(&self) {
-        self.wire.accept_errors.inc();
-    }
-
-    /// There was no TLS with a client.
-    pub fn tls_handshake_failed(&self, failure: HandshakeFailure) {
-        let reason = match failure {
-            HandshakeFailure::Timeout => "timeout",
-            HandshakeFailure::ClientCertificate => "client_certificate",
-            HandshakeFailure::Protocol => "protocol",
-            HandshakeFailure::Closed => "closed",
-        };
-        self.wire.tls_handshake_failures.get_or_create(&ReasonLabel { reason }).inc();
-    }
-
-    /// New connections are served what the TLS files were changed to.
-    pub fn tls_reloaded(&self) {
-        self.wire.tls_reloads.inc();
-    }
-
-    /// A change of the TLS files was refused.
-    pub fn tls_reload_failed(&self) {
-        self.wire.tls_reload_failures.inc();
-    }
-
-    /// When the certificate ends that is served, in seconds since 1970.
-    pub fn tls_certificate_ends(&self, at: i64) {
-        self.wire.tls_certificate_ends.get_or_create(&CertificateLabel { certificate: "server" }).set(at);
-    }
-
-    /// When the first authority of clients ends, in seconds since 1970.
-    pub fn tls_client_ca_ends(&self, at: i64) {
-        self.wire.tls_certificate_ends.get_or_create(&CertificateLabel { certificate: "client_ca" }).set(at);
     }
 }

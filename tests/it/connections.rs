@@ -11,7 +11,7 @@ use std::{
 use h2::client::Builder;
 use http::{Request, Response};
 use switchyard::{
-    net::{self, Acceptor, Connections, Inbound, Options},
+    net::{self, Acceptor, Connections, Http, Inbound, Options},
     proto::v1::{Draining, EndReason, Ping, StartPreset, session_request::Command as Wire, session_response::Frame},
     server::Server,
     tasks::{OnPanic, Tasks},
@@ -62,14 +62,15 @@ async fn is_served(stream: &mut TcpStream) -> bool {
 async fn an_address_has_its_share_of_connections_and_no_more() {
     let options = Options { max_per_address: 2, ..Options::default() };
     let (metrics, tasks) = (Arc::new(Metrics::default()), Tasks::default());
-    let (address, listener) = net::listen(&config().listen, &options).await.expect("a port");
+    let (bound, listener) = net::listen(&config().listen, &options).await.expect("a port");
+    let address = bound.tcp();
     // The connections are real; as where they come from, the network is told what the test wants.
     let v6 = |low: u16| Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, low).into();
     let v4 = |low: u8| Ipv4Addr::new(192, 0, 2, low).into();
     let peers =
         [v4(1), v4(1), v4(1), v4(2), v6(1), v6(2), v6(3), Ipv4Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()];
     let served = [true, true, false, true, true, true, false, true, true];
-    let mut from = peers.into_iter().chain([Ipv4Addr::LOCALHOST.into(), v4(1)]).map(|ip| SocketAddr::new(ip, 1));
+    let mut from = peers.into_iter().chain([Ipv4Addr::LOCALHOST.into(), v4(1)]).map(|ip| SocketAddr::new(ip, 1).into());
     let listener = listener.map(move |accepted| accepted.map(|(stream, peer)| (stream, from.next().unwrap_or(peer))));
     let connections = Arc::new(Connections::new(Arc::clone(&metrics), Arc::default()));
     let acceptor = Acceptor {
@@ -80,7 +81,8 @@ async fn an_address_has_its_share_of_connections_and_no_more() {
         metrics,
         stop: CancellationToken::new(),
     };
-    tasks.spawn("accept", OnPanic::Stop, acceptor.run(listener, tower::service_fn(hello)));
+    let edge = Http::new(tower::service_fn(hello), Arc::clone(&acceptor.options), tasks.clone());
+    tasks.spawn("accept", OnPanic::Stop, acceptor.run(listener, edge));
     let mut open = Vec::new();
     for (peer, served) in peers.into_iter().zip(served) {
         let mut stream = TcpStream::connect(address).await.expect("a port");

@@ -40,12 +40,12 @@ struct Held {
 async fn held(folder: &Folder) -> Held {
     let config = Config { data_dir: folder.path().into(), ..config() };
     let clients = net::listen(&config.listen, &config.connections).await.expect("a port");
-    let address = clients.0;
+    let address = clients.0.tcp();
     let (ops_listen, of_connections) = (config.ops_listen.clone(), config.connections.clone());
     let (tell, told) = oneshot::channel();
     let operators = Box::pin(async move {
         let operators = net::listen(&ops_listen, &of_connections).await?;
-        tell.send(operators.0).expect("the test waits for it");
+        tell.send(operators.0.tcp()).expect("the test waits for it");
         Ok(operators)
     });
     let (gate, opened) = oneshot::channel();

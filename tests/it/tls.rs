@@ -8,7 +8,7 @@ use std::{
 
 use http::{Request, Response};
 use switchyard::{
-    net::{self, Acceptor, ClientAuth, Connection, Connections, Inbound, Options, Tls, TlsOptions, TlsVersion},
+    net::{self, Acceptor, ClientAuth, Connection, Connections, Http, Inbound, Options, Tls, TlsOptions, TlsVersion},
     proto::v1::hub_service_client::HubServiceClient,
     server::{self, Server},
     tasks::{OnPanic, Tasks},
@@ -161,7 +161,8 @@ async fn requests_come_with_the_certificate_of_their_client() {
     secret.serve_clients(&mut config, ClientAuth::Optional);
     let (metrics, tasks) = (Arc::new(Metrics::default()), Tasks::default());
     let options = Options::default();
-    let (address, listener) = net::listen(&config.listen, &options).await.expect("a port");
+    let (bound, listener) = net::listen(&config.listen, &options).await.expect("a port");
+    let address = bound.tcp();
     let acceptor = Acceptor {
         options: Arc::new(options),
         tls: Tls::load(&config.tls, &metrics).expect("files in order"),
@@ -170,7 +171,8 @@ async fn requests_come_with_the_certificate_of_their_client() {
         metrics,
         stop: CancellationToken::new(),
     };
-    tasks.spawn("accept", OnPanic::Stop, acceptor.run(listener, tower::service_fn(who_asks)));
+    let edge = Http::new(tower::service_fn(who_asks), Arc::clone(&acceptor.options), tasks.clone());
+    tasks.spawn("accept", OnPanic::Stop, acceptor.run(listener, edge));
     let client = authority.client("spiffe://a/b");
     for identity in [None, Some(&client)] {
         let mut stream = tls_stream(address, &[&authority], &VERSIONS, identity).await.expect("TLS");

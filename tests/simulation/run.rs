@@ -11,6 +11,7 @@ use switchyard::{
     config::Config,
     engine::{Embedded, Engine, OpenError, Simulated, renew_simulated},
     event::Event,
+    model::Peer,
     server::{self, Ground},
     tasks::Tasks,
 };
@@ -99,12 +100,13 @@ fn add_hub(sim: &mut Sim<'_>, disk: &Simulated, was_put_back: &Rc<Cell<bool>>) {
             let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
             let listener = turmoil::net::TcpListener::bind(address).await?;
             let (sender, accepted) = tokio::sync::mpsc::channel(1);
-            let accept = async move { while sender.send(listener.accept().await).await.is_ok() {} };
-            let operators = tokio_stream::pending::<std::io::Result<(turmoil::net::TcpStream, SocketAddr)>>();
-            let operators = Box::pin(std::future::ready(Ok((address, operators))));
+            let accepted_from = |(stream, peer): (_, SocketAddr)| (stream, Peer::from(peer));
+            let accept = async move { while sender.send(listener.accept().await.map(accepted_from)).await.is_ok() {} };
+            let operators = tokio_stream::pending::<std::io::Result<(turmoil::net::TcpStream, Peer)>>();
+            let operators = Box::pin(std::future::ready(Ok((address.into(), operators))));
             let engine: Option<std::sync::Arc<dyn Engine>> = Some(std::sync::Arc::new(engine));
             let ground = Ground {
-                clients: (address, ReceiverStream::new(accepted)),
+                clients: (address.into(), ReceiverStream::new(accepted)),
                 operators,
                 engine: Box::pin(std::future::ready(Ok(engine))),
                 auth: None,

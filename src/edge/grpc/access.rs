@@ -11,7 +11,8 @@ use tonic::Status;
 
 use super::status::{self, shown};
 use crate::{
-    auth::{Action, Auth, Caller, Reflection, Shown, Verb},
+    auth::{Action, Caller, Reflection, Verb},
+    edge::Door,
     model::Denial,
     net::Connection,
 };
@@ -61,17 +62,22 @@ pub const CALLS: &[(&str, Needs)] = &[
     ("/switchyard.v1.GroupService/UpdateGroup", Needs::Manage(Verb::Groups)),
 ];
 
-/// Keeps the door of the main port. Cheap to clone.
+/// Sees to it that every call has what it needs. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Access {
-    auth: Option<Arc<Auth>>,
+    door: Door,
     reflection: Reflection,
 }
 
 impl Access {
-    /// `auth` decides about callers; without it everything is open but what is switched off.
-    pub fn new(auth: Option<Arc<Auth>>, reflection: Reflection) -> Self {
-        Self { auth, reflection }
+    /// Callers come in by `door`; where it asks for no credential, everything is open but what is switched off.
+    pub fn new(door: Door, reflection: Reflection) -> Self {
+        Self { door, reflection }
+    }
+
+    /// By which callers come in.
+    pub(super) fn door(&self) -> &Door {
+        &self.door
     }
 
     /// Judges a request: what its call needs, which the caller has; `None` if there is no such call. One whose caller is
@@ -83,9 +89,9 @@ impl Access {
         if needs == Some(Needs::Reflection) && self.reflection == Reflection::Off {
             return Err(status::unimplemented("reflection is switched off"));
         }
-        let Some(auth) = &self.auth else { return Ok(needs) };
-        let open =
-            needs == Some(Needs::Nothing) || (needs == Some(Needs::Reflection) && self.reflection == Reflection::Open);
+        let open = !self.door.asks()
+            || needs == Some(Needs::Nothing)
+            || (needs == Some(Needs::Reflection) && self.reflection == Reflection::Open);
         if open {
             return Ok(needs);
         }
@@ -93,12 +99,7 @@ impl Access {
         let refused = |denial: Denial| status::of_denial(denial).status();
         let caller = {
             let connection = request.extensions().get::<Arc<Connection>>();
-            let evidence = Shown {
-                header: authorization(request),
-                certificate: connection.and_then(|connection| connection.peer_certificate()),
-                peer: connection.map(|connection| connection.peer()),
-            };
-            auth.authenticate(call, evidence).await.map_err(refused)?
+            self.door.admit(call, authorization(request), connection.map(AsRef::as_ref)).await.map_err(refused)?
         };
         if let Some(Needs::Manage(verb)) = needs {
             caller.authorize_verb(verb).map_err(refused)?;
@@ -109,9 +110,10 @@ impl Access {
 
     /// The caller of a request. Where credentials are needed and the step before the services was missed, nobody may do anything.
     pub(super) fn caller(&self, extensions: &Extensions, call: &'static str) -> Result<Caller, Denial> {
-        match &self.auth {
+        match extensions.get::<Caller>() {
+            Some(caller) => Ok(caller.clone()),
+            None if self.door.asks() => Err(Denial::Missing),
             None => Ok(Caller::nobody(call, extensions.get::<Arc<Connection>>().map(|connection| connection.peer()))),
-            Some(_) => extensions.get::<Caller>().cloned().ok_or(Denial::Missing),
         }
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Extensions, Request, Response};
 use prost::Message as _;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, body::Body, server::NamedService};
@@ -34,13 +34,15 @@ use super::{
 };
 use crate::{
     auth::Caller,
+    cut::Cut,
+    edge::open_session,
     event::EventIds,
     hub::{Hub, Kind, Publish},
     memory::{Client, Held, MemoryFull, Use},
     model::CommandError,
     net::{Ahead, AtItsOwnPace, Connection, SessionPermit},
     session::{self, NoRequests, Requests, Session},
-    tasks::{Cut, OnPanic, Tasks, Turn},
+    tasks::{OnPanic, Tasks, Turn},
 };
 
 /// A result is encoded, and its event forgotten, in a part of a step.
@@ -77,13 +79,11 @@ impl HubService {
 
     fn session(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let caller = self.caller(&request, "Session")?;
-        let permit = self.permit(&request)?;
         let client = client_of(&self.hub, request.extensions());
+        let opening = Opening::of(request.extensions());
         let ahead = request.extensions().get::<Ahead>().cloned();
         let messages = self.messages(request, Some(Frames::Commands))?;
-        let cut = Cut::of_this_stream();
-        let opened = Session::open(&self.hub, Kind::Many, cut, caller, &client);
-        let session = opened.map_err(|error| refusal(&error))?;
+        let (session, permit) = opening.open(&self.hub, Kind::Many, caller)?;
         let ids = EventIds::new(session.id());
         let body = Body::new(SessionBody::new(session.outlet(), permit));
         let requests = requests::Requests::new(messages, Arc::clone(&self.hub), client, ids);
@@ -94,14 +94,12 @@ impl HubService {
 
     async fn subscribe(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let caller = self.caller(&request, "Subscribe")?;
-        let permit = self.permit(&request)?;
-        let client = client_of(&self.hub, request.extensions());
+        let opening = Opening::of(request.extensions());
         let message = only_message(self.messages(request, None)?.expected()).await?;
         let message = v1::SubscribeRequest::decode(message.bytes).map_err(|error| undecodable(&error))?;
         let refused = |error: CommandError| status::of_command(&error, "spec.").status();
         let spec = command::subscription_spec(message.spec.as_ref()).map_err(refused)?;
-        let opened = Session::open(&self.hub, Kind::One, Cut::of_this_stream(), caller, &client);
-        let mut session = opened.map_err(|error| refusal(&error))?;
+        let (mut session, permit) = opening.open(&self.hub, Kind::One, caller)?;
         session.subscribe_once(&spec).await.map_err(refused)?;
         let body = Body::new(SessionBody::new(session.outlet(), permit));
         self.tasks.spawn_beside("session", OnPanic::Log, session.run(NoRequests));
@@ -165,16 +163,6 @@ impl HubService {
         let client = client_of(&self.hub, request.extensions());
         Ok(framer(&self.hub, &client, request.into_body(), encoding, frames))
     }
-
-    /// Counts one session more on the connection the request came over.
-    fn permit(&self, request: &Request<Body>) -> Result<Option<SessionPermit>, Status> {
-        let Some(connection) = request.extensions().get::<Arc<Connection>>() else { return Ok(None) };
-        let limit = self.hub.options().max_per_connection;
-        match connection.open_session(limit) {
-            Some(permit) => Ok(Some(permit)),
-            None => Err(refusal(&CommandError::TooManySessions { whole: "connection", limit })),
-        }
-    }
 }
 
 impl Service<Request<Body>> for HubService {
@@ -189,6 +177,22 @@ impl Service<Request<Body>> for HubService {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let call = Self::call(self.clone(), request);
         Box::pin(async move { Ok(call.await.unwrap_or_else(Status::into_http)) })
+    }
+}
+
+/// What a session is opened on, kept of a request whose body is read.
+struct Opening {
+    connection: Option<Arc<Connection>>,
+    cut: Option<Arc<Cut>>,
+}
+
+impl Opening {
+    fn of(extensions: &Extensions) -> Self {
+        Self { connection: extensions.get().cloned(), cut: extensions.get().cloned() }
+    }
+
+    fn open(self, hub: &Arc<Hub>, kind: Kind, caller: Caller) -> Result<(Session, Option<SessionPermit>), Status> {
+        open_session(hub, kind, caller, self.connection.as_ref(), self.cut).map_err(|error| refusal(&error))
     }
 }
 

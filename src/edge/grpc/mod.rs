@@ -9,7 +9,7 @@ mod backup_service;
 mod buffer;
 mod command;
 mod deadline;
-mod door;
+mod entry;
 mod framer;
 mod frames;
 mod group_service;
@@ -30,7 +30,7 @@ mod wire;
 use std::sync::Arc;
 
 pub use access::{Access, CALLS, Needs};
-pub use door::Door;
+pub use entry::Entry;
 use tonic::service::Routes;
 
 use crate::{

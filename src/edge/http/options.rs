@@ -1,10 +1,8 @@
 //! What an operator may set about the operator's port.
 
-use std::net::IpAddr;
-
 use serde::{Deserialize, Serialize};
 
-use crate::model::limits::MAX_TIME_MS;
+use crate::model::{Peer, limits::MAX_TIME_MS};
 
 /// Limits of the operator's port; in the file under `[ops]`. They are small: probes come one at a time, and files that are
 /// open here are missing elsewhere.
@@ -35,10 +33,10 @@ pub enum LogChanges {
 
 impl LogChanges {
     /// Whether somebody at that address may.
-    pub(super) fn allow(self, peer: Option<IpAddr>) -> bool {
+    pub(super) fn allow(self, peer: Option<Peer>) -> bool {
         match self {
             Self::Off => false,
-            Self::Local => peer.is_some_and(|peer| peer.to_canonical().is_loopback()),
+            Self::Local => peer.is_some_and(|peer| peer.is_local()),
             Self::All => true,
         }
     }
@@ -70,7 +68,10 @@ mod tests {
 
     #[test]
     fn what_is_logged_is_changed_from_this_machine_unless_it_is_said_otherwise() {
-        let may = |who: LogChanges, peer: &str| who.allow(Some(peer.parse().expect("an address")));
+        let may = |who: LogChanges, peer: &str| {
+            let address: std::net::IpAddr = peer.parse().expect("an address");
+            who.allow(Some(std::net::SocketAddr::new(address, 1).into()))
+        };
         let usual = Options::default().log_changes;
         for peer in ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"] {
             assert!(may(usual, peer) && may(LogChanges::All, peer) && !may(LogChanges::Off, peer), "{peer}");
@@ -78,6 +79,6 @@ mod tests {
         for peer in ["10.0.0.7", "192.168.1.1", "::ffff:10.0.0.7", "2001:db8::1", "fe80::1", "0.0.0.0"] {
             assert!(!may(usual, peer) && may(LogChanges::All, peer) && !may(LogChanges::Off, peer), "{peer}");
         }
-        assert!(!usual.allow(None));
+        assert!(!usual.allow(None) && usual.allow(Some(Peer::Unix(None))));
     }
 }

@@ -26,12 +26,15 @@ use tokio::{
 };
 
 use super::{
-    Options,
-    connection::{Connection, Streams},
     exchange::Exchange,
+    fault::fault,
     inbound::{Inbound, Rest},
 };
-use crate::telemetry::ConnectionEnd;
+use crate::{
+    net::{Connection, Options},
+    tasks::Tasks,
+    telemetry::ConnectionEnd,
+};
 
 /// Frames from a client may be this large, in bytes: fewer frames for large publishes.
 const MAX_FRAME_BYTES: u32 = 64 * 1024;
@@ -61,32 +64,12 @@ impl Http2Error {
     }
 }
 
-/// What the library ended a connection for, if it did. It tells the kind of a flood in words only.
-pub(super) fn fault(error: &h2::Error) -> Option<ConnectionEnd> {
-    if !error.is_library() || !error.is_go_away() {
-        return None;
-    }
-    let kinds = [
-        ("too_many_resets", ConnectionEnd::EarlyResets),
-        ("too_many_internal_resets", ConnectionEnd::InternalResets),
-        ("too_many_data_frames", ConnectionEnd::SmallFrames),
-        ("too_many_continuations", ConnectionEnd::Headers),
-        ("header_list_way_too_large", ConnectionEnd::Headers),
-    ];
-    let text = error.to_string();
-    let known = kinds.into_iter().find(|(kind, _)| text.contains(kind)).map(|(_, end)| end);
-    let other = match error.reason() {
-        Some(Reason::ENHANCE_YOUR_CALM) => ConnectionEnd::Flood,
-        _ => ConnectionEnd::Protocol,
-    };
-    Some(known.unwrap_or(other))
-}
-
 /// One connection.
 pub(super) struct Http2<I, H> {
     state: State<I>,
     handler: H,
-    streams: Streams,
+    tasks: Tasks,
+    connection: Arc<Connection>,
     response_timeout: Duration,
     early_resets: EarlyResets,
     alive: Alive,
@@ -123,11 +106,12 @@ where
     H: tower::Service<Request<Inbound>, Response = Response<B>, Error = Infallible, Future: Send + 'static>,
     B: Body<Data = Bytes> + Send + 'static,
 {
-    pub(super) fn new(io: I, handler: H, streams: Streams, options: &Options) -> Self {
+    pub(super) fn new(io: I, handler: H, tasks: Tasks, connection: Arc<Connection>, options: &Options) -> Self {
         Self {
             state: State::Handshake(builder(options).handshake(io)),
             handler,
-            streams,
+            tasks,
+            connection,
             response_timeout: options.response_timeout(),
             early_resets: EarlyResets::new(options.max_early_resets, Instant::now()),
             alive: Alive::new(options.keepalive_interval(), options.keepalive_timeout()),
@@ -177,8 +161,8 @@ where
                 }
                 continue;
             }
-            let (handler, streams) = (&mut self.handler, &self.streams);
-            serve(handler, streams, request, respond, self.response_timeout);
+            let serving = (&self.tasks, &self.connection, self.response_timeout);
+            serve(&mut self.handler, serving, request, respond);
         }
         context.waker().wake_by_ref();
         Poll::Pending
@@ -188,23 +172,22 @@ where
 /// Begins to serve one stream.
 fn serve<H, B>(
     handler: &mut H,
-    streams: &Streams,
+    (tasks, connection, response_timeout): (&Tasks, &Arc<Connection>, Duration),
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
-    response_timeout: Duration,
 ) where
     H: tower::Service<Request<Inbound>, Response = Response<B>, Error = Infallible, Future: Send + 'static>,
     B: Body<Data = Bytes> + Send + 'static,
 {
-    let rest = Rest::default();
-    let connection: Arc<Connection> = Arc::clone(&streams.connection);
-    let mut request = request.map(|stream| Inbound::http2(stream, rest.clone(), Arc::clone(&connection)));
-    request.extensions_mut().insert(Arc::clone(&connection));
-    if let Some(ahead) = request.body().ahead() {
-        request.extensions_mut().insert(ahead);
-    }
+    let (rest, open) = (Rest::default(), connection.open_stream());
+    let mut request = request.map(|stream| Inbound::http2(stream, rest.clone(), Arc::clone(connection)));
+    let ahead = request.body().ahead();
+    let extensions = request.extensions_mut();
+    extensions.insert(Arc::clone(connection));
+    extensions.insert(Arc::clone(open.cut()));
+    ahead.map(|ahead| extensions.insert(ahead));
     let response = handler.call(request);
-    streams.begin(|cut| Exchange::new(response, respond, rest, cut, connection, response_timeout));
+    tasks.spawn_stream(connection.lane(), Exchange::new(response, respond, rest, open, response_timeout));
 }
 
 /// What it counts for that a call was cancelled before it could be looked at. Most calls of an honest client have come as a

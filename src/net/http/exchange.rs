@@ -11,7 +11,6 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -23,11 +22,8 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
-use super::{
-    connection::Connection,
-    inbound::{FRAMES_AT_ONCE, Rest},
-};
-use crate::{tasks::Cut, telemetry::StreamCut};
+use super::inbound::{FRAMES_AT_ONCE, Rest};
+use crate::{net::OpenStream, telemetry::StreamCut};
 
 /// When a call is answered, its client may send this much more on it,
 const REST_BYTES: usize = 8 * 1024 * 1024;
@@ -35,7 +31,7 @@ const REST_BYTES: usize = 8 * 1024 * 1024;
 const REST_PAUSE: Duration = Duration::from_secs(1);
 
 /// In the extensions of a response: it may take as long as its client likes, since whoever made it has limits of its own
-/// for slow readers. Others are cut when their client takes nothing for [`super::Options::response_timeout_ms`].
+/// for slow readers. Others are cut when their client takes nothing for [`crate::net::Options::response_timeout_ms`].
 #[derive(Debug, Clone, Copy)]
 pub struct AtItsOwnPace;
 
@@ -44,8 +40,7 @@ pin_project! {
     pub(super) struct Exchange<F, B> {
         respond: SendResponse<Bytes>,
         rest: Rest,
-        cut: Arc<Cut>,
-        connection: Arc<Connection>,
+        open: OpenStream,
         response_timeout: Duration,
         #[pin]
         state: State<F, B>,
@@ -77,11 +72,10 @@ where
         response: F,
         respond: SendResponse<Bytes>,
         rest: Rest,
-        cut: Arc<Cut>,
-        connection: Arc<Connection>,
+        open: OpenStream,
         response_timeout: Duration,
     ) -> Self {
-        Self { respond, rest, cut, connection, response_timeout, state: State::Handling { response } }
+        Self { respond, rest, open, response_timeout, state: State::Handling { response } }
     }
 
     /// After the response: what is left of the request.
@@ -102,7 +96,7 @@ where
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let mut this = self.as_mut().project();
-        if this.cut.poll_done(context).is_ready() {
+        if this.open.cut().poll_done(context).is_ready() {
             this.respond.send_reset(Reason::ENHANCE_YOUR_CALM);
             return Poll::Ready(());
         }
@@ -123,7 +117,7 @@ where
                     Sent::All => Self::read_rest(this.rest),
                     Sent::Nothing => Step::Done,
                     Sent::Stalled => {
-                        this.connection.stream_cut(StreamCut::ResponseStalled);
+                        this.open.was_cut(StreamCut::ResponseStalled);
                         this.respond.send_reset(Reason::ENHANCE_YOUR_CALM);
                         Step::Done
                     }

@@ -17,7 +17,8 @@ use h2::RecvStream;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 
-use super::connection::Connection;
+use super::fault::fault;
+use crate::net::Connection;
 
 /// Smaller pieces are copied together: each holds on to a whole buffer of the connection.
 const SMALL_BYTES: usize = 1024;
@@ -107,7 +108,9 @@ impl Reading {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(None) => self.ended = Some(Ok(())),
             Poll::Ready(Some(Err(error))) => {
-                self.connection.note_fault(&error);
+                if let Some(fault) = fault(&error) {
+                    self.connection.note_fault(fault);
+                }
                 self.ended = Some(Err(error));
             }
             Poll::Ready(Some(Ok(piece))) if piece.len() < SMALL_BYTES => {

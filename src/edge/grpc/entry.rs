@@ -1,8 +1,8 @@
-//! The door of the main port: what is a call at all, who may come in, and whether there is anything to come in to yet.
+//! The entry of the main port: what is a call at all, and whether there are services to take it yet.
 //!
 //! What is not gRPC is refused before anything is done for it. Until the store is open there are no services but health
-//! checks; everybody else is told to try again. Every call ends at the deadline its client gave it. The door owns no
-//! connection, and knows no call by name.
+//! checks; everybody else gets an error that says to try again. Every call ends at the deadline its client gave it. The entry owns
+//! no connection, knows no call by name, and leaves who may come in to [`Access`].
 
 use std::{
     convert::Infallible,
@@ -35,18 +35,17 @@ const CONTENT_TYPES: [&str; 2] = ["application/grpc", "application/grpc+proto"];
 
 /// Lets requests in. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Door {
+pub struct Entry {
     access: Access,
-    readiness: ReadinessView,
     /// All there is until the services are.
     health: Routes,
     services: Arc<OnceLock<Routes>>,
 }
 
-impl Door {
+impl Entry {
     /// One behind which there are only health checks so far.
     pub fn new(access: Access, readiness: ReadinessView) -> Self {
-        Self { access, health: health_routes(readiness.clone()), readiness, services: Arc::default() }
+        Self { access, health: health_routes(readiness), services: Arc::default() }
     }
 
     /// From now on the services are behind it.
@@ -103,7 +102,7 @@ impl Door {
 
     /// Why this hub wants no new clients, if it does not.
     fn not_serving(&self) -> Option<Status> {
-        match self.readiness.phase() {
+        match self.access.door().phase() {
             Phase::Serving => None,
             Phase::Starting => Some(recovering()),
             Phase::Draining | Phase::Stopped => Some(status::of_command(&CommandError::Draining, "").status()),
@@ -115,7 +114,7 @@ impl Door {
         if *method == Method::POST && is_grpc(headers) {
             return self.not_serving().unwrap_or_else(|| Status::ok("")).into_http();
         }
-        let (code, text) = match (method, self.readiness.phase()) {
+        let (code, text) = match (method, self.access.door().phase()) {
             (&Method::GET | &Method::HEAD, Phase::Serving) => (StatusCode::OK, "ok\n".to_owned()),
             (&Method::GET | &Method::HEAD, phase) => {
                 (StatusCode::SERVICE_UNAVAILABLE, format!("{phase:?}\n").to_lowercase())
