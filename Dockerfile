@@ -13,18 +13,21 @@ WORKDIR /src
 # for the ones it has already compiled.
 # The manifest of benches/versus is there because cargo reads those of all members; none of it is built.
 COPY Cargo.toml Cargo.lock ./
+COPY client/Cargo.toml client/
 COPY benches/versus/Cargo.toml benches/versus/
-RUN mkdir -p src benches/versus/src \
+RUN mkdir -p src client/src benches/versus/src \
+    && touch client/src/lib.rs \
     && echo 'fn main() {}' > src/main.rs \
     && cp src/main.rs benches/versus/src/ \
     && cp src/main.rs build.rs \
     && touch src/lib.rs \
     && cargo build --release --locked --bin switchyard \
-    && cargo clean --release --locked --package switchyard \
-    && rm -r src build.rs
+    && cargo clean --release --locked --package switchyard --package switchyard-client \
+    && rm -r src client/src build.rs
 
 COPY build.rs ./
 COPY proto/ proto/
+COPY client/ client/
 COPY src/ src/
 RUN cargo build --release --locked --bin switchyard && mkdir /var/lib/switchyard
 

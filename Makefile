@@ -37,6 +37,7 @@ torture: ## kill the hub 500 times while it works, back it up 30 times, simulate
 lint: tools ## check formatting, lints, dependencies, the protos and the manifests
 	cargo fmt --check
 	cargo clippy --locked --all-targets --features tools-tests -- -D warnings
+	cargo clippy --locked --package switchyard-client --all-targets -- -D warnings
 	cargo clippy --locked --package switchyard-versus -- -D warnings
 	.tools/bin/buf lint
 	scripts/check-dependencies.sh

@@ -18,13 +18,12 @@
 //! | [`edge::grpc`] | the wire: services, conversion, statuses; protobuf messages stop here | edge, session, hub, auth, engine, net, outbox, event, model, field_numbers, memory, cut, readiness, tasks, telemetry, proto |
 //! | [`edge::http`] | the operator's port | edge, net, model, readiness, telemetry |
 //! | [`server`] | starts and stops it all | edge, edge::grpc, edge::http, hub, auth, engine, event, net, config, memory, readiness, tasks, telemetry |
-//! | [`client`] | reaching a hub as any client does | proto |
-//! | [`bench`] | the load generator | client, proto, model, field_numbers |
-//! | [`cli`] | the commands that talk to a hub | client, bench, auth, engine, proto, config |
+//! | [`bench`] | the load generator | proto, model, field_numbers |
+//! | [`cli`] | the commands that talk to a hub | bench, auth, engine, proto, config |
 //!
 //! Leaves, usable from everywhere: [`tasks`] (the one place that spawns), [`memory`] (what clients make the hub keep), [`cut`] (ending a stream from outside), [`telemetry`] (metrics and logs),
 //! [`readiness`] (whether the hub serves), [`field_numbers`] (those of the contract). [`config`] puts the options of the rooms
-//! together; [`proto`] is the contract as clients see it.
+//! together; [`proto`] is the contract as clients see it. [`client`] is a crate of its own: reaching a hub.
 //!
 //! Nine words have one meaning each, here and everywhere: event, topic, filter, stream, position, subscription, group,
 //! session, principal. They are defined in docs/architecture.md.
@@ -32,7 +31,6 @@
 pub mod auth;
 pub mod bench;
 pub mod cli;
-pub mod client;
 pub mod config;
 pub mod cut;
 pub mod edge;
@@ -52,3 +50,5 @@ pub mod server;
 pub mod session;
 pub mod tasks;
 pub mod telemetry;
+
+pub use switchyard_client as client;

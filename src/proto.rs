@@ -1,11 +1,7 @@
-//! The contract as any Rust client would generate it from `proto/`: what the command line, the examples and the tests
-//! speak. The hub itself uses another form of the same files (see build.rs) and never this one.
+//! The contract as clients have it: what the command line, the examples and the tests speak. The hub itself uses another
+//! form of the same files (see build.rs) and never this one.
 
-/// `switchyard.v1`.
-#[allow(clippy::all, clippy::pedantic, missing_docs)]
-pub mod v1 {
-    include!(concat!(env!("OUT_DIR"), "/client/switchyard.v1.rs"));
-}
+pub use switchyard_client::proto::v1;
 
 /// `switchyard.v1` as a load speaks it: publishes and deliveries are bytes (see build.rs).
 #[allow(clippy::all, clippy::pedantic, missing_docs)]

@@ -51,7 +51,8 @@ pub struct Server {
     traces: Option<Arc<Traces>>,
     tasks: Tasks,
     readiness: Readiness,
-    clients: Port,
+    /// Those of clients: gRPC, and further edges.
+    ports: Vec<Port>,
     operators: Port,
     /// Ends the thread of the operator's port, if this is dropped instead of stopped.
     _ops: DropGuard,
@@ -102,10 +103,15 @@ pub type Opening = Pin<Box<dyn Future<Output = anyhow::Result<Option<Arc<dyn Eng
 /// Where operators connect, and their connections. Waited for in the thread that serves them.
 pub type OpsListener<O> = Pin<Box<dyn Future<Output = io::Result<(Bound, O)>> + Send>>;
 
+/// A further port for clients: accepts connections, with whatever is spoken there, until the acceptor stops.
+pub type EdgePort = Box<dyn FnOnce(Door, Acceptor) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+
 /// What a hub stands on: where connections come from, where streams are kept, and what runs its tasks.
 pub struct Ground<C, O> {
     /// Where clients connect, and their connections.
     pub clients: (Bound, C),
+    /// Further ports for clients, with the same limits and TLS.
+    pub edges: Vec<EdgePort>,
     /// Listens for operators.
     pub operators: OpsListener<O>,
     /// Where streams are kept. Until it is open, clients are told to try again.
@@ -138,7 +144,7 @@ pub async fn start(config: Config) -> anyhow::Result<Server> {
 
     // Not begun before `start_on` waits for it: a hub that cannot listen leaves its store alone.
     let engine = Box::pin(open_engine(config.clone(), tasks.clone(), Arc::clone(&metrics), Arc::clone(&memory)));
-    start_on(config, Ground { clients, operators, engine, auth, tls, metrics, memory, tasks }).await
+    start_on(config, Ground { clients, edges: Vec::new(), operators, engine, auth, tls, metrics, memory, tasks }).await
 }
 
 /// Starts a hub on other ground than this machine's, such as a simulated network. It serves when this returns; who comes
@@ -150,11 +156,11 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     J: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Ground { clients, operators: ops_listener, engine, auth, tls, metrics, memory, tasks } = ground;
+    let Ground { clients, edges, operators: ops_listener, engine, auth, tls, metrics, memory, tasks } = ground;
     let (address, listener) = clients;
     let node = if config.node.is_empty() { host_name() } else { config.node.clone() };
     let readiness = Readiness::default();
-    let (clients, operators) = (Port::new(&metrics, &memory), Port::new(&Arc::default(), &Arc::default()));
+    let operators = Port::new(&Arc::default(), &Arc::default());
     let traces = Traces::start(&config.traces, &node).map_err(anyhow::Error::msg)?.map(Arc::new);
 
     let ops_guard = operators.stop.clone().drop_guard();
@@ -170,22 +176,21 @@ where
     if let Some(tls) = &tls {
         tasks.spawn("certificates", OnPanic::Stop, Arc::clone(tls).watch(tasks.clone()));
     }
-    let connections = Arc::clone(&clients.connections);
-    tasks.spawn("connections", OnPanic::Stop, connections.keep_time(config.connections.clone()));
     let access = Access::new(door.clone(), config.auth.reflection);
     let entry = Entry::new(access.clone(), readiness.view());
     let behind = entry.clone();
     let handler = tower::service_fn(move |request| behind.clone().serve_request(request));
-    let acceptor = clients.acceptor(config.connections.clone(), tls, &tasks, &metrics);
-    let edge = Http::new(handler, Arc::clone(&acceptor.options), tasks.clone());
-    tasks.spawn("accept clients", OnPanic::Stop, acceptor.run(listener, edge));
+    let http = Http::new(handler, Arc::new(config.connections.clone()), tasks.clone());
+    let grpc: EdgePort = Box::new(move |_, acceptor| Box::pin(acceptor.run(listener, http)));
+    let shared = (tls, &tasks, &metrics, &memory);
+    let ports: Vec<_> =
+        [grpc].into_iter().chain(edges).map(|edge| serve_clients(edge, &config, &door, &shared)).collect();
     warn_if_exposed(&config, &address, auth_is_off);
 
     // From here on everybody is answered, if only that the store is recovering.
     tracing::info!(%address, %ops_address, "listening");
     let engine = engine.await.inspect_err(|_| {
-        clients.abandon();
-        operators.abandon();
+        ports.iter().chain([&operators]).for_each(Port::abandon);
     })?;
     let streams = engine.clone().map(|engine| Streams { engine, tasks: tasks.clone() });
     let hub = Arc::new(Hub::new(Setup {
@@ -212,10 +217,25 @@ where
         traces,
         tasks,
         readiness,
-        clients,
+        ports,
         operators,
         _ops: ops_guard,
     })
+}
+
+/// Begins to accept clients, with whatever is spoken there.
+fn serve_clients(
+    edge: EdgePort,
+    config: &Config,
+    door: &Door,
+    (tls, tasks, metrics, memory): &(Option<Arc<Tls>>, &Tasks, &Arc<Metrics>, &Arc<Memory>),
+) -> Port {
+    let port = Port::new(metrics, memory);
+    let acceptor = port.acceptor(config.connections.clone(), tls.clone(), tasks, metrics);
+    let connections = Arc::clone(&port.connections);
+    tasks.spawn("connections", OnPanic::Stop, connections.keep_time(config.connections.clone()));
+    tasks.spawn("accept clients", OnPanic::Stop, edge(door.clone(), acceptor));
+    port
 }
 
 /// The limits of connections to the operator's port. Who is silent there makes room for who speaks.
@@ -324,11 +344,11 @@ impl Server {
             tracing::warn!(sessions = self.hub.session_count(), "deadline reached: closing what is left");
             self.readiness.enter(Phase::Stopped);
         }
-        self.clients.connections.close();
+        self.ports.iter().for_each(|port| port.connections.close());
         self.operators.stop.cancel();
         self.operators.connections.close();
         tokio::time::timeout(LAST_PATIENCE, async {
-            self.clients.connections.until_none().await;
+            self.until_no_clients().await;
             self.operators.connections.until_none().await;
         })
         .await
@@ -358,12 +378,20 @@ impl Server {
 
     /// Tells every client to go and waits until they have.
     async fn leave(&self) {
-        self.clients.stop.cancel();
-        self.clients.connections.leave();
+        for port in &self.ports {
+            port.stop.cancel();
+            port.connections.leave();
+        }
         self.hub.drain(self.drain.spread()).await;
         // Only now: health watches end with this, and until now they were worth watching.
         self.readiness.enter(Phase::Stopped);
-        self.clients.connections.until_none().await;
+        self.until_no_clients().await;
+    }
+
+    async fn until_no_clients(&self) {
+        for port in &self.ports {
+            port.connections.until_none().await;
+        }
     }
 }
 

@@ -59,9 +59,20 @@ impl Tasks {
     /// Runs `work` to its end in the lane of the task that calls.
     pub fn spawn_beside(&self, name: &'static str, on_panic: OnPanic, work: impl Future<Output = ()> + Send + 'static) {
         match LANE.try_with(Arc::clone) {
-            Ok(lane) => self.spawn(name, on_panic, LANE.scope(lane, work)),
+            Ok(lane) => self.spawn_in(&lane, name, on_panic, work),
             Err(_) => self.spawn(name, on_panic, work),
         }
+    }
+
+    /// Runs `work` to its end in a lane: that of the connection it is done for.
+    pub fn spawn_in(
+        &self,
+        lane: &Arc<Lane>,
+        name: &'static str,
+        on_panic: OnPanic,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.spawn(name, on_panic, LANE.scope(Arc::clone(lane), work));
     }
 
     /// Runs `work`, one stream of the connection whose lane this is, to its end. It begins when there is a turn for it.

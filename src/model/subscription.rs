@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use super::{Filter, StreamName, limits::MAX_GROUP_NAME_BYTES};
+use super::{
+    Filter, StreamName,
+    limits::{MAX_BATCH_EVENTS, MAX_GROUP_NAME_BYTES},
+};
 
 /// What one subscription wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +27,12 @@ pub struct SubscriptionSpec {
 }
 
 impl SubscriptionSpec {
+    /// A live subscription with the defaults of the contract: automatic credit, and the oldest go when its queue is full.
+    pub fn live(filters: Vec<Filter>) -> Self {
+        let (overflow, max_batch) = (Overflow::DropOldest, MAX_BATCH_EVENTS.unsigned_abs());
+        Self { stream: None, filters, group: None, credit: None, overflow, max_events: None, max_batch }
+    }
+
     /// How many tokens the filters have together.
     pub fn filter_tokens(&self) -> usize {
         filter_tokens(&self.filters)

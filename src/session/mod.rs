@@ -81,7 +81,8 @@ pub struct Session {
 /// The commands of a client.
 pub trait Requests: Stream<Item = Result<Request, CommandError>> + Unpin {
     /// Takes in what has come, while no commands are applied; it comes back as an item later. Flow control bounds it.
-    fn poll_ahead(&mut self, context: &mut Context<'_>);
+    /// Nothing needs to be done where only what is read waits in the transport.
+    fn poll_ahead(&mut self, _context: &mut Context<'_>) {}
 }
 
 /// Of a call that has none.
@@ -96,9 +97,7 @@ impl Stream for NoRequests {
     }
 }
 
-impl Requests for NoRequests {
-    fn poll_ahead(&mut self, _: &mut Context<'_>) {}
-}
+impl Requests for NoRequests {}
 
 /// What a session turns to next.
 enum Next {

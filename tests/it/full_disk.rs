@@ -38,9 +38,12 @@ pub async fn hub_on_disk(disk: &Simulated) -> Server {
             .expect("a new store");
     let engine: Arc<dyn Engine> = Arc::new(opened);
     let engine = Box::pin(std::future::ready(Ok(Some(engine))));
-    server::start_on(config, Ground { clients, operators, engine, auth: None, tls: None, metrics, memory, tasks })
-        .await
-        .expect("a hub starts")
+    server::start_on(
+        config,
+        Ground { clients, edges: Vec::new(), operators, engine, auth: None, tls: None, metrics, memory, tasks },
+    )
+    .await
+    .expect("a hub starts")
 }
 
 /// What is looked for in the frames of a session.

@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use switchyard::config::Config;
+use switchyard::{client::Target, config::Config, proto::v1::ListSessionsRequest};
 
 use crate::{
     cli::{run, text},
-    harness::{Process, http_get},
+    harness::{Process, config, event, http_get, hub_with, publish, until},
 };
 
 /// Starts a hub that listens so for both, and asks it by IPv4.
@@ -57,4 +57,39 @@ fn quotes_of_toml_are_no_part_of_a_value() {
     let error = text(&output.stderr);
     assert!(error.contains("/nothing.crt") && !error.contains("\"/nothing.crt\"\""), "{error}");
     assert!(!error.contains("'/nothing"), "{error}");
+}
+
+#[tokio::test]
+async fn a_hub_on_a_unix_socket_serves_its_clients_and_takes_the_file_with_it() {
+    let folder = std::path::PathBuf::from(format!("/tmp/switchyard-{:x}", fastrand::u64(..)));
+    std::fs::create_dir(&folder).expect("a folder");
+    let (socket, ops) = (folder.join("hub.sock"), folder.join("ops.sock"));
+    let listen = |path: &std::path::Path| format!("unix:{}", path.display()).parse().expect("an address");
+    // As a hub that was killed leaves it.
+    drop(std::os::unix::net::UnixListener::bind(&socket).expect("bound"));
+    let hub = hub_with(|config| (config.listen, config.ops_listen) = (listen(&socket), listen(&ops))).await;
+
+    let target = Target { server: format!("unix:{}", socket.display()), ..Target::default() };
+    let mut client = target.hub().await.expect("connected");
+    let published = client.publish(publish(vec![event("a", "x")])).await.expect("published");
+    assert_eq!(published.into_inner().results.len(), 1);
+    let (_commands, receiver) = tokio::sync::mpsc::channel(1);
+    let session = client.session(tokio_stream::wrappers::ReceiverStream::new(receiver)).await.expect("a session");
+    let list = target.sessions().await.expect("connected").list_sessions(ListSessionsRequest::default()).await;
+    let peers: Vec<_> = list.expect("listed").into_inner().sessions.into_iter().map(|session| session.peer).collect();
+    assert!(matches!(&peers[..], [peer] if peer.starts_with("unix:uid=")), "{peers:?}");
+    drop(session);
+
+    let taken = tokio::net::UnixStream::connect(&ops).await;
+    assert!(taken.is_ok(), "the port of operators");
+    let second = switchyard::server::start(Config { listen: listen(&socket), ..config() }).await;
+    assert!(format!("{:#}", second.err().expect("taken")).contains("hub.sock"), "another hub has it");
+    std::fs::write(folder.join("file"), "precious").expect("written");
+    let file = Config { listen: listen(&folder.join("file")), ..config() };
+    assert!(switchyard::server::start(file).await.is_err(), "what is no socket is left alone");
+    assert_eq!(std::fs::read_to_string(folder.join("file")).expect("still there"), "precious");
+
+    hub.stop(std::time::Duration::ZERO).await;
+    until("the files are gone", async || !socket.exists() && !ops.exists()).await;
+    std::fs::remove_dir_all(folder).expect("removed");
 }

@@ -30,10 +30,12 @@ mod cli;
 mod cli_streams;
 mod cli_work;
 mod connections;
+mod contract;
 mod door;
 mod drain;
 #[cfg(feature = "tools-tests")]
 mod durable_examples;
+mod edges;
 mod errors;
 #[cfg(feature = "tools-tests")]
 mod examples;

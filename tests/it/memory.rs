@@ -63,7 +63,17 @@ impl Place {
             Embedded::open(folder.path(), &config.engine, switchyard::event::Event::seal, &tasks, &metrics, &memory);
         let engine: Arc<dyn Engine> = Arc::new(opened.expect("a new store"));
         let engine = Box::pin(std::future::ready(Ok(Some(engine))));
-        let ground = Ground { clients, operators, engine, auth: None, tls: None, metrics, memory: of_hub, tasks };
+        let ground = Ground {
+            clients,
+            edges: Vec::new(),
+            operators,
+            engine,
+            auth: None,
+            tls: None,
+            metrics,
+            memory: of_hub,
+            tasks,
+        };
         let hub = server::start_on(config, ground).await.expect("a hub starts");
         create(hub.address, stream("s", &["s.>"])).await;
         let definition_bytes = memory.held_bytes(Use::Filters);

@@ -58,7 +58,8 @@ async fn held(folder: &Folder) -> Held {
         let engine = Embedded::open(&path, &options, switchyard::event::Event::seal, &of_store, &counted, &memory)?;
         Ok(Some(Arc::new(engine) as Arc<dyn Engine>))
     });
-    let ground = Ground { clients, operators, engine, auth: None, tls: None, metrics, memory: of_hub, tasks };
+    let ground =
+        Ground { clients, edges: Vec::new(), operators, engine, auth: None, tls: None, metrics, memory: of_hub, tasks };
     let starting = tokio::spawn(server::start_on(config, ground));
     Held { address, ops_address: told.await.expect("it listens"), gate, starting }
 }

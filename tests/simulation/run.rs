@@ -107,6 +107,7 @@ fn add_hub(sim: &mut Sim<'_>, disk: &Simulated, was_put_back: &Rc<Cell<bool>>) {
             let engine: Option<std::sync::Arc<dyn Engine>> = Some(std::sync::Arc::new(engine));
             let ground = Ground {
                 clients: (address.into(), ReceiverStream::new(accepted)),
+                edges: Vec::new(),
                 operators,
                 engine: Box::pin(std::future::ready(Ok(engine))),
                 auth: None,

@@ -21,13 +21,14 @@ pub const TOKEN_VARIABLE: &str = "SWITCHYARD_TOKEN";
 pub type Link = InterceptedService<Channel, Bearer>;
 
 /// Which credential to show.
-#[derive(Clone, Default, clap::Args)]
+#[derive(Clone, Default)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct Credential {
     /// Send this token to the hub
-    #[arg(long, global = true, value_name = "TOKEN", env = TOKEN_VARIABLE, hide_env_values = true)]
+    #[cfg_attr(feature = "clap", arg(long, global = true, value_name = "TOKEN", env = TOKEN_VARIABLE, hide_env_values = true))]
     pub token: Option<String>,
     /// Send the token in this file to the hub
-    #[arg(long, global = true, value_name = "FILE", env = "SWITCHYARD_TOKEN_FILE")]
+    #[cfg_attr(feature = "clap", arg(long, global = true, value_name = "FILE", env = "SWITCHYARD_TOKEN_FILE"))]
     pub token_file: Option<PathBuf>,
 }
 
@@ -39,7 +40,7 @@ impl std::fmt::Debug for Credential {
 
 impl Credential {
     /// What says the same to a program that is started, but for a token itself: see [`TOKEN_VARIABLE`].
-    pub(super) fn variables(&self) -> impl Iterator<Item = (&'static str, OsString)> {
+    pub(crate) fn variables(&self) -> impl Iterator<Item = (&'static str, OsString)> {
         self.token_file.as_ref().map(|file| ("SWITCHYARD_TOKEN_FILE", file.into())).into_iter()
     }
 

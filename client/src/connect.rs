@@ -1,7 +1,4 @@
-//! Reaching a hub as any client does, and saying plainly what went wrong. Serves the command line and the load generator;
-//! it holds no state and knows no command.
-
-mod credential;
+//! Reaching a hub, and saying plainly what went wrong.
 
 use std::{
     error::Error,
@@ -18,12 +15,13 @@ use tonic::{
 };
 use tonic_types::StatusExt;
 
-pub use credential::{Bearer, Credential, Link, TOKEN_VARIABLE};
-
-use crate::proto::v1::{
-    backup_service_client::BackupServiceClient, group_service_client::GroupServiceClient,
-    hub_service_client::HubServiceClient, session_service_client::SessionServiceClient,
-    stream_service_client::StreamServiceClient,
+use crate::{
+    credential::{Credential, Link},
+    proto::v1::{
+        backup_service_client::BackupServiceClient, group_service_client::GroupServiceClient,
+        hub_service_client::HubServiceClient, session_service_client::SessionServiceClient,
+        stream_service_client::StreamServiceClient,
+    },
 };
 
 /// How long to wait for a connection.
@@ -34,52 +32,69 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const MAX_FRAME_BYTES: usize = 4 * 1024 * 1024;
 
 /// Which hub to talk to.
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct Target {
-    /// The hub: http://HOST:PORT, https://HOST:PORT, or HOST:PORT, which is https with any of the --tls options
-    #[arg(long, global = true, value_name = "URL", env = "SWITCHYARD_SERVER", default_value = "127.0.0.1:50051")]
+    /// The hub: http://HOST:PORT, https://HOST:PORT, unix:/PATH, or HOST:PORT, which is https with any of the --tls options
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, global = true, value_name = "URL", env = "SWITCHYARD_SERVER", default_value = "127.0.0.1:50051")
+    )]
     pub server: String,
     /// What is wanted of TLS.
-    #[command(flatten)]
+    #[cfg_attr(feature = "clap", command(flatten))]
     pub tls: TlsFiles,
     /// What to show it.
-    #[command(flatten)]
+    #[cfg_attr(feature = "clap", command(flatten))]
     pub credential: Credential,
 }
 
 /// What is wanted of TLS, and shown in return.
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct TlsFiles {
     /// Trust hubs whose certificate is signed by the authorities in this PEM file [default: those of the system]
-    #[arg(id = "tls_ca", long = "tls-ca", global = true, value_name = "FILE", env = "SWITCHYARD_TLS_CA")]
+    #[cfg_attr(
+        feature = "clap",
+        arg(id = "tls_ca", long = "tls-ca", global = true, value_name = "FILE", env = "SWITCHYARD_TLS_CA")
+    )]
     pub ca: Option<PathBuf>,
     /// Present the certificate in this PEM file to the hub
-    #[arg(
-        id = "tls_cert",
-        long = "tls-cert",
-        global = true,
-        value_name = "FILE",
-        env = "SWITCHYARD_TLS_CERT",
-        requires = "tls_key"
+    #[cfg_attr(
+        feature = "clap",
+        arg(
+            id = "tls_cert",
+            long = "tls-cert",
+            global = true,
+            value_name = "FILE",
+            env = "SWITCHYARD_TLS_CERT",
+            requires = "tls_key"
+        )
     )]
     pub cert: Option<PathBuf>,
     /// The private key of --tls-cert, in PEM
-    #[arg(
-        id = "tls_key",
-        long = "tls-key",
-        global = true,
-        value_name = "FILE",
-        env = "SWITCHYARD_TLS_KEY",
-        requires = "tls_cert"
+    #[cfg_attr(
+        feature = "clap",
+        arg(
+            id = "tls_key",
+            long = "tls-key",
+            global = true,
+            value_name = "FILE",
+            env = "SWITCHYARD_TLS_KEY",
+            requires = "tls_cert"
+        )
     )]
     pub key: Option<PathBuf>,
     /// The name in the hub's certificate, where it is not the host of the URL
-    #[arg(
-        id = "tls_server_name",
-        long = "tls-server-name",
-        global = true,
-        value_name = "NAME",
-        env = "SWITCHYARD_TLS_SERVER_NAME"
+    #[cfg_attr(
+        feature = "clap",
+        arg(
+            id = "tls_server_name",
+            long = "tls-server-name",
+            global = true,
+            value_name = "NAME",
+            env = "SWITCHYARD_TLS_SERVER_NAME"
+        )
     )]
     pub server_name: Option<String>,
 }
@@ -146,7 +161,7 @@ impl Target {
 
     /// The hub, with its scheme.
     pub fn url(&self) -> String {
-        if self.server.contains("://") {
+        if self.server.contains("://") || self.server.starts_with("unix:") {
             return self.server.clone();
         }
         let scheme = if self.tls.variables().next().is_some() { "https" } else { "http" };
