@@ -50,8 +50,18 @@ impl Crate {
 
     /// The files each file uses.
     pub fn graph(&self) -> Graph {
+        self.uses(false)
+    }
+
+    /// The same, where what another room hands on counts as its own.
+    pub fn graph_of_rooms(&self) -> Graph {
+        self.uses(true)
+    }
+
+    fn uses(&self, stops: bool) -> Graph {
         let uses = |(place, module): (&Place, &Module)| {
-            let found = module.paths.iter().filter_map(|path| self.file_of(place, path, 0));
+            let origin = if stops { place.first() } else { None };
+            let found = module.paths.iter().filter_map(|path| self.file_of(place, path, origin, 0));
             (module.file.clone(), found.filter(|file| *file != module.file).collect())
         };
         self.0.iter().map(uses).collect()
@@ -62,15 +72,17 @@ impl Crate {
         let mut all = BTreeMap::new();
         for (place, module) in &self.0 {
             for (name, lines) in &module.impls {
-                let file = self.file_of(place, std::slice::from_ref(name), 0).unwrap_or_else(|| module.file.clone());
+                let file =
+                    self.file_of(place, std::slice::from_ref(name), None, 0).unwrap_or_else(|| module.file.clone());
                 *all.entry(format!("{name} of {file}")).or_default() += lines;
             }
         }
         all
     }
 
-    /// Where what a path leads to is defined; `None` outside the crate.
-    fn file_of(&self, from: &Place, path: &[String], depth: usize) -> Option<String> {
+    /// Where what a path leads to is defined; `None` outside the crate. With an origin, a path that has left it ends at what
+    /// another room hands on.
+    fn file_of(&self, from: &Place, path: &[String], origin: Option<&String>, depth: usize) -> Option<String> {
         // Names that stand for each other.
         if depth > 16 {
             return None;
@@ -94,13 +106,15 @@ impl Crate {
                 at.pop()?;
             } else if self.0.contains_key(&child(&at, name)) {
                 at.push(name.clone());
+            } else if origin.is_some() && at.first() != origin {
+                return Some(module.file.clone());
             } else if let Some(alias) = module.names.get(name) {
                 let path: Vec<String> = alias.iter().chain(after).cloned().collect();
-                return self.file_of(&at, &path, depth + 1);
+                return self.file_of(&at, &path, origin, depth + 1);
             } else {
                 let globbed = module.globs.iter().find_map(|glob| {
                     let path: Vec<String> = glob.iter().chain(rest).cloned().collect();
-                    self.file_of(&at, &path, depth + 1)
+                    self.file_of(&at, &path, origin, depth + 1)
                 });
                 return Some(globbed.unwrap_or_else(|| module.file.clone()));
             }

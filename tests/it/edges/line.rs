@@ -30,7 +30,6 @@ use tokio_util::codec::{FramedRead, LinesCodec};
 
 const MAX_LINE_BYTES: usize = 64 * 1024;
 
-/// Speaks lines.
 #[derive(Clone)]
 pub struct Line {
     pub door: Door,
