@@ -21,9 +21,11 @@ use tower::Service;
 
 use super::{
     access::Access,
-    buffer::{Frames, Lender},
+    buffer::Lender,
     command,
     framer::{Encoding, Framer, Message},
+    head::Frames,
+    publish::{self, events_bytes, for_publish},
     requests::{self, DECODED_BYTES_A_STEP},
     response::{client_of, unary},
     results,
@@ -125,7 +127,7 @@ impl HubService {
         let mut ids = EventIds::new(&self.hub.unique_name());
         let max_event_bytes = self.hub.options().max_event_bytes;
         // What the events were decoded from is not needed while they wait.
-        let events = requests::accept(message.events, max_event_bytes, &mut ids).await;
+        let events = publish::accept(message.events, max_event_bytes, &mut ids).await;
         drop(held);
         let publish = Publish { events, precondition, memory, quiet: false };
         let results = self.hub.publish(&caller, publish, &self.tasks).await.map_err(|error| refusal(&error))?;
@@ -146,11 +148,11 @@ impl HubService {
         if self.hub.engine().is_none() {
             return Ok(None);
         }
-        let bytes = command::events_bytes(events);
-        let mut ask = |again| requests::for_publish(frame, bytes, client, again);
+        let bytes = events_bytes(events);
+        let mut ask = |again| for_publish(frame, bytes, client, again);
         match ask(false) {
             Ok(memory) => Ok(Some(memory)),
-            Err(_) if !requests::stores(&self.hub, events) => Ok(None),
+            Err(_) if !publish::stores(&self.hub, events) => Ok(None),
             Err(_) => until_fits(self.hub.options().frame_timeout(), |_| ask(true)).await.map(Some).map_err(no_memory),
         }
     }
