@@ -24,15 +24,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("groups", &["model"]),
     ("hub", &["router", "groups", "outbox", "engine", "auth", "event", "model", "memory", "tasks", "telemetry"]),
     ("session", &["hub", "router", "groups", "outbox", "engine", "auth", "event", "model", "memory", "tasks"]),
+    ("manage", &["hub", "outbox", "engine", "auth", "event", "model"]),
     ("net", &["model", "memory", "tasks", "telemetry"]),
     (
         "edge/grpc",
         &[
             "edge",
             "session",
+            "manage",
             "hub",
             "auth",
-            "engine",
             "net",
             "outbox",
             "event",

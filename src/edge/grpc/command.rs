@@ -7,7 +7,7 @@ use prost::Message;
 
 use super::{
     publish::Publish,
-    stream_service::stream_name,
+    request::{field, not_negative, start, stream_name},
     wire::v1::{self as wire, session_request::Command as Wire},
 };
 use crate::{
@@ -281,27 +281,6 @@ fn stream_spec(spec: &wire::SubscriptionSpec) -> Result<Option<StreamSpec>, Comm
     Ok(Some(StreamSpec { name, start, on_gap, ack_mode }))
 }
 
-/// Where in a stream to begin.
-pub(super) fn start(start: Option<&wire::StartPosition>) -> Result<Start, CommandError> {
-    use wire::{StartPreset, start_position::Position};
-    Ok(match start.and_then(|start| start.position.as_ref()) {
-        None => Start::New,
-        Some(Position::Preset(preset)) => match StartPreset::try_from(*preset) {
-            Ok(StartPreset::Unspecified | StartPreset::New) => Start::New,
-            Ok(StartPreset::Earliest) => Start::Earliest,
-            Ok(StartPreset::LastPerTopic) => Start::LastPerTopic,
-            Err(_) => return Err(field("start.preset", "is unknown")),
-        },
-        Some(Position::AfterSequence(sequence)) => {
-            Start::After(not_negative("start.after_sequence", *sequence)?.unsigned_abs())
-        }
-        Some(Position::AtTime(time)) => {
-            Start::At(times::time(*time).map_err(|problem| field("start.at_time", problem))?)
-        }
-        Some(Position::ResumeToken(token)) => Start::Token(token.as_str().into()),
-    })
-}
-
 fn overflow(value: i32) -> Result<Overflow, CommandError> {
     match wire::OverflowPolicy::try_from(value) {
         Ok(wire::OverflowPolicy::Unspecified | wire::OverflowPolicy::DropOldest) => Ok(Overflow::DropOldest),
@@ -332,18 +311,10 @@ fn grant(credit: wire::Credit) -> Result<Grant, CommandError> {
     })
 }
 
-fn not_negative(name: &'static str, value: i64) -> Result<i64, CommandError> {
-    if value < 0 { Err(field(name, "is negative")) } else { Ok(value) }
-}
-
 fn positive(name: &'static str, value: i64) -> Result<i64, CommandError> {
     if value < 1 { Err(field(name, "must be positive")) } else { Ok(value) }
 }
 
 fn too_long(name: &'static str, bytes: usize, limit: usize) -> CommandError {
     field(name, format!("has {bytes} bytes; the limit is {limit}"))
-}
-
-fn field(field: &'static str, problem: impl Into<String>) -> CommandError {
-    CommandError::Field { field, problem: problem.into() }
 }

@@ -2,7 +2,7 @@
 //! event, which is compatible with them, is the hub's own (`event`).
 //!
 //! The room owns the services of the main port and their conversion to and from the contract. It decides nothing:
-//! routing, credit and ends are the session's, connections are the net's.
+//! routing, credit and ends are the session's, who may manage what, and how, is `manage`'s, connections are the net's.
 
 mod access;
 mod backup_service;
@@ -19,6 +19,7 @@ mod hub_service;
 mod limit;
 mod publish;
 mod reflection;
+mod request;
 mod requests;
 mod response;
 mod results;
