@@ -13,9 +13,10 @@
 //! | [`groups`] | one group on one stream: who gets what next, leases, retries, key order. Pure | model |
 //! | [`hub`] | the shared middle: publishing, open sessions, quotas, tokens, running groups | router, groups, outbox, engine, auth, event, model, memory, cut, tasks, telemetry |
 //! | [`session`] | one client: commands in, outbox out | hub, router, groups, outbox, engine, auth, event, model, memory, cut, tasks |
+//! | [`manage`] | managing streams, groups, dead letters, sessions: caller and values in, values out | hub, outbox, engine, auth, event, model |
 //! | [`net`] | listeners, TLS, HTTP/2, connections and their limits | model, memory, cut, tasks, telemetry |
 //! | [`edge`] | what every edge does; the edges, each a room below | session, hub, auth, net, model, cut, readiness |
-//! | [`edge::grpc`] | the wire: services, conversion, statuses; protobuf messages stop here | edge, session, hub, auth, engine, net, outbox, event, model, field_numbers, memory, cut, readiness, tasks, telemetry, proto |
+//! | [`edge::grpc`] | the wire: services, conversion, statuses; protobuf messages stop here | edge, session, manage, hub, auth, net, outbox, event, model, field_numbers, memory, cut, readiness, tasks, telemetry, proto |
 //! | [`edge::http`] | the operator's port | edge, net, model, readiness, telemetry |
 //! | [`server`] | starts and stops it all | edge, edge::grpc, edge::http, hub, auth, engine, event, net, config, memory, readiness, tasks, telemetry |
 //! | [`bench`] | the load generator | proto, model, field_numbers |
@@ -39,6 +40,7 @@ pub mod event;
 mod field_numbers;
 pub mod groups;
 pub mod hub;
+pub mod manage;
 pub mod memory;
 pub mod model;
 pub mod net;

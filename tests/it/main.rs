@@ -58,6 +58,7 @@ mod isolation;
 mod kill;
 mod limits;
 mod listen;
+mod manage;
 #[cfg(feature = "tools-tests")]
 mod manifests;
 mod memory;

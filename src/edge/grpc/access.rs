@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::status::{self, shown};
 use crate::{
-    auth::{Action, Caller, Reflection, Verb},
+    auth::{Caller, Reflection, Verb},
     edge::Door,
     model::Denial,
     net::Connection,
@@ -146,23 +146,4 @@ fn authorization<B>(request: &Request<B>) -> Option<&[u8]> {
         (Some(_), Some(_)) => Some(b""),
         (None, _) => None,
     }
-}
-
-/// What is done with a group on a stream, by their names.
-pub(super) type OnGroup = for<'a> fn(&'a str, &'a str) -> Action<'a>;
-
-pub(super) fn manage_group<'a>(stream: &'a str, group: &'a str) -> Action<'a> {
-    Action::ManageGroup { stream, group }
-}
-
-pub(super) fn see_group<'a>(stream: &'a str, group: &'a str) -> Action<'a> {
-    Action::SeeGroup { stream, group }
-}
-
-pub(super) fn read_group<'a>(stream: &'a str, group: &'a str) -> Action<'a> {
-    Action::UseStream { stream, group: Some(group) }
-}
-
-pub(super) fn manage_letters<'a>(stream: &'a str, group: &'a str) -> Action<'a> {
-    Action::ManageDeadLetters { stream, group }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::command;
+use super::head::{Frames, first_topic};
 use crate::{
     hub::Hub,
     memory::{Client, Held, MemoryFull, Use},
@@ -27,20 +27,11 @@ pub(super) struct Lender {
     pub(super) publishes: Option<(Arc<Hub>, Frames)>,
 }
 
-/// What the frames of a request are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Frames {
-    /// Commands of a session.
-    Commands,
-    /// A `PublishRequest`.
-    Publish,
-}
-
 impl Lender {
     /// Whether the frame that begins so publishes to a stream; `None` while that is not known.
     fn stores(&self, head: &[u8]) -> Option<bool> {
         let Some((hub, frames)) = &self.publishes else { return Some(false) };
-        command::first_topic(head, *frames).map(|topic| hub.stores(topic))
+        first_topic(head, *frames).map(|topic| hub.stores(topic))
     }
 }
 

@@ -3,29 +3,21 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use prost::{
-    Message,
-    encoding::{WireType, decode_key, decode_varint},
-};
+use prost::Message;
 
 use super::{
-    buffer::Frames,
-    requests::Publish,
-    stream_service::stream_name,
+    publish::Publish,
+    request::{field, not_negative, start, stream_name},
     wire::v1::{self as wire, session_request::Command as Wire},
 };
 use crate::{
     event::times,
-    field_numbers::{event, publish_request, session_request},
     hub::{Outcome, Precondition},
     model::{
         AckMode, CommandError, Filter, Grant, Group, OnGap, Overflow, Start, StreamSpec, SubscriptionSpec, limits,
     },
     session::{Command, Request, Secret},
 };
-
-/// What an event costs while it waits to be stored, besides its bytes: its header, its places in lists, and its result.
-const EVENT_OVERHEAD_BYTES: usize = 256;
 
 /// What a frame of a session is.
 #[derive(Debug)]
@@ -57,40 +49,6 @@ pub(super) fn decode(frame: Bytes) -> Decoded {
                 },
                 command => whole(checked(command)),
             }
-        }
-    }
-}
-
-/// What the events of a publish cost until they are stored, in bytes.
-pub(super) fn events_bytes(events: &[Bytes]) -> usize {
-    events.iter().map(|raw| raw.len() + EVENT_OVERHEAD_BYTES).sum()
-}
-
-/// The topic of the first event of a publish of which the beginning has come; `None` if it is no publish, or not all of
-/// the topic is there.
-pub(super) fn first_topic(head: &[u8], frames: Frames) -> Option<&[u8]> {
-    let publish = if frames == Frames::Commands { beginning_of(head, session_request::PUBLISH)?.0 } else { head };
-    let (first, _) = beginning_of(publish, publish_request::EVENTS)?;
-    let (topic, whole) = beginning_of(first, event::TOPIC)?;
-    whole.then_some(topic)
-}
-
-/// As much as there is of the first field of that number that has a length, and whether that is all of it.
-fn beginning_of(message: &[u8], wanted: u32) -> Option<(&[u8], bool)> {
-    let mut rest = message;
-    loop {
-        let (number, wire_type) = decode_key(&mut rest).ok()?;
-        let value = decode_varint(&mut rest).ok()?;
-        match wire_type {
-            WireType::Varint => {}
-            WireType::LengthDelimited => {
-                let len = usize::try_from(value).ok()?;
-                if number == wanted {
-                    return Some((&rest[..len.min(rest.len())], len <= rest.len()));
-                }
-                rest = rest.get(len..)?;
-            }
-            _ => return None,
         }
     }
 }
@@ -323,27 +281,6 @@ fn stream_spec(spec: &wire::SubscriptionSpec) -> Result<Option<StreamSpec>, Comm
     Ok(Some(StreamSpec { name, start, on_gap, ack_mode }))
 }
 
-/// Where in a stream to begin.
-pub(super) fn start(start: Option<&wire::StartPosition>) -> Result<Start, CommandError> {
-    use wire::{StartPreset, start_position::Position};
-    Ok(match start.and_then(|start| start.position.as_ref()) {
-        None => Start::New,
-        Some(Position::Preset(preset)) => match StartPreset::try_from(*preset) {
-            Ok(StartPreset::Unspecified | StartPreset::New) => Start::New,
-            Ok(StartPreset::Earliest) => Start::Earliest,
-            Ok(StartPreset::LastPerTopic) => Start::LastPerTopic,
-            Err(_) => return Err(field("start.preset", "is unknown")),
-        },
-        Some(Position::AfterSequence(sequence)) => {
-            Start::After(not_negative("start.after_sequence", *sequence)?.unsigned_abs())
-        }
-        Some(Position::AtTime(time)) => {
-            Start::At(times::time(*time).map_err(|problem| field("start.at_time", problem))?)
-        }
-        Some(Position::ResumeToken(token)) => Start::Token(token.as_str().into()),
-    })
-}
-
 fn overflow(value: i32) -> Result<Overflow, CommandError> {
     match wire::OverflowPolicy::try_from(value) {
         Ok(wire::OverflowPolicy::Unspecified | wire::OverflowPolicy::DropOldest) => Ok(Overflow::DropOldest),
@@ -374,18 +311,10 @@ fn grant(credit: wire::Credit) -> Result<Grant, CommandError> {
     })
 }
 
-fn not_negative(name: &'static str, value: i64) -> Result<i64, CommandError> {
-    if value < 0 { Err(field(name, "is negative")) } else { Ok(value) }
-}
-
 fn positive(name: &'static str, value: i64) -> Result<i64, CommandError> {
     if value < 1 { Err(field(name, "must be positive")) } else { Ok(value) }
 }
 
 fn too_long(name: &'static str, bytes: usize, limit: usize) -> CommandError {
     field(name, format!("has {bytes} bytes; the limit is {limit}"))
-}
-
-fn field(field: &'static str, problem: impl Into<String>) -> CommandError {
-    CommandError::Field { field, problem: problem.into() }
 }

@@ -9,27 +9,31 @@
 use std::{
     io::{Cursor, Read},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::{Buf, Bytes};
 use flate2::bufread::MultiGzDecoder;
+use http::{HeaderValue, Request};
 use http_body::{Body as _, Frame};
 use http_body_util::StreamBody;
 use smallvec::SmallVec;
 use tokio::time::{Instant, Sleep};
 use tokio_stream::{Stream, StreamExt};
-use tonic::body::Body;
+use tonic::{Status, body::Body};
 
 use super::{
     buffer::{Buffer, Lender},
+    head::Frames,
     status,
     waiting::Waiting,
     wire::{self, PREFIX_BYTES},
 };
 use crate::{
-    memory::{Held, MemoryFull},
+    hub::Hub,
+    memory::{Client, Held, MemoryFull},
     model::{CommandError, limits::MAX_FRAME_BYTES},
 };
 
@@ -47,6 +51,23 @@ pub(super) enum Encoding {
     Identity,
     /// By gzip.
     Gzip,
+}
+
+impl Encoding {
+    /// How the messages of a request are compressed. Responses never are: every subscriber would need a copy of its own.
+    pub(super) fn of<B>(request: &Request<B>) -> Result<Self, Status> {
+        match request.headers().get("grpc-encoding").map(HeaderValue::as_bytes) {
+            None | Some(b"identity") => Ok(Self::Identity),
+            Some(b"gzip") => Ok(Self::Gzip),
+            Some(_) => {
+                let mut status = status::unimplemented("requests are taken without compression, or with gzip");
+                status
+                    .metadata_mut()
+                    .insert("grpc-accept-encoding", tonic::metadata::MetadataValue::from_static("identity,gzip"));
+                Err(status)
+            }
+        }
+    }
 }
 
 /// One message, and the memory that is held for it; `None` for one in a piece of the transport.
@@ -118,6 +139,18 @@ enum Step {
 }
 
 impl Framer {
+    /// The messages of a request, within the limits of the hub; `frames` for one that publishes.
+    pub(super) fn within(
+        hub: &Arc<Hub>,
+        client: &Arc<Client>,
+        body: Body,
+        encoding: Encoding,
+        frames: Option<Frames>,
+    ) -> Self {
+        let publishes = frames.filter(|_| hub.engine().is_some()).map(|frames| (Arc::clone(hub), frames));
+        Self::new(body, encoding, Lender { client: Arc::clone(client), publishes }, hub.options().frame_timeout())
+    }
+
     /// The messages of a body, each of which takes no longer than `timeout` from its first byte to its last.
     pub(super) fn new(body: Body, encoding: Encoding, lender: Lender, timeout: Duration) -> Self {
         Self {

@@ -21,14 +21,15 @@ use tower::Service;
 
 use super::{
     access::Access,
-    buffer::{Frames, Lender},
     command,
     framer::{Encoding, Framer, Message},
+    head::Frames,
+    publish::{self, events_bytes, for_publish},
     requests::{self, DECODED_BYTES_A_STEP},
     response::{client_of, unary},
     results,
     session_body::SessionBody,
-    status,
+    status::{self, no_memory},
     waiting::until_fits,
     wire::{self, v1},
 };
@@ -38,7 +39,7 @@ use crate::{
     edge::open_session,
     event::EventIds,
     hub::{Hub, Kind, Publish},
-    memory::{Client, Held, MemoryFull, Use},
+    memory::{Client, Held, Use},
     model::CommandError,
     net::{Ahead, AtItsOwnPace, Connection, SessionPermit},
     session::{self, NoRequests, Requests, Session},
@@ -123,7 +124,7 @@ impl HubService {
         let mut ids = EventIds::new(&self.hub.unique_name());
         let max_event_bytes = self.hub.options().max_event_bytes;
         // What the events were decoded from is not needed while they wait.
-        let events = requests::accept(message.events, max_event_bytes, &mut ids).await;
+        let events = publish::accept(message.events, max_event_bytes, &mut ids).await;
         drop(held);
         let publish = Publish { events, precondition, memory, quiet: false };
         let results = self.hub.publish(&caller, publish, &self.tasks).await.map_err(|error| refusal(&error))?;
@@ -144,11 +145,11 @@ impl HubService {
         if self.hub.engine().is_none() {
             return Ok(None);
         }
-        let bytes = command::events_bytes(events);
-        let mut ask = |again| requests::for_publish(frame, bytes, client, again);
+        let bytes = events_bytes(events);
+        let mut ask = |again| for_publish(frame, bytes, client, again);
         match ask(false) {
             Ok(memory) => Ok(Some(memory)),
-            Err(_) if !requests::stores(&self.hub, events) => Ok(None),
+            Err(_) if !publish::stores(&self.hub, events) => Ok(None),
             Err(_) => until_fits(self.hub.options().frame_timeout(), |_| ask(true)).await.map(Some).map_err(no_memory),
         }
     }
@@ -159,9 +160,9 @@ impl HubService {
 
     /// The messages of a request, cut but not decoded.
     fn messages(&self, request: Request<Body>, frames: Option<Frames>) -> Result<Framer, Status> {
-        let encoding = encoding(&request)?;
+        let encoding = Encoding::of(&request)?;
         let client = client_of(&self.hub, request.extensions());
-        Ok(framer(&self.hub, &client, request.into_body(), encoding, frames))
+        Ok(Framer::within(&self.hub, &client, request.into_body(), encoding, frames))
     }
 }
 
@@ -223,18 +224,6 @@ impl<S: Stream<Item = Result<session::Request, CommandError>> + Unpin> Requests 
     }
 }
 
-/// Cuts a request into messages, within the limits of the hub; `frames` for one that publishes.
-pub(super) fn framer(
-    hub: &Arc<Hub>,
-    client: &Arc<Client>,
-    body: Body,
-    encoding: Encoding,
-    frames: Option<Frames>,
-) -> Framer {
-    let publishes = frames.filter(|_| hub.engine().is_some()).map(|frames| (Arc::clone(hub), frames));
-    Framer::new(body, encoding, Lender { client: Arc::clone(client), publishes }, hub.options().frame_timeout())
-}
-
 /// The one message of a request that has one. Waits for its end: a stream that is answered before would have to be
 /// reset, and a client may only cause so many resets.
 async fn only_message(mut messages: Framer) -> Result<Message, Status> {
@@ -253,25 +242,6 @@ fn at_its_own_pace(body: Body) -> Response<Body> {
     let mut response = wire::response(body);
     response.extensions_mut().insert(AtItsOwnPace);
     response
-}
-
-/// How the messages of a request are compressed. Responses never are: every subscriber would need a copy of its own.
-pub(super) fn encoding<B>(request: &Request<B>) -> Result<Encoding, Status> {
-    match request.headers().get("grpc-encoding").map(http::HeaderValue::as_bytes) {
-        None | Some(b"identity") => Ok(Encoding::Identity),
-        Some(b"gzip") => Ok(Encoding::Gzip),
-        Some(_) => {
-            let mut status = status::unimplemented("requests are taken without compression, or with gzip");
-            status
-                .metadata_mut()
-                .insert("grpc-accept-encoding", tonic::metadata::MetadataValue::from_static("identity,gzip"));
-            Err(status)
-        }
-    }
-}
-
-pub(super) fn no_memory(full: MemoryFull) -> Status {
-    refusal(&CommandError::NoMemory { of: full.of.name() })
 }
 
 fn undecodable(error: &prost::DecodeError) -> Status {

@@ -19,8 +19,9 @@ use tonic::{Status, body::Body, server::NamedService};
 use tower::Service;
 
 use super::{
-    hub_service::{encoding, framer, no_memory},
+    framer::{Encoding, Framer},
     response::{client_of, kept},
+    status::no_memory,
 };
 use crate::{
     hub::Hub,
@@ -70,13 +71,13 @@ impl Limits {
 
     /// The request as the service gets it, and what is held for its response.
     fn prepare(&self, mut request: Request<Body>, limit: usize) -> Result<(Request<Body>, Held), Status> {
-        let encoding = encoding(&request)?;
+        let encoding = Encoding::of(&request)?;
         // What the service gets is not compressed any more.
         request.headers_mut().remove("grpc-encoding");
         let client = client_of(&self.hub, request.extensions());
         let held = client.hold(Use::Responses, self.ahead(request.uri().path())).map_err(no_memory)?;
         let request = request.map(|body| {
-            let messages = framer(&self.hub, &client, body, encoding, None);
+            let messages = Framer::within(&self.hub, &client, body, encoding, None);
             if self.one { messages.expected().into_body(limit) } else { messages.into_body(limit) }
         });
         Ok((request, held))

@@ -2,7 +2,7 @@
 //! event, which is compatible with them, is the hub's own (`event`).
 //!
 //! The room owns the services of the main port and their conversion to and from the contract. It decides nothing:
-//! routing, credit and ends are the session's, connections are the net's.
+//! routing, credit and ends are the session's, who may manage what, and how, is `manage`'s, connections are the net's.
 
 mod access;
 mod backup_service;
@@ -13,10 +13,13 @@ mod entry;
 mod framer;
 mod frames;
 mod group_service;
+mod head;
 mod health;
 mod hub_service;
 mod limit;
+mod publish;
 mod reflection;
+mod request;
 mod requests;
 mod response;
 mod results;

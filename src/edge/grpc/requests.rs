@@ -11,32 +11,25 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
 use tokio_stream::Stream;
 
 use super::{
-    buffer::hold_more,
     command::{self, Decoded},
     framer::{Framer, Message},
+    publish::{EVENT_STEPS, Publish, events_bytes, for_publish, stores},
     waiting::Waiting,
 };
 use crate::{
-    event::{Event, EventIds},
-    hub::{Hub, Precondition},
-    memory::{Client, Held, MemoryFull, Use},
-    model::{CommandError, EventError},
-    session::{Command, Request},
+    event::EventIds,
+    hub::Hub,
+    memory::{Client, Held},
+    model::CommandError,
+    session::Request,
     tasks::Turn,
 };
 
-/// What it costs to look at an event, in steps,
-const EVENT_STEPS: usize = 2;
-/// besides one for this many bytes of it, which are copied;
-const COPIED_BYTES_A_STEP: usize = 512;
-/// and to decode a command, one for this many bytes.
+/// To decode a command costs a step for this many bytes.
 pub(super) const DECODED_BYTES_A_STEP: usize = 32;
-/// So many events are looked at together.
-const EVENTS_TOGETHER: usize = 64;
 
 /// The requests of one session.
 #[derive(Debug)]
@@ -61,17 +54,6 @@ struct Waits {
     waiting: Waiting,
 }
 
-/// A publish, of whose events some were looked at.
-#[derive(Debug)]
-pub(super) struct Publish {
-    request_id: i64,
-    field_path: &'static str,
-    precondition: Option<Precondition>,
-    memory: Option<Held>,
-    left: std::vec::IntoIter<Bytes>,
-    events: Vec<Result<Event, EventError>>,
-}
-
 impl Requests {
     pub(super) fn new(messages: Framer, hub: Arc<Hub>, client: Arc<Client>, ids: EventIds) -> Self {
         let turn = Turn::default();
@@ -90,12 +72,11 @@ impl Requests {
             Decoded::Publish(publish) => Box::new(publish),
         };
         if self.hub.engine().is_some() {
-            let events = publish.left.as_slice();
-            let bytes = command::events_bytes(events);
+            let bytes = events_bytes(publish.left());
             publish.memory = for_publish(&mut held, bytes, &self.client, false).ok();
             if publish.memory.is_none() {
-                self.turn.note(events.len() * EVENT_STEPS);
-                if stores(&self.hub, events) {
+                self.turn.note(publish.left().len() * EVENT_STEPS);
+                if stores(&self.hub, publish.left()) {
                     self.waits = Some(Box::new(Waits { publish, held, bytes, waiting: Waiting::new() }));
                     return None;
                 }
@@ -111,8 +92,8 @@ impl Requests {
         let max_event_bytes = self.hub.options().max_event_bytes;
         loop {
             ready!(self.turn.poll_settle(context));
-            self.turn.note(accept_some(&mut publish.left, &mut publish.events, max_event_bytes, &mut self.ids));
-            if publish.left.len() == 0 {
+            self.turn.note(publish.accept_some(max_event_bytes, &mut self.ids));
+            if publish.left().is_empty() {
                 return Poll::Ready(self.publish.take().map(|publish| publish.whole()));
             }
         }
@@ -149,82 +130,11 @@ impl Stream for Requests {
     }
 }
 
-impl Publish {
-    pub(super) fn new(
-        request_id: i64,
-        field_path: &'static str,
-        precondition: Option<Precondition>,
-        events: Vec<Bytes>,
-    ) -> Self {
-        let known = Vec::with_capacity(events.len());
-        Self { request_id, field_path, precondition, memory: None, left: events.into_iter(), events: known }
-    }
-
-    fn whole(self) -> Request {
-        let Self { request_id, field_path, precondition, memory, events, .. } = self;
-        Request { request_id, field_path, command: Ok(Command::Publish { events, precondition, memory }) }
-    }
-}
-
-/// Memory for events of so many bytes. `frame` is that of their frame, which is part of it if it counts as a publish.
-pub(super) fn for_publish(
-    frame: &mut Option<Held>,
-    bytes: usize,
-    client: &Arc<Client>,
-    again: bool,
-) -> Result<Held, MemoryFull> {
-    if let Some(mut held) = frame.take_if(|held| held.of() == Use::Publishes) {
-        let more = bytes.saturating_sub(held.bytes());
-        if let Err(full) = hold_more(&mut held, more, again) {
-            *frame = Some(held);
-            return Err(full);
-        }
-        held.shrink(held.bytes() - bytes);
-        return Ok(held);
-    }
-    let mut memory = client.nothing(Use::Publishes);
-    if again { memory.grow_again(bytes) } else { memory.grow(bytes) }.map(|()| memory)
-}
-
-/// True when one of the events belongs to a stream.
-pub(super) fn stores(hub: &Hub, events: &[Bytes]) -> bool {
-    events.iter().any(|raw| Event::topic_of(raw).is_some_and(|topic| hub.stores(topic)))
-}
-
-/// Checks the events of a call that is one publish.
-pub(super) async fn accept(
-    events: Vec<Bytes>,
-    max_event_bytes: usize,
-    ids: &mut EventIds,
-) -> Vec<Result<Event, EventError>> {
-    let (mut known, mut left, mut turn) = (Vec::with_capacity(events.len()), events.into_iter(), Turn::default());
-    while left.len() > 0 {
-        let steps = accept_some(&mut left, &mut known, max_event_bytes, ids);
-        turn.spend(steps).await;
-    }
-    known
-}
-
-/// Looks at some more events. Tells how many steps that took.
-fn accept_some(
-    left: &mut std::vec::IntoIter<Bytes>,
-    known: &mut Vec<Result<Event, EventError>>,
-    max_event_bytes: usize,
-    ids: &mut EventIds,
-) -> usize {
-    let (mut steps, before) = (0, known.len());
-    while steps < EVENTS_TOGETHER * EVENT_STEPS && known.len() < before + EVENTS_TOGETHER {
-        let Some(raw) = left.next() else { break };
-        steps += EVENT_STEPS + raw.len() / COPIED_BYTES_A_STEP;
-        known.push(Event::accept(&raw, max_event_bytes, ids));
-    }
-    steps
-}
-
 #[cfg(test)]
 mod tests {
     use std::{convert::Infallible, future::poll_fn, sync::Arc, time::Duration};
 
+    use bytes::Bytes;
     use http_body::Frame;
     use http_body_util::StreamBody;
     use prost::Message;
@@ -239,6 +149,7 @@ mod tests {
         },
         hub::Setup,
         proto::v1 as client,
+        session::Command,
     };
 
     #[tokio::test]

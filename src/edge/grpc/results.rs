@@ -7,7 +7,7 @@ use prost::{
     encoding::{encode_varint, encoded_len_varint},
 };
 
-use super::{status, stream_service, wire::v1 as wire};
+use super::{status, wire::v1 as wire};
 use crate::{
     field_numbers::{nested, number, publish_response, publish_result},
     outbox::{Accepted, Published},
@@ -70,7 +70,7 @@ fn put(out: &mut Vec<u8>, accepted: &Accepted) {
         stored.map_or(0, |stored| stored.origin.epoch.cast_unsigned()),
         stored.map_or(0, |stored| u64::from(stored.duplicate)),
         accepted.matched,
-        stored.map_or(0, |stored| stream_service::of_durability(stored.durability) as u64),
+        stored.map_or(0, |stored| wire::Durability::from(stored.durability) as u64),
     ];
     let set = || KEYS.into_iter().zip(numbers).filter(|(_, number)| *number != 0);
     let stream_bytes = if stream.is_empty() { 0 } else { 1 + encoded_len_varint(stream.len() as u64) + stream.len() };

@@ -6,24 +6,27 @@ use tonic::{Request, Response, Status};
 
 use super::{
     access::Access,
-    stream_service::{MAX_PAGE, MAX_PAGE_BYTES, Refusal, field, page_size},
+    request::{Refusal, field, page_size},
     wire::v1::{self as wire, session_service_server},
 };
 use crate::{
-    auth::Action,
+    auth::Caller,
     hub::{Hub, Kind, OpenSession},
+    manage::{
+        MAX_PAGE, MAX_PAGE_BYTES,
+        sessions::{Sessions, SubscriptionProgress},
+    },
     model::{
         CommandError,
         limits::{MAX_CLIENT_NAME_BYTES, MAX_PRINCIPAL_BYTES, MAX_SESSION_ID_BYTES},
     },
-    outbox::SubscriptionStatus,
 };
 
 /// What a session is shown with besides its id and the names of its principal and its client, in bytes: its peer, numbers, a
 /// time.
 const MOST_OF_THE_REST_BYTES: usize = 256;
 const _: () = assert!(
-    MAX_PAGE as usize * (MAX_SESSION_ID_BYTES + MAX_PRINCIPAL_BYTES + MAX_CLIENT_NAME_BYTES + MOST_OF_THE_REST_BYTES)
+    MAX_PAGE * (MAX_SESSION_ID_BYTES + MAX_PRINCIPAL_BYTES + MAX_CLIENT_NAME_BYTES + MOST_OF_THE_REST_BYTES)
         <= MAX_PAGE_BYTES,
     "the largest page of sessions is no larger than any other"
 );
@@ -40,47 +43,31 @@ impl SessionService {
         Self { hub, access }
     }
 
-    /// Whether the caller may look at sessions and end them.
-    fn authorize<T>(&self, request: &Request<T>, call: &'static str) -> Result<(), Refusal> {
-        Ok(self.access.caller(request.extensions(), call)?.authorize(&Action::ManageSessions)?)
+    fn caller<T>(&self, request: &Request<T>, call: &'static str) -> Result<Caller, Refusal> {
+        Ok(self.access.caller(request.extensions(), call)?)
     }
 
-    fn list(&self, asked: &wire::ListSessionsRequest) -> Result<wire::ListSessionsResponse, Refusal> {
-        let after = page_token(&asked.page_token)?;
-        let (page, next) = self.hub.list_sessions(after, page_size(asked.page_size)?);
+    fn list(&self, caller: &Caller, asked: &wire::ListSessionsRequest) -> Result<wire::ListSessionsResponse, Refusal> {
+        let sessions = Sessions::to_manage(&self.hub, caller)?;
+        let (page, next) = sessions.list(page_token(&asked.page_token)?, page_size(asked.page_size)?);
         let sessions = page.iter().map(|session| shown(session)).collect();
         Ok(wire::ListSessionsResponse { sessions, next_page_token: told(next) })
     }
 
-    fn get(&self, asked: &wire::GetSessionRequest) -> Result<wire::GetSessionResponse, Refusal> {
-        let session = self.hub.find_session(&asked.session_id)?;
+    fn get(&self, caller: &Caller, asked: &wire::GetSessionRequest) -> Result<wire::GetSessionResponse, Refusal> {
+        let sessions = Sessions::to_manage(&self.hub, caller)?;
+        let session = sessions.find(&asked.session_id)?;
         // A slot is a place in a table of this process.
         let from = usize::try_from(page_token(&asked.page_token)?).unwrap_or(usize::MAX);
-        let (page, next) = session.statuses(from, page_size(asked.page_size)?);
-        let subscriptions = page.into_iter().map(|status| self.shown_subscription(status)).collect();
+        let (page, next) = sessions.subscriptions(&session, from, page_size(asked.page_size)?);
+        let subscriptions = page.into_iter().map(shown_subscription).collect();
         let next_page_token = told(next.map(|slot| slot as u64));
         Ok(wire::GetSessionResponse { session: Some(shown(&session)), subscriptions, next_page_token })
     }
 
-    fn shown_subscription(&self, status: SubscriptionStatus) -> wire::SubscriptionState {
-        let (stream, sequence, lag) = status.position.map_or_else(Default::default, |position| {
-            let name = position.origin.stream.to_string();
-            let stream = self.hub.engine().and_then(|engine| engine.stream(&name));
-            let latest = stream.filter(|stream| stream.epoch() == position.origin.epoch).map(|s| s.state().latest);
-            let lag = latest.unwrap_or_default().saturating_sub(position.sequence);
-            (name, position.sequence.cast_signed(), lag.cast_signed())
-        });
-        wire::SubscriptionState {
-            subscription_id: status.subscription_id,
-            waiting_events: count(status.waiting_events),
-            waiting_bytes: count(status.waiting_bytes),
-            credit: status.credit.map(|grant| wire::Credit { events: grant.events, bytes: grant.bytes }),
-            credit_blocked: status.credit_blocked,
-            stream,
-            sequence,
-            lag,
-            group_member: status.group_member,
-        }
+    fn terminate(&self, caller: &Caller, asked: &wire::TerminateSessionRequest) -> Result<(), Refusal> {
+        let sessions = Sessions::to_manage(&self.hub, caller)?;
+        Ok(sessions.terminate(&asked.session_id, &asked.reason)?)
     }
 }
 
@@ -90,26 +77,42 @@ impl session_service_server::SessionService for SessionService {
         &self,
         request: Request<wire::ListSessionsRequest>,
     ) -> Result<Response<wire::ListSessionsResponse>, Status> {
-        self.authorize(&request, "ListSessions")?;
-        Ok(Response::new(self.list(request.get_ref())?))
+        let caller = self.caller(&request, "ListSessions")?;
+        Ok(Response::new(self.list(&caller, request.get_ref())?))
     }
 
     async fn get_session(
         &self,
         request: Request<wire::GetSessionRequest>,
     ) -> Result<Response<wire::GetSessionResponse>, Status> {
-        self.authorize(&request, "GetSession")?;
-        Ok(Response::new(self.get(request.get_ref())?))
+        let caller = self.caller(&request, "GetSession")?;
+        Ok(Response::new(self.get(&caller, request.get_ref())?))
     }
 
     async fn terminate_session(
         &self,
         request: Request<wire::TerminateSessionRequest>,
     ) -> Result<Response<wire::TerminateSessionResponse>, Status> {
-        self.authorize(&request, "TerminateSession")?;
-        let asked = request.get_ref();
-        self.hub.terminate_session(&asked.session_id, &asked.reason).map_err(Refusal::from)?;
+        let caller = self.caller(&request, "TerminateSession")?;
+        self.terminate(&caller, request.get_ref())?;
         Ok(Response::new(wire::TerminateSessionResponse {}))
+    }
+}
+
+fn shown_subscription(SubscriptionProgress { status, lag }: SubscriptionProgress) -> wire::SubscriptionState {
+    let (stream, sequence) = status.position.map_or_else(Default::default, |position| {
+        (position.origin.stream.to_string(), position.sequence.cast_signed())
+    });
+    wire::SubscriptionState {
+        subscription_id: status.subscription_id,
+        waiting_events: count(status.waiting_events),
+        waiting_bytes: count(status.waiting_bytes),
+        credit: status.credit.map(|grant| wire::Credit { events: grant.events, bytes: grant.bytes }),
+        credit_blocked: status.credit_blocked,
+        stream,
+        sequence,
+        lag: lag.cast_signed(),
+        group_member: status.group_member,
     }
 }
 

@@ -9,7 +9,10 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt, pb};
 
-use crate::model::{AckError, CommandError, Denial, End, EventError, Quota, Reason, SettingError, StreamError};
+use crate::{
+    memory::MemoryFull,
+    model::{AckError, CommandError, Denial, End, EventError, Quota, Reason, SettingError, StreamError},
+};
 
 /// The domain of every reason.
 const DOMAIN: &str = "switchyard";
@@ -163,6 +166,11 @@ pub(super) fn of_command(error: &CommandError, field_path: &str) -> Fault {
             }
         }
     }
+}
+
+/// There is no memory for what a call needs.
+pub(super) fn no_memory(full: MemoryFull) -> Status {
+    of_command(&CommandError::NoMemory { of: full.of.name() }, "").status()
 }
 
 /// Why a caller may not.

@@ -3,10 +3,22 @@
 use http::{HeaderMap, HeaderValue};
 use tonic::Status;
 
+use crate::model::Durability;
+
 /// `switchyard.v1` with events as bytes: see build.rs. Some messages are only ever written by hand.
 #[allow(clippy::all, clippy::pedantic, missing_docs, unreachable_pub, dead_code)]
 pub(super) mod v1 {
     include!(concat!(env!("OUT_DIR"), "/wire/switchyard.v1.rs"));
+}
+
+impl From<Durability> for v1::Durability {
+    fn from(durability: Durability) -> Self {
+        match durability {
+            Durability::Sync => Self::Sync,
+            Durability::Interval => Self::Interval,
+            Durability::None => Self::None,
+        }
+    }
 }
 
 /// `grpc.health.v1`.
