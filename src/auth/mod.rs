@@ -119,7 +119,13 @@ impl Auth {
             metrics: Arc::clone(metrics),
         });
         let of = Arc::downgrade(&auth);
-        let take = move |changed| of.upgrade().map(|auth| auth.take(changed)).is_some();
+        let take = move |changed: Option<Contents>| {
+            let auth = of.upgrade();
+            if let (Some(auth), Some(contents)) = (&auth, changed) {
+                auth.replace(contents);
+            }
+            auth.is_some()
+        };
         tasks.spawn("auth files", OnPanic::Stop, files.watch(tasks.clone(), take));
         if let Some(remote) = &auth.remote {
             tasks.spawn("auth keys", OnPanic::Stop, Remote::run(Arc::downgrade(remote)));
@@ -245,9 +251,8 @@ impl Auth {
         found
     }
 
-    /// What the files say now is in force, if that is something else than before.
-    fn take(&self, changed: Option<Contents>) {
-        let Some(contents) = changed else { return };
+    /// Other files are in force from now on.
+    fn replace(&self, contents: Contents) {
         *self.contents.write() = Arc::new(contents);
         let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
         self.changes.send_replace(generation);

@@ -1,66 +1,19 @@
 //! What members say about the events they were sent. Pure.
 
 use super::{
-    GroupState, MemberId,
     failure::shortened,
-    held::{Phase, Sent},
-    millis,
+    member::{MemberId, Sent},
+    outcome::{Answer, Outcome, UpTo},
+    state::GroupState,
 };
 use crate::model::limits::MAX_TIME_MS;
-
-/// What a member says about an event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is done.
-    Ack,
-    /// The attempt failed.
-    Nack {
-        /// When to try again, in milliseconds from now; `None` for the group's backoff.
-        delay: Option<u64>,
-        /// Why.
-        reason: Box<str>,
-    },
-    /// It needs more time.
-    Extend {
-        /// How much, in milliseconds from now; `None` for the group's ack deadline.
-        delay: Option<u64>,
-    },
-    /// No attempt will ever succeed.
-    Reject {
-        /// Why.
-        reason: Box<str>,
-    },
-}
-
-/// What became of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    /// It was done as told.
-    Applied,
-    /// The event was done already, and nothing has changed.
-    AlreadyDone,
-    /// Too late: the lease is over, and the event may be with another member.
-    Expired,
-    /// The event was not delivered, as far as the hub remembers.
-    NotDelivered,
-}
-
-/// What became of an outcome for all events sent up to one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UpTo {
-    /// The answer for the event that was named. Nothing is done for the others unless it is [`Answer::Applied`], or
-    /// [`Answer::AlreadyDone`] because the member settled that event before the others.
-    pub answer: Answer,
-    /// To how many events it was applied.
-    pub applied: usize,
-}
 
 impl GroupState {
     /// Applies what a member says about one event. Saying it twice does no more than saying it once.
     pub fn acknowledge(&mut self, member: MemberId, sequence: u64, outcome: &Outcome, now: u64) -> Answer {
         self.tick(now);
         self.hear(member, sequence);
-        let answer = self.judge(member, sequence, outcome);
+        let answer = self.backlog.judge(member, sequence, outcome);
         if answer == Answer::Applied {
             self.apply(sequence, outcome);
         }
@@ -72,11 +25,11 @@ impl GroupState {
     pub fn acknowledge_up_to(&mut self, member: MemberId, sequence: u64, outcome: &Outcome, now: u64) -> UpTo {
         self.tick(now);
         self.hear(member, sequence);
-        let answer = self.judge(member, sequence, outcome);
-        let known = self.members.get(&member);
-        let turn = match (answer, self.sent_to(sequence)) {
-            (Answer::Applied, sent) => sent.map(|(_, turn)| turn),
-            (Answer::AlreadyDone, _) => known.and_then(|member| member.turn_of_settled(sequence)),
+        let answer = self.backlog.judge(member, sequence, outcome);
+        let known = self.members.get(member);
+        let turn = match answer {
+            Answer::Applied => self.backlog.held.sent_to(sequence).map(|(_, sent)| sent.turn),
+            Answer::AlreadyDone => known.and_then(|member| member.turn_of_settled(sequence)),
             _ => None,
         };
         let sequences = match (known, turn) {
@@ -90,53 +43,43 @@ impl GroupState {
         UpTo { answer, applied: sequences.len() }
     }
 
-    /// What an outcome would be answered.
-    fn judge(&self, member: MemberId, sequence: u64, outcome: &Outcome) -> Answer {
-        let Some(event) = self.held.get(&sequence) else {
-            return if self.done.contains(sequence) { Answer::AlreadyDone } else { Answer::NotDelivered };
-        };
-        match (event.phase, outcome) {
-            (Phase::Leased { member: lessee, .. }, _) if lessee == member => Answer::Applied,
-            (Phase::Burying, Outcome::Reject { .. }) => Answer::AlreadyDone,
-            _ if event.sent_since.is_some() || self.has_failed(sequence) => Answer::Expired,
-            _ => Answer::NotDelivered,
-        }
-    }
-
-    /// To whom an event was sent that is leased, and in which turn.
-    pub(super) fn sent_to(&self, sequence: u64) -> Option<(MemberId, u64)> {
-        match self.phase(sequence) {
-            Some(Phase::Leased { member, sent: Some(sent) }) => Some((member, sent.turn)),
-            _ => None,
-        }
+    /// A member says something of an event: it is done with what it was sent before that.
+    fn hear(&mut self, id: MemberId, sequence: u64) {
+        let leased = self.backlog.held.sent_to(sequence).filter(|(member, _)| *member == id);
+        self.members.hear(id, sequence, leased.map(|(_, sent)| sent.turn), self.backlog.clock);
     }
 
     fn apply(&mut self, sequence: u64, outcome: &Outcome) {
-        let sent = self.sent_to(sequence).filter(|_| matches!(outcome, Outcome::Ack | Outcome::Reject { .. }));
-        if let Some(Phase::Leased { member, sent: Some(Sent { since, .. }) }) = self.phase(sequence)
+        let sent = self.backlog.held.sent_to(sequence);
+        if let Some((member, sent)) = sent
             && !matches!(outcome, Outcome::Extend { .. })
         {
-            self.measure(member, since);
+            let (now, deadline) = (self.backlog.clock, self.backlog.ack_deadline());
+            self.members.measure(member, sent.since, now, deadline);
         }
         match outcome {
             Outcome::Ack => self.finish(sequence),
-            Outcome::Nack { delay, reason } => self.fail(sequence, shortened(reason), *delay),
+            Outcome::Nack { delay, reason } => {
+                self.lift(sequence);
+                self.backlog.fail(sequence, shortened(reason), *delay);
+            }
             Outcome::Extend { delay } => self.extend(sequence, *delay),
-            Outcome::Reject { reason } => self.reject(sequence, shortened(reason)),
+            Outcome::Reject { reason } => {
+                self.lift(sequence);
+                self.backlog.reject(sequence, shortened(reason));
+            }
         }
-        if let Some((member, turn)) = sent
-            && let Some(member) = self.members.get_mut(&member)
-        {
-            member.settle(turn, sequence);
+        if let (Some((member, sent)), Outcome::Ack | Outcome::Reject { .. }) = (sent, outcome) {
+            self.members.settle(member, sent.turn, sequence);
         }
     }
 
     /// Moves the end of a lease. One that does not run yet starts in full when the event is sent.
     fn extend(&mut self, sequence: u64, delay: Option<u64>) {
-        let Some(Phase::Leased { member, sent: Some(sent) }) = self.phase(sequence) else { return };
-        let more = delay.unwrap_or_else(|| millis(self.settings.ack_deadline)).min(MAX_TIME_MS);
-        let deadline = self.clock.saturating_add(more);
+        let Some((member, sent)) = self.backlog.held.sent_to(sequence) else { return };
+        let more = delay.unwrap_or_else(|| self.backlog.ack_deadline()).min(MAX_TIME_MS);
+        let deadline = self.backlog.clock.saturating_add(more);
         self.lift(sequence);
-        self.place(sequence, Phase::Leased { member, sent: Some(Sent { deadline, since: None, ..sent }) });
+        self.lease(sequence, member, Some(Sent { deadline, since: None, ..sent }));
     }
 }

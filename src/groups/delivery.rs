@@ -1,9 +1,9 @@
 //! Handing out: which event a member gets, and the lease that starts when it is sent. Pure.
 
 use super::{
-    GroupState, MemberId,
-    held::{Phase, Sent},
-    millis,
+    held::Phase,
+    member::{MemberId, Sent},
+    state::GroupState,
 };
 
 /// One event for one member.
@@ -20,21 +20,20 @@ pub struct Delivery {
 impl GroupState {
     /// True when [`Self::next`] has something for an attached member, as far as time has been told.
     pub fn is_ready(&self) -> bool {
-        !self.again.is_empty() || (!self.new.is_empty() && self.may_hand_out_new())
+        self.backlog.next().is_some()
     }
 
     /// The next event for a member: the lowest that comes back, or else the lowest new one, unless too many are
     /// unacknowledged. None while its window is full. The lease starts when the event is [`Self::sent`].
     pub fn next(&mut self, member: MemberId, now: u64) -> Option<Delivery> {
         self.tick(now);
-        if !self.members.get(&member)?.is_attached() || self.room(member) == 0 {
+        if !self.members.get(member)?.is_attached() || self.room(member) == 0 {
             return None;
         }
-        let new = || self.new.first().filter(|_| self.may_hand_out_new());
-        let sequence = *self.again.first().or_else(new)?;
+        let sequence = self.backlog.next()?;
         self.lift(sequence);
-        self.place(sequence, Phase::Leased { member, sent: None });
-        let (attempt, last_failure) = match self.failures.get(&sequence) {
+        self.lease(sequence, member, None);
+        let (attempt, last_failure) = match self.backlog.progress.failure(sequence) {
             Some(failure) => (failure.attempts.saturating_add(1), failure.reason.as_ref().into()),
             None => (1, Box::default()),
         };
@@ -44,34 +43,35 @@ impl GroupState {
     /// An event was written to the transport of its member: the lease runs from now. False when the event is not that
     /// member's to send any more, or was sent already.
     pub fn sent(&mut self, member: MemberId, sequence: u64, now: u64) -> bool {
-        let unsent = Phase::Leased { member, sent: None };
-        if self.phase(sequence) != Some(unsent) {
+        if !self.is_unsent(member, sequence) {
             return false;
         }
         self.tick(now);
         self.last_turn += 1;
-        let deadline = self.clock.saturating_add(millis(self.settings.ack_deadline));
+        let (turn, now) = (self.last_turn, self.backlog.clock);
+        let deadline = now.saturating_add(self.backlog.ack_deadline());
         self.lift(sequence);
-        let sent = Sent { turn: self.last_turn, deadline, since: Some(self.clock) };
-        self.place(sequence, Phase::Leased { member, sent: Some(sent) });
-        if let Some(event) = self.held.get_mut(&sequence) {
-            event.sent_since.get_or_insert(self.clock);
-        }
+        self.lease(sequence, member, Some(Sent { turn, deadline, since: Some(now) }));
+        self.backlog.held.mark_sent(sequence, now);
         true
     }
 
     /// An event will not be written to the transport of its member after all: it may be handed out again. False when it
     /// is not that member's, or was sent.
     pub fn unsend(&mut self, member: MemberId, sequence: u64) -> bool {
-        let unsent = self.phase(sequence) == Some(Phase::Leased { member, sent: None });
+        let unsent = self.is_unsent(member, sequence);
         if unsent {
-            self.lift(sequence);
-            self.release(sequence);
+            self.give_back(sequence);
         }
         unsent
     }
 
-    fn may_hand_out_new(&self) -> bool {
-        self.unacked() < self.settings.max_unacked as usize
+    /// How many more events a member may have, as far as its window goes.
+    pub fn room(&self, member: MemberId) -> usize {
+        self.members.room(member)
+    }
+
+    fn is_unsent(&self, member: MemberId, sequence: u64) -> bool {
+        self.backlog.held.phase(sequence) == Some(Phase::Leased { member, sent: None })
     }
 }

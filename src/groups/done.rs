@@ -5,6 +5,9 @@
 
 use std::collections::BTreeMap;
 
+/// Sequences are signed on the wire.
+pub(super) const MAX_SEQUENCE: u64 = i64::MAX as u64 - 1;
+
 /// A set of sequences. The floor is its lowest unbroken run, from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Done {

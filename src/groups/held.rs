@@ -1,14 +1,18 @@
-//! Where each event is that is not done, and the events of its key behind it. Pure.
+//! The events that are held: where each is, and those of its key behind it. Pure.
 //!
-//! An event moves by [`GroupState::lift`] out of its place and [`GroupState::place`] into another; nothing else touches
-//! the sets that a place stands for.
+//! An event moves by [`HeldEvents::lift`] out of its place and [`HeldEvents::place`] into another; nothing else touches the
+//! sets that a place stands for.
 
-use super::{GroupState, MemberId};
+use std::collections::BTreeSet;
+
+use hashbrown::HashMap;
+
+use super::member::{MemberId, Sent};
 
 /// With no event held, tables with room for more than this many are given back.
 const KEEP_EVENTS: usize = 1024;
 
-/// One event that is not done.
+/// One event that is held.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) phase: Phase,
@@ -21,12 +25,19 @@ pub(super) struct Held {
     pub(super) sent_since: Option<u64>,
 }
 
+impl Held {
+    /// Which one of its key is free once it is done.
+    pub(super) fn frees(&self) -> Option<u64> {
+        self.follower.filter(|_| self.leader.is_none())
+    }
+}
+
 /// The held events of one key.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Chain {
+struct Chain {
     /// The one that came last, which the next one will follow.
     last: u64,
-    pub(super) events: usize,
+    events: usize,
 }
 
 /// The place of an event.
@@ -48,30 +59,56 @@ pub(super) enum Phase {
     Aside,
 }
 
-/// An event that was written to a transport.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sent {
-    /// Later ones have higher turns.
-    pub(super) turn: u64,
-    /// When the lease ends.
-    pub(super) deadline: u64,
-    /// When it was written; `None` once its member asked for more time.
-    pub(super) since: Option<u64>,
+/// All events that are held. Each is in exactly one of the places that [`Phase`] names.
+#[derive(Debug, Default)]
+pub(super) struct HeldEvents {
+    events: HashMap<u64, Held>,
+    keys: HashMap<u64, Chain>,
+    new: BTreeSet<u64>,
+    again: BTreeSet<u64>,
+    burying: BTreeSet<u64>,
+    /// When leases and waits end, and of which event.
+    timers: BTreeSet<(u64, u64)>,
+    leased: usize,
+    waiting: usize,
+    aside: usize,
 }
 
-impl GroupState {
-    pub(super) fn phase(&self, sequence: u64) -> Option<Phase> {
-        self.held.get(&sequence).map(|event| event.phase)
+impl HeldEvents {
+    pub(super) fn len(&self) -> usize {
+        self.events.len()
     }
 
-    /// Holds an event that was offered: behind the one of its key, if there is one.
-    pub(super) fn hold(&mut self, sequence: u64, key: Option<u64>) {
-        let leader = key.and_then(|key| self.chain(key, sequence));
-        self.held.insert(sequence, Held { phase: Phase::Behind, key, leader, follower: None, sent_since: None });
-        match leader.and_then(|leader| self.held.get_mut(&leader)) {
-            Some(leader) => leader.follower = Some(sequence),
-            None => self.release(sequence),
+    pub(super) fn get(&self, sequence: u64) -> Option<&Held> {
+        self.events.get(&sequence)
+    }
+
+    pub(super) fn contains(&self, sequence: u64) -> bool {
+        self.events.contains_key(&sequence)
+    }
+
+    pub(super) fn phase(&self, sequence: u64) -> Option<Phase> {
+        self.events.get(&sequence).map(|event| event.phase)
+    }
+
+    /// To whom an event was sent that is leased, and how.
+    pub(super) fn sent_to(&self, sequence: u64) -> Option<(MemberId, Sent)> {
+        match self.phase(sequence)? {
+            Phase::Leased { member, sent: Some(sent) } => Some((member, sent)),
+            _ => None,
         }
+    }
+
+    /// Holds an event, in no set yet. True when it is behind no other of its key.
+    pub(super) fn hold(&mut self, sequence: u64, key: Option<u64>) -> bool {
+        let leader = key.and_then(|key| self.chain(key, sequence));
+        self.events.insert(sequence, Held { phase: Phase::Behind, key, leader, follower: None, sent_since: None });
+        let leader = leader.and_then(|leader| self.events.get_mut(&leader));
+        let is_first = leader.is_none();
+        if let Some(leader) = leader {
+            leader.follower = Some(sequence);
+        }
+        is_first
     }
 
     /// Makes an event the last of its key that is held, and tells which one was.
@@ -82,16 +119,9 @@ impl GroupState {
         (chain.events > 1).then_some(before)
     }
 
-    /// Holds an event that was given back and is nothing for the members there are.
-    pub(super) fn hold_aside(&mut self, sequence: u64) {
-        let event = Held { phase: Phase::Behind, key: None, leader: None, follower: None, sent_since: None };
-        self.held.insert(sequence, event);
-        self.place(sequence, Phase::Aside);
-    }
-
     /// Puts an event that is in no set into one.
     pub(super) fn place(&mut self, sequence: u64, phase: Phase) {
-        let Some(event) = self.held.get_mut(&sequence) else { return };
+        let Some(event) = self.events.get_mut(&sequence) else { return };
         event.phase = phase;
         match phase {
             Phase::Behind => {}
@@ -105,20 +135,10 @@ impl GroupState {
                 self.timers.insert((due, sequence));
                 self.waiting += 1;
             }
-            Phase::Leased { member, sent } => {
+            Phase::Leased { sent, .. } => {
                 self.leased += 1;
                 if let Some(sent) = sent {
                     self.timers.insert((sent.deadline, sequence));
-                }
-                if let Some(member) = self.members.get_mut(&member) {
-                    member.take(sequence, sent);
-                    let leases = member.leases();
-                    if let Some(window) = &mut member.window {
-                        window.took(leases);
-                    }
-                }
-                if self.room(member) == 0 {
-                    self.eased.remove(&member);
                 }
             }
             Phase::Burying => {
@@ -128,10 +148,11 @@ impl GroupState {
         }
     }
 
-    /// Takes an event out of whatever set it is in.
-    pub(super) fn lift(&mut self, sequence: u64) {
-        let Some(event) = self.held.get_mut(&sequence) else { return };
-        match std::mem::replace(&mut event.phase, Phase::Behind) {
+    /// Takes an event out of whatever set it is in, and tells where it was.
+    pub(super) fn lift(&mut self, sequence: u64) -> Option<Phase> {
+        let event = self.events.get_mut(&sequence)?;
+        let phase = std::mem::replace(&mut event.phase, Phase::Behind);
+        match phase {
             Phase::Behind => {}
             Phase::New => {
                 self.new.remove(&sequence);
@@ -143,16 +164,10 @@ impl GroupState {
                 self.timers.remove(&(due, sequence));
                 self.waiting -= 1;
             }
-            Phase::Leased { member, sent } => {
+            Phase::Leased { sent, .. } => {
                 self.leased -= 1;
                 if let Some(sent) = sent {
                     self.timers.remove(&(sent.deadline, sequence));
-                }
-                if let Some(known) = self.members.get_mut(&member) {
-                    known.give_back(sequence, sent);
-                    if known.window.is_some() {
-                        self.eased.insert(member);
-                    }
                 }
             }
             Phase::Burying => {
@@ -160,59 +175,34 @@ impl GroupState {
             }
             Phase::Aside => self.aside -= 1,
         }
+        Some(phase)
     }
 
-    /// The event is done: the next one of its key is free, unless this was behind another itself.
-    pub(super) fn finish(&mut self, sequence: u64) {
-        if let Some(follower) = self.remove(sequence) {
-            self.release(follower);
+    /// An event that is leased was written to the transport of its member.
+    pub(super) fn mark_sent(&mut self, sequence: u64, now: u64) {
+        if let Some(event) = self.events.get_mut(&sequence) {
+            event.sent_since.get_or_insert(now);
         }
     }
 
-    /// Decides where an event goes that is with nobody and behind nobody.
-    pub(super) fn release(&mut self, sequence: u64) {
-        let mut next = Some(sequence);
-        // A dropped event frees the next one of its key, which may be one to drop too.
-        while let Some(sequence) = next.take() {
-            let Some(event) = self.held.get(&sequence) else { return };
-            let phase = match self.failures.get(&sequence) {
-                Some(failure) if failure.is_final(&self.settings) => Phase::Burying,
-                Some(failure) if failure.due > self.clock => Phase::Waiting { due: failure.due },
-                Some(failure) if failure.attempts > 0 => Phase::Again,
-                _ if event.sent_since.is_some() => Phase::Again,
-                _ => Phase::New,
-            };
-            if phase == Phase::Burying && self.settings.dead_letter_stream.is_none() {
-                self.dropped += 1;
-                next = self.remove(sequence);
-            } else {
-                self.place(sequence, phase);
-            }
-        }
-    }
-
-    /// Makes an event done, and tells which one of its key is free by that.
-    fn remove(&mut self, sequence: u64) -> Option<u64> {
-        self.lift(sequence);
-        let event = self.held.remove(&sequence)?;
-        self.revision += 1;
-        self.done.insert(sequence, sequence);
-        self.failures.remove(&sequence);
+    /// Lets go of an event that is in no set.
+    pub(super) fn remove(&mut self, sequence: u64) -> Option<Held> {
+        let event = self.events.remove(&sequence)?;
         self.unlink(&event);
-        if self.held.is_empty() && self.held.capacity() > KEEP_EVENTS {
-            self.held.shrink_to(KEEP_EVENTS / 2);
+        if self.events.is_empty() && self.events.capacity() > KEEP_EVENTS {
+            self.events.shrink_to(KEEP_EVENTS / 2);
             self.keys.shrink_to(KEEP_EVENTS / 2);
         }
-        event.follower.filter(|_| event.leader.is_none())
+        Some(event)
     }
 
     /// Takes an event out of the list of its key. One that is not the first of it goes only when the stream loses it: one
     /// that was reopened is behind later ones.
     fn unlink(&mut self, event: &Held) {
-        if let Some(leader) = event.leader.and_then(|leader| self.held.get_mut(&leader)) {
+        if let Some(leader) = event.leader.and_then(|leader| self.events.get_mut(&leader)) {
             leader.follower = event.follower;
         }
-        if let Some(follower) = event.follower.and_then(|follower| self.held.get_mut(&follower)) {
+        if let Some(follower) = event.follower.and_then(|follower| self.events.get_mut(&follower)) {
             follower.leader = event.leader;
         }
         let Some(key) = event.key else { return };
@@ -223,5 +213,68 @@ impl GroupState {
         } else if let (None, Some(leader)) = (event.follower, event.leader) {
             chain.last = leader;
         }
+    }
+
+    /// The next to be handed out: the lowest that comes back, or else the lowest new one, unless as many as `max_unacked`
+    /// are unacknowledged.
+    pub(super) fn next(&self, max_unacked: u32) -> Option<u64> {
+        let new = || self.new.first().filter(|_| self.unacked() < max_unacked as usize);
+        self.again.first().or_else(new).copied()
+    }
+
+    /// When the next lease or wait ends.
+    pub(super) fn due(&self) -> Option<u64> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// An event of which the lease or the wait is over by now.
+    pub(super) fn over_by(&self, now: u64) -> Option<u64> {
+        self.timers.first().filter(|(at, _)| *at <= now).map(|(_, sequence)| *sequence)
+    }
+
+    /// Those that are given up, and not stored as dead letters yet, ascending.
+    pub(super) fn burying(&self) -> &BTreeSet<u64> {
+        &self.burying
+    }
+
+    /// All of them, ascending. Costs as much as there are.
+    pub(super) fn sequences(&self) -> Vec<u64> {
+        self.between(0, u64::MAX)
+    }
+
+    /// Those from `first` to `last`, ascending. Costs as much as there are.
+    pub(super) fn between(&self, first: u64, last: u64) -> Vec<u64> {
+        let mut held: Vec<u64> = self.events.keys().copied().filter(|held| (first..=last).contains(held)).collect();
+        held.sort_unstable();
+        held
+    }
+
+    /// How many are of a key.
+    pub(super) fn of_key(&self, key: u64) -> usize {
+        self.keys.get(&key).map_or(0, |chain| chain.events)
+    }
+
+    /// How many may be handed out for the first time.
+    pub(super) fn fresh(&self) -> usize {
+        self.new.len()
+    }
+
+    /// How many are with members.
+    pub(super) fn leased(&self) -> usize {
+        self.leased
+    }
+
+    /// How many came back: they wait for their time or for a member.
+    pub(super) fn redelivering(&self) -> usize {
+        self.waiting + self.again.len()
+    }
+
+    pub(super) fn unacked(&self) -> usize {
+        self.leased + self.redelivering() + self.burying.len()
+    }
+
+    /// How many hold up the feed once they are too many.
+    pub(super) fn ahead(&self) -> usize {
+        self.len() - self.unacked() - self.aside
     }
 }

@@ -1,44 +1,46 @@
-//! The members of a group, and what happens to their leases when they go. Pure.
+//! One member of a group, and what it has. Pure.
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    GroupState,
-    held::{Phase, Sent},
-    window::Window,
-};
+use super::window::Window;
 
-/// The failure of an event whose member did not come back.
-const LOST: &str = "the member it was delivered to was lost";
-
-/// Of so many that a member settled before others is remembered when they were sent.
+/// Of this many events that a member settled before others is remembered when they were sent.
 const MOST_SETTLED: usize = 1024;
 
 /// Names a member. The caller chooses it, and never one that was another's: a client that comes back is a new member, which
-/// [succeeds](GroupState::succeed) the one it was.
+/// [succeeds](super::GroupState::succeed) the one it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MemberId(pub u64);
+
+/// An event that was written to a transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sent {
+    /// Later ones have higher turns.
+    pub(super) turn: u64,
+    /// When the lease ends.
+    pub(super) deadline: u64,
+    /// When it was written; `None` once its member asked for more time.
+    pub(super) since: Option<u64>,
+}
 
 /// What one member has.
 #[derive(Debug, Default)]
 pub(super) struct Member {
     /// Handed out, and not written to the transport yet.
-    unsent: BTreeSet<u64>,
+    pub(super) unsent: BTreeSet<u64>,
     /// By turn: sequences do not rise when some are delivered again.
-    sent: BTreeMap<u64, u64>,
+    pub(super) sent: BTreeMap<u64, u64>,
     /// By turn: what it settled before some that it was sent earlier. An acknowledgement up to one of these means them.
     settled: BTreeMap<u64, u64>,
     /// Without a transport, and until when another may succeed it.
-    detached_until: Option<u64>,
+    pub(super) detached_until: Option<u64>,
     /// How many it may have; `None` for one whose client says so itself, by credit.
     pub(super) window: Option<Window>,
-    /// By turn: what it was sent and has said nothing of, though the lease is over. Only with a window, and no more than that.
-    pub(super) owed: BTreeMap<u64, u64>,
+    /// By turn: what it was sent and has said nothing of, though the lease is over. Only with a window, and no more than that:
+    /// what is sent now is worked on only after what lies in its buffer.
+    owed: BTreeMap<u64, u64>,
     /// When it last said something, or the last lease ended.
-    pub(super) heard: u64,
+    heard: u64,
 }
 
 impl Member {
@@ -54,6 +56,10 @@ impl Member {
             None => {
                 self.unsent.insert(sequence);
             }
+        }
+        let leases = self.leases();
+        if let Some(window) = &mut self.window {
+            window.took(leases);
         }
     }
 
@@ -96,104 +102,51 @@ impl Member {
         self.unsent.len() + self.sent.len()
     }
 
+    /// How many more events it may have, of which its `share` is the most.
+    pub(super) fn room(&self, share: impl FnOnce() -> usize) -> usize {
+        let Some(window) = self.window else { return usize::MAX };
+        window.events().min(share()).saturating_sub(self.leases() + self.owed.len())
+    }
+
+    /// The lease of an event ended without an answer, which it may be on the way to. True when it owes that from now on.
+    pub(super) fn owe(&mut self, turn: u64, sequence: u64, now: u64) -> bool {
+        let Some(window) = &mut self.window else { return false };
+        window.expired();
+        self.owed.insert(turn, sequence);
+        self.heard = self.heard.max(now);
+        true
+    }
+
+    pub(super) fn owes(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    /// It says something of an event, which is leased since a turn, or owed: it is done with what it was sent before that.
+    /// True when it owed something then.
+    pub(super) fn hear(&mut self, sequence: u64, leased: Option<u64>, now: u64) -> bool {
+        self.heard = now;
+        let late = || self.owed.iter().find(|(_, owed)| **owed == sequence).map(|(turn, _)| *turn);
+        let turn = leased.or_else(late);
+        if let Some(turn) = turn {
+            self.owed = self.owed.split_off(&(turn + 1));
+        }
+        turn.is_some()
+    }
+
+    /// True when it has said nothing for `deadline`.
+    pub(super) fn is_silent(&self, now: u64, deadline: u64) -> bool {
+        self.heard.saturating_add(deadline) <= now
+    }
+
+    /// It has forgotten what it was sent.
+    pub(super) fn forgive(&mut self) {
+        self.owed.clear();
+    }
+
     pub(super) fn forget_leases(&mut self) {
         self.unsent.clear();
         self.sent.clear();
         self.settled.clear();
         self.owed.clear();
-    }
-}
-
-impl GroupState {
-    /// A member joins. One that is there stays as it is.
-    pub fn join(&mut self, id: MemberId) {
-        self.members.entry(id).or_default();
-    }
-
-    /// A member goes on as another, which joins with that if it has not yet: it has the leases of what was sent, whether or
-    /// not the first had lost its transport. What was not sent goes back.
-    pub fn succeed(&mut self, old: MemberId, new: MemberId) {
-        self.join(new);
-        let Some(member) = (old != new).then(|| self.forget(old)).flatten() else { return };
-        if let (Some(window), Some(successor)) = (member.window, self.members.get_mut(&new)) {
-            // What it has would have been sent to it, too.
-            successor.window = successor.window.map(|_| window);
-        }
-        for sequence in member.unsent {
-            self.lift(sequence);
-            self.release(sequence);
-        }
-        for sequence in member.sent.into_values() {
-            let Some(Phase::Leased { sent, .. }) = self.phase(sequence) else { continue };
-            self.lift(sequence);
-            self.place(sequence, Phase::Leased { member: new, sent });
-        }
-    }
-
-    /// A member goes in good order: what it has may be handed out at once, and no attempt has failed.
-    pub fn leave(&mut self, id: MemberId) {
-        let Some(member) = self.forget(id) else { return };
-        for sequence in member.unsent.into_iter().chain(member.sent.into_values()) {
-            self.lift(sequence);
-            self.release(sequence);
-        }
-    }
-
-    /// The transport of a member is lost. What was sent stays with it for `window` milliseconds, in which another
-    /// may succeed it; the rest goes back at once.
-    pub fn detach(&mut self, id: MemberId, window: u64, now: u64) {
-        self.tick(now);
-        let Some(member) = self.members.get_mut(&id).filter(|member| member.is_attached()) else { return };
-        if member.sent.is_empty() {
-            self.leave(id);
-            return;
-        }
-        let until = self.clock.saturating_add(window);
-        member.detached_until = Some(until);
-        self.windows.insert((until, id));
-        for sequence in std::mem::take(&mut member.unsent) {
-            self.lift(sequence);
-            self.release(sequence);
-        }
-    }
-
-    /// A member is lost for good: for each event that was sent to it, an attempt has failed.
-    pub fn die(&mut self, id: MemberId, now: u64) {
-        self.tick(now);
-        self.lose(id);
-    }
-
-    /// See [`Self::die`].
-    pub(super) fn lose(&mut self, id: MemberId) {
-        let Some(member) = self.forget(id) else { return };
-        for sequence in member.unsent {
-            self.lift(sequence);
-            self.release(sequence);
-        }
-        for sequence in member.sent.into_values() {
-            self.fail(sequence, Cow::Borrowed(LOST), None);
-        }
-    }
-
-    /// True while the member is known, attached or not.
-    pub fn has_member(&self, id: MemberId) -> bool {
-        self.members.contains_key(&id)
-    }
-
-    /// True while a member has events that are not done.
-    pub fn has_leases(&self, id: MemberId) -> bool {
-        self.members.get(&id).is_some_and(|member| member.leases() > 0)
-    }
-
-    fn forget(&mut self, id: MemberId) -> Option<Member> {
-        let member = self.members.remove(&id)?;
-        if let Some(until) = member.detached_until {
-            self.windows.remove(&(until, id));
-        }
-        self.eased.remove(&id);
-        self.owing.remove(&id);
-        self.paced -= usize::from(member.window.is_some());
-        self.ease_those_who_share();
-        Some(member)
     }
 }

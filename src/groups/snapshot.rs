@@ -13,7 +13,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use super::{MAX_SEQUENCE, done::Done, failure::Failure};
+use super::{
+    done::{Done, MAX_SEQUENCE},
+    failure::Failure,
+};
 use crate::model::limits::{MAX_FAILURE_BYTES, MAX_TIME_MS};
 
 const MAGIC: &[u8; 4] = b"SYGS";

@@ -12,28 +12,28 @@ mod rates;
 mod registry;
 mod spans;
 mod token;
+mod waiting;
 
 use std::{
-    collections::BTreeMap,
-    future::{Future, pending},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
 };
 
 use parking_lot::Mutex;
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 
 pub use group::{AsOf, GroupStatus, Groups, Redriven, Streams};
 pub(crate) use group::{Command as GroupCommand, Departure, Handle, Identity, Newcomer, Speaker};
 pub use options::Options;
 pub use publish::{Placing, Publish, Publisher, Publishing, Sequenced};
 pub use quota::{InFlight, Options as QuotaOptions};
-pub use registry::OpenSession;
+pub use registry::{Kind, OpenSession};
 pub use spans::Tracing;
 pub use token::TokenKey;
+pub(crate) use waiting::first;
 
 use crate::{
     auth::Caller,
@@ -41,14 +41,15 @@ use crate::{
     engine::{Engine, EventStream},
     event::Event,
     memory::{Client, Memory, Use},
-    model::{CommandError, End, EventError, Reason, Topic},
-    outbox::{Allowances, Budget, Frame, Outbox, Reply, Tick, Welcome},
+    model::{CommandError, End, EventError, Reason, Topic, limits::MAX_TERMINATE_REASON_BYTES},
+    outbox::{Allowances, Budget, Counts, Frame, Outbox, Reply, Tick, Welcome},
     router::Router,
     telemetry::{Metrics, StreamCut},
 };
 pub use crate::{engine::Precondition, groups::Outcome};
 use quota::{Account, Quotas};
 use rates::Rates;
+use registry::Registry;
 
 /// How often time is looked at: heartbeats and write timeouts are this much late at most.
 const TICK: Duration = Duration::from_millis(250);
@@ -71,25 +72,12 @@ pub struct Hub {
     tracing: Option<Tracing>,
     metrics: Arc<Metrics>,
     memory: Arc<Memory>,
-    /// By number, and so by age.
-    sessions: Mutex<BTreeMap<u64, Arc<OpenSession>>>,
-    /// Wakes who waits for the last session to go.
-    gone: Notify,
+    sessions: Registry,
     next_session: AtomicU64,
     /// Distinguishes the sessions of this process from those of every other.
     prefix: u64,
-    draining: AtomicBool,
     start: Instant,
     rates: Mutex<Rates>,
-}
-
-/// What kind of call a session serves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// A `Session` call: many subscriptions.
-    Many,
-    /// A `Subscribe` call: one subscription, and the call ends as it ends.
-    One,
 }
 
 /// What a hub is made of.
@@ -130,11 +118,9 @@ impl Hub {
             options,
             quotas: Quotas::new(quotas),
             metrics,
-            sessions: Mutex::default(),
-            gone: Notify::new(),
+            sessions: Registry::default(),
             next_session: AtomicU64::new(1),
             prefix: fastrand::u64(..),
-            draining: AtomicBool::new(false),
             start: Instant::now(),
             rates: Mutex::default(),
         };
@@ -235,26 +221,14 @@ impl Hub {
         };
         // Before anybody else can find it: nothing comes in front of it.
         outbox.reply(Reply { request_id: 0, frame: Frame::Welcome(Arc::new(welcome)) });
-        {
-            let mut sessions = self.sessions.lock();
-            // Looked at under the lock: one that is opened now is seen by the drain, or refused.
-            if self.draining.load(Relaxed) {
-                return Err(CommandError::Draining);
-            }
-            let limit = self.options.max;
-            if sessions.len() >= limit {
-                return Err(CommandError::TooManySessions { whole: "hub", limit });
-            }
-            sessions.insert(number, Arc::clone(&entry));
-        }
+        self.sessions.enter(&entry, self.options.max)?;
         self.metrics.session_opened();
         Ok(entry)
     }
 
     /// Forgets a session, whose subscriptions are all forgotten already.
     pub(crate) fn close(&self, number: u64) {
-        self.sessions.lock().remove(&number);
-        self.gone.notify_waiters();
+        self.sessions.leave(number);
     }
 
     /// The account of a caller's principal.
@@ -285,7 +259,7 @@ impl Hub {
 
     /// How many sessions there are.
     pub fn session_count(&self) -> usize {
-        self.sessions.lock().len()
+        self.sessions.len()
     }
 
     /// What waits in all sessions, in bytes.
@@ -293,8 +267,32 @@ impl Hub {
         self.budget.waiting_bytes()
     }
 
-    pub(crate) fn open_sessions(&self) -> Vec<Arc<OpenSession>> {
-        self.sessions.lock().values().cloned().collect()
+    /// At most `most` sessions that were opened after number `after`, the oldest first, and the number of the last one if
+    /// there are more.
+    pub fn list_sessions(&self, after: u64, most: usize) -> (Vec<Arc<OpenSession>>, Option<u64>) {
+        self.sessions.page(after, most)
+    }
+
+    /// The session of that id.
+    pub fn find_session(&self, id: &str) -> Result<Arc<OpenSession>, CommandError> {
+        self.sessions.find(id)
+    }
+
+    /// Ends the session of that id; its client learns why.
+    pub fn terminate_session(&self, id: &str, why: &str) -> Result<(), CommandError> {
+        if why.len() > MAX_TERMINATE_REASON_BYTES {
+            let problem = format!("has {} bytes; the limit is {MAX_TERMINATE_REASON_BYTES}", why.len());
+            return Err(CommandError::Field { field: "reason", problem });
+        }
+        let session = self.find_session(id)?;
+        session.outbox.end(End::Terminated { why: why.into() });
+        tracing::info!(session = id, why, "session terminated");
+        Ok(())
+    }
+
+    /// How many subscriptions all sessions have, and how many of them stand in a way that operators watch.
+    pub async fn count_subscriptions(&self) -> (usize, Counts) {
+        self.sessions.count_subscriptions().await
     }
 
     /// How many events a stream stores in a second, over the last minute.
@@ -321,7 +319,7 @@ impl Hub {
                 self.look_at_rates();
             }
             let wall = SystemTime::now();
-            for some in self.open_sessions().chunks(TICK_AT_ONCE) {
+            for some in self.sessions.all().chunks(TICK_AT_ONCE) {
                 for session in some {
                     self.note(session, session.outbox.tick(now, wall, self.options.write_timeout()));
                 }
@@ -348,20 +346,18 @@ impl Hub {
 
     /// True once the hub is shutting down.
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Relaxed)
+        self.sessions.is_draining()
     }
 
     /// Tells every session that the hub is shutting down and ends each after a part of `spread` of its own, so that
     /// their clients do not all come to the other hubs at once. Returns when every session is gone, and what
     /// groups on streams have done is stored.
     pub async fn drain(&self, spread: Duration) {
-        {
-            let _sessions = self.sessions.lock();
-            self.draining.store(true, Relaxed);
-        }
+        self.sessions.drain();
         let (start, wall) = (Instant::now(), SystemTime::now());
         let mut ends: Vec<(Duration, Duration, Arc<Outbox>)> = self
-            .open_sessions()
+            .sessions
+            .all()
             .into_iter()
             .map(|session| {
                 (spread.mul_f64(fastrand::f64()), spread.mul_f64(fastrand::f64()), Arc::clone(&session.outbox))
@@ -376,29 +372,9 @@ impl Hub {
             tokio::time::sleep_until(start + after).await;
             outbox.end(End::Draining { reconnect_delay });
         }
-        self.until_empty().await;
+        self.sessions.until_empty().await;
         if let Some(groups) = &self.groups {
             groups.close().await;
         }
-    }
-
-    async fn until_empty(&self) {
-        loop {
-            let gone = self.gone.notified();
-            tokio::pin!(gone);
-            gone.as_mut().enable();
-            if self.sessions.lock().is_empty() {
-                return;
-            }
-            gone.await;
-        }
-    }
-}
-
-/// Waits for a future if there is one, and else for ever.
-pub(crate) async fn first<F: Future + Unpin>(future: Option<&mut F>) -> F::Output {
-    match future {
-        Some(future) => future.await,
-        None => pending().await,
     }
 }

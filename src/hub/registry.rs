@@ -1,21 +1,35 @@
-//! The sessions of the hub as an operator sees them: who they are and since when, how they stand, and ending one.
+//! The open sessions of the hub: who they are and since when, how they stand, and whether more may come. What a session
+//! does is not known here.
 
 use std::{
+    collections::BTreeMap,
     ops::Bound,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::SystemTime,
 };
 
-use super::{
-    Hub, Kind,
-    quota::{Account, SessionUse},
-};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::quota::{Account, SessionUse};
 use crate::{
     auth::Caller,
-    model::{CommandError, End, Peer, limits::MAX_TERMINATE_REASON_BYTES},
+    model::{CommandError, Peer},
     outbox::{Counts, Outbox, SubscriptionStatus},
     tasks::Turn,
 };
+
+/// What kind of call a session serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A `Session` call: many subscriptions.
+    Many,
+    /// A `Subscribe` call: one subscription, and the call ends as it ends.
+    One,
+}
 
 /// One session that is open.
 #[derive(Debug)]
@@ -95,10 +109,71 @@ impl OpenSession {
     }
 }
 
-impl Hub {
+/// All sessions that are open.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    /// By number, and so by age.
+    sessions: Mutex<BTreeMap<u64, Arc<OpenSession>>>,
+    /// Wakes whoever waits for the last session to go.
+    gone: Notify,
+    draining: AtomicBool,
+}
+
+impl Registry {
+    /// Takes in a session, unless there are `limit`, or none may come any more.
+    pub(super) fn enter(&self, session: &Arc<OpenSession>, limit: usize) -> Result<(), CommandError> {
+        let mut sessions = self.sessions.lock();
+        // Read under the lock: one that is opened now is seen by the drain, or refused.
+        if self.is_draining() {
+            return Err(CommandError::Draining);
+        }
+        if sessions.len() >= limit {
+            return Err(CommandError::TooManySessions { whole: "hub", limit });
+        }
+        sessions.insert(session.number, Arc::clone(session));
+        Ok(())
+    }
+
+    /// Forgets a session.
+    pub(super) fn leave(&self, number: u64) {
+        self.sessions.lock().remove(&number);
+        self.gone.notify_waiters();
+    }
+
+    /// From now on no session is taken in.
+    pub(super) fn drain(&self) {
+        let _sessions = self.sessions.lock();
+        self.draining.store(true, Relaxed);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    /// Waits until there is no session any more.
+    pub(super) async fn until_empty(&self) {
+        loop {
+            let gone = self.gone.notified();
+            tokio::pin!(gone);
+            gone.as_mut().enable();
+            if self.sessions.lock().is_empty() {
+                return;
+            }
+            gone.await;
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.sessions.lock().len()
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<OpenSession>> {
+        self.sessions.lock().values().cloned().collect()
+    }
+
     /// At most `most` sessions that were opened after number `after`, the oldest first, and the number of the last one if
     /// there are more.
-    pub fn list_sessions(&self, after: u64, most: usize) -> (Vec<Arc<OpenSession>>, Option<u64>) {
+    pub(super) fn page(&self, after: u64, most: usize) -> (Vec<Arc<OpenSession>>, Option<u64>) {
         let sessions = self.sessions.lock();
         let mut rest = sessions.range((Bound::Excluded(after), Bound::Unbounded)).map(|(_, session)| session);
         let page: Vec<Arc<OpenSession>> = rest.by_ref().take(most).cloned().collect();
@@ -107,7 +182,7 @@ impl Hub {
     }
 
     /// The session of that id.
-    pub fn find_session(&self, id: &str) -> Result<Arc<OpenSession>, CommandError> {
+    pub(super) fn find(&self, id: &str) -> Result<Arc<OpenSession>, CommandError> {
         // Its number is the end of its name.
         let number = id.rsplit('-').next().and_then(|number| u64::from_str_radix(number, 16).ok());
         let sessions = self.sessions.lock();
@@ -115,22 +190,10 @@ impl Hub {
         found.cloned().ok_or_else(|| CommandError::SessionNotFound { id: id.chars().take(64).collect() })
     }
 
-    /// Ends the session of that id; its client is told why.
-    pub fn terminate_session(&self, id: &str, why: &str) -> Result<(), CommandError> {
-        if why.len() > MAX_TERMINATE_REASON_BYTES {
-            let problem = format!("has {} bytes; the limit is {MAX_TERMINATE_REASON_BYTES}", why.len());
-            return Err(CommandError::Field { field: "reason", problem });
-        }
-        let session = self.find_session(id)?;
-        session.outbox.end(End::Terminated { why: why.into() });
-        tracing::info!(session = id, why, "session terminated");
-        Ok(())
-    }
-
     /// How many subscriptions all sessions have, and how many of them stand in a way that operators watch.
-    pub async fn count_subscriptions(&self) -> (usize, Counts) {
+    pub(super) async fn count_subscriptions(&self) -> (usize, Counts) {
         let (mut subscriptions, mut sum, mut turn) = (0, Counts::default(), Turn::default());
-        for session in self.open_sessions() {
+        for session in self.all() {
             subscriptions += session.subscriptions();
             let counts = session.outbox.counts();
             sum.credit_blocked += counts.credit_blocked;

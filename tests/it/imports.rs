@@ -25,6 +25,8 @@ struct Module {
     paths: BTreeSet<Vec<String>>,
     /// How many lines of `impl` each type has here.
     impls: BTreeMap<String, usize>,
+    /// Modules in files of their own that are unit tests.
+    tests: Vec<String>,
 }
 
 /// The sources of a crate, by their paths below `src`.
@@ -45,6 +47,9 @@ impl Crate {
             reader.visit_file(&parsed);
             modules.insert(place, reader.0);
         }
+        let tests = |(place, module): (&Place, &Module)| module.tests.iter().map(|name| child(place, name)).collect();
+        let tests: Vec<Vec<Place>> = modules.iter().map(tests).collect();
+        modules.retain(|place, _| !tests.iter().flatten().any(|tests| place.starts_with(tests)));
         Self(modules)
     }
 
@@ -171,8 +176,10 @@ impl<'ast> Visit<'ast> for Reader {
             attribute.path().is_ident("cfg")
                 && attribute.parse_args::<syn::Path>().is_ok_and(|path| path.is_ident("test"))
         };
-        if !attributes.iter().any(is_test) {
-            syn::visit::visit_item(self, item);
+        match item {
+            Item::Mod(module) if attributes.iter().any(is_test) => self.0.tests.push(module.ident.to_string()),
+            _ if attributes.iter().any(is_test) => {}
+            item => syn::visit::visit_item(self, item),
         }
     }
 
@@ -247,6 +254,21 @@ mod tests {
         assert_eq!(uses(&graph, "a/mod.rs"), ["a/two.rs"], "what it hands on is no use");
         assert_eq!(uses(&graph, "a/two.rs"), ["a/mod.rs", "a/one.rs", "b.rs"]);
         assert_eq!(uses(&graph, "b.rs"), ["a/one.rs"], "neither the module on the way, nor what its tests use");
+    }
+
+    #[test]
+    fn unit_tests_in_files_of_their_own_are_left_out() {
+        let sources = [
+            ("lib.rs", "mod a;"),
+            ("a/mod.rs", "#[cfg(test)] mod tests; pub struct A;"),
+            ("a/tests/mod.rs", "mod more; use super::A; impl A { fn f() {} }"),
+            ("a/tests/more.rs", "struct B; impl B {}"),
+        ];
+        let found = Crate::parse(&sources.map(|(file, text)| (file.to_owned(), text.to_owned())).into());
+        assert_eq!(
+            (found.graph().into_keys().collect::<Vec<_>>(), found.impls().len()),
+            (vec!["a/mod.rs".to_owned(), "lib.rs".to_owned()], 0)
+        );
     }
 
     #[test]

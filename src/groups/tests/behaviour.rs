@@ -1,7 +1,7 @@
 //! What members see, rule by rule.
 
 use super::{super::*, *};
-use crate::model::limits::MAX_FAILURE_BYTES;
+use crate::model::limits::{MAX_FAILURE_BYTES, MAX_TIME_MS};
 
 fn ack(group: &mut GroupState, member: MemberId, sequence: u64, now: u64) -> Answer {
     group.acknowledge(member, sequence, &Outcome::Ack, now)

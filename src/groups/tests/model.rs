@@ -147,7 +147,7 @@ struct Both {
 impl Both {
     fn new(stream: Stream, look_ahead: usize) -> Self {
         let (mut group, naive) = (GroupState::new(some_settings(0), 0), Naive::new(some_settings(0), 0));
-        group.put_off.look_ahead = look_ahead;
+        group.backlog.put_off.look_ahead = look_ahead;
         let stored = (group.encode(&[]), naive.clone());
         Self { stream, group, naive, stored, now: 0, reopened: BTreeSet::new() }
     }
@@ -176,7 +176,7 @@ impl Both {
     /// come to be held.
     fn read_again(&mut self) {
         self.naive.note_put_off(&self.group);
-        while let Some(feed) = self.group.feed_again() {
+        while let Some(feed) = self.group.backlog.feed_again() {
             let before = self.group.counts();
             self.offer(feed.after, (feed.after + 7).min(self.group.read_to()));
             self.naive.note_put_off(&self.group);
@@ -251,9 +251,9 @@ impl Both {
 
     fn restart(&mut self) {
         let settings = self.group.settings().clone();
-        let look_ahead = self.group.put_off.look_ahead;
+        let look_ahead = self.group.backlog.put_off.look_ahead;
         self.group = GroupState::restore(settings.clone(), &self.stored.0, self.now).expect("what was encoded");
-        self.group.put_off.look_ahead = look_ahead;
+        self.group.backlog.put_off.look_ahead = look_ahead;
         self.naive = self.stored.1.restarted(settings, self.now);
     }
 

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::{super::*, *};
+use crate::model::limits::MAX_TIME_MS;
 
 /// The group after a restart at `now`, with the same events offered.
 fn restarted(group: &GroupState, buried: &[u64], now: u64, keys: &[u64]) -> GroupState {

@@ -1,10 +1,10 @@
-//! What a group is asked to do.
+//! What a group is asked to do, and who is told what came of it.
 
 use std::{fmt, sync::Arc};
 
 use tokio::sync::oneshot;
 
-use super::manage::{AsOf, GroupStatus, Redriven};
+use super::status::GroupStatus;
 use crate::{
     engine::EventStream,
     event::Event,
@@ -15,6 +15,27 @@ use crate::{
 
 /// Where an answer goes.
 pub(super) type Answer<T> = oneshot::Sender<Result<T, StreamError>>;
+
+/// How sure what is told of a group has to be. Whichever it is, what is told when that takes too long is how it was stored
+/// last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AsOf {
+    /// As it is now: a crash may undo the last of it. Does not wait for that to be stored.
+    Now,
+    /// Told once it is stored, so that no crash undoes it, or could not be.
+    Stored,
+}
+
+/// What became of dead letters that were given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Redriven {
+    /// This many are delivered again.
+    pub redriven: usize,
+    /// This many are nothing for the members there are, and stay.
+    pub unmatched: usize,
+    /// For the others there was no room: too many wait to be delivered.
+    pub full: bool,
+}
 
 /// Names one member, for its client to name it when it comes back on another transport. A name that a client gives itself
 /// would not do: those of one service are called the same.
@@ -55,7 +76,7 @@ pub(crate) struct Newcomer {
     pub(crate) automatic_credit: bool,
     /// It ends when the stream has removed what the group has yet to do, instead of going on behind that.
     pub(crate) ends_with_gap: bool,
-    /// It wants so many events and no more; `None` is no limit.
+    /// It wants this many events and no more; `None` is no limit.
     pub(crate) max_events: Option<u64>,
 }
 
@@ -78,6 +99,16 @@ impl Speaker {
         if self.request_id != 0 || results.iter().any(|(_, result)| result.is_err()) {
             self.outbox.acknowledged(self.key, self.subscription_id, self.request_id, results);
         }
+    }
+
+    /// The same, once that is stored or could not be.
+    pub(super) fn tell_stored(&self, mut results: Vec<Acked>, stored: Result<(), StreamError>) {
+        if let Err(error) = stored {
+            results.iter_mut().filter(|(_, result)| result.is_ok()).for_each(|(_, result)| {
+                *result = Err(error.clone().into());
+            });
+        }
+        self.tell(results);
     }
 
     /// Tells one that is no member any more, and so has none of the events.

@@ -2,16 +2,16 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::{driver::Active, manage::Redriven};
+use super::{active::Active, command::Redriven};
 use crate::{
     engine::{EventStream, LettersBack, ReadError},
     event::Event,
     model::StreamError,
 };
 
-/// Letters of so many bytes are given back in one step.
+/// Letters of this many bytes are given back in one step.
 const BACK_BYTES: usize = 4 * 1024 * 1024;
-/// Whoever asks for dead letters waits for so many saves of them at most.
+/// Whoever asks for dead letters waits for this many saves of them at most.
 const MOST_SAVES: usize = 16;
 
 impl Active {

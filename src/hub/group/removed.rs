@@ -1,12 +1,14 @@
-//! Events that the stream loses before the group is done with them: they are done at once, and that is told.
+//! What a group knows of the events that its stream loses before it is done with them: they are done at once, and that is
+//! told.
 //!
 //! What is lost in front is known by where the stream begins. What is taken out of its middle is asked for: of all events
 //! that the group holds, some at a time.
 
-use super::driver::Active;
+use super::source::Source;
 use crate::{
     engine::MAX_SEQUENCES,
-    model::{End, StreamError, StreamSettings},
+    groups::GroupState,
+    model::StreamSettings,
     outbox::{Gap, GapReason},
 };
 
@@ -29,7 +31,7 @@ pub(super) struct Removed {
     /// When to look again, if nothing happens until then.
     look_at: u64,
     /// How many were lost since the task began.
-    pub(super) lost: u64,
+    lost: u64,
     /// Of these the log has not been told,
     untold: u64,
     /// and is not before.
@@ -42,118 +44,112 @@ pub(super) fn only_replaces(settings: &StreamSettings) -> bool {
     max_events_per_topic.is_some() && max_age.is_none() && max_events.is_none() && max_bytes.is_none()
 }
 
-impl Active {
+impl Removed {
+    /// How many events were lost since the task began.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost
+    }
+
     /// When to look for what was removed, if nothing happens until then.
-    pub(super) fn look_due(&self) -> Option<u64> {
-        let counts = self.state.counts();
-        let holds = counts.pending + counts.unacked > 0 || self.removed.untold > 0;
-        holds.then_some(self.removed.look_at)
+    pub(super) fn due(&self, state: &GroupState) -> Option<u64> {
+        let counts = state.counts();
+        let holds = counts.pending + counts.unacked > 0 || self.untold > 0;
+        holds.then_some(self.look_at)
     }
 
-    /// Looks for events that the stream has lost; true when there is more to look at.
-    pub(super) async fn look_for_removed(&mut self) -> bool {
-        let now = self.clock.now();
-        self.removed.look_at = now + LOOK_MS;
-        self.look_at_front();
-        self.tell_log(now);
-        if self.removed.asking.is_empty() && now < self.removed.again_at {
-            return false;
-        }
-        self.ask_for_some(now).await
+    /// It is looked for removed ones now.
+    pub(super) fn looks(&mut self, now: u64) {
+        self.look_at = now + LOOK_MS;
     }
 
-    /// The same without a pause, until all was looked at.
-    pub(super) async fn look_for_all_removed(&mut self) {
-        self.look_at_front();
-        let now = self.clock.now();
-        while self.ask_for_some(now).await {}
+    /// False until it is time to ask again.
+    pub(super) fn may_ask(&self, now: u64) -> bool {
+        !self.asking.is_empty() || now >= self.again_at
     }
 
-    /// What comes before the first event of the stream is done.
-    pub(super) fn look_at_front(&mut self) {
-        let (earliest, floor) = (self.stream.earliest(), self.state.floor());
+    /// What comes before the first event of the stream is done. Gives what is lost by that.
+    pub(super) fn look_at_front(&mut self, source: &Source, state: &mut GroupState) -> Option<Gap> {
+        let (earliest, floor) = (source.stream.earliest(), state.floor());
         if earliest <= floor + 1 {
-            return;
+            return None;
         }
-        let lost = self.state.purge(earliest - 1);
-        if lost == 0 || only_replaces(&self.stream.settings()) {
-            return;
+        let lost = state.purge(earliest - 1);
+        if lost == 0 || only_replaces(&source.stream.settings()) {
+            return None;
         }
-        let latest = *self.stream.visible().borrow();
-        for seat in self.seats.those_who_end_with_gaps() {
-            let error = StreamError::Lost { stream: self.key.0.clone(), after: floor, earliest, latest };
-            seat.outbox.close_key(seat.key, End::Stream(error));
-        }
-        self.lose(lost, (floor + 1, earliest - 1));
+        Some(self.lose(lost, (floor + 1, earliest - 1)))
     }
 
-    /// Asks for some of what is held whether it is still there, if some of it may not be; true when there is more.
-    async fn ask_for_some(&mut self, now: u64) -> bool {
-        if self.over.is_some() || self.is_waiting(now) {
-            return false;
-        }
-        if self.removed.asking.is_empty() {
-            let pushes_out = self.stream.settings().max_events_per_topic.is_some();
-            let latest = if pushes_out { *self.stream.visible().borrow() } else { 0 };
-            let seen = (self.stream.removals(), latest);
-            if self.removed.seen == seen {
-                return false;
-            }
-            self.removed.seen = seen;
-            self.removed.again_at = now + LOOK_MS;
-            self.removed.asking = self.state.held_sequences();
-        }
-        let rest = self.removed.asking.len().saturating_sub(MAX_SEQUENCES);
-        let some = self.removed.asking.split_off(rest);
+    /// Asks for some of what is held whether it is still there, if some of it may not be. Gives what is lost, and whether
+    /// there is more to ask for.
+    pub(super) async fn ask_for_some(
+        &mut self,
+        source: &mut Source,
+        state: &mut GroupState,
+        now: u64,
+    ) -> (Option<Gap>, bool) {
+        let some = if source.may_read(now) { self.next_to_ask(source, state, now) } else { Vec::new() };
         if some.is_empty() {
-            return false;
+            return (None, false);
         }
-        let kept = match self.stream.which(some.clone()).await {
+        let kept = match source.stream.which(some.clone()).await {
             Ok(kept) => kept,
             Err(error) => {
-                self.removed.asking.extend(some);
-                self.failed_to_read(&error);
-                return false;
+                self.asking.extend(some);
+                source.failed_to_read(&error);
+                return (None, false);
             }
         };
         // Told together: members are as many as clients choose.
         let gone = some.into_iter().filter(|sequence| kept.binary_search(sequence).is_err());
-        let lost: Vec<u64> = gone.filter(|sequence| self.finish_gone(*sequence)).collect();
-        if let (Some(first), Some(last)) = (lost.first(), lost.last()) {
-            self.lose(lost.len() as u64, (*first, *last));
+        let lost: Vec<u64> = gone.filter(|sequence| finish(*sequence, source, state)).collect();
+        let ends = lost.first().zip(lost.last());
+        let gap = ends.map(|(first, last)| self.lose(lost.len() as u64, (*first, *last)));
+        (gap, !self.asking.is_empty())
+    }
+
+    fn next_to_ask(&mut self, source: &Source, state: &GroupState, now: u64) -> Vec<u64> {
+        if self.asking.is_empty() {
+            let pushes_out = source.stream.settings().max_events_per_topic.is_some();
+            let latest = if pushes_out { source.latest() } else { 0 };
+            let seen = (source.stream.removals(), latest);
+            if self.seen == seen {
+                return Vec::new();
+            }
+            self.seen = seen;
+            self.again_at = now + LOOK_MS;
+            self.asking = state.held_sequences();
         }
-        !self.removed.asking.is_empty()
+        let rest = self.asking.len().saturating_sub(MAX_SEQUENCES);
+        self.asking.split_off(rest)
     }
 
-    /// An event that the group holds is not in the stream any more, and is done.
-    pub(super) fn gone(&mut self, sequence: u64) {
-        if self.finish_gone(sequence) {
-            self.lose(1, (sequence, sequence));
-        }
+    /// An event that the group holds is not in the stream any more, and is done. Gives what is lost by that.
+    pub(super) fn gone(&mut self, sequence: u64, source: &Source, state: &mut GroupState) -> Option<Gap> {
+        finish(sequence, source, state).then(|| self.lose(1, (sequence, sequence)))
     }
 
-    /// The same; true when it is lost. That is so once it was tried: until then it is as one that is passed over. It is not
-    /// where a later one of its topic takes its place.
-    fn finish_gone(&mut self, sequence: u64) -> bool {
-        let tried = self.state.gone(sequence) == Some(true) || self.state.gone_unread(sequence);
-        tried && self.stream.settings().max_events_per_topic.is_none()
+    fn lose(&mut self, count: u64, sequences: (u64, u64)) -> Gap {
+        self.lost += count;
+        self.untold += count;
+        Gap { count, sequences, reason: GapReason::Retention }
     }
 
-    /// So many events between two sequences are lost to the group: its members are told, and whoever watches it.
-    fn lose(&mut self, count: u64, sequences: (u64, u64)) {
-        self.removed.lost += count;
-        self.removed.untold += count;
-        self.seats.tell_gap(Gap { count, sequences, reason: GapReason::Retention });
-        self.tell_log(self.clock.now());
-    }
-
-    fn tell_log(&mut self, now: u64) {
-        let untold = self.removed.untold;
-        if untold == 0 || now < self.removed.tell_at {
+    /// Tells the log what is lost, if it is time.
+    pub(super) fn tell_log(&mut self, source: &Source, now: u64) {
+        let untold = self.untold;
+        if untold == 0 || now < self.tell_at {
             return;
         }
-        (self.removed.untold, self.removed.tell_at) = (0, now + TELL_MS);
-        let (stream, group) = (&self.key.0, self.key.2.as_str());
+        (self.untold, self.tell_at) = (0, now + TELL_MS);
+        let (stream, group) = (&source.key.stream, source.key.group.as_str());
         tracing::warn!(%stream, group, lost = untold, "a group lost events: the stream removed them before they were done");
     }
+}
+
+/// An event is not in the stream any more, and is done; true when it is lost. That is so once it was tried: until then it is
+/// as one that is passed over. It is not where a later one of its topic takes its place.
+fn finish(sequence: u64, source: &Source, state: &mut GroupState) -> bool {
+    let tried = state.gone(sequence) == Some(true) || state.gone_unread(sequence);
+    tried && source.stream.settings().max_events_per_topic.is_none()
 }

@@ -5,14 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use super::{
-    command::{Identity, Newcomer},
-    driver::Active,
-};
+use super::command::{Identity, Newcomer};
 use crate::{
     groups::{GroupState, MemberId},
-    model::{AckMode, End, Filter, Origin, Position, StreamError, filter_tokens},
-    outbox::{Gap, Opened, Outbox, ResumeOutcome, SubscriptionKey},
+    model::{AckMode, End, Filter, StreamError},
+    outbox::{Gap, Outbox, SubscriptionKey},
 };
 
 /// How long until it is looked again whether there is memory for those that wait for it.
@@ -173,83 +170,48 @@ impl Seats {
             seat.outbox.close_key(seat.key, End::Stream(error.clone()));
         }
     }
-}
 
-impl Active {
-    /// Takes in a member, or refuses it, and tells it that it is subscribed.
-    pub(super) fn seat(&mut self, newcomer: Newcomer) -> Result<(), StreamError> {
-        self.agree_on(&newcomer.filters)?;
+    /// Takes in a member, which is in the group already.
+    pub(super) fn take(&mut self, newcomer: Newcomer) {
+        let Newcomer { member, outbox, key, identity, may_return, ends_with_gap, .. } = newcomer;
         let acknowledges = newcomer.ack_mode != AckMode::None;
-        let kept = self.stream.state();
-        let origin = Arc::new(Origin { stream: self.key.0.clone(), epoch: self.key.1 });
-        let first = self.state.floor().max(kept.earliest.saturating_sub(1));
-        let opened = Opened {
-            position: Position { origin, sequence: first },
-            earliest: kept.earliest,
-            latest: kept.latest,
-            outcome: ResumeOutcome::Fresh,
-            ack_deadline: acknowledges.then(|| self.state.settings().ack_deadline),
-        };
-        let Newcomer { member, outbox, key, request_id, identity, previous, may_return, filters, .. } = newcomer;
-        // The limit on tokens is below 2^32.
-        outbox.open_member(key, opened, filter_tokens(&filters) as u32, request_id);
-        self.state.join(member);
-        if acknowledges && newcomer.automatic_credit {
-            self.state.pace(member);
-        }
-        if let Some(before) = previous.and_then(|previous| self.seats.known.remove(&previous)) {
-            self.go_on(before, member);
-        }
-        self.seats.known.insert(identity, member);
-        let (left, ends_with_gap) = (newcomer.max_events.unwrap_or(u64::MAX), newcomer.ends_with_gap);
+        let left = newcomer.max_events.unwrap_or(u64::MAX);
+        self.known.insert(identity, member);
         let seat = Seat { outbox, key, acknowledges, may_return, ends_with_gap, left, in_rotation: false };
-        self.seats.taken.insert(member, seat);
-        self.seats.hungry(member);
-        Ok(())
+        self.taken.insert(member, seat);
+        self.hungry(member);
     }
 
-    /// A member came back as another. Its old transport may not be known to be lost yet: what that says is of nobody then.
-    fn go_on(&mut self, before: MemberId, now: MemberId) {
-        if let Some(seat) = self.seats.taken.remove(&before) {
+    /// A member comes back: which one it was. Its old transport may not be known to be lost yet: what that says is of nobody
+    /// then.
+    pub(super) fn come_back(&mut self, previous: &Identity) -> Option<MemberId> {
+        let before = self.known.remove(previous)?;
+        if let Some(seat) = self.taken.remove(&before) {
             seat.outbox.close_key(seat.key, End::Unsubscribed);
         }
-        if self.state.has_member(before) {
-            self.state.succeed(before, now);
-            tracing::debug!(group = self.key.2.as_str(), stream = %self.key.0, "a member came back");
-        }
+        Some(before)
     }
 
-    /// All members have the same filters: an event that is nothing for one of them would be done for all.
-    fn agree_on(&mut self, filters: &Arc<[Filter]>) -> Result<(), StreamError> {
+    /// All members have the same filters: an event that is nothing for one of them would be done for all. Only `first` may
+    /// have others than the last ones had; true when it has.
+    pub(super) fn agree_on(&mut self, filters: &[Filter], first: bool) -> Result<bool, StreamError> {
         let mut sorted = filters.to_vec();
         sorted.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
         sorted.dedup();
-        match &self.seats.filters {
-            Some(theirs) if **theirs == *sorted => return Ok(()),
-            Some(_) if self.state.counts().members > 0 => {
-                let problem = "differ from those of the other members of the group".to_owned();
-                return Err(StreamError::Mismatch { field: "filters", problem });
-            }
-            Some(_) => self.read_again(),
-            None => {}
+        if self.filters.as_ref().is_some_and(|theirs| **theirs == *sorted) {
+            return Ok(false);
         }
-        self.seats.filters = Some(sorted.into());
-        Ok(())
-    }
-
-    /// What was read ahead was read with other filters. Nobody has any of it.
-    fn read_again(&mut self) {
-        self.ready.clear();
-        self.state.rewind();
-        self.saves.unread = true;
+        if self.filters.is_some() && !first {
+            let problem = "differ from those of the other members of the group".to_owned();
+            return Err(StreamError::Mismatch { field: "filters", problem });
+        }
+        Ok(self.filters.replace(sorted.into()).is_some())
     }
 
     /// Forgets how members that are gone would be told.
-    pub(super) fn forget_absent(&mut self) {
-        if self.seats.known.len() <= self.state.counts().members {
-            return;
+    pub(super) fn forget_absent(&mut self, state: &GroupState) {
+        if self.known.len() > state.counts().members {
+            self.known.retain(|_, member| state.has_member(*member));
         }
-        let state: &GroupState = &self.state;
-        self.seats.known.retain(|_, member| state.has_member(*member));
     }
 }
