@@ -111,7 +111,7 @@ impl Crate {
                 at.pop()?;
             } else if self.0.contains_key(&child(&at, name)) {
                 at.push(name.clone());
-            } else if origin.is_some() && at.first() != origin {
+            } else if origin.is_some() && !at.is_empty() && at.first() != origin {
                 return Some(module.file.clone());
             } else if let Some(alias) = module.names.get(name) {
                 let path: Vec<String> = alias.iter().chain(after).cloned().collect();

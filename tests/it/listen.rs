@@ -37,7 +37,7 @@ fn a_bad_address_is_told_with_its_key_and_value() {
         (["--listen", "foo"], "--listen: \"foo\" has no port"),
         (["--ops-listen", "foo"], "--ops-listen: \"foo\" has no port"),
         (["--listen", "foo:http"], "--listen: \"foo:http\" has no port from 0 to 65535"),
-        (["--listen", "unix:/run/hub.sock"], "--listen: \"unix:/run/hub.sock\" is a Unix socket"),
+        (["--listen", "unix:run/hub.sock"], "--listen: \"unix:run/hub.sock\" is no Unix socket"),
         (["--set", "listen=::1:50051"], "listen=::1:50051: \"::1:50051\" is an IPv6 address without brackets"),
         (["--set", "listen=\"foo"], "begins with a quote"),
         (["--listen", "192.0.2.1:1"], "listen: cannot listen on 192.0.2.1:1 for clients: 192.0.2.1:1: "),
