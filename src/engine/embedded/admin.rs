@@ -1,106 +1,31 @@
 //! What is rare: making, changing and deleting streams and groups, and purges. Each is a transaction of its own.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, AtomicU64},
-    },
-};
+use std::{collections::BTreeMap, sync::Arc};
 
-use parking_lot::{Mutex, RwLock};
-use redb::{ReadableTable, TableError, WriteTransaction};
-use tokio::sync::watch;
+use redb::{TableError, WriteTransaction};
 
 use super::{
-    clock::Warp,
     committer::Committer,
     core::Core,
     garbage::Garbage,
-    holdings::{Holdings, definition_bytes},
+    holdings::definition_bytes,
     keep::{Purge, Selection, TRIM_BYTES},
-    link::Link,
     recover::{self, Reading},
-    repeats::Repeats,
     rows::{
-        BATCHES, Definition, GROUP_STATES, GROUPS, GroupDefinition, META, OLD_REPEATS, PROGRESS, Progress, REPEATS,
-        STREAMS, checked, row, to_row,
+        BATCHES, Definition, GROUP_STATES, GROUPS, GroupDefinition, OLD_REPEATS, PROGRESS, Progress, REPEATS, STREAMS,
+        row, to_row,
     },
-    store::{Store, Trouble},
-    stream::{Bounds, Retired, Shared},
-    tail::Tail,
-    topics::Topics,
+    store::{Trouble, next_epoch, next_number},
+    stream::{Retired, Shared},
 };
 use crate::{
-    engine::{CreateError, DeleteError, GroupStoreError, Health, Options, PurgeError, StoreError, UpdateError},
+    engine::{CreateError, DeleteError, GroupStoreError, Health, PurgeError, StoreError, UpdateError},
     memory::Use,
-    model::{Durability, Group, GroupSettings, Storage, StreamName, StreamSettings},
+    model::{Group, GroupSettings, Storage, StreamName, StreamSettings},
 };
 
 /// The row of the last number that a stream got.
 const LAST_STREAM: &str = "last_stream";
-/// The row of the last epoch that a stream got.
-const LAST_EPOCH: &str = "last_epoch";
-
-/// A stream without events, as it is at `progress`.
-pub(super) fn empty_core(
-    link: &Arc<Link>,
-    options: &Options,
-    id: u64,
-    definition: &Definition,
-    settings: StreamSettings,
-    progress: Progress,
-) -> Core {
-    let (sender, visible) = watch::channel(progress.next - 1);
-    let window = u64::try_from(settings.dedupe_window.as_micros()).unwrap_or(u64::MAX);
-    let warp = Warp::new(link.now(), progress.time);
-    let (floor, latest) = (progress.floor, progress.next - 1);
-    let bounds = Bounds { floor, latest, withdrawn: floor, events: 0, bytes: 0 };
-    let holdings = Holdings::new(&link.accountant, &link.definitions, &settings);
-    let shared = Shared {
-        id,
-        name: settings.name.clone(),
-        epoch: definition.epoch,
-        created: definition.created,
-        storage: settings.storage,
-        topics: RwLock::new(Topics::new(settings.max_events_per_topic)),
-        share: link.owners.share(&settings.owner),
-        settings: RwLock::new(Arc::new(settings)),
-        bounds: Mutex::new(bounds),
-        tail: Arc::new(Tail::default()),
-        visible,
-        retired: AtomicU8::default(),
-        warp,
-        link: Arc::clone(link),
-        removals: AtomicU64::default(),
-        holes: Mutex::default(),
-    };
-    Core::new(Arc::new(shared), sender, Repeats::new(window, options.max_dedupe_ids), progress, holdings)
-}
-
-/// A number that is written down, so that it is never given twice.
-pub(super) fn next_number(transaction: &WriteTransaction, name: &str, least: u64) -> Result<u64, Trouble> {
-    let mut meta = transaction.open_table(META)?;
-    let last = match meta.get(name)? {
-        Some(last) => {
-            let bytes = checked(last.value()).map_err(Trouble::row("meta"))?;
-            bytes
-                .try_into()
-                .map(u64::from_le_bytes)
-                .map_err(|_| Trouble::Damaged("a row of meta is short".to_owned()))?
-        }
-        None => 0,
-    };
-    let next = (last + 1).max(least);
-    meta.insert(name, &*row(&next.to_le_bytes()))?;
-    Ok(next)
-}
-
-/// An epoch that no stream had, not even in a store that was here before this one.
-pub(super) fn next_epoch(transaction: &WriteTransaction, now: u64) -> Result<i64, Trouble> {
-    let next = next_number(transaction, LAST_EPOCH, now / 1000)?;
-    Ok(i64::try_from(next).unwrap_or(i64::MAX))
-}
 
 impl Committer {
     /// Runs one durable transaction on the disk.
@@ -119,7 +44,7 @@ impl Committer {
     ) -> Result<T, StoreError> {
         self.may_make_room(storage)?;
         let run = || -> Result<T, Trouble> {
-            let transaction = self.link.store(storage).write()?;
+            let transaction = self.stores.of(storage).write()?;
             let result = act(&transaction)?;
             transaction.commit()?;
             Ok(result)
@@ -136,8 +61,8 @@ impl Committer {
         if self.cores.len() >= limit {
             return Err(CreateError::TooMany { limit });
         }
-        let _room = self.link.definitions.hold(Use::Filters, definition_bytes(&settings))?;
-        let created = self.link.now();
+        let _room = self.stores.definitions.hold(Use::Filters, definition_bytes(&settings))?;
+        let created = self.stores.now();
         let (id, definition) = self.transact(|transaction| {
             let id = next_number(transaction, LAST_STREAM, 1)?;
             let definition = Definition::new(&settings, next_epoch(transaction, created)?, created);
@@ -145,7 +70,7 @@ impl Committer {
             transaction.open_table(PROGRESS)?.insert(id, &*Progress::START.to_row())?;
             Ok((id, definition))
         })?;
-        let core = empty_core(&self.link, &self.options, id, &definition, settings, Progress::START);
+        let core = Core::empty(&self.stores, &self.options, id, &definition, settings, Progress::START);
         let shared = Arc::clone(&core.shared);
         self.cores.insert(id, core);
         self.directory.put(&shared);
@@ -170,7 +95,7 @@ impl Committer {
         settings.owner = Arc::clone(&shared.settings.read().owner);
         let same = settings.filters == shared.settings.read().filters;
         let need = if same { 0 } else { definition_bytes(&settings) };
-        let _room = self.link.definitions.hold(Use::Filters, need)?;
+        let _room = self.stores.definitions.hold(Use::Filters, need)?;
         let definition = Definition::new(&settings, shared.epoch, shared.created);
         // On a full disk, too: limits that are tighter make room.
         self.transact_in(Storage::File, |transaction| {
@@ -182,7 +107,7 @@ impl Committer {
         let window = u64::try_from(settings.dedupe_window.as_micros()).unwrap_or(u64::MAX);
         *shared.settings.write() = Arc::new(settings);
         self.directory.put(&shared);
-        let (now, file_bytes) = (self.link.now(), self.link.file.bytes());
+        let (now, file_bytes) = (self.stores.now(), self.stores.file.bytes());
         let Some(core) = self.cores.get_mut(&shared.id) else { return Ok((shared, false)) };
         core.repeats.set_window(window, now);
         core.holdings.redefine(&shared.settings.read());
@@ -194,7 +119,7 @@ impl Committer {
 
     /// Ends some of what limits want to have ended; true when there is more.
     pub(super) fn limit(&mut self, id: u64) -> Result<bool, StoreError> {
-        let now = self.link.now();
+        let now = self.stores.now();
         let Some(core) = self.cores.get_mut(&id) else { return Ok(false) };
         let storage = core.shared.storage;
         let (_, more) = core.trim_some(now, 0, TRIM_BYTES).map_err(|trouble| trouble.error())?;
@@ -225,7 +150,7 @@ impl Committer {
     /// Ends everything up to a sequence, or some of what is selected. Gives how many events that were, and what is left to
     /// be done.
     pub(super) fn purge(&mut self, id: u64, what: Purge) -> Result<(u64, Option<Purge>), PurgeError> {
-        let now = self.link.now();
+        let now = self.stores.now();
         let Some(mut core) = self.cores.remove(&id) else { return Err(PurgeError::Closed) };
         let storage = core.shared.storage;
         let purged = match what {
@@ -302,7 +227,7 @@ impl Committer {
 
     pub(super) fn knows_group(&self, stream: &Shared, group: &Group) -> Result<bool, GroupStoreError> {
         let known = || -> Result<bool, Trouble> {
-            let read = self.link.file.read_transaction()?;
+            let read = self.stores.file.read_transaction()?;
             let groups = read.open_table(GROUPS)?;
             Ok(groups.get((stream.id, group.as_str()))?.is_some())
         };
@@ -311,7 +236,7 @@ impl Committer {
 
     fn count_groups(&self, stream: &Shared) -> Result<usize, GroupStoreError> {
         let count = || -> Result<usize, Trouble> {
-            let groups = self.link.file.read_transaction()?.open_table(GROUPS)?;
+            let groups = self.stores.file.read_transaction()?.open_table(GROUPS)?;
             Ok(groups.range((stream.id, "")..(stream.id + 1, ""))?.count())
         };
         count().map_err(|trouble| trouble.error().into())
@@ -405,7 +330,7 @@ impl Committer {
 
     /// Keys without a topic go once none of them tells anything any more.
     fn forget_old_repeats(&mut self, now: u64) -> Result<(), Trouble> {
-        if let Err(TableError::TableDoesNotExist(_)) = self.link.file.read_transaction()?.open_table(OLD_REPEATS) {
+        if let Err(TableError::TableDoesNotExist(_)) = self.stores.file.read_transaction()?.open_table(OLD_REPEATS) {
             return Ok(());
         }
         let mut kept = false;
@@ -413,7 +338,7 @@ impl Committer {
             kept |= core.repeats.keeps_old(now);
         }
         if !kept {
-            let transaction = self.link.file.write()?;
+            let transaction = self.stores.file.write()?;
             transaction.delete_table(OLD_REPEATS)?;
             transaction.commit()?;
         }
@@ -430,7 +355,7 @@ impl Committer {
                 tracing::error!(%trouble, "a stream cannot be read again");
                 if let error @ StoreError::Corrupt { .. } = trouble.error() {
                     self.broken = Some(error);
-                    self.link.set_health(Health::Unavailable);
+                    self.stores.set_health(Health::Unavailable);
                 }
                 all = false;
             }
@@ -442,38 +367,24 @@ impl Committer {
     /// and not that there is none.
     fn compare_one(&mut self, id: u64) -> Result<(), Trouble> {
         let Some(core) = self.cores.get(&id) else { return Ok(()) };
-        if self.link.file.is_good() {
-            keep_epoch(&self.link.file, id, core.shared.epoch)?;
+        if self.stores.file.is_good() {
+            recover::keep_epoch(&self.stores.file, id, core.shared.epoch)?;
         }
-        let stored = recover::progress(&self.link.file, id)?;
+        let stored = recover::progress(&self.stores.file, id)?;
         if stored.next == core.next {
             return Ok(());
         }
         let (shared, lost) = (Arc::clone(&core.shared), stored.next < core.next);
         tracing::warn!(stream = %shared.name, lost, "a stream is not what it was before the disk failed");
         core.retire(Retired::Replaced);
-        let mut reading = Reading::new(1, self.link.file.bytes());
-        let mut core = recover::stream(&self.link, &self.options, id, lost, &mut reading)?;
-        core.trim(self.link.now(), 0)?;
+        let mut reading = Reading::new(1, self.stores.file.bytes());
+        let mut core = recover::stream(&self.stores, &self.options, id, lost, &mut reading)?;
+        core.trim(self.stores.now(), 0)?;
         core.weigh();
         self.directory.put(&core.shared);
         self.cores.insert(id, core);
         Ok(())
     }
-}
-
-/// Writes down the epoch of a stream, if it got it while the disk had no room for that.
-fn keep_epoch(store: &Store, id: u64, epoch: i64) -> Result<(), Trouble> {
-    let mut definition = recover::definition(store, id)?;
-    if definition.epoch == epoch {
-        return Ok(());
-    }
-    definition.epoch = epoch;
-    let transaction = store.write()?;
-    next_number(&transaction, LAST_EPOCH, epoch.unsigned_abs())?;
-    transaction.open_table(STREAMS)?.insert(id, &*to_row(&definition))?;
-    transaction.commit()?;
-    Ok(())
 }
 
 /// Takes a stream out of a store, but for its events and the keys of those that are gone: there may be very many.
@@ -483,9 +394,4 @@ fn forget(transaction: &WriteTransaction, id: u64) -> Result<(), Trouble> {
     transaction.open_table(GROUPS)?.retain_in((id, "")..(id + 1, ""), |_, _| false)?;
     transaction.open_table(GROUP_STATES)?.retain_in((id, "")..(id + 1, ""), |_, _| false)?;
     Ok(())
-}
-
-/// True when a crash may have taken what readers saw.
-pub(super) fn may_lose(settings: &StreamSettings) -> bool {
-    settings.storage == Storage::Memory || settings.durability != Durability::Sync
 }

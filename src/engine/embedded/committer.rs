@@ -12,22 +12,24 @@ use std::{
 use redb::{Durability as Commit, WriteTransaction};
 
 use super::{
-    Directory,
     core::{Core, Draft},
+    directory::Directory,
     full::Full,
     garbage::Garbage,
     holdings::{Forgotten, bound_ids},
-    inbox::{AppendWork, SaveWork, Work},
     keep::{Swept, TRIM_BYTES},
     link::Link,
+    now::JumpWatch,
     owners::Charges,
-    rows::{BATCHES, GROUP_STATES, META, PROGRESS, REPEATS, row},
-    store::{Store, Trouble},
+    rows::{BATCHES, GROUP_STATES, PROGRESS, REPEATS, row},
+    store::Trouble,
+    stores::Stores,
     stream::Shared,
     tail::Budget,
+    work::{Act, AppendWork, SaveWork, Work},
 };
 use crate::{
-    engine::{AppendError, Appended, DeadLetter, GroupStoreError, Health, Options, StoreError},
+    engine::{AppendError, Appended, DeadLetter, GroupStoreError, Health, Options, PurgeError, StoreError},
     event::Seal,
     model::{Durability, Group, Storage},
     telemetry::Metrics,
@@ -36,12 +38,11 @@ use crate::{
 /// What streams of durability NONE have written is flushed when it is so much: until then it cannot make room for
 /// anything.
 const MOST_UNSYNCED_BYTES: usize = 64 * 1024 * 1024;
-/// The row that tells whether the store was closed.
-pub(super) const CLEAN: &str = "clean";
 
 /// The writing side of the engine.
 pub(super) struct Committer {
-    pub(super) link: Arc<Link>,
+    link: Arc<Link>,
+    pub(super) stores: Arc<Stores>,
     pub(super) directory: Arc<Directory>,
     pub(super) options: Options,
     pub(super) seal: Seal,
@@ -55,8 +56,7 @@ pub(super) struct Committer {
     pub(super) full: Full,
     pub(super) unsynced: Unsynced,
     pub(super) forgotten: Forgotten,
-    /// The log was told that the wall clock is far from the time of the hub.
-    pub(super) clock_told: bool,
+    clock: JumpWatch,
     swept_at: Instant,
     /// Limits want to end more than was ended in one go.
     sweep_on: bool,
@@ -108,6 +108,7 @@ impl Committer {
         let budget = Budget::new(options.tail_cache_bytes);
         let (unsynced, swept_at) = (Unsynced::default(), Instant::now());
         Self {
+            stores: Arc::clone(&link.stores),
             link,
             directory,
             options,
@@ -119,7 +120,7 @@ impl Committer {
             full: Full::default(),
             unsynced,
             forgotten: Forgotten::default(),
-            clock_told: false,
+            clock: JumpWatch::default(),
             swept_at,
             sweep_on: false,
             garbage,
@@ -141,7 +142,7 @@ impl Committer {
     pub(super) async fn run_as_task(mut self) {
         let link = Arc::clone(&self.link);
         while let Some(works) = link.inbox.taken(self.deadline()).await {
-            tokio::time::sleep(link.file.disk().delay()).await;
+            tokio::time::sleep(link.stores.file.disk().delay()).await;
             if !self.round(works) {
                 break;
             }
@@ -169,11 +170,11 @@ impl Committer {
 
     fn leave(&self) {
         self.link.inbox.close();
-        // What is left holds the inbox, and who waits for it would wait for ever.
+        // What is left is not done, and whoever waits for it gets to know that when it is dropped.
         while self.link.inbox.take(Instant::now()).is_some() {}
-        self.link.set_health(Health::Unavailable);
-        self.link.file.leave();
-        self.link.memory.leave();
+        self.stores.set_health(Health::Unavailable);
+        self.stores.file.leave();
+        self.stores.memory.leave();
     }
 
     fn deadline(&self) -> Instant {
@@ -186,15 +187,41 @@ impl Committer {
 
     fn work(&mut self, works: Vec<Work>) {
         let charges = Charges::new(self.options.max_owner_bytes);
-        let mut round = Round { now: self.link.now(), charges, ..Round::default() };
+        let mut round = Round { now: self.stores.now(), charges, ..Round::default() };
         for work in works {
             match work {
                 Work::Append(work) => self.plan_append(&mut round, work),
                 Work::Save(work) => self.plan_save(&mut round, work),
-                Work::Act(act) => act(self),
+                Work::Act(act) => self.act(*act),
             }
         }
         self.finish(round);
+    }
+
+    fn act(&mut self, act: Act) {
+        match act {
+            Act::Create { settings, reply } => reply.send(self.create(settings)),
+            Act::Update { settings, before, reply } => reply.send(self.update(settings, before.as_deref())),
+            Act::Limit { id, reply } => reply.send(self.limit(id)),
+            Act::Delete { name, reply } => reply.send(self.delete(&name)),
+            Act::Purge { stream, what, reply } => {
+                let good = stream.check(PurgeError::Closed);
+                reply.send(good.and_then(|()| self.purge(stream.id, what)));
+            }
+            Act::PutGroup { stream, group, settings, first, reply } => {
+                let good = stream.check(GroupStoreError::Closed);
+                reply.send(good.and_then(|()| self.put_group(&stream, &group, &settings, first.as_deref())));
+            }
+            Act::DeleteGroup { stream, group, reply } => {
+                let good = stream.check(GroupStoreError::Closed);
+                reply.send(good.and_then(|()| self.delete_group(&stream, &group)));
+            }
+            Act::GiveBack { stream, group, state, back, reply } => {
+                let good = stream.check(GroupStoreError::Closed);
+                reply.send(good.and_then(|()| self.give_back(&stream, &group, &state, back)));
+            }
+            Act::Close { reply } => reply.send(self.close()),
+        }
     }
 
     fn plan_append(&mut self, round: &mut Round, work: AppendWork) {
@@ -328,7 +355,7 @@ impl Committer {
                 core.weigh();
             }
         }
-        bound_ids(&mut self.cores, &self.link.accountant);
+        bound_ids(&mut self.cores, &self.stores.accountant);
         // A session waits for the first of its publishes: with the last answered first, it wakes once for all of them.
         answers.into_iter().rev().for_each(Answer::succeed);
     }
@@ -358,8 +385,7 @@ impl Committer {
         states: &[(Arc<Shared>, Group, Vec<u8>)],
     ) -> Result<(), Trouble> {
         let begun = Instant::now();
-        let link = Arc::clone(&self.link);
-        let mut transaction = link.store(storage).write()?;
+        let mut transaction = self.stores.of(storage).write()?;
         transaction.set_durability(commit).map_err(|error| Trouble::Database(error.into()))?;
         let mut swept = Vec::new();
         for (stream, group, state) in states.iter().filter(|(stream, ..)| stream.storage == storage) {
@@ -413,7 +439,7 @@ impl Committer {
     /// Commits chores alone, durably.
     pub(super) fn settle(&mut self, storage: Storage) -> Result<(), StoreError> {
         self.may_make_room(storage)?;
-        let (now, mut none) = (self.link.now(), BTreeMap::new());
+        let (now, mut none) = (self.stores.now(), BTreeMap::new());
         match self.commit(storage, Commit::Immediate, now, &mut none, &[]) {
             Ok(()) => {
                 if storage == Storage::File {
@@ -437,8 +463,8 @@ impl Committer {
     /// Limits by age, keys that are too old, what waits to be deleted, and a disk that may have room again.
     fn pass_time(&mut self) {
         self.heal();
-        self.look_at_clock();
-        let now = self.link.now();
+        self.clock.look(self.stores.clock_offset());
+        let now = self.stores.now();
         self.sweep_on = false;
         for core in self.cores.values_mut() {
             let expired = core.expire_some(now);
@@ -480,22 +506,14 @@ impl Committer {
             Some(StoreError::Full) => {}
             Some(error) => return Err(error.clone()),
         }
-        if let Err(trouble) = set_clean(&self.link.file, true) {
+        if let Err(trouble) = self.stores.file.set_clean(true) {
             return Err(self.broken.clone().unwrap_or_else(|| self.fail(Storage::File, &trouble, &BTreeMap::new())));
         }
         // Whoever is told may open it at once.
-        self.link.set_health(Health::Unavailable);
-        self.link.file.leave();
+        self.stores.set_health(Health::Unavailable);
+        self.stores.file.leave();
         Ok(())
     }
-}
-
-/// Writes whether the store was closed.
-pub(super) fn set_clean(store: &Store, clean: bool) -> Result<(), Trouble> {
-    let transaction = store.write()?;
-    transaction.open_table(META)?.insert(CLEAN, &*row(&[u8::from(clean)]))?;
-    transaction.commit()?;
-    Ok(())
 }
 
 impl Round {
@@ -504,21 +522,6 @@ impl Round {
             self.sync |= durability == Durability::Sync;
             self.soon |= durability == Durability::Interval;
         }
-    }
-}
-
-impl AppendWork {
-    fn answer(self, answer: Result<Vec<Appended>, AppendError>) {
-        // Whoever asked may be gone.
-        let _ = self.reply.send(answer);
-        drop(self.room);
-    }
-}
-
-impl SaveWork {
-    fn answer(self, answer: Result<(), GroupStoreError>) {
-        let _ = self.reply.send(answer);
-        drop(self.room);
     }
 }
 

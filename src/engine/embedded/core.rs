@@ -5,30 +5,37 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64},
+    },
 };
 
 use hashbrown::HashMap;
+use parking_lot::{Mutex, RwLock};
 use redb::Table;
 use tokio::sync::watch;
 
 use super::{
-    batch::{self, HEAD_BYTES, Head, MOST_RECORD_HEAD_BYTES, Record},
+    batch::{self, HEAD_BYTES, Head, MOST_RECORD_HEAD_BYTES, Record, time_of},
+    clock::Warp,
     expiry::Dues,
     holdings::{self, Holdings},
     keep::{Front, Lasts},
     owners::Charges,
     repeats::Repeats,
-    rows::Progress,
+    rows::{Definition, Progress},
     store::Trouble,
-    stream::{Retired, Shared, time_of},
-    tail::{Budget, Piece},
+    stores::Stores,
+    stream::{Bounds, Retired, Shared},
+    tail::{Budget, Piece, Tail},
+    topics::Topics,
 };
 use crate::{
-    engine::{AppendError, Appended, Precondition},
+    engine::{AppendError, Appended, Options, Precondition},
     event::{Event, Seal, Spans, Stamp},
     memory::{Held, MemoryFull, Use},
-    model::Storage,
+    model::{Storage, StreamSettings},
 };
 
 /// The last batch of a stream is written again with every commit until it has these bytes, so that lone events do not make a
@@ -127,8 +134,44 @@ pub(super) struct DraftPiece {
 }
 
 impl Core {
+    /// A stream without events, as it is at `progress`.
+    pub(super) fn empty(
+        stores: &Arc<Stores>,
+        options: &Options,
+        id: u64,
+        definition: &Definition,
+        settings: StreamSettings,
+        progress: Progress,
+    ) -> Self {
+        let (sender, visible) = watch::channel(progress.next - 1);
+        let window = u64::try_from(settings.dedupe_window.as_micros()).unwrap_or(u64::MAX);
+        let warp = Warp::new(stores.now(), progress.time);
+        let (floor, latest) = (progress.floor, progress.next - 1);
+        let bounds = Bounds { floor, latest, withdrawn: floor, events: 0, bytes: 0 };
+        let holdings = Holdings::new(&stores.accountant, &stores.definitions, &settings);
+        let shared = Shared {
+            id,
+            name: settings.name.clone(),
+            epoch: definition.epoch,
+            created: definition.created,
+            storage: settings.storage,
+            topics: RwLock::new(Topics::new(settings.max_events_per_topic)),
+            share: stores.owners.share(&settings.owner),
+            settings: RwLock::new(Arc::new(settings)),
+            bounds: Mutex::new(bounds),
+            tail: Arc::new(Tail::default()),
+            visible,
+            retired: AtomicU8::default(),
+            warp,
+            stores: Arc::clone(stores),
+            removals: AtomicU64::default(),
+            holes: Mutex::default(),
+        };
+        Self::new(Arc::new(shared), sender, Repeats::new(window, options.max_dedupe_ids), progress, holdings)
+    }
+
     /// A stream that is whole at `progress`.
-    pub(super) fn new(
+    fn new(
         shared: Arc<Shared>,
         visible: watch::Sender<u64>,
         repeats: Repeats,
@@ -352,7 +395,8 @@ impl Core {
             bytes += scratch.len() as u64;
             sequence += 1;
         }
-        charges.add(&self.shared, draft.stored, bytes)
+        let most = self.shared.settings.read().max_bytes.unwrap_or(u64::MAX);
+        charges.add(&self.shared.share, self.shared.bounds().bytes + draft.stored, most, bytes)
     }
 
     /// Puts one event into the draft.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    committer::{Committer, Unsynced, set_clean},
+    committer::{Committer, Unsynced},
     core::Draft,
     disk::Fault,
     store::Trouble,
@@ -34,13 +34,13 @@ impl Committer {
     pub(super) fn begin_full(&mut self) {
         tracing::warn!("the disk has no room for streams: only reading and deleting work");
         self.broken = Some(StoreError::Full);
-        self.link.set_health(Health::Full);
+        self.stores.set_health(Health::Full);
     }
 
     /// Whether what makes room may be written.
     pub(super) fn may_make_room(&self, storage: Storage) -> Result<(), StoreError> {
         match &self.broken {
-            Some(error) if storage == Storage::File && (*error != StoreError::Full || !self.link.file.is_good()) => {
+            Some(error) if storage == Storage::File && (*error != StoreError::Full || !self.stores.file.is_good()) => {
                 Err(error.clone())
             }
             _ => Ok(()),
@@ -65,15 +65,15 @@ impl Committer {
                 core.take_back(draft);
             }
         }
-        let fault = self.link.store(storage).fault();
+        let fault = self.stores.of(storage).fault();
         tracing::error!(%trouble, ?fault, "streams cannot be written");
         match fault {
             Some(Fault::Full) if storage == Storage::File => {
                 self.full = Full { deleted: 0, stuck: self.broken == Some(StoreError::Full) };
                 self.cores.values_mut().for_each(|core| core.deleted = 0);
                 self.broken = Some(StoreError::Full);
-                self.link.set_health(Health::Full);
-                self.link.file.disk().release();
+                self.stores.set_health(Health::Full);
+                self.stores.file.disk().release();
                 self.reopen();
             }
             _ => {
@@ -81,7 +81,7 @@ impl Committer {
                     StoreError::Full => StoreError::Unavailable,
                     error => error,
                 });
-                self.link.set_health(Health::Unavailable);
+                self.stores.set_health(Health::Unavailable);
             }
         }
         self.broken.clone().unwrap_or(StoreError::Unavailable)
@@ -90,7 +90,7 @@ impl Committer {
     /// The database closes itself at the first error; opened again, it is what was last flushed.
     fn reopen(&mut self) {
         self.unsynced = Unsynced::default();
-        let file = &self.link.file;
+        let file = &self.stores.file;
         let opened = file.reopen(false).or_else(|trouble| {
             tracing::error!(%trouble, "the store cannot be opened again yet");
             if trouble.is_full() { file.reopen(true) } else { Err(trouble) }
@@ -103,15 +103,15 @@ impl Committer {
 
     /// The same where only the memory over it was written to: what that was is written now.
     fn reopen_on_the_disk(&mut self) {
-        let disk = self.link.file.disk();
+        let disk = self.stores.file.disk();
         if disk.reserve(false).is_err() {
             return;
         }
         // It is for this.
         disk.release();
         self.reopen();
-        if self.link.file.is_good()
-            && let Err(trouble) = set_clean(&self.link.file, false)
+        if self.stores.file.is_good()
+            && let Err(trouble) = self.stores.file.set_clean(false)
         {
             self.fail(Storage::File, &trouble, &BTreeMap::new());
         }
@@ -122,23 +122,23 @@ impl Committer {
         if self.broken != Some(StoreError::Full) {
             return;
         }
-        if self.link.file.fault() == Some(Fault::Failed) {
+        if self.stores.file.fault() == Some(Fault::Failed) {
             // More than room is missing now, and nobody knows what is on the disk.
             self.broken = Some(StoreError::Unavailable);
-            self.link.set_health(Health::Unavailable);
+            self.stores.set_health(Health::Unavailable);
             return;
         }
-        if self.link.file.is_over_memory() {
+        if self.stores.file.is_over_memory() {
             self.reopen_on_the_disk();
-        } else if !self.link.file.is_good() {
+        } else if !self.stores.file.is_good() {
             self.reopen();
         }
         let has_room =
-            self.link.file.is_good() && (self.link.file.disk().reserve(true).is_ok() || self.has_made_room());
+            self.stores.file.is_good() && (self.stores.file.disk().reserve(true).is_ok() || self.has_made_room());
         if has_room && self.compare() {
             tracing::info!("there is room for streams again");
             (self.broken, self.full) = (None, Full::default());
-            self.link.set_health(Health::Good);
+            self.stores.set_health(Health::Good);
         }
     }
 
@@ -150,7 +150,7 @@ impl Committer {
         }
         // If that is not enough, so much more is to be deleted.
         self.full.deleted = 0;
-        let file = &self.link.file;
+        let file = &self.stores.file;
         // Closed, it ends behind the last page that is used.
         file.close();
         let filled = file.disk().fill().or_else(|_| {
@@ -161,6 +161,6 @@ impl Committer {
             tracing::warn!(%trouble, "the deleted space cannot be used yet");
         }
         self.reopen();
-        filled.is_ok() && self.link.file.is_good() && self.link.file.disk().reserve(false).is_ok()
+        filled.is_ok() && self.stores.file.is_good() && self.stores.file.disk().reserve(false).is_ok()
     }
 }

@@ -57,7 +57,7 @@ impl Committer {
         }
         // Where there is no room, what is deleted is needed at once.
         let at_once = self.broken.is_some();
-        let (all, bytes) = match forget_some(self.link.store(storage), id, at_once) {
+        let (all, bytes) = match forget_some(self.stores.of(storage), id, at_once) {
             Ok(forgotten) => forgotten,
             Err(trouble) => {
                 self.fail(storage, &trouble, &BTreeMap::new());

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use redb::WriteTransaction;
 
 use super::{
@@ -15,7 +14,7 @@ use super::{
 };
 use crate::{
     engine::{GroupStoreError, LettersBack, StoreError},
-    model::{Group, Storage, limits::MAX_GROUP_STATE_BYTES},
+    model::{Group, Storage},
 };
 
 /// What is left to be done for the stream of dead letters.
@@ -23,14 +22,13 @@ type Rest = Option<(Arc<Shared>, Purge)>;
 
 impl Committer {
     /// Saves the state of a group and removes the dead letters that it has back, in one transaction.
-    fn give_back(
+    pub(super) fn give_back(
         &mut self,
         stream: &Shared,
         group: &Group,
         state: &[u8],
         back: LettersBack,
     ) -> Result<Rest, GroupStoreError> {
-        stream.check(GroupStoreError::Closed)?;
         if !self.knows_group(stream, group)? {
             return Err(GroupStoreError::NotFound);
         }
@@ -77,7 +75,7 @@ impl Committer {
         with: impl FnOnce(&WriteTransaction) -> Result<(), Trouble>,
     ) -> Result<Option<Purge>, StoreError> {
         selection.limit(core.next - 1);
-        let (id, now) = (core.shared.id, core.shared.link.now());
+        let (id, now) = (core.shared.id, core.shared.now());
         let (gone, chores) = self.transact_in(core.shared.storage, |transaction| {
             with(transaction)?;
             let mut batches = transaction.open_table(BATCHES)?;
@@ -95,27 +93,5 @@ impl Committer {
         core.taken_out(&gone);
         core.trim(now, 0).map_err(|trouble| trouble.error())?;
         Ok(core.lacking(&gone).map(|search| Purge::Lasts { search, rest: None }))
-    }
-}
-
-impl Shared {
-    /// Has the committer save the state of a group that has dead letters back, and remove those.
-    pub(super) async fn back(
-        self: Arc<Self>,
-        group: Group,
-        state: Bytes,
-        back: LettersBack,
-    ) -> Result<(), GroupStoreError> {
-        let (bytes, limit) = (state.len(), MAX_GROUP_STATE_BYTES);
-        if bytes > limit {
-            return Err(GroupStoreError::TooLarge { bytes, limit });
-        }
-        let (turn, this) = (self.link.turn().await?, Arc::clone(&self));
-        let act = move |committer: &mut Committer| committer.give_back(&this, &group, &state, back);
-        if let Some((letters, rest)) = self.link.act(turn, act).await?? {
-            // The last events of some topics are looked for; the letters are gone whatever becomes of that.
-            let _ = letters.purged(rest, None).await;
-        }
-        Ok(())
     }
 }

@@ -161,7 +161,7 @@ impl Committer {
             }
         }
         if let Some((stream, early)) = of.zip(self.forgotten.take_due(now)) {
-            let (limit, memory) = (self.options.max_dedupe_ids, self.link.accountant.limit_bytes(Use::Ids));
+            let (limit, memory) = (self.options.max_dedupe_ids, self.stores.accountant.limit_bytes(Use::Ids));
             tracing::warn!(%stream, early, limit, memory, "duplicates may be stored: ids are forgotten before the dedupe window ends");
         }
     }

@@ -10,18 +10,19 @@ use bytes::Bytes;
 use redb::{ReadableTable, TableError};
 
 use super::{
-    admin::{empty_core, may_lose, next_epoch},
     batch::{Damaged, HEAD_BYTES, Record, Records},
-    committer::CLEAN,
     core::{Core, Load, OpenBatch},
     holdings::bound_ids,
     holes::Holes,
-    link::Link,
     rows::{Definition, META, OLD_REPEATS, PROGRESS, Progress, REPEATS, STREAMS, checked, from_row, row, to_row},
-    store::{Loaded, Store, Trouble},
+    store::{Loaded, Store, Trouble, next_epoch, note_epoch},
+    stores::Stores,
     topics::Topics,
 };
-use crate::{engine::Options, model::Storage};
+use crate::{
+    engine::Options,
+    model::{Durability, Storage, StreamSettings},
+};
 
 /// What this hub writes.
 pub(super) const FORMAT: u64 = 1;
@@ -107,37 +108,30 @@ pub(super) fn meta(store: &Store, new_key: [u8; 32]) -> Result<Result<[u8; 32], 
     Ok(Ok(key))
 }
 
-/// True when the store was closed the last time.
-pub(super) fn was_closed(store: &Store) -> Result<bool, Trouble> {
-    let meta = store.read_transaction()?.open_table(META)?;
-    let Some(clean) = meta.get(CLEAN)? else { return Ok(false) };
-    Ok(checked(clean.value()).map_err(Trouble::row("meta"))? == [1])
-}
-
 /// Every stream of the store. `closed` tells that it was closed the last time.
-pub(super) fn streams(link: &Arc<Link>, options: &Options, closed: bool) -> Result<BTreeMap<u64, Core>, Trouble> {
+pub(super) fn streams(stores: &Arc<Stores>, options: &Options, closed: bool) -> Result<BTreeMap<u64, Core>, Trouble> {
     let mut ids = Vec::new();
-    for entry in link.file.read_transaction()?.open_table(STREAMS)?.iter()? {
+    for entry in stores.file.read_transaction()?.open_table(STREAMS)?.iter()? {
         ids.push(entry?.0.value());
     }
     let start = Instant::now();
-    let mut reading = Reading::new(ids.len(), link.file.bytes());
+    let mut reading = Reading::new(ids.len(), stores.file.bytes());
     let mut cores = BTreeMap::new();
     if !ids.is_empty() {
         reading.tell();
     }
     for id in ids {
-        let settings = definition(&link.file, id)?.settings().map_err(Trouble::row("streams"))?;
+        let settings = definition(&stores.file, id)?.settings().map_err(Trouble::row("streams"))?;
         let lost = may_lose(&settings) && (settings.storage == Storage::Memory || !closed);
-        let mut core = stream(link, options, id, lost, &mut reading)?;
-        core.look_at_times(link.now());
-        core.trim(link.now(), 0)?;
+        let mut core = stream(stores, options, id, lost, &mut reading)?;
+        core.look_at_times(stores.now());
+        core.trim(stores.now(), 0)?;
         core.weigh();
         reading.streams.0 += 1;
         let events = core.shared.bounds().events;
         tracing::info!(stream = %core.shared.name, events, epoch = core.shared.epoch, "stream read");
         cores.insert(id, core);
-        bound_ids(&mut cores, &link.accountant);
+        bound_ids(&mut cores, &stores.accountant);
     }
     if !cores.is_empty() {
         let ms = start.elapsed().as_millis() as u64;
@@ -146,7 +140,7 @@ pub(super) fn streams(link: &Arc<Link>, options: &Options, closed: bool) -> Resu
     Ok(cores)
 }
 
-pub(super) fn definition(store: &Store, id: u64) -> Result<Definition, Trouble> {
+fn definition(store: &Store, id: u64) -> Result<Definition, Trouble> {
     let streams = store.read_transaction()?.open_table(STREAMS)?;
     let Some(found) = streams.get(id)? else { return Err(Trouble::Damaged(format!("stream {id} is gone"))) };
     from_row(found.value()).map_err(Trouble::row("streams"))
@@ -163,30 +157,49 @@ pub(super) fn progress(store: &Store, id: u64) -> Result<Progress, Trouble> {
 
 /// Reads a stream. With `lost` it gets a new epoch, since readers may have seen what is not there any more.
 pub(super) fn stream(
-    link: &Arc<Link>,
+    stores: &Arc<Stores>,
     options: &Options,
     id: u64,
     lost: bool,
     reading: &mut Reading,
 ) -> Result<Core, Trouble> {
-    let mut definition = definition(&link.file, id)?;
+    let mut definition = definition(&stores.file, id)?;
     let settings = definition.settings().map_err(Trouble::row("streams"))?;
     if lost {
-        let transaction = link.file.write()?;
-        definition.epoch = next_epoch(&transaction, link.now())?;
+        let transaction = stores.file.write()?;
+        definition.epoch = next_epoch(&transaction, stores.now())?;
         transaction.open_table(STREAMS)?.insert(id, &*to_row(&definition))?;
         transaction.commit()?;
     }
     let fresh = settings.storage == Storage::Memory;
-    let progress = if fresh { Progress::START } else { progress(&link.file, id)? };
+    let progress = if fresh { Progress::START } else { progress(&stores.file, id)? };
     let per_topic = settings.max_events_per_topic;
-    let mut core = empty_core(link, options, id, &definition, settings, progress);
+    let mut core = Core::empty(stores, options, id, &definition, settings, progress);
     if !fresh {
-        core.read_repeats(&link.file)?;
+        core.read_repeats(&stores.file)?;
         core.recount(per_topic, reading)?;
-        core.delete_passed(&link.file)?;
+        core.delete_passed(&stores.file)?;
     }
     Ok(core)
+}
+
+/// Writes down the epoch of a stream, if it got it while the disk had no room for that.
+pub(super) fn keep_epoch(store: &Store, id: u64, epoch: i64) -> Result<(), Trouble> {
+    let mut definition = definition(store, id)?;
+    if definition.epoch == epoch {
+        return Ok(());
+    }
+    definition.epoch = epoch;
+    let transaction = store.write()?;
+    note_epoch(&transaction, epoch)?;
+    transaction.open_table(STREAMS)?.insert(id, &*to_row(&definition))?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// True when a crash may have taken what readers saw.
+fn may_lose(settings: &StreamSettings) -> bool {
+    settings.storage == Storage::Memory || settings.durability != Durability::Sync
 }
 
 impl Core {
@@ -209,7 +222,7 @@ impl Core {
 
     /// The keys of events that are deleted come first, since they are the oldest.
     fn read_repeats(&mut self, store: &Store) -> Result<(), Trouble> {
-        let (id, now) = (self.shared.id, self.shared.link.now());
+        let (id, now) = (self.shared.id, self.shared.now());
         let transaction = store.read_transaction()?;
         for entry in transaction.open_table(REPEATS)?.range((id, 0)..=(id, u64::MAX))? {
             let (key, value) = entry?;
@@ -238,7 +251,7 @@ impl Core {
     /// Counts everything that is kept anew, with a limit for each topic or none, and checks every batch on the way.
     pub(super) fn recount(&mut self, per_topic: Option<u64>, reading: &mut Reading) -> Result<(), Trouble> {
         let shared = Arc::clone(&self.shared);
-        let (id, floor, now) = (shared.id, shared.bounds().floor, self.shared.link.now());
+        let (id, floor, now) = (shared.id, shared.bounds().floor, self.shared.now());
         self.loads.clear();
         self.sweep.clear();
         self.dues.clear();
