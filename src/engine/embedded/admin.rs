@@ -9,11 +9,12 @@ use super::{
     core::Core,
     garbage::Garbage,
     holdings::definition_bytes,
-    keep::{Purge, Selection, TRIM_BYTES},
+    purge::{Purge, Selection},
     recover::{self, Reading},
+    retention::TRIM_BYTES,
     rows::{
-        BATCHES, Definition, GROUP_STATES, GROUPS, GroupDefinition, OLD_REPEATS, PROGRESS, Progress, REPEATS, STREAMS,
-        row, to_row,
+        Definition, GROUP_STATES, GROUPS, GroupDefinition, OLD_REPEATS, PROGRESS, Progress, REPEATS, STREAMS, row,
+        to_row,
     },
     store::{Trouble, next_epoch, next_number},
     stream::{Retired, Shared},
@@ -157,7 +158,7 @@ impl Committer {
             Purge::UpTo(up_to) => self.purge_up_to(&mut core, up_to, now),
             Purge::Selected { selection, at } => self.purge_some(&mut core, selection, at, now),
             Purge::Lasts { mut search, rest } => {
-                let ended = core.find_lasts(&mut search).unwrap_or_else(|trouble| {
+                let ended = search.find(&core.shared, &core.retention.waste).unwrap_or_else(|trouble| {
                     // They are gone all the same.
                     tracing::error!(stream = %core.shared.name, %trouble, "the last events of some topics are not known");
                     true
@@ -183,8 +184,8 @@ impl Committer {
     fn purge_up_to(&mut self, core: &mut Core, up_to: u64, now: u64) -> Result<(u64, Option<Purge>), StoreError> {
         let (id, kept) = (core.shared.id, core.progress(None));
         // What comes while it is under way stays.
-        let up_to = up_to.min(core.next - 1);
-        let part = core.part_of_purge(up_to).map_err(|trouble| trouble.error())?;
+        let up_to = up_to.min(core.end.next - 1);
+        let part = core.retention.part_of_purge(up_to).map_err(|trouble| trouble.error())?;
         let progress = Progress { floor: kept.floor.max(part + 1), ..kept };
         // First: a purge that fails has taken nothing from readers.
         self.transact_in(core.shared.storage, |transaction| {
@@ -203,22 +204,12 @@ impl Committer {
         now: u64,
     ) -> Result<(u64, Option<Purge>), StoreError> {
         // What comes while it is under way stays.
-        selection.limit(core.next - 1);
-        let id = core.shared.id;
-        let (gone, left, chores) = self.transact_in(core.shared.storage, |transaction| {
-            let mut batches = transaction.open_table(BATCHES)?;
-            let (gone, left) = core.take_out(&mut batches, &selection, at, now)?;
-            // What is deleted and the keys that stay behind are one commit.
-            let chores = core.do_chores(&mut batches, &mut transaction.open_table(REPEATS)?, now, 0)?;
-            transaction.open_table(PROGRESS)?.insert(id, &*core.progress(None).to_row())?;
-            Ok((gone, left, chores))
-        })?;
-        core.chores_done(chores);
-        let purged = core.taken_out(&gone);
-        // When nothing is left, the floor moves with the answer, not at some time after it.
-        core.trim(now, 0).map_err(|trouble| trouble.error())?;
-        let rest = left.map(|at| Purge::Selected { selection, at });
-        let rest = match core.lacking(&gone) {
+        selection.limit(core.end.next - 1);
+        let taken =
+            self.transact_in(core.shared.storage, |transaction| core.take_out(transaction, &selection, at, now))?;
+        let rest = taken.left.map(|at| Purge::Selected { selection, at });
+        let (purged, lacking) = core.taken_out(taken, now).map_err(|trouble| trouble.error())?;
+        let rest = match lacking {
             Some(search) => Some(Purge::Lasts { search, rest: rest.map(Box::new) }),
             None => rest,
         };
@@ -371,10 +362,10 @@ impl Committer {
             recover::keep_epoch(&self.stores.file, id, core.shared.epoch)?;
         }
         let stored = recover::progress(&self.stores.file, id)?;
-        if stored.next == core.next {
+        if stored.next == core.end.next {
             return Ok(());
         }
-        let (shared, lost) = (Arc::clone(&core.shared), stored.next < core.next);
+        let (shared, lost) = (Arc::clone(&core.shared), stored.next < core.end.next);
         tracing::warn!(stream = %shared.name, lost, "a stream is not what it was before the disk failed");
         core.retire(Retired::Replaced);
         let mut reading = Reading::new(1, self.stores.file.bytes());

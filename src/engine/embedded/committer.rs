@@ -12,12 +12,13 @@ use std::{
 use redb::{Durability as Commit, WriteTransaction};
 
 use super::{
-    core::{Core, Draft},
+    chores::Swept,
+    core::Core,
     directory::Directory,
+    draft::Draft,
     full::Full,
     garbage::Garbage,
-    holdings::{Forgotten, bound_ids},
-    keep::{Swept, TRIM_BYTES},
+    ids::{Forgotten, bound_ids},
     link::Link,
     now::JumpWatch,
     owners::Charges,
@@ -30,7 +31,7 @@ use super::{
 };
 use crate::{
     engine::{AppendError, Appended, DeadLetter, GroupStoreError, Health, Options, PurgeError, StoreError},
-    event::Seal,
+    event::{Event, Seal},
     model::{Durability, Group, Storage},
     telemetry::Metrics,
 };
@@ -224,6 +225,21 @@ impl Committer {
         }
     }
 
+    /// Counts what is past its ttl as gone where that makes a difference to an append; true when the append, and those that
+    /// come after it, have to wait for more of that.
+    fn expire_for(&mut self, round: &mut Round, id: u64, events: &[Event]) -> Result<bool, Trouble> {
+        let broken = self.broken.is_some();
+        let core = self.cores.get_mut(&id).filter(|core| !broken || core.shared.storage == Storage::Memory);
+        let Some(core) = core.filter(|_| !round.expiring.contains(&id)) else {
+            return Ok(round.expiring.contains(&id));
+        };
+        let drafted = round.drafts.get(&id).map_or(0, Draft::events);
+        if core.expire_for(events, drafted, self.options.max_topics, round.now)? {
+            round.expiring.insert(id);
+        }
+        Ok(round.expiring.contains(&id))
+    }
+
     fn plan_append(&mut self, round: &mut Round, work: AppendWork) {
         let stream = &work.stream;
         match self.expire_for(round, stream.id, &work.events) {
@@ -265,7 +281,7 @@ impl Committer {
                     let Some(core) = self.cores.get_mut(&id) else { continue };
                     round.wants(core.shared.storage, core.shared.settings.read().durability);
                     let draft = round.drafts.entry(id).or_insert_with(|| core.draft(round.now));
-                    core.put(draft, &letter.event, self.seal, &mut Vec::new());
+                    core.put(draft, &letter.event, self.seal);
                 }
                 round.states.push((Arc::clone(&work.stream), work.group.clone(), row(&work.state)));
                 round.answers.push(Answer::Save(work));
@@ -310,12 +326,15 @@ impl Committer {
             let Some(core) = self.cores.get_mut(&id) else { continue };
             let draft = round.drafts.entry(id).or_insert_with(|| core.draft(round.now));
             let events = some.iter().map(|letter| &letter.event);
-            if events.clone().any(|event| core.never_fits(event, self.seal)) {
+            let admission = core.admission(self.seal);
+            if events.clone().any(|event| admission.never_fits(event, core.end.place())) {
                 return Err(GroupStoreError::NeverFits { name: core.shared.name.clone() });
             }
-            core.charge(draft, events, false, self.seal, &mut round.charges)
+            admission
+                .charge(draft, events, false, &mut round.charges)
                 .map_err(|_| GroupStoreError::QuotaUsedUp { name: core.shared.name.clone() })?;
-            core.reserve(draft, some.iter().map(|letter| &letter.event))
+            admission
+                .reserve(draft, some.iter().map(|letter| &letter.event))
                 .map_err(|full| GroupStoreError::NoMemory { name: core.shared.name.clone(), full })?;
         }
         Ok(letters)
@@ -398,7 +417,7 @@ impl Committer {
         }
         for (id, swept) in swept {
             if let Some(core) = self.cores.get_mut(&id) {
-                core.chores_done(swept);
+                core.retention.chores_done(swept);
                 core.weigh();
             }
         }
@@ -417,12 +436,15 @@ impl Committer {
         let mut progress = transaction.open_table(PROGRESS)?;
         for (id, draft) in drafts.iter_mut().filter(|(_, draft)| !draft.is_empty()) {
             if let Some(core) = self.cores.get(id).filter(|core| core.shared.storage == storage) {
-                core.write(draft, &mut batches)?;
+                core.end.write(draft, &mut batches)?;
                 progress.insert(id, &*core.progress(Some(draft)).to_row())?;
             }
         }
-        let mut busy =
-            self.cores.values_mut().filter(|core| core.shared.storage == storage && core.has_chores()).peekable();
+        let mut busy = self
+            .cores
+            .values_mut()
+            .filter(|core| core.shared.storage == storage && core.retention.has_chores())
+            .peekable();
         if busy.peek().is_none() {
             return Ok(());
         }
@@ -430,7 +452,7 @@ impl Committer {
         for core in busy {
             let id = core.shared.id;
             let draft = drafts.get(&id);
-            swept.push((id, core.do_chores(&mut batches, &mut repeats, now, draft.map_or(0, Draft::batches))?));
+            swept.push((id, core.do_chores(&mut batches, &mut repeats, now, draft)?));
             progress.insert(id, &*core.progress(draft).to_row())?;
         }
         Ok(())
@@ -467,8 +489,7 @@ impl Committer {
         let now = self.stores.now();
         self.sweep_on = false;
         for core in self.cores.values_mut() {
-            let expired = core.expire_some(now);
-            match expired.and_then(|more| Ok(more | core.trim_some(now, 0, TRIM_BYTES)?.1)) {
+            match core.pass_time(now) {
                 Ok(more) => self.sweep_on |= more,
                 Err(trouble) => tracing::error!(stream = %core.shared.name, %trouble, "limits cannot be enforced"),
             }
@@ -476,9 +497,10 @@ impl Committer {
             core.repeats.expire(now);
             core.weigh();
         }
-        self.count_early_forgotten(Instant::now());
+        let (limit, memory) = (self.options.max_dedupe_ids, &self.stores.accountant);
+        self.forgotten.count(&mut self.cores, limit, memory, &self.metrics, Instant::now());
         for storage in [Storage::File, Storage::Memory] {
-            let chores = self.cores.values().any(|core| core.shared.storage == storage && core.has_chores());
+            let chores = self.cores.values().any(|core| core.shared.storage == storage && core.retention.has_chores());
             if !chores || !self.may_sweep(storage) {
                 continue;
             }
@@ -486,7 +508,7 @@ impl Committer {
                 tracing::warn!(%error, "deleted events stay on the disk for now");
             } else {
                 self.sweep_on |=
-                    self.cores.values().any(|core| core.shared.storage == storage && !core.sweep.is_empty());
+                    self.cores.values().any(|core| core.shared.storage == storage && core.retention.waste.is_much());
             }
         }
         if self.broken.is_none()

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use super::{
     committer::{Committer, Unsynced},
-    core::Draft,
     disk::Fault,
+    draft::Draft,
     store::Trouble,
 };
 use crate::{
@@ -70,7 +70,7 @@ impl Committer {
         match fault {
             Some(Fault::Full) if storage == Storage::File => {
                 self.full = Full { deleted: 0, stuck: self.broken == Some(StoreError::Full) };
-                self.cores.values_mut().for_each(|core| core.deleted = 0);
+                self.cores.values_mut().for_each(|core| core.retention.deleted = 0);
                 self.broken = Some(StoreError::Full);
                 self.stores.set_health(Health::Full);
                 self.stores.file.disk().release();
@@ -144,7 +144,8 @@ impl Committer {
 
     /// Whether there is room inside the file, and the reserve besides.
     fn has_made_room(&mut self) -> bool {
-        self.full.deleted += self.cores.values_mut().map(|core| std::mem::take(&mut core.deleted)).sum::<u64>();
+        self.full.deleted +=
+            self.cores.values_mut().map(|core| std::mem::take(&mut core.retention.deleted)).sum::<u64>();
         if self.full.deleted < ROOM_BYTES {
             return false;
         }

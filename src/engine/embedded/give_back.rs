@@ -7,8 +7,8 @@ use redb::WriteTransaction;
 use super::{
     committer::Committer,
     core::Core,
-    keep::{Purge, Selection},
-    rows::{BATCHES, GROUP_STATES, PROGRESS, REPEATS, row},
+    purge::{Purge, Selection},
+    rows::{GROUP_STATES, row},
     store::Trouble,
     stream::Shared,
 };
@@ -74,24 +74,13 @@ impl Committer {
         mut selection: Selection,
         with: impl FnOnce(&WriteTransaction) -> Result<(), Trouble>,
     ) -> Result<Option<Purge>, StoreError> {
-        selection.limit(core.next - 1);
-        let (id, now) = (core.shared.id, core.shared.now());
-        let (gone, chores) = self.transact_in(core.shared.storage, |transaction| {
+        selection.limit(core.end.next - 1);
+        let now = core.shared.now();
+        let taken = self.transact_in(core.shared.storage, |transaction| {
             with(transaction)?;
-            let mut batches = transaction.open_table(BATCHES)?;
-            let (mut gone, mut at) = (Vec::new(), Some(0));
-            while let Some(from) = at {
-                let (some, left) = core.take_out(&mut batches, &selection, from, now)?;
-                gone.extend(some);
-                at = left;
-            }
-            let chores = core.do_chores(&mut batches, &mut transaction.open_table(REPEATS)?, now, 0)?;
-            transaction.open_table(PROGRESS)?.insert(id, &*core.progress(None).to_row())?;
-            Ok((gone, chores))
+            core.take_all_out(transaction, &selection, now)
         })?;
-        core.chores_done(chores);
-        core.taken_out(&gone);
-        core.trim(now, 0).map_err(|trouble| trouble.error())?;
-        Ok(core.lacking(&gone).map(|search| Purge::Lasts { search, rest: None }))
+        let (_, lacking) = core.taken_out(taken, now).map_err(|trouble| trouble.error())?;
+        Ok(lacking.map(|search| Purge::Lasts { search, rest: None }))
     }
 }

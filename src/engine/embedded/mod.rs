@@ -6,15 +6,18 @@
 //! the store is opened (`recover`).
 
 mod admin;
+mod admission;
 mod backup;
 mod batch;
+mod chores;
 mod clock;
 mod committer;
 mod core;
 mod directory;
 mod disk;
+mod draft;
+mod end;
 mod expiry;
-mod fits;
 mod full;
 mod garbage;
 mod give_back;
@@ -22,16 +25,19 @@ mod groups;
 mod handle;
 mod holdings;
 mod holes;
+mod ids;
 mod inbox;
-mod keep;
+mod lasts;
 mod link;
 mod now;
 mod overlay;
 mod owners;
 mod private;
+mod purge;
 mod read;
 mod recover;
 mod repeats;
+mod retention;
 mod rows;
 mod simulated;
 mod store;
@@ -42,6 +48,7 @@ mod tail;
 mod tests;
 mod topics;
 mod turns;
+mod waste;
 mod work;
 
 use std::{

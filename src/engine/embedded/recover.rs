@@ -11,13 +11,14 @@ use redb::{ReadableTable, TableError};
 
 use super::{
     batch::{Damaged, HEAD_BYTES, Record, Records},
-    core::{Core, Load, OpenBatch},
-    holdings::bound_ids,
+    core::Core,
     holes::Holes,
+    ids::bound_ids,
     rows::{Definition, META, OLD_REPEATS, PROGRESS, Progress, REPEATS, STREAMS, checked, from_row, row, to_row},
     store::{Loaded, Store, Trouble, next_epoch, note_epoch},
     stores::Stores,
     topics::Topics,
+    waste::{Load, Waste},
 };
 use crate::{
     engine::Options,
@@ -211,12 +212,12 @@ impl Core {
             let seconds = ahead / 1_000_000;
             tracing::warn!(%stream, seconds, "the last event has a time in the future: the clock is behind now, or was ahead then");
         }
-        let silent = now.saturating_sub(self.time);
+        let silent = now.saturating_sub(self.end.time);
         let may_end = self.shared.settings.read().max_age.is_some() && self.shared.bounds().events > 0;
         if may_end && silent > LONG_SILENCE.as_micros() as u64 {
             let (hours, minutes) = (silent / 3_600_000_000, PATIENCE.as_secs() / 60);
             tracing::warn!(%stream, hours, minutes, "the last event is long ago: nothing is removed by age for some minutes, in case the clock is wrong");
-            self.patience = now + PATIENCE.as_micros() as u64;
+            self.retention.patience = now + PATIENCE.as_micros() as u64;
         }
     }
 
@@ -252,11 +253,9 @@ impl Core {
     pub(super) fn recount(&mut self, per_topic: Option<u64>, reading: &mut Reading) -> Result<(), Trouble> {
         let shared = Arc::clone(&self.shared);
         let (id, floor, now) = (shared.id, shared.bounds().floor, self.shared.now());
-        self.loads.clear();
-        self.sweep.clear();
-        self.dues.clear();
-        self.front.forget(floor);
-        self.open = None;
+        self.retention.waste = Waste::default();
+        self.retention.front.forget(floor);
+        self.end.close();
         let mut topics = Topics::new(per_topic);
         *shared.holes.lock() = Holes::default();
         let mut passed = floor - 1;
@@ -289,11 +288,7 @@ impl Core {
                     (load.dead, load.dead_bytes) = (load.dead + 1, load.dead_bytes.saturating_add(record.len));
                 }
             }
-            self.dues.set(head.first, due);
-            if per_topic.is_some() || due != u64::MAX || load.dead > 0 {
-                self.loads.insert(head.first, load);
-                self.look_at_load(head.first);
-            }
+            self.retention.waste.count(head.first, load, due, per_topic.is_some());
             self.repeats.bound();
             reading.read(head.count.into(), value.len() as u64);
             // Records count from the one in front of them: nothing can follow where the last was taken out.
@@ -305,24 +300,26 @@ impl Core {
         // They were counted when they were forgotten first.
         self.repeats.take_early();
         // More can be added to the last batch, if it has its last event.
-        let open = |newest: Loaded| OpenBatch { head: newest.head, records: newest.value[HEAD_BYTES..].to_vec() };
-        self.open = newest.map(open);
-        if last.map_or(floor, |last| floor.max(last + 1)) != self.next {
-            return Err(Trouble::Damaged(format!("stream {id} ends before sequence {}", self.next - 1)));
+        if let Some(Loaded { head, value }) = newest {
+            self.end.set_open(head, value[HEAD_BYTES..].to_vec());
         }
-        shared.miss(passed + 1, self.next - 1);
+        let next = self.end.next;
+        if last.map_or(floor, |last| floor.max(last + 1)) != next {
+            return Err(Trouble::Damaged(format!("stream {id} ends before sequence {}", next - 1)));
+        }
+        shared.miss(passed + 1, next - 1);
         events -= dead.len() as u64;
         bytes -= dead.iter().map(|(_, len)| u64::from(*len)).sum::<u64>();
         *shared.topics.write() = topics;
         let mut bounds = shared.bounds.lock();
         (bounds.events, bounds.bytes) = (events, bytes);
         drop(bounds);
-        if let Some(open) = &self.open {
+        if let Some(open) = self.end.open() {
             // It is looked at when nothing is added to it any more.
-            self.sweep.remove(&open.head.first);
+            self.retention.waste.spare(open);
         }
         for (sequence, bytes) in dead {
-            self.push_out(sequence, bytes);
+            self.retention.push_out(&self.end, sequence, bytes);
         }
         Ok(())
     }
@@ -337,7 +334,7 @@ impl Core {
             self.repeats.add(key, record.sequence, appended);
             if record.sequence < self.shared.bounds().floor {
                 // The floor may have been stored, and not yet what is to be known of those below it.
-                self.leaving.push((record.sequence, record.time, key));
+                self.retention.leaving.push((record.sequence, record.time, key));
             }
         }
         Ok(())
@@ -349,14 +346,12 @@ impl Core {
         store.batches()?.from(id, 0, |loaded| {
             let passed = loaded.head.last < floor;
             if passed {
-                self.deletions.push(loaded.head.first);
+                self.retention.deletions.push(loaded.head.first);
             }
             Ok(passed)
         })?;
-        if let Some(open) = &self.open
-            && self.deletions.contains(&open.head.first)
-        {
-            self.open = None;
+        if self.end.open().is_some_and(|open| self.retention.deletions.contains(&open)) {
+            self.end.close();
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::{
     inbox::{Queued, Room},
-    keep::Purge,
+    purge::Purge,
     stream::Shared,
     turns::Turn,
 };
