@@ -29,9 +29,9 @@ impl Sealer<'_> {
 #[derive(Debug)]
 pub(super) struct Draft {
     pub(super) pieces: Vec<DraftPiece>,
-    pub(super) next: u64,
+    next: u64,
     /// What its events are stamped with,
-    pub(super) time: u64,
+    time: u64,
     /// and when they are appended, as ages go.
     pub(super) now: u64,
     /// How many keys were added.

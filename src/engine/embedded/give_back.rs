@@ -7,6 +7,7 @@ use redb::WriteTransaction;
 use super::{
     committer::Committer,
     core::Core,
+    groups,
     purge::{Purge, Selection},
     rows::{GROUP_STATES, row},
     store::Trouble,
@@ -29,13 +30,13 @@ impl Committer {
         state: &[u8],
         back: LettersBack,
     ) -> Result<Rest, GroupStoreError> {
-        if !self.knows_group(stream, group)? {
+        if !groups::knows(stream, group)? {
             return Err(GroupStoreError::NotFound);
         }
         let gone = || GroupStoreError::DeadLetterStream { name: back.letters.stream.clone() };
-        let letters = self.directory.find(back.letters.stream.as_str());
+        let letters = self.writer.streams.directory.find(back.letters.stream.as_str());
         let letters = letters.filter(|found| found.epoch == back.letters.epoch).ok_or_else(gone)?;
-        let Some(mut core) = self.cores.remove(&letters.id) else { return Err(gone()) };
+        let Some(mut core) = self.writer.streams.cores.remove(&letters.id) else { return Err(gone()) };
         let state = row(state);
         let save = |transaction: &WriteTransaction| -> Result<(), Trouble> {
             transaction.open_table(GROUP_STATES)?.insert((stream.id, group.as_str()), &*state)?;
@@ -45,25 +46,25 @@ impl Committer {
         let (of_group, of_letters) = (stream.storage, letters.storage);
         let apart = of_group != of_letters;
         // What is in memory alone is gone anyway when the process ends between the two: the disk first.
-        let first = if apart && of_group == Storage::File { self.transact_in(of_group, save) } else { Ok(()) };
+        let first = if apart && of_group == Storage::File { self.writer.transact_in(of_group, save) } else { Ok(()) };
         let taken = first.and_then(|()| {
             let with = |transaction: &WriteTransaction| if apart { Ok(()) } else { save(transaction) };
             self.take_letters(&mut core, selection, with)
         });
         let taken = match taken {
-            Ok(rest) if apart && of_group == Storage::Memory => self.transact_in(of_group, save).map(|()| rest),
+            Ok(rest) if apart && of_group == Storage::Memory => self.writer.transact_in(of_group, save).map(|()| rest),
             taken => taken,
         };
         core.drop_empty();
         core.weigh();
-        self.cores.insert(letters.id, core);
-        if self.broken.is_some() {
+        self.writer.streams.cores.insert(letters.id, core);
+        if self.writer.condition.is_broken() {
             // It was not there to be compared when the store was opened again.
-            let _ = self.compare();
+            let _ = self.writer.compare();
         }
         let rest = taken?;
         // It is in the store. What else there is to do for it waits when the disk refuses now.
-        let _ = self.settle(of_letters);
+        let _ = self.writer.settle(of_letters);
         Ok(rest.map(|rest| (letters, rest)))
     }
 
@@ -76,7 +77,7 @@ impl Committer {
     ) -> Result<Option<Purge>, StoreError> {
         selection.limit(core.end.next - 1);
         let now = core.shared.now();
-        let taken = self.transact_in(core.shared.storage, |transaction| {
+        let taken = self.writer.transact_in(core.shared.storage, |transaction| {
             with(transaction)?;
             core.take_all_out(transaction, &selection, now)
         })?;

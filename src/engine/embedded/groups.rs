@@ -1,4 +1,4 @@
-//! Groups as they are stored, for whoever asks: read beside what is being written, and not by the committer.
+//! Groups as they are stored, for whoever asks: read beside what is being written.
 
 use redb::{ReadTransaction, ReadableTable};
 
@@ -8,9 +8,28 @@ use super::{
     stream::Shared,
 };
 use crate::{
-    engine::StoredGroup,
+    engine::{GroupStoreError, StoredGroup},
     model::{Group, Storage, StreamName},
 };
+
+/// Whether a stream has a group.
+pub(super) fn knows(stream: &Shared, group: &Group) -> Result<bool, GroupStoreError> {
+    let known = || -> Result<bool, Trouble> {
+        let read = stream.stores.file.read_transaction()?;
+        let groups = read.open_table(GROUPS)?;
+        Ok(groups.get((stream.id, group.as_str()))?.is_some())
+    };
+    known().map_err(|trouble| trouble.error().into())
+}
+
+/// How many groups a stream has.
+pub(super) fn count(stream: &Shared) -> Result<usize, GroupStoreError> {
+    let count = || -> Result<usize, Trouble> {
+        let groups = stream.stores.file.read_transaction()?.open_table(GROUPS)?;
+        Ok(groups.range((stream.id, "")..(stream.id + 1, ""))?.count())
+    };
+    count().map_err(|trouble| trouble.error().into())
+}
 
 /// Every group of a stream, by name.
 pub(super) fn all(stream: &Shared) -> Result<Vec<StoredGroup>, Trouble> {

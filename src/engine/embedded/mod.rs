@@ -4,6 +4,16 @@
 //! many publishers share one flush. Readers near the head are served from memory (`tail`), the others read the file in
 //! threads of their own (`read`). What is kept in memory, topics and keys of repetitions, is counted from the batches when
 //! the store is opened (`recover`).
+//!
+//! From the bottom up, each on those before it:
+//!
+//! - the file: `disk`, `store` and its `rows`; both databases with the time and the accounts over them are `stores`;
+//! - a stream as readers see it: `stream`, `read`;
+//! - a stream as the committer has it (`core`): what is about to be written (`draft`), whether it may be (`admission`), where
+//!   it goes (`end`), and what ends events (`retention`, `expiry`, `chores`, `waste`);
+//! - what is asked of the committer (`work`), the way there (`inbox`, `link`), and what takes it (`handle`, `directory`);
+//! - writing: all streams (`streams`), transactions and what becomes of them when the disk refuses (`writer`, `full`), one
+//!   round (`round`), the `committer`, and what is rare (`admin`, `purging`, `give_back`).
 
 mod admin;
 mod admission;
@@ -12,6 +22,7 @@ mod batch;
 mod chores;
 mod clock;
 mod committer;
+mod condition;
 mod core;
 mod directory;
 mod disk;
@@ -34,15 +45,18 @@ mod overlay;
 mod owners;
 mod private;
 mod purge;
+mod purging;
 mod read;
 mod recover;
 mod repeats;
 mod retention;
+mod round;
 mod rows;
 mod simulated;
 mod store;
 mod stores;
 mod stream;
+mod streams;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -50,6 +64,7 @@ mod topics;
 mod turns;
 mod waste;
 mod work;
+mod writer;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -72,7 +87,9 @@ use self::{
     store::{Store, Trouble},
     stores::Stores,
     stream::Shared,
+    streams::Streams,
     work::Act,
+    writer::Writer,
 };
 pub use self::{simulated::Simulated, turns::MOST_WAITING};
 use super::{
@@ -163,17 +180,19 @@ impl Embedded {
             room = if room == Room::Enough { Room::Little } else { Room::None };
             disk.release();
         };
-        let (link, directory, token_key, found) = opened
+        let (link, directory, token_key, (cores, garbage)) = opened
             .map_err(|trouble| match trouble.error() {
                 StoreError::Corrupt { .. } => OpenError::Corrupt { folder: folder.clone(), what: trouble.to_string() },
                 _ => io(trouble.to_string()),
             })?
             .map_err(|OtherFormat(found)| OpenError::Format { folder: folder.clone(), found, known: FORMAT })?;
-        let (shared, counted) = (Arc::clone(&link), Arc::clone(metrics));
-        let mut committer = Committer::new(shared, Arc::clone(&directory), options.clone(), seal, found, counted);
+        let (stores, kept) = (Arc::clone(&link.stores), Arc::new(options.clone()));
+        let streams = Streams::new(stores, Arc::clone(&directory), kept, seal, cores);
+        let mut writer = Writer::new(streams, garbage, Arc::clone(metrics));
         if room != Room::Enough {
-            committer.begin_full();
+            writer.begin_full();
         }
+        let committer = Committer::new(Arc::clone(&link), writer);
         if tasks.has_one_thread() {
             tasks.spawn("committer", OnPanic::Stop, committer.run_as_task());
         } else {
@@ -204,7 +223,7 @@ impl Embedded {
         let stores = Arc::new(Stores::new(file, memory, accountant));
         let closed = stores.file.was_closed()?;
         let cores = recover::streams(&stores, options, closed)?;
-        let garbage = garbage::find(&stores.file, &cores)?;
+        let garbage = garbage::find(&stores.file, |id| cores.contains_key(&id))?;
         stores.file.set_clean(false)?;
         let link = Arc::new(Link::new(inbox, stores, tasks.clone(), options.readers));
         let directory = Arc::new(Directory::new(Arc::clone(&link)));
