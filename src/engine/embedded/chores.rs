@@ -259,7 +259,7 @@ mod tests {
                 let events = (0..6_000).map(|n| event(&format!("t.{}", n % TOPICS), &text)).collect();
                 append_all(&stream, events, None).await.expect("stored");
             }
-            let read = engine.stores.file.read_transaction().expect("open");
+            let read = engine.link.stores.file.read_transaction().expect("open");
             let batches = read.open_table(BATCHES).expect("a table").len().expect("counted");
             assert!(batches < 400, "{batches} batches for {TOPICS} events");
             assert_eq!(stream.state().events, TOPICS as u64);

@@ -80,3 +80,30 @@ impl Condition {
         *self = Self::default();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{super::disk::InMemory, *};
+
+    #[test]
+    fn a_full_disk_takes_what_makes_room_and_not_again_by_itself_once_that_does_not_fit() {
+        let file = Store::open(Arc::new(InMemory), 1024 * 1024, true, false).expect("a store");
+        let mut condition = Condition::default();
+        assert!(!condition.is_broken() && condition.may_sweep(Storage::File, &file));
+        condition.fill();
+        assert!(condition.is_full() && condition.may_sweep(Storage::File, &file));
+        condition.fill();
+        assert_eq!(condition.may_make_room(Storage::File, &file), Ok(()), "whoever asks for it may try");
+        assert!(!condition.may_sweep(Storage::File, &file) && condition.may_sweep(Storage::Memory, &file));
+        condition.made_room(ROOM_BYTES - 1);
+        assert!(condition.may_sweep(Storage::File, &file));
+        assert_eq!([0, 1, ROOM_BYTES - 1, 1].map(|more| condition.has_made_room(more)), [false, true, false, true]);
+        file.close();
+        assert_eq!(condition.may_make_room(Storage::File, &file), Err(StoreError::Full), "it is not open");
+        assert_eq!(condition.may_make_room(Storage::Memory, &file), Ok(()));
+        condition.heal();
+        assert_eq!(condition.error(), None);
+    }
+}

@@ -26,7 +26,7 @@ pub(super) struct Garbage {
     pub(super) _holdings: Option<Holdings>,
 }
 
-/// What streams that were deleted have left, where `is_there` tells which are not.
+/// What streams that were deleted have left: those that, by their numbers, are not there any more.
 pub(super) fn find(store: &Store, is_there: impl Fn(u64) -> bool) -> Result<VecDeque<Garbage>, Trouble> {
     let transaction = store.read_transaction()?;
     let (batches, repeats) = (transaction.open_table(BATCHES)?, transaction.open_table(REPEATS)?);

@@ -162,3 +162,49 @@ impl Waste {
         self.dues.set(first, u64::MAX);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_swept_once_half_of_it_is_dead_and_nothing_is_added_to_it() {
+        let mut waste = Waste::default();
+        waste.add(1, 3, u64::MAX, true);
+        waste.add(4, 4, u64::MAX, true);
+        waste.die(4, 10, Some(4));
+        waste.die(5, 10, Some(4));
+        assert!(!waste.is_much(), "more may be added to it");
+        waste.look_at(4);
+        waste.die(1, 10, None);
+        assert_eq!(waste.to_sweep(9), [4], "one of three is little");
+        waste.die(3, 10, None);
+        assert_eq!((waste.to_sweep(1), waste.to_sweep(9)), (vec![1], vec![1, 4]));
+        waste.swept(4, Load { records: 2, ..Load::default() }, true);
+        waste.remove(1);
+        assert!(!waste.is_much());
+        waste.die(7, 10, None);
+        assert_eq!(waste.to_sweep(9), [4], "what is left of it counts");
+    }
+
+    #[test]
+    fn without_limits_only_batches_with_a_ttl_are_known() {
+        let mut waste = Waste::default();
+        waste.add(1, 1, u64::MAX, false);
+        waste.die(1, 10, None);
+        assert_eq!((waste.is_much(), waste.bytes()), (false, 0));
+        waste.add(2, 1, 70, false);
+        waste.add(2, 2, u64::MAX, false);
+        waste.add(2, 3, 50, false);
+        assert_eq!([49, 50].map(|now| waste.next_due(now)), [None, Some(2)]);
+        waste.set_due(2, 70);
+        assert_eq!((waste.due(2), waste.next_due(69), waste.bytes()), (70, None, DUE_BYTES));
+        waste.die(3, 10, None);
+        waste.die(4, 10, None);
+        assert_eq!(waste.to_sweep(9), [2]);
+        waste.set_due(2, u64::MAX);
+        waste.swept(2, Load { records: 1, ..Load::default() }, false);
+        waste.die(4, 10, None);
+        assert_eq!((waste.is_much(), waste.bytes()), (false, 0), "nothing more of it can die by itself");
+    }
+}
