@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use serde_json::json;
 use tonic::Streaming;
 
-use super::{interrupts, new_file::NewFile, show};
+use super::{new_file::NewFile, show, stop::interrupts};
 use crate::{
     client::{Target, explain},
     engine::check_backup,

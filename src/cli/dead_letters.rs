@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{group::Named, show, value};
+use super::{named::Named, show, value};
 use crate::client::{Target, explain};
 use crate::proto::v1::{
     DeadLetter, ListDeadLettersRequest, PurgeDeadLettersRequest, ReceivedEvent, RedriveDeadLettersRequest,

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use prost_types::FieldMask;
 use serde_json::json;
 
-use super::{dead_letters::DeadLetters, show, value};
+use super::{dead_letters::DeadLetters, named::Named, show, value};
 use crate::client::{Target, explain};
 use crate::proto::v1::{
     CreateGroupRequest, DeleteGroupRequest, GetGroupRequest, Group, ListGroupsRequest, SeekGroupRequest,
@@ -81,15 +81,6 @@ Examples:
   switchyard group seek orders billing --to earliest
   switchyard group seek orders billing --to 42
   switchyard group seek orders billing --to 2026-01-31T12:00:00Z";
-
-/// A group, by its stream and its name.
-#[derive(Debug, clap::Args)]
-pub(super) struct Named {
-    /// Its stream
-    pub(super) stream: String,
-    /// Its name
-    pub(super) group: String,
-}
 
 #[derive(Debug, clap::Args)]
 struct Create {

@@ -6,21 +6,21 @@ mod dead_letters;
 mod feed;
 mod group;
 mod health;
+mod named;
 mod new_file;
 mod publish;
 mod restore;
 mod resume_file;
 mod session;
 mod show;
+mod stop;
 mod stream;
 mod subscribe;
 mod token;
 mod value;
 mod worker;
 
-use anyhow::Context;
 pub use show::visible;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{bench::Bench, config::Flags};
 
@@ -91,32 +91,6 @@ pub enum ClientCommand {
     Token(token::Token),
     /// Put load on a hub and check every event
     Bench(Bench),
-}
-
-/// Ctrl-C, heard from now on: one that comes between two awaits is not lost.
-fn interrupts() -> anyhow::Result<Signal> {
-    signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")
-}
-
-/// Requests to stop: Ctrl-C, or the SIGTERM of a supervisor. Heard from when it is made.
-struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Stop {
-    fn listen() -> anyhow::Result<Self> {
-        let terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-        Ok(Self { interrupt: interrupts()?, terminate })
-    }
-
-    /// Waits for the next one. Cancel-safe.
-    async fn requested(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }
 
 impl ClientCommand {

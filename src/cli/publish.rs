@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
-use super::value;
+use super::{stop::interrupts, value};
 use crate::client::{Target, explain, explain_message};
 use crate::proto::v1::{
     Durability, Event, PublishPrecondition, PublishRequest, PublishResponse, PublishResult, SessionRequest,
@@ -128,7 +128,7 @@ impl Publish {
     }
 
     async fn publish_lines(&self) -> anyhow::Result<Tally> {
-        let mut stop = super::interrupts()?;
+        let mut stop = interrupts()?;
         let mut client = self.target.hub().await?;
         let (commands, receiver) = mpsc::channel(MOST_UNANSWERED);
         let response = client.session(ReceiverStream::new(receiver)).await.map_err(|status| explain(&status))?;

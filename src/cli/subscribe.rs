@@ -8,10 +8,11 @@ use std::{
 use anyhow::Context;
 
 use super::{
-    Stop,
     feed::{self, Feed},
     resume_file::ResumeFile,
-    show, value,
+    show,
+    stop::Stop,
+    value,
     worker::Worker,
 };
 use crate::client::Target;

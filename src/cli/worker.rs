@@ -21,8 +21,8 @@ use tokio::{
 };
 
 use super::{
-    Stop,
     feed::{self, Feed},
+    stop::Stop,
 };
 use crate::client::{TOKEN_VARIABLE, Target};
 use crate::proto::v1::{

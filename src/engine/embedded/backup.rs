@@ -18,16 +18,11 @@ use redb::{Database, ReadTransaction, ReadableTable, StorageBackend, WriteTransa
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    admin::next_epoch,
-    batch,
-    committer::CLEAN,
+    batch::{self, micros},
     disk::{Disk, Folder, Watched},
     link::Link,
-    rows::{
-        BATCHES, Definition, GROUP_STATES, GROUPS, META, PROGRESS, REPEATS, STREAMS, checked, from_row, row, to_row,
-    },
-    store::{Store, Trouble, make_tables},
-    stream::micros,
+    rows::{BATCHES, Definition, GROUP_STATES, GROUPS, META, PROGRESS, REPEATS, STREAMS, checked, from_row, to_row},
+    store::{Store, Trouble, make_tables, next_epoch, note_clean},
 };
 use crate::engine::{Backup, BackupError, NextPiece, RestoreError, Restored};
 
@@ -277,8 +272,8 @@ impl Backup for UnderWay {
 /// Begins a backup of everything that was answered before. It may take so long.
 pub(super) fn begin(link: &Arc<Link>, limit: Duration) -> Result<Box<dyn Backup>, BackupError> {
     let turn = Arc::clone(&link.backups).try_acquire_owned().map_err(|_| BackupError::UnderWay)?;
-    let rows = link.file.look(rows).map_err(|trouble| trouble.error())?;
-    let (writer, total) = (Writer::new(rows), link.file.bytes());
+    let rows = link.stores.file.look(rows).map_err(|trouble| trouble.error())?;
+    let (writer, total) = (Writer::new(rows), link.stores.file.bytes());
     Ok(Box::new(UnderWay { writer, link: Arc::clone(link), until: Instant::now() + limit, limit, total, _turn: turn }))
 }
 
@@ -446,7 +441,7 @@ fn put_all(database: &Database, rows: &[Row]) -> Result<Option<()>, Trouble> {
 fn finish(database: &Database) -> Result<Restored, Trouble> {
     let transaction = database.begin_write()?;
     let streams = renew_all(&transaction)?;
-    transaction.open_table(META)?.insert(CLEAN, &*row(&[1]))?;
+    note_clean(&transaction, true)?;
     transaction.commit()?;
     Ok(Restored { streams })
 }

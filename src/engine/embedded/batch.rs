@@ -5,7 +5,11 @@
 //! missing batch is noticed. A record is a few numbers, most of them one byte, and the entry of the event as it is
 //! delivered, so that reading is slicing. Sequences may be missing inside a batch once their events are deleted.
 
-use std::{num::NonZeroU64, ops::Range};
+use std::{
+    num::NonZeroU64,
+    ops::Range,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use super::clock::Warp;
 use crate::event::{Place, Span, Spans};
@@ -17,6 +21,16 @@ pub(super) const HEAD_BYTES: usize = SUM_BYTES + 1 + 8 + 8 + 8 + 4;
 const VERSION: u8 = 1;
 /// The numbers in front of an entry have at most these bytes.
 pub(super) const MOST_RECORD_HEAD_BYTES: usize = 4 * 10 + 8 * 5;
+
+/// How times are stored: microseconds since 1970.
+pub(super) fn micros(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// The time that is so many microseconds after 1970.
+pub(super) fn time_of(micros: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_micros(micros)
+}
 
 /// A stored value is not what was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

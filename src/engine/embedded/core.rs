@@ -1,187 +1,119 @@
-//! One stream as the committer has it: what the next event gets, and drafts of what is about to be written.
+//! One stream as the committer has it: where it goes on, what it knows repetitions by, what ends its events, and what it
+//! holds of the memory of the hub.
 //!
 //! A draft changes nothing that a failed commit would have to take back but the keys of repetitions; a draft that was
 //! committed is applied.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, AtomicU64},
 };
 
-use hashbrown::HashMap;
-use redb::Table;
+use parking_lot::{Mutex, RwLock};
+use redb::WriteTransaction;
 use tokio::sync::watch;
 
 use super::{
-    batch::{self, HEAD_BYTES, Head, MOST_RECORD_HEAD_BYTES, Record},
-    expiry::Dues,
-    holdings::{self, Holdings},
-    keep::{Front, Lasts},
+    admission::Admission,
+    chores::{BatchTable, RepeatTable, Swept},
+    clock::Warp,
+    draft::{Draft, DraftPiece, Sealer},
+    end::{Added, End},
+    holdings::Holdings,
+    lasts::{Gone, Lasts},
     owners::Charges,
+    purge::Selection,
     repeats::Repeats,
-    rows::Progress,
+    retention::{Retention, TRIM_BYTES},
+    rows::{BATCHES, Definition, PROGRESS, Progress, REPEATS},
     store::Trouble,
-    stream::{Retired, Shared, time_of},
-    tail::{Budget, Piece},
+    stores::Stores,
+    stream::{Bounds, Retired, Shared},
+    tail::{Budget, Piece, Tail},
+    topics::Topics,
 };
 use crate::{
-    engine::{AppendError, Appended, Precondition},
-    event::{Event, Seal, Spans, Stamp},
-    memory::{Held, MemoryFull, Use},
-    model::Storage,
+    engine::{AppendError, Appended, Options, Precondition},
+    event::{Event, Seal},
+    model::{Storage, StreamSettings},
 };
-
-/// The last batch of a stream is written again with every commit until it has these bytes, so that lone events do not make a
-/// key each. With its key it just fits a page of the database.
-pub(super) const OPEN_BATCH_BYTES: usize = 16 * 1024 - 256;
-/// No batch is larger, unless one event alone is. With its key it just fits a page of the database.
-const BATCH_BYTES: usize = 64 * 1024 - 256;
-
-/// The last batch of a stream, to which more is added.
-#[derive(Debug)]
-pub(super) struct OpenBatch {
-    pub(super) head: Head,
-    /// Its records, without the head.
-    pub(super) records: Vec<u8>,
-}
-
-/// How many records a batch has, and how many of them are dead: newer events of their topics pushed them out, or they are past
-/// their ttl.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Load {
-    pub(super) records: u32,
-    pub(super) dead: u32,
-    pub(super) dead_bytes: u32,
-}
 
 /// A stream, and the only one who may change it.
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) shared: Arc<Shared>,
-    pub(super) visible: watch::Sender<u64>,
-    pub(super) next: u64,
-    /// When the last event was appended, in microseconds since 1970.
-    pub(super) time: u64,
-    pub(super) open: Option<OpenBatch>,
+    visible: watch::Sender<u64>,
+    pub(super) end: End,
     pub(super) repeats: Repeats,
-    /// The oldest events, where a limit may end them.
-    pub(super) front: Front,
-    /// Batches to delete with the next commit, by their first sequences.
-    pub(super) deletions: Vec<u64>,
-    /// Keys to keep when their events are deleted: sequence, time and key.
-    pub(super) leaving: Vec<(u64, u64, u128)>,
-    /// The floor is not in the store yet.
-    pub(super) floor_moved: bool,
-    /// In streams that limit the events of each topic every batch, in others those with events that have a ttl.
-    pub(super) loads: BTreeMap<u64, Load>,
-    /// Batches of which so much is dead that they are written again.
-    pub(super) sweep: BTreeSet<u64>,
-    /// When events end by their ttl.
-    pub(super) dues: Dues,
-    /// Some did, and who reads ahead was not told yet.
-    pub(super) expired: bool,
-    /// For the last events of topics that are not known.
-    pub(super) search: Option<Lasts>,
-    /// Until then nothing ends by its age: the clock may be wrong.
-    pub(super) patience: u64,
+    pub(super) retention: Retention,
     /// What it holds of the memory of the hub.
     pub(super) holdings: Holdings,
-    /// How many bytes of batches were deleted since somebody last asked.
-    pub(super) deleted: u64,
-}
-
-/// Events that are about to be written to one stream.
-#[derive(Debug)]
-pub(super) struct Draft {
-    pub(super) pieces: Vec<DraftPiece>,
-    next: u64,
-    /// What its events are stamped with,
-    time: u64,
-    /// and when they are appended, as ages go.
-    pub(super) now: u64,
-    /// How many keys were added.
-    keys: usize,
-    /// The last sequences of topics in this draft, once a precondition asked for them.
-    topics: Option<HashMap<Box<[u8]>, u64>>,
-    /// How many events it has.
-    events: usize,
-    /// What they are stored with, in bytes.
-    stored: u64,
-    /// Room for what they may add in memory.
-    reserved: Vec<Held>,
-}
-
-/// Part of a draft that goes into one batch.
-#[derive(Debug)]
-pub(super) struct DraftPiece {
-    /// It goes behind what the open batch has.
-    continues: bool,
-    first: u64,
-    base_time: u64,
-    /// Sequence and time of what is in front of it.
-    before: (u64, u64),
-    last: (u64, u64),
-    /// Room for a head, and the records: what is written, unless it continues.
-    pub(super) buffer: Vec<u8>,
-    pub(super) records: Vec<Record>,
 }
 
 impl Core {
-    /// A stream that is whole at `progress`.
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        visible: watch::Sender<u64>,
-        repeats: Repeats,
+    /// A stream without events, as it is at `progress`.
+    pub(super) fn empty(
+        stores: &Arc<Stores>,
+        options: &Options,
+        id: u64,
+        definition: &Definition,
+        settings: StreamSettings,
         progress: Progress,
-        holdings: Holdings,
     ) -> Self {
-        Self {
-            shared,
+        let (sender, visible) = watch::channel(progress.next - 1);
+        let window = u64::try_from(settings.dedupe_window.as_micros()).unwrap_or(u64::MAX);
+        let warp = Warp::new(stores.now(), progress.time);
+        let (floor, latest) = (progress.floor, progress.next - 1);
+        let bounds = Bounds { floor, latest, withdrawn: floor, events: 0, bytes: 0 };
+        let holdings = Holdings::new(&stores.accountant, &stores.definitions, &settings);
+        let shared = Shared {
+            id,
+            name: settings.name.clone(),
+            epoch: definition.epoch,
+            created: definition.created,
+            storage: settings.storage,
+            topics: RwLock::new(Topics::new(settings.max_events_per_topic)),
+            share: stores.owners.share(&settings.owner),
+            settings: RwLock::new(Arc::new(settings)),
+            bounds: Mutex::new(bounds),
+            tail: Arc::new(Tail::default()),
             visible,
-            next: progress.next,
-            time: progress.time,
-            open: None,
-            repeats,
-            front: Front::after(progress.floor - 1),
-            deletions: Vec::new(),
-            leaving: Vec::new(),
-            floor_moved: false,
-            loads: BTreeMap::new(),
-            sweep: BTreeSet::new(),
-            dues: Dues::default(),
-            expired: false,
-            search: None,
-            patience: 0,
+            retired: AtomicU8::default(),
+            warp,
+            stores: Arc::clone(stores),
+            removals: AtomicU64::default(),
+            holes: Mutex::default(),
+        };
+        let shared = Arc::new(shared);
+        Self {
+            visible: sender,
+            end: End::new(id, progress),
+            repeats: Repeats::new(window, options.max_dedupe_ids),
+            retention: Retention::new(&shared),
             holdings,
-            deleted: 0,
+            shared,
         }
     }
 
     /// A draft without events.
     pub(super) fn draft(&mut self, now: u64) -> Draft {
         self.repeats.expire(now);
-        Draft {
-            pieces: Vec::new(),
-            next: self.next,
-            time: self.time.max(self.shared.warp.stamp(now)),
-            now,
-            keys: 0,
-            topics: None,
-            events: 0,
-            stored: 0,
-            reserved: Vec::new(),
-        }
+        Draft::new(self.end.next, self.end.time.max(self.shared.warp.stamp(now)), now)
     }
 
     /// How far the stream comes with a draft.
     pub(super) fn progress(&self, draft: Option<&Draft>) -> Progress {
-        let (next, time) = draft.map_or((self.next, self.time), |draft| (draft.next, draft.time));
-        Progress { next, floor: self.shared.bounds().floor, time }
+        self.end.progress(self.shared.bounds().floor, draft)
     }
 
-    /// What is written in one commit may be read in the next, but not before: nothing waits for less than this.
-    pub(super) fn has_chores(&self) -> bool {
-        self.floor_moved || !self.deletions.is_empty() || !self.leaving.is_empty() || !self.sweep.is_empty()
+    fn sealer(&self, seal: Seal) -> Sealer<'_> {
+        Sealer { stream: self.shared.name.as_str(), seal }
+    }
+
+    /// What decides on what is appended.
+    pub(super) fn admission(&self, seal: Seal) -> Admission<'_> {
+        let (stream, sealer) = (&*self.shared, self.sealer(seal));
+        Admission { stream, repeats: &self.repeats, holdings: &self.holdings, sealer }
     }
 
     /// Puts an append into the draft, all of it or nothing.
@@ -194,25 +126,18 @@ impl Core {
         seal: Seal,
         charges: &mut Charges,
     ) -> Result<Vec<Appended>, AppendError> {
-        if let Some(precondition) = precondition
-            && (self.repeats.is_off() || !events.iter().all(|event| self.is_known(event, draft.now)))
-        {
-            self.check(draft, events, precondition)?;
-        }
-        self.check_topics(draft, events, max_topics)?;
-        self.check_bytes(draft, events, precondition.is_some(), seal)?;
-        self.charge(draft, events.iter(), true, seal, charges).map_err(|limit| AppendError::QuotaUsedUp { limit })?;
-        self.reserve(draft, events.iter())?;
+        self.admission(seal).admit(draft, events, precondition, max_topics, charges)?;
         let epoch = self.shared.epoch;
+        let sealer = Sealer { stream: self.shared.name.as_str(), seal };
         let mut scratch = Vec::new();
         let mut results = Vec::with_capacity(events.len());
         for event in events {
             let key = if self.repeats.is_off() { None } else { event.dedupe_key() };
-            if let Some(sequence) = key.and_then(|key| self.first_of(event, key, draft.now)) {
+            if let Some(sequence) = key.and_then(|key| self.repeats.first_of(event, key, draft.now)) {
                 results.push(Appended { sequence, epoch, duplicate: true });
                 continue;
             }
-            let sequence = self.put(draft, event, seal, &mut scratch);
+            let sequence = self.end.put(draft, event, sealer, &mut scratch);
             if let Some(key) = key {
                 self.repeats.add(key, sequence, draft.now);
                 draft.keys += 1;
@@ -222,98 +147,9 @@ impl Core {
         Ok(results)
     }
 
-    /// The sequence of the event that this one, of that key, is a repetition of.
-    fn first_of(&self, event: &Event, key: u128, now: u64) -> Option<u64> {
-        self.repeats.find(key).or_else(|| self.repeats.find_old(|| event.old_dedupe_key(), now))
-    }
-
-    /// True for a repetition of an event that is stored.
-    pub(super) fn is_known(&self, event: &Event, now: u64) -> bool {
-        !self.repeats.is_off() && event.dedupe_key().is_some_and(|key| self.first_of(event, key, now).is_some())
-    }
-
-    /// Writes an event as it is stored at a sequence and time, in place of what is in `stored`.
-    pub(super) fn stamp(&self, event: &Event, (sequence, time): (u64, u64), seal: Seal, stored: &mut Vec<u8>) -> Spans {
-        stored.clear();
-        seal(event, &Stamp { stream: self.shared.name.as_str(), sequence, time: time_of(time) }, stored)
-    }
-
-    /// Reserves memory for events that are about to be put into the draft, for all or none. Counts exactly only when it is
-    /// close.
-    pub(super) fn reserve<'a>(
-        &self,
-        draft: &mut Draft,
-        events: impl Iterator<Item = &'a Event> + Clone,
-    ) -> Result<(), MemoryFull> {
-        let mut bytes = self.most_topic_bytes(events.clone());
-        if bytes > self.holdings.room(Use::Topics) {
-            bytes = self.topic_bytes(events.clone());
-        }
-        if events.clone().any(|event| event.spans().ttl_ms.is_some()) {
-            bytes += Dues::most_bytes(events.clone().map(Event::encoded_len).sum());
-        }
-        let topics = if bytes > 0 { Some(self.holdings.reserve(Use::Topics, bytes)?) } else { None };
-        if self.shared.storage == Storage::Memory {
-            let bytes = self.event_bytes(draft, events);
-            if bytes > 0 {
-                draft.reserved.push(self.holdings.reserve(Use::MemoryStreams, bytes)?);
-            }
-        }
-        draft.reserved.extend(topics);
-        Ok(())
-    }
-
-    /// What events add to the topics, if each is of a new one.
-    fn most_topic_bytes<'a>(&self, events: impl Iterator<Item = &'a Event>) -> usize {
-        let topics = self.shared.topics.read();
-        let of_topic = topics.topic_bytes();
-        let (mut bytes, mut before) = (0, None);
-        for event in events {
-            let topic = event.topic().as_bytes();
-            if before != Some(topic) {
-                bytes += of_topic + topic.len();
-                before = Some(topic);
-            }
-            bytes += topics.most_event_bytes(event.spans().ttl_ms.is_some());
-        }
-        bytes
-    }
-
-    /// What events add to the topics.
-    fn topic_bytes<'a>(&self, events: impl Iterator<Item = &'a Event>) -> usize {
-        let topics = self.shared.topics.read();
-        let (mut bytes, mut new) = (0, BTreeSet::new());
-        for event in events {
-            let topic = event.topic().as_bytes();
-            if !topics.has(topic) && new.insert(topic) {
-                bytes += topics.topic_bytes() + topic.len();
-            }
-            bytes += topics.event_bytes(topic, event.spans().ttl_ms.is_some());
-        }
-        bytes
-    }
-
-    /// What events add to a stream in memory, without those that they take the place of.
-    fn event_bytes<'a>(&self, draft: &Draft, events: impl Iterator<Item = &'a Event>) -> usize {
-        let (settings, bounds) = (Arc::clone(&self.shared.settings.read()), self.shared.bounds());
-        let usual = bounds.bytes.checked_div(bounds.events).unwrap_or_default();
-        let topics = self.shared.topics.read();
-        let (mut taken, mut encoded, mut count, mut replaced) = (0_usize, 0, 0, 0);
-        for event in events {
-            taken += holdings::event_bytes(event.encoded_len());
-            encoded += event.encoded_len() as u64;
-            count += 1;
-            replaced += u64::from(topics.is_full(event.topic().as_bytes()));
-        }
-        let over = |limit: Option<u64>, held: u64, more: u64| {
-            limit.map_or(0, |limit| held.saturating_add(more).saturating_sub(limit).min(more))
-        };
-        let events_over = over(settings.max_events, bounds.events + draft.events as u64, count);
-        let bytes_over = over(settings.max_bytes, bounds.bytes + draft.stored, encoded);
-        // As a part of the encoded bytes: what these take beside themselves is replaced with them.
-        let ended = bytes_over.max(usual.saturating_mul(events_over.max(replaced))).min(encoded);
-        let kept = u128::from(encoded - ended) * taken as u128 / u128::from(encoded.max(1));
-        usize::try_from(kept).unwrap_or(usize::MAX)
+    /// Puts one event into the draft, whatever is known of it.
+    pub(super) fn put(&self, draft: &mut Draft, event: &Event, seal: Seal) {
+        self.end.put(draft, event, self.sealer(seal), &mut Vec::new());
     }
 
     /// What its ids take in memory, where the keys of events that are gone may be in the store, too.
@@ -324,148 +160,33 @@ impl Core {
 
     /// Holds the memory that the stream takes now.
     pub(super) fn weigh(&mut self) {
-        let topics = self.shared.topics.read().bytes() + self.dues.bytes();
-        self.holdings.set(topics, self.ids_bytes());
-    }
-
-    /// Charges the owner for events that are about to be put into the draft, all or none. Where they may be
-    /// `repetitions`, those that are known are not stored again.
-    pub(super) fn charge<'a>(
-        &self,
-        draft: &Draft,
-        events: impl Iterator<Item = &'a Event>,
-        repetitions: bool,
-        seal: Seal,
-        charges: &mut Charges,
-    ) -> Result<(), u64> {
-        if charges.is_off() {
-            return Ok(());
-        }
-        let (mut sequence, mut bytes, mut scratch) = (draft.next, 0, Vec::new());
-        let mut seen = BTreeSet::new();
-        for event in events {
-            let key = if !repetitions || self.repeats.is_off() { None } else { event.dedupe_key() };
-            if key.is_some_and(|key| self.first_of(event, key, draft.now).is_some() || !seen.insert(key)) {
-                continue;
-            }
-            self.stamp(event, (sequence, draft.time), seal, &mut scratch);
-            bytes += scratch.len() as u64;
-            sequence += 1;
-        }
-        charges.add(&self.shared, draft.stored, bytes)
-    }
-
-    /// Puts one event into the draft.
-    pub(super) fn put(&self, draft: &mut Draft, event: &Event, seal: Seal, scratch: &mut Vec<u8>) -> u64 {
-        let (sequence, time) = (draft.next, draft.time);
-        let spans = self.stamp(event, (sequence, time), seal, scratch);
-        let need = scratch.len() + MOST_RECORD_HEAD_BYTES;
-        let open_bytes = self.open.as_ref().map_or(OPEN_BATCH_BYTES, |open| HEAD_BYTES + open.records.len());
-        let fits = match draft.pieces.last() {
-            None => open_bytes + need <= OPEN_BATCH_BYTES,
-            Some(piece) if piece.continues => open_bytes + piece.buffer.len() - HEAD_BYTES + need <= OPEN_BATCH_BYTES,
-            Some(piece) => piece.buffer.len() + need <= BATCH_BYTES,
-        };
-        if !fits || draft.pieces.is_empty() {
-            let open = self.open.as_ref().filter(|_| fits && draft.pieces.is_empty());
-            // After a full piece there is likely another one.
-            let bytes = if draft.pieces.is_empty() { HEAD_BYTES + need } else { BATCH_BYTES.max(HEAD_BYTES + need) };
-            let mut buffer = Vec::with_capacity(bytes);
-            buffer.resize(HEAD_BYTES, 0);
-            let before = open.map_or((sequence - 1, time), |open| (open.head.last, open.head.last_time));
-            draft.pieces.push(DraftPiece {
-                continues: open.is_some(),
-                first: open.map_or(sequence, |open| open.head.first),
-                base_time: open.map_or(time, |open| open.head.base_time),
-                before,
-                last: before,
-                buffer,
-                records: Vec::with_capacity(bytes / need),
-            });
-        }
-        if let Some(piece) = draft.pieces.last_mut() {
-            let start = batch::put(&mut piece.buffer, piece.last, (sequence, time), &spans, scratch);
-            piece.last = (sequence, time);
-            piece.records.push(Record { sequence, time, spans, start, len: scratch.len() as u32 });
-        }
-        if let Some(topics) = &mut draft.topics {
-            topics.insert(event.topic().as_bytes().into(), sequence);
-        }
-        draft.next += 1;
-        draft.events += 1;
-        draft.stored += scratch.len() as u64;
-        sequence
-    }
-
-    /// Writes a draft, whose heads are filled in.
-    pub(super) fn write(&self, draft: &mut Draft, batches: &mut Table<'_, (u64, u64), &[u8]>) -> Result<(), Trouble> {
-        for piece in &mut draft.pieces {
-            let (key, head) = ((self.shared.id, piece.first), self.head_of(piece));
-            match self.open.as_ref().filter(|_| piece.continues) {
-                Some(open) => {
-                    let mut value = Vec::with_capacity(open.records.len() + piece.buffer.len());
-                    value.resize(HEAD_BYTES, 0);
-                    value.extend_from_slice(&open.records);
-                    value.extend_from_slice(piece.records());
-                    batch::finish(&mut value, self.shared.id, &head);
-                    batches.insert(key, &*value)?;
-                }
-                None => {
-                    batch::finish(&mut piece.buffer, self.shared.id, &head);
-                    batches.insert(key, &*piece.buffer)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn head_of(&self, piece: &DraftPiece) -> Head {
-        let before = self.open.as_ref().filter(|_| piece.continues).map_or(0, |open| open.head.count);
-        Head {
-            first: piece.first,
-            last: piece.last.0,
-            base_time: piece.base_time,
-            last_time: piece.last.1,
-            count: before + piece.records.len() as u32,
-        }
+        let topics = self.shared.topics.read().bytes() + self.retention.waste.bytes();
+        self.holdings.set(topics, self.ids_bytes(), self.retention.sizes.bytes());
     }
 
     /// A draft is in the store. Readers do not see it yet.
     pub(super) fn apply(&mut self, draft: Draft, budget: &mut Budget) {
-        (self.next, self.time) = (draft.next, draft.time);
-        let in_memory = self.shared.storage == Storage::Memory;
+        (self.end.next, self.end.time) = draft.place();
         for piece in draft.pieces {
-            let head = self.head_of(&piece);
-            // Nothing is ever added to one that is as large: its records need not be kept for that.
-            let is_full = !piece.continues && piece.buffer.len() >= OPEN_BATCH_BYTES;
-            if !piece.continues {
-                self.close_batch();
-                self.open = Some(OpenBatch { head, records: Vec::new() });
+            let Added { closed, records, bytes, is_full } = self.end.add(&piece);
+            if let Some(closed) = closed {
+                self.retention.waste.look_at(closed);
             }
-            if let Some(open) = self.open.as_mut().filter(|_| !is_full) {
-                open.head = head;
-                open.records.extend_from_slice(piece.records());
-            }
-            if in_memory {
-                let open = self.open.as_ref().filter(|_| piece.continues);
-                let bytes = open.map_or(piece.buffer.len(), |open| HEAD_BYTES + open.records.len());
-                self.holdings.resize(piece.first, bytes);
-            }
-            self.count(&piece, head.count);
+            self.retention.resize(piece.first, bytes);
+            self.count(&piece, records);
             if !budget.is_off() {
                 self.remember(piece, budget);
             }
-            let bytes = self.open.as_ref().map(|open| HEAD_BYTES + open.records.len());
-            if is_full || bytes.is_some_and(|bytes| bytes >= OPEN_BATCH_BYTES) {
+            if is_full {
                 self.close_batch();
             }
         }
     }
 
     /// Nothing is added to the last batch any more.
-    pub(super) fn close_batch(&mut self) {
-        if let Some(open) = self.open.take() {
-            self.look_at_load(open.head.first);
+    fn close_batch(&mut self) {
+        if let Some(first) = self.end.close() {
+            self.retention.waste.look_at(first);
         }
     }
 
@@ -475,9 +196,7 @@ impl Core {
         let mut topics = shared.topics.write();
         let mut pushed_out = Vec::new();
         let (mut bytes, mut due) = (0, u64::MAX);
-        if topics.is_limited() {
-            self.loads.entry(piece.first).or_default();
-        }
+        let is_limited = topics.is_limited();
         for record in &piece.records {
             bytes += u64::from(record.len);
             let ends = record.ends(&shared.warp);
@@ -485,7 +204,7 @@ impl Core {
             pushed_out.extend(topics.add(record.topic(&piece.buffer), record.sequence, record.len, ends));
         }
         drop(topics);
-        self.note_due(piece.first, records, due);
+        self.retention.waste.add(piece.first, records, due, is_limited);
         let mut bounds = shared.bounds.lock();
         bounds.events += piece.records.len() as u64;
         bounds.bytes += bytes;
@@ -494,26 +213,7 @@ impl Core {
         drop(bounds);
         shared.weigh();
         for (sequence, bytes) in pushed_out {
-            self.push_out(sequence, bytes);
-        }
-    }
-
-    /// One more event of its batch is dead. Every batch is known that has one that can die so.
-    pub(super) fn push_out(&mut self, sequence: u64, bytes: u32) {
-        self.shared.miss(sequence, sequence);
-        let Some((first, load)) = self.loads.range_mut(..=sequence).next_back() else { return };
-        load.dead += 1;
-        load.dead_bytes = load.dead_bytes.saturating_add(bytes);
-        let first = *first;
-        if self.open.as_ref().is_none_or(|open| open.head.first != first) {
-            self.look_at_load(first);
-        }
-    }
-
-    pub(super) fn look_at_load(&mut self, first: u64) {
-        let much = |load: &Load| load.dead * 2 >= load.records || load.dead_bytes as usize * 2 >= BATCH_BYTES;
-        if self.loads.get(&first).is_some_and(|load| load.dead > 0 && much(load)) {
-            self.sweep.insert(first);
+            self.retention.push_out(&self.end, sequence, bytes);
         }
     }
 
@@ -529,7 +229,7 @@ impl Core {
 
     /// Readers see all there is.
     pub(super) fn publish(&self) {
-        let latest = self.next - 1;
+        let latest = self.end.next - 1;
         let mut bounds = self.shared.bounds.lock();
         if bounds.latest == latest {
             return;
@@ -550,49 +250,119 @@ impl Core {
         self.shared.tail.clear();
         self.shared.share.set(0);
     }
-}
 
-impl DraftPiece {
-    /// What goes into the batch behind its head, or behind what it has.
-    fn records(&self) -> &[u8] {
-        &self.buffer[HEAD_BYTES..]
+    /// Ends every event that a limit ends, and every one up to `purge`. Gives the number of events ended.
+    pub(super) fn trim(&mut self, now: u64, purge: u64) -> Result<u64, Trouble> {
+        let (ended, _) = self.trim_some(now, purge, usize::MAX)?;
+        Ok(ended)
+    }
+
+    /// The same, until batches of so many bytes were read; true when there is more to end.
+    pub(super) fn trim_some(&mut self, now: u64, purge: u64, at_once: usize) -> Result<(u64, bool), Trouble> {
+        self.retention.trim(&self.end, &self.repeats, now, purge, at_once)
+    }
+
+    /// Counts what is past its ttl as gone where that makes a difference to an append, behind `more` events that are drafted;
+    /// true when the append has to wait for more of that.
+    pub(super) fn expire_for(
+        &mut self,
+        events: &[Event],
+        more: usize,
+        max_topics: usize,
+        now: u64,
+    ) -> Result<bool, Trouble> {
+        Ok(self.retention.awaits_expiry(events, more, max_topics, now)
+            && self.retention.expire(&self.end, now, TRIM_BYTES)?)
+    }
+
+    /// What time brings when nothing else does: true when there is more of it.
+    pub(super) fn pass_time(&mut self, now: u64) -> Result<bool, Trouble> {
+        let more = self.retention.expire_some(&self.end, now)?;
+        Ok(more | self.trim_some(now, 0, TRIM_BYTES)?.1)
+    }
+
+    /// When everything is over, the last batch goes too.
+    pub(super) fn drop_empty(&mut self) {
+        if self.retention.is_over(&self.end) {
+            self.close_batch();
+            self.retention.delete_front();
+        }
+    }
+
+    /// Does in the store what limits did in memory, in a commit with a draft or none. What has to be remembered once that is
+    /// committed is given back.
+    pub(super) fn do_chores(
+        &mut self,
+        batches: &mut BatchTable<'_>,
+        keys: &mut RepeatTable<'_>,
+        now: u64,
+        draft: Option<&Draft>,
+    ) -> Result<Vec<Swept>, Trouble> {
+        self.retention.do_chores(batches, keys, &self.repeats, now, draft.map_or(0, Draft::batches))
+    }
+
+    /// Takes some of a selection out of the store, from sequence `at` on.
+    pub(super) fn take_out(
+        &mut self,
+        transaction: &WriteTransaction,
+        selection: &Selection,
+        at: u64,
+        now: u64,
+    ) -> Result<TakenOut, Trouble> {
+        let mut batches = transaction.open_table(BATCHES)?;
+        let (gone, left) = self.retention.take_out(&mut batches, &self.end, &self.repeats, selection, at, now)?;
+        let swept = self.settle_out(transaction, &mut batches, now)?;
+        Ok(TakenOut { gone, left, swept })
+    }
+
+    /// Takes all of a selection out of the store.
+    pub(super) fn take_all_out(
+        &mut self,
+        transaction: &WriteTransaction,
+        selection: &Selection,
+        now: u64,
+    ) -> Result<TakenOut, Trouble> {
+        let mut batches = transaction.open_table(BATCHES)?;
+        let (mut gone, mut left) = (Vec::new(), Some(0));
+        while let Some(at) = left {
+            let some = self.retention.take_out(&mut batches, &self.end, &self.repeats, selection, at, now)?;
+            gone.extend(some.0);
+            left = some.1;
+        }
+        let swept = self.settle_out(transaction, &mut batches, now)?;
+        Ok(TakenOut { gone, left, swept })
+    }
+
+    /// What is deleted and the keys that stay behind are one commit.
+    fn settle_out(
+        &mut self,
+        transaction: &WriteTransaction,
+        batches: &mut BatchTable<'_>,
+        now: u64,
+    ) -> Result<Vec<Swept>, Trouble> {
+        let swept = self.do_chores(batches, &mut transaction.open_table(REPEATS)?, now, None)?;
+        transaction.open_table(PROGRESS)?.insert(self.shared.id, &*self.progress(None).to_row())?;
+        Ok(swept)
+    }
+
+    /// What was taken out is committed. Gives how many events of it were still kept, and the search for the last events of
+    /// their topics, if there is one to be made.
+    pub(super) fn taken_out(&mut self, taken: TakenOut, now: u64) -> Result<(u64, Option<Lasts>), Trouble> {
+        let TakenOut { gone, swept, .. } = taken;
+        self.retention.chores_done(swept);
+        let count = self.retention.taken_out(&gone);
+        self.end.close();
+        // When nothing is left, the floor moves with the answer, not at some time after it.
+        self.trim(now, 0)?;
+        Ok((count, Lasts::of(&self.shared, &gone)))
     }
 }
 
-impl Draft {
-    /// True when there is nothing to write.
-    pub(super) fn is_empty(&self) -> bool {
-        self.pieces.is_empty()
-    }
-
-    /// The sequence of the next event, and what it is stamped with.
-    pub(super) fn place(&self) -> (u64, u64) {
-        (self.next, self.time)
-    }
-
-    /// How many events it has.
-    pub(super) fn events(&self) -> usize {
-        self.events
-    }
-
-    /// How many batches it is written to.
-    pub(super) fn batches(&self) -> usize {
-        self.pieces.len()
-    }
-
-    /// How many bytes are to be written.
-    pub(super) fn bytes(&self) -> usize {
-        self.pieces.iter().map(|piece| piece.records().len()).sum()
-    }
-
-    /// The last sequence of a topic in this draft.
-    pub(super) fn last_of(&mut self, topic: &[u8]) -> Option<u64> {
-        let pieces = &self.pieces;
-        let topics = self.topics.get_or_insert_with(|| {
-            let all =
-                pieces.iter().flat_map(|piece| piece.records.iter().map(|r| (r.topic(&piece.buffer), r.sequence)));
-            all.map(|(topic, sequence)| (topic.into(), sequence)).collect()
-        });
-        topics.get(topic).copied()
-    }
+/// What was taken out of the store.
+#[derive(Debug)]
+pub(super) struct TakenOut {
+    gone: Vec<Gone>,
+    /// Where to go on, if that was not all.
+    pub(super) left: Option<u64>,
+    swept: Vec<Swept>,
 }

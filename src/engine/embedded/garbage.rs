@@ -3,16 +3,11 @@
 //!
 //! A stream is gone once its definition is. What is left when the hub stops is found again when it starts.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Instant,
-};
+use std::collections::VecDeque;
 
 use redb::{Durability as Commit, ReadableTable};
 
 use super::{
-    committer::Committer,
-    core::Core,
     holdings::Holdings,
     rows::{BATCHES, REPEATS},
     store::{Store, Trouble},
@@ -31,8 +26,8 @@ pub(super) struct Garbage {
     pub(super) _holdings: Option<Holdings>,
 }
 
-/// What streams that were deleted have left.
-pub(super) fn find(store: &Store, cores: &BTreeMap<u64, Core>) -> Result<VecDeque<Garbage>, Trouble> {
+/// What streams that were deleted have left: those that, by their numbers, are not there any more.
+pub(super) fn find(store: &Store, is_there: impl Fn(u64) -> bool) -> Result<VecDeque<Garbage>, Trouble> {
     let transaction = store.read_transaction()?;
     let (batches, repeats) = (transaction.open_table(BATCHES)?, transaction.open_table(REPEATS)?);
     let (mut found, mut next) = (VecDeque::new(), 0);
@@ -40,49 +35,16 @@ pub(super) fn find(store: &Store, cores: &BTreeMap<u64, Core>) -> Result<VecDequ
         let of_batches = batches.range((next, 0)..)?.next().transpose()?.map(|(key, _)| key.value().0);
         let of_repeats = repeats.range((next, 0)..)?.next().transpose()?.map(|(key, _)| key.value().0);
         let Some(id) = [of_batches, of_repeats].into_iter().flatten().min() else { return Ok(found) };
-        if !cores.contains_key(&id) {
+        if !is_there(id) {
             found.push_back(Garbage { id, storage: Storage::File, _holdings: None });
         }
         next = id + 1;
     }
 }
 
-impl Committer {
-    /// Deletes some of what deleted streams left.
-    pub(super) fn collect_garbage(&mut self) {
-        let Some(Garbage { id, storage, .. }) = self.garbage.front() else { return };
-        let (id, storage) = (*id, *storage);
-        if !self.may_sweep(storage) {
-            return;
-        }
-        // Where there is no room, what is deleted is needed at once.
-        let at_once = self.broken.is_some();
-        let (all, bytes) = match forget_some(self.link.store(storage), id, at_once) {
-            Ok(forgotten) => forgotten,
-            Err(trouble) => {
-                self.fail(storage, &trouble, &BTreeMap::new());
-                return;
-            }
-        };
-        if storage == Storage::File && at_once {
-            self.made_room(bytes);
-        }
-        if all {
-            self.garbage.retain(|garbage| garbage.id != id || garbage.storage != storage);
-        } else if storage == Storage::File {
-            self.unsynced.due.get_or_insert_with(|| Instant::now() + self.options.sync_interval());
-        }
-    }
-
-    /// Whether there is any, and it may be deleted now.
-    pub(super) fn may_collect_garbage(&self) -> bool {
-        self.garbage.front().is_some_and(|garbage| self.may_sweep(garbage.storage))
-    }
-}
-
 /// Deletes some of what a stream has in a store that has no such stream any more; true when that was the last, and how many
 /// bytes of batches it was.
-fn forget_some(store: &Store, id: u64, at_once: bool) -> Result<(bool, u64), Trouble> {
+pub(super) fn forget_some(store: &Store, id: u64, at_once: bool) -> Result<(bool, u64), Trouble> {
     let mut transaction = store.write()?;
     let mut bytes = 0;
     let all = {

@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use redb::WriteTransaction;
 
 use super::{
     committer::Committer,
     core::Core,
-    keep::{Purge, Selection},
-    rows::{BATCHES, GROUP_STATES, PROGRESS, REPEATS, row},
+    groups,
+    purge::{Purge, Selection},
+    rows::{GROUP_STATES, row},
     store::Trouble,
     stream::Shared,
 };
 use crate::{
     engine::{GroupStoreError, LettersBack, StoreError},
-    model::{Group, Storage, limits::MAX_GROUP_STATE_BYTES},
+    model::{Group, Storage},
 };
 
 /// What is left to be done for the stream of dead letters.
@@ -23,21 +23,20 @@ type Rest = Option<(Arc<Shared>, Purge)>;
 
 impl Committer {
     /// Saves the state of a group and removes the dead letters that it has back, in one transaction.
-    fn give_back(
+    pub(super) fn give_back(
         &mut self,
         stream: &Shared,
         group: &Group,
         state: &[u8],
         back: LettersBack,
     ) -> Result<Rest, GroupStoreError> {
-        stream.check(GroupStoreError::Closed)?;
-        if !self.knows_group(stream, group)? {
+        if !groups::knows(stream, group)? {
             return Err(GroupStoreError::NotFound);
         }
         let gone = || GroupStoreError::DeadLetterStream { name: back.letters.stream.clone() };
-        let letters = self.directory.find(back.letters.stream.as_str());
+        let letters = self.writer.streams.directory.find(back.letters.stream.as_str());
         let letters = letters.filter(|found| found.epoch == back.letters.epoch).ok_or_else(gone)?;
-        let Some(mut core) = self.cores.remove(&letters.id) else { return Err(gone()) };
+        let Some(mut core) = self.writer.streams.cores.remove(&letters.id) else { return Err(gone()) };
         let state = row(state);
         let save = |transaction: &WriteTransaction| -> Result<(), Trouble> {
             transaction.open_table(GROUP_STATES)?.insert((stream.id, group.as_str()), &*state)?;
@@ -47,25 +46,25 @@ impl Committer {
         let (of_group, of_letters) = (stream.storage, letters.storage);
         let apart = of_group != of_letters;
         // What is in memory alone is gone anyway when the process ends between the two: the disk first.
-        let first = if apart && of_group == Storage::File { self.transact_in(of_group, save) } else { Ok(()) };
+        let first = if apart && of_group == Storage::File { self.writer.transact_in(of_group, save) } else { Ok(()) };
         let taken = first.and_then(|()| {
             let with = |transaction: &WriteTransaction| if apart { Ok(()) } else { save(transaction) };
             self.take_letters(&mut core, selection, with)
         });
         let taken = match taken {
-            Ok(rest) if apart && of_group == Storage::Memory => self.transact_in(of_group, save).map(|()| rest),
+            Ok(rest) if apart && of_group == Storage::Memory => self.writer.transact_in(of_group, save).map(|()| rest),
             taken => taken,
         };
         core.drop_empty();
         core.weigh();
-        self.cores.insert(letters.id, core);
-        if self.broken.is_some() {
+        self.writer.streams.cores.insert(letters.id, core);
+        if self.writer.condition.is_broken() {
             // It was not there to be compared when the store was opened again.
-            let _ = self.compare();
+            let _ = self.writer.compare();
         }
         let rest = taken?;
         // It is in the store. What else there is to do for it waits when the disk refuses now.
-        let _ = self.settle(of_letters);
+        let _ = self.writer.settle(of_letters);
         Ok(rest.map(|rest| (letters, rest)))
     }
 
@@ -76,46 +75,13 @@ impl Committer {
         mut selection: Selection,
         with: impl FnOnce(&WriteTransaction) -> Result<(), Trouble>,
     ) -> Result<Option<Purge>, StoreError> {
-        selection.limit(core.next - 1);
-        let (id, now) = (core.shared.id, core.shared.link.now());
-        let (gone, chores) = self.transact_in(core.shared.storage, |transaction| {
+        selection.limit(core.end.next - 1);
+        let now = core.shared.now();
+        let taken = self.writer.transact_in(core.shared.storage, |transaction| {
             with(transaction)?;
-            let mut batches = transaction.open_table(BATCHES)?;
-            let (mut gone, mut at) = (Vec::new(), Some(0));
-            while let Some(from) = at {
-                let (some, left) = core.take_out(&mut batches, &selection, from, now)?;
-                gone.extend(some);
-                at = left;
-            }
-            let chores = core.do_chores(&mut batches, &mut transaction.open_table(REPEATS)?, now, 0)?;
-            transaction.open_table(PROGRESS)?.insert(id, &*core.progress(None).to_row())?;
-            Ok((gone, chores))
+            core.take_all_out(transaction, &selection, now)
         })?;
-        core.chores_done(chores);
-        core.taken_out(&gone);
-        core.trim(now, 0).map_err(|trouble| trouble.error())?;
-        Ok(core.lacking(&gone).map(|search| Purge::Lasts { search, rest: None }))
-    }
-}
-
-impl Shared {
-    /// Has the committer save the state of a group that has dead letters back, and remove those.
-    pub(super) async fn back(
-        self: Arc<Self>,
-        group: Group,
-        state: Bytes,
-        back: LettersBack,
-    ) -> Result<(), GroupStoreError> {
-        let (bytes, limit) = (state.len(), MAX_GROUP_STATE_BYTES);
-        if bytes > limit {
-            return Err(GroupStoreError::TooLarge { bytes, limit });
-        }
-        let (turn, this) = (self.link.turn().await?, Arc::clone(&self));
-        let act = move |committer: &mut Committer| committer.give_back(&this, &group, &state, back);
-        if let Some((letters, rest)) = self.link.act(turn, act).await?? {
-            // The last events of some topics are looked for; the letters are gone whatever becomes of that.
-            let _ = letters.purged(rest, None).await;
-        }
-        Ok(())
+        let (_, lacking) = core.taken_out(taken, now).map_err(|trouble| trouble.error())?;
+        Ok(lacking.map(|search| Purge::Lasts { search, rest: None }))
     }
 }

@@ -1,18 +1,35 @@
-//! Groups as they are stored, for whoever asks: read beside what is being written, and not by the committer.
+//! Groups as they are stored, for whoever asks: read beside what is being written.
 
 use redb::{ReadTransaction, ReadableTable};
 
 use super::{
-    Directory,
-    link::Link,
     rows::{GROUP_STATES, GROUPS, GroupDefinition, checked, from_row},
-    store::Trouble,
+    store::{Store, Trouble},
     stream::Shared,
 };
 use crate::{
-    engine::StoredGroup,
+    engine::{GroupStoreError, StoredGroup},
     model::{Group, Storage, StreamName},
 };
+
+/// Whether a stream has a group.
+pub(super) fn knows(stream: &Shared, group: &Group) -> Result<bool, GroupStoreError> {
+    let known = || -> Result<bool, Trouble> {
+        let read = stream.stores.file.read_transaction()?;
+        let groups = read.open_table(GROUPS)?;
+        Ok(groups.get((stream.id, group.as_str()))?.is_some())
+    };
+    known().map_err(|trouble| trouble.error().into())
+}
+
+/// How many groups a stream has.
+pub(super) fn count(stream: &Shared) -> Result<usize, GroupStoreError> {
+    let count = || -> Result<usize, Trouble> {
+        let groups = stream.stores.file.read_transaction()?.open_table(GROUPS)?;
+        Ok(groups.range((stream.id, "")..(stream.id + 1, ""))?.count())
+    };
+    count().map_err(|trouble| trouble.error().into())
+}
 
 /// Every group of a stream, by name.
 pub(super) fn all(stream: &Shared) -> Result<Vec<StoredGroup>, Trouble> {
@@ -41,9 +58,9 @@ fn with_states<T>(
     stream: &Shared,
     read: impl Fn(&ReadTransaction, &ReadTransaction) -> Result<T, Trouble>,
 ) -> Result<T, Trouble> {
-    stream.link.file.look(|definitions| match stream.storage {
+    stream.stores.file.look(|definitions| match stream.storage {
         Storage::File => read(definitions, definitions),
-        Storage::Memory => stream.link.memory.look(|states| read(definitions, states)),
+        Storage::Memory => stream.stores.memory.look(|states| read(definitions, states)),
     })
 }
 
@@ -63,22 +80,23 @@ fn named(name: &str) -> Result<Group, Trouble> {
     Group::parse(name).map_err(|_| Trouble::Damaged("a group has no name".to_owned()))
 }
 
-/// The first group that has its dead letters stored in a stream of that name. Looks at all groups there are.
+/// The first group that has its dead letters stored in a stream of that name, of those whose streams have a name still. Looks
+/// at all groups there are.
 pub(super) fn that_buries_in(
-    link: &Link,
-    directory: &Directory,
+    store: &Store,
     letters: &StreamName,
+    name_of: impl Fn(u64) -> Option<StreamName>,
 ) -> Result<Option<(StreamName, Group)>, Trouble> {
-    link.file.look(|transaction| {
+    store.look(|transaction| {
         let groups = transaction.open_table(GROUPS)?;
         for entry in groups.iter()? {
             let (key, value) = entry?;
             let (id, group) = key.value();
             let definition: GroupDefinition = from_row(value.value()).map_err(Trouble::row("groups"))?;
             if definition.dead_letter_stream() == Some(letters.as_str())
-                && let Some(stream) = directory.all().into_iter().find(|stream| stream.id == id)
+                && let Some(stream) = name_of(id)
             {
-                return Ok(Some((stream.name.clone(), named(group)?)));
+                return Ok(Some((stream, named(group)?)));
             }
         }
         Ok(None)

@@ -5,13 +5,9 @@
 //! refused; once it is applied, what is really there is held instead. What limits, purges and deletions end is given
 //! back, and opening the store counts anew, beyond the limits if need be: a hub must start.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
-use super::{batch::HEAD_BYTES, committer::Committer, core::Core};
+use super::batch::HEAD_BYTES;
 use crate::{
     engine::routes::TOKEN_BYTES,
     memory::{Client, Held, Memory, MemoryFull, Use},
@@ -28,11 +24,6 @@ const PAGE_BYTES: usize = 4 * 1024;
 pub(super) const STAMP_BYTES: usize = 160;
 /// What a filter costs besides its text, which is there twice, and its tokens.
 const FILTER_BYTES: usize = 32;
-/// Who holds too many ids gives up this part of them at least, so that it is not asked for each.
-const IDS_PART: usize = 16;
-
-/// The log is told of ids that are forgotten too early no more often.
-const TELL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a stream holds.
 #[derive(Debug)]
@@ -42,9 +33,13 @@ pub(super) struct Holdings {
     topics: Held,
     ids: Held,
     events: Held,
-    /// How much memory each batch takes, in streams in memory.
-    batches: BTreeMap<u64, usize>,
-    batch_bytes: usize,
+}
+
+/// How much memory the batches of a stream in memory take, by their first sequences.
+#[derive(Debug, Default)]
+pub(super) struct BatchSizes {
+    of: BTreeMap<u64, usize>,
+    all: usize,
 }
 
 impl Holdings {
@@ -56,7 +51,7 @@ impl Holdings {
         let nothing = |of| client.nothing(of);
         let (topics, ids, events) =
             (nothing(Use::Topics), memory.client().nothing(Use::Ids), nothing(Use::MemoryStreams));
-        Self { client, definition, topics, ids, events, batches: BTreeMap::new(), batch_bytes: 0 }
+        Self { client, definition, topics, ids, events }
     }
 
     /// The stream is defined in another way.
@@ -74,18 +69,25 @@ impl Holdings {
         self.client.room_bytes(of)
     }
 
+    /// Holds what is there.
+    pub(super) fn set(&mut self, topics: usize, ids: usize, events: usize) {
+        self.topics.set(topics);
+        self.ids.set(ids);
+        self.events.set(events);
+    }
+}
+
+impl BatchSizes {
     /// A batch has so many bytes now; 0: it is gone.
     pub(super) fn resize(&mut self, first: u64, bytes: usize) {
         let bytes = batch_bytes(bytes);
-        let before = if bytes == 0 { self.batches.remove(&first) } else { self.batches.insert(first, bytes) };
-        self.batch_bytes = self.batch_bytes + bytes - before.unwrap_or_default();
+        let before = if bytes == 0 { self.of.remove(&first) } else { self.of.insert(first, bytes) };
+        self.all = self.all + bytes - before.unwrap_or_default();
     }
 
-    /// Holds what is there.
-    pub(super) fn set(&mut self, topics: usize, ids: usize) {
-        self.topics.set(topics);
-        self.ids.set(ids);
-        self.events.set(self.batch_bytes);
+    /// What they take together.
+    pub(super) fn bytes(&self) -> usize {
+        self.all
     }
 }
 
@@ -108,76 +110,4 @@ pub(super) fn event_bytes(bytes: usize) -> usize {
 pub(super) fn definition_bytes(settings: &StreamSettings) -> usize {
     let of_filter = |text: &str| 2 * text.len() + text.split('.').count() * TOKEN_BYTES + FILTER_BYTES;
     settings.filters.iter().map(|filter| of_filter(filter.as_str())).sum()
-}
-
-/// When streams know more ids than fit, those that know most forget their oldest, so that whoever has few is not harmed.
-pub(super) fn bound_ids(cores: &mut BTreeMap<u64, Core>, memory: &Memory) {
-    let mut forgotten = 0;
-    loop {
-        let over = memory.held_bytes(Use::Ids).saturating_sub(memory.limit_bytes(Use::Ids));
-        if over == 0 {
-            break;
-        }
-        let most = cores.values_mut().max_by_key(|core| core.repeats.len());
-        let Some(core) = most.filter(|core| core.repeats.len() > 0) else { break };
-        let known = core.repeats.len();
-        let too_many = over.div_ceil(core.ids_bytes() / known);
-        forgotten += core.repeats.forget_oldest(too_many.max(known / IDS_PART)) as u64;
-        core.weigh();
-    }
-    if forgotten > 0 {
-        memory.gave_up(Use::Ids, forgotten);
-    }
-}
-
-/// Ids that were forgotten before their time, as long as the log was not told.
-#[derive(Debug, Default)]
-pub(super) struct Forgotten {
-    early: u64,
-    told_at: Option<Instant>,
-}
-
-impl Forgotten {
-    /// How many there are, if it is time to tell.
-    fn take_due(&mut self, now: Instant) -> Option<u64> {
-        if self.told_at.is_some_and(|told| now < told + TELL_INTERVAL) {
-            return None;
-        }
-        self.told_at = Some(now);
-        Some(std::mem::take(&mut self.early))
-    }
-}
-
-impl Committer {
-    /// Counts the ids that streams had too many of, and says so once a minute at most.
-    pub(super) fn count_early_forgotten(&mut self, now: Instant) {
-        let mut of = None;
-        for core in self.cores.values_mut() {
-            let early = core.repeats.take_early();
-            if early > 0 {
-                self.metrics.dedupe_ids_forgotten(early);
-                self.forgotten.early += early;
-                of = Some(core.shared.name.clone());
-            }
-        }
-        if let Some((stream, early)) = of.zip(self.forgotten.take_due(now)) {
-            let (limit, memory) = (self.options.max_dedupe_ids, self.link.accountant.limit_bytes(Use::Ids));
-            tracing::warn!(%stream, early, limit, memory, "duplicates may be stored: ids are forgotten before the dedupe window ends");
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_that_are_forgotten_early_are_told_once_a_minute_and_all_of_them() {
-        let (mut forgotten, start) = (Forgotten::default(), Instant::now());
-        let told = [0, 30, 59, 60, 119].map(|second| {
-            forgotten.early += 5;
-            forgotten.take_due(start + Duration::from_secs(second))
-        });
-        assert_eq!(told, [Some(5), None, None, Some(15), None]);
-    }
 }

@@ -2,16 +2,10 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
-use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use super::{committer::Committer, stream::Shared};
-use crate::{
-    engine::{AppendError, Appended, DeadLetter, GroupStoreError, Precondition},
-    event::Event,
-    model::Group,
-};
+use crate::event::Event;
 
 /// Waiting bytes are counted in units of these.
 const UNIT_BYTES: usize = 1024;
@@ -20,29 +14,13 @@ const EVENT_OVERHEAD_BYTES: usize = 128;
 /// So many bytes are committed together: more would only make the first of them wait.
 const ROUND_BYTES: usize = 8 * 1024 * 1024;
 
-/// Something for the committer to do.
-pub(super) enum Work {
-    Append(AppendWork),
-    Save(SaveWork),
-    /// Anything rare. It has the committer for itself.
-    Act(Box<dyn FnOnce(&mut Committer) + Send>),
-}
+/// What can wait here.
+pub(super) trait Queued {
+    /// How many bytes of events it is, as they are committed together.
+    fn bytes(&self) -> usize;
 
-pub(super) struct AppendWork {
-    pub(super) stream: Arc<Shared>,
-    pub(super) events: Vec<Event>,
-    pub(super) precondition: Option<Precondition>,
-    pub(super) reply: oneshot::Sender<Result<Vec<Appended>, AppendError>>,
-    pub(super) room: Room,
-}
-
-pub(super) struct SaveWork {
-    pub(super) stream: Arc<Shared>,
-    pub(super) group: Group,
-    pub(super) state: Bytes,
-    pub(super) dead_letters: Vec<DeadLetter>,
-    pub(super) reply: oneshot::Sender<Result<(), GroupStoreError>>,
-    pub(super) room: Room,
+    /// It is done by itself, not together with others.
+    fn is_alone(&self) -> bool;
 }
 
 /// The room that something takes while it waits; given back when it is dropped.
@@ -52,25 +30,21 @@ pub(super) struct Room {
     _permit: OwnedSemaphorePermit,
 }
 
-impl Work {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Append(work) => work.room.bytes,
-            Self::Save(work) => work.room.bytes,
-            Self::Act(_) => 0,
-        }
+impl Room {
+    /// What it was asked for.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 
-#[derive(Default)]
-struct Queue {
-    works: VecDeque<Work>,
+struct Queue<W> {
+    works: VecDeque<W>,
     closed: bool,
 }
 
 /// Where work waits.
-pub(super) struct Inbox {
-    queue: Mutex<Queue>,
+pub(super) struct Inbox<W> {
+    queue: Mutex<Queue<W>>,
     /// Wakes the committer where it is a thread,
     some: Condvar,
     /// and where it is a task.
@@ -79,7 +53,7 @@ pub(super) struct Inbox {
     limit: usize,
 }
 
-impl std::fmt::Debug for Inbox {
+impl<W> std::fmt::Debug for Inbox<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Inbox").field("limit", &self.limit).finish_non_exhaustive()
     }
@@ -89,17 +63,18 @@ impl std::fmt::Debug for Inbox {
 #[derive(Debug)]
 pub(super) struct Closed;
 
-impl Inbox {
+/// What events cost while they wait.
+pub(super) fn cost<'a>(events: impl IntoIterator<Item = &'a Event>) -> usize {
+    events.into_iter().map(|event| event.encoded_len() + EVENT_OVERHEAD_BYTES).sum()
+}
+
+impl<W: Queued> Inbox<W> {
     /// Empty. `for_task` says that the committer is a task, not a thread.
     pub(super) fn new(limit: usize, for_task: bool) -> Self {
         let room = Arc::new(Semaphore::new(limit / UNIT_BYTES));
         let task = for_task.then(Notify::new);
-        Self { queue: Mutex::default(), some: Condvar::new(), task, room, limit }
-    }
-
-    /// What events cost while they wait.
-    pub(super) fn cost<'a>(events: impl IntoIterator<Item = &'a Event>) -> usize {
-        events.into_iter().map(|event| event.encoded_len() + EVENT_OVERHEAD_BYTES).sum()
+        let queue = Mutex::new(Queue { works: VecDeque::new(), closed: false });
+        Self { queue, some: Condvar::new(), task, room, limit }
     }
 
     /// The most that one work may cost.
@@ -115,7 +90,7 @@ impl Inbox {
     }
 
     /// Puts work at the end.
-    pub(super) fn push(&self, work: Work) -> Result<(), Closed> {
+    pub(super) fn push(&self, work: W) -> Result<(), Closed> {
         let mut queue = self.queue.lock();
         if queue.closed {
             return Err(Closed);
@@ -130,7 +105,7 @@ impl Inbox {
     }
 
     /// Puts work back that was taken, to be taken first.
-    pub(super) fn put_back(&self, works: Vec<Work>) {
+    pub(super) fn put_back(&self, works: Vec<W>) {
         let mut queue = self.queue.lock();
         for work in works.into_iter().rev() {
             queue.works.push_front(work);
@@ -144,9 +119,9 @@ impl Inbox {
         }
     }
 
-    /// Takes what is done together, and waits for it until `deadline`: one act, or as many others as make a round.
+    /// Takes what is done together, and waits for it until `deadline`: one that is done alone, or as many others as make a round.
     /// `None` once it is closed and everything was taken.
-    pub(super) fn take(&self, deadline: Instant) -> Option<Vec<Work>> {
+    pub(super) fn take(&self, deadline: Instant) -> Option<Vec<W>> {
         let mut queue = self.queue.lock();
         while queue.works.is_empty() && !queue.closed {
             if self.some.wait_until(&mut queue, deadline).timed_out() {
@@ -157,7 +132,7 @@ impl Inbox {
     }
 
     /// The same for a task.
-    pub(super) async fn taken(&self, deadline: Instant) -> Option<Vec<Work>> {
+    pub(super) async fn taken(&self, deadline: Instant) -> Option<Vec<W>> {
         if let Some(task) = &self.task
             && self.is_empty()
         {
@@ -172,20 +147,20 @@ impl Inbox {
         queue.works.is_empty() && !queue.closed
     }
 
-    fn round(queue: &mut Queue) -> Option<Vec<Work>> {
+    fn round(queue: &mut Queue<W>) -> Option<Vec<W>> {
         if queue.works.is_empty() {
             return (!queue.closed).then(Vec::new);
         }
         let (mut taken, mut bytes) = (Vec::new(), 0);
         while let Some(work) = queue.works.pop_front() {
-            let act = matches!(work, Work::Act(_));
-            if act && !taken.is_empty() {
+            let alone = work.is_alone();
+            if alone && !taken.is_empty() {
                 queue.works.push_front(work);
                 break;
             }
             bytes += work.bytes();
             taken.push(work);
-            if act || bytes >= ROUND_BYTES {
+            if alone || bytes >= ROUND_BYTES {
                 break;
             }
         }

@@ -4,71 +4,97 @@
 //! many publishers share one flush. Readers near the head are served from memory (`tail`), the others read the file in
 //! threads of their own (`read`). What is kept in memory, topics and keys of repetitions, is counted from the batches when
 //! the store is opened (`recover`).
+//!
+//! From the bottom up, each on those before it:
+//!
+//! - the file: `disk`, `store` and its `rows`; both databases with the time and the accounts over them are `stores`;
+//! - a stream as readers see it: `stream`, `read`;
+//! - a stream as the committer has it (`core`): what is about to be written (`draft`), whether it may be (`admission`), where
+//!   it goes (`end`), and what ends events (`retention`, `expiry`, `chores`, `waste`);
+//! - what is asked of the committer (`work`), the way there (`inbox`, `link`), and what takes it (`handle`, `directory`);
+//! - writing: all streams (`streams`), transactions and what becomes of them when the disk refuses (`writer`, `full`), one
+//!   round (`round`), the `committer`, and what is rare (`admin`, `purging`, `give_back`).
 
 mod admin;
+mod admission;
 mod backup;
 mod batch;
+mod chores;
 mod clock;
 mod committer;
+mod condition;
 mod core;
+mod directory;
 mod disk;
+mod draft;
+mod end;
 mod expiry;
-mod fits;
 mod full;
 mod garbage;
 mod give_back;
 mod groups;
+mod handle;
 mod holdings;
 mod holes;
+mod ids;
 mod inbox;
-mod keep;
+mod lasts;
 mod link;
 mod now;
 mod overlay;
 mod owners;
 mod private;
+mod purge;
+mod purging;
 mod read;
 mod recover;
 mod repeats;
+mod retention;
+mod round;
 mod rows;
 mod simulated;
 mod store;
+mod stores;
 mod stream;
+mod streams;
 mod tail;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod turns;
+mod waste;
+mod work;
+mod writer;
 
 use std::{
     collections::{BTreeMap, VecDeque},
     io::Read,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::Duration,
 };
 
-use crossbeam_utils::sync::ShardedLock;
-use hashbrown::HashMap;
-
 use self::{
-    committer::{Committer, set_clean},
+    committer::Committer,
+    directory::Directory,
     disk::{Disk, Folder, InMemory, is_full},
     garbage::Garbage,
+    handle::Handle,
     inbox::Inbox,
     link::Link,
     recover::{FORMAT, OtherFormat},
     store::{Store, Trouble},
-    stream::{Handle, Shared},
+    stores::Stores,
+    stream::Shared,
+    streams::Streams,
+    work::Act,
+    writer::Writer,
 };
-pub use self::{link::MOST_WAITING, simulated::Simulated};
+pub use self::{simulated::Simulated, turns::MOST_WAITING};
 use super::{
     Backup, BackupError, Boxed, ClockState, CreateError, DeleteError, Engine, EventStream, Health, OpenError, Options,
-    RestoreError, Restored, StoreError, UpdateError,
-    routes::{Conflict, NewFilters, Routes},
+    RestoreError, Restored, StoreError, UpdateError, routes::Conflict,
 };
 use crate::{
     event::Seal,
@@ -98,95 +124,6 @@ pub struct Embedded {
     directory: Arc<Directory>,
     token_key: [u8; 32],
     backup_timeout: Duration,
-}
-
-/// Which streams there are. Changed by the committer alone.
-#[derive(Debug, Default)]
-pub(crate) struct Directory {
-    /// Looked at before anything else: without streams a publish costs no more.
-    count: AtomicUsize,
-    inner: ShardedLock<Inner>,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    names: HashMap<Box<str>, Listed>,
-    routes: Routes<Handle>,
-}
-
-/// A stream, and with which filters it is among the routes.
-#[derive(Debug)]
-struct Listed {
-    handle: Arc<Handle>,
-    settings: Arc<StreamSettings>,
-}
-
-impl Directory {
-    fn read<T>(&self, read: impl FnOnce(&Inner) -> T) -> T {
-        // A panic of a writer leaves the directory as it was: it is changed as a whole.
-        read(&self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner))
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Inner)) {
-        let mut inner = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        change(&mut inner);
-        self.count.store(inner.names.len(), Relaxed);
-    }
-
-    fn find(&self, name: &str) -> Option<Arc<Shared>> {
-        self.handle(name).map(|handle| Arc::clone(&handle.0))
-    }
-
-    fn handle(&self, name: &str) -> Option<Arc<Handle>> {
-        self.read(|inner| inner.names.get(name).map(|listed| Arc::clone(&listed.handle)))
-    }
-
-    fn find_topic(&self, topic: Topic<'_>) -> Option<Arc<Handle>> {
-        if self.count.load(Relaxed) == 0 {
-            return None;
-        }
-        self.read(|inner| inner.routes.find(topic).cloned())
-    }
-
-    fn all(&self) -> Vec<Arc<Shared>> {
-        let all = |inner: &Inner| inner.names.values().map(|listed| Arc::clone(&listed.handle.0)).collect();
-        let mut all: Vec<_> = self.read(all);
-        all.sort_unstable_by(|one: &Arc<Shared>, two| one.name.cmp(&two.name));
-        all
-    }
-
-    /// A stream is new, or its filters are.
-    fn put(&self, stream: &Arc<Shared>) {
-        let settings = Arc::clone(&stream.settings.read());
-        self.change(|Inner { names, routes }| {
-            let before = names.remove(stream.name.as_str());
-            let same = before.as_ref().filter(|before| Arc::ptr_eq(&before.handle.0, stream));
-            let handle = same.map_or_else(|| Arc::new(Handle(Arc::clone(stream))), |same| Arc::clone(&same.handle));
-            for filter in before.iter().flat_map(|before| &before.settings.filters) {
-                routes.remove(filter);
-            }
-            for filter in &settings.filters {
-                routes.add(filter, &handle);
-            }
-            names.insert(stream.name.as_str().into(), Listed { handle, settings });
-        });
-    }
-
-    fn remove(&self, stream: &Shared) {
-        self.change(|Inner { names, routes }| {
-            let before = names.remove(stream.name.as_str());
-            for filter in before.iter().flat_map(|before| &before.settings.filters) {
-                routes.remove(filter);
-            }
-        });
-    }
-
-    /// Whether the filters of a stream that is to be made or changed go with those of the others. Takes a while: not for the
-    /// committer, and only where nothing else changes streams.
-    fn check(&self, settings: &StreamSettings) -> Result<(), Conflict<Handle>> {
-        let new = NewFilters::new(&settings.filters);
-        self.read(|inner| inner.routes.check(&new, |other| other.0.name == settings.name))
-    }
 }
 
 impl Embedded {
@@ -243,17 +180,19 @@ impl Embedded {
             room = if room == Room::Enough { Room::Little } else { Room::None };
             disk.release();
         };
-        let (link, directory, token_key, found) = opened
+        let (link, directory, token_key, (cores, garbage)) = opened
             .map_err(|trouble| match trouble.error() {
                 StoreError::Corrupt { .. } => OpenError::Corrupt { folder: folder.clone(), what: trouble.to_string() },
                 _ => io(trouble.to_string()),
             })?
             .map_err(|OtherFormat(found)| OpenError::Format { folder: folder.clone(), found, known: FORMAT })?;
-        let (shared, counted) = (Arc::clone(&link), Arc::clone(metrics));
-        let mut committer = Committer::new(shared, Arc::clone(&directory), options.clone(), seal, found, counted);
+        let (stores, kept) = (Arc::clone(&link.stores), Arc::new(options.clone()));
+        let streams = Streams::new(stores, Arc::clone(&directory), kept, seal, cores);
+        let mut writer = Writer::new(streams, garbage, Arc::clone(metrics));
         if room != Room::Enough {
-            committer.begin_full();
+            writer.begin_full();
         }
+        let committer = Committer::new(Arc::clone(&link), writer);
         if tasks.has_one_thread() {
             tasks.spawn("committer", OnPanic::Stop, committer.run_as_task());
         } else {
@@ -281,12 +220,13 @@ impl Embedded {
             Err(other) => return Ok(Err(other)),
         };
         let inbox = Inbox::new(options.max_queued_bytes, tasks.has_one_thread());
-        let link = Arc::new(Link::new(inbox, file, memory, tasks.clone(), options.readers, accountant));
-        let closed = recover::was_closed(&link.file)?;
-        let cores = recover::streams(&link, options, closed)?;
-        let garbage = garbage::find(&link.file, &cores)?;
-        set_clean(&link.file, false)?;
-        let directory = Arc::new(Directory::default());
+        let stores = Arc::new(Stores::new(file, memory, accountant));
+        let closed = stores.file.was_closed()?;
+        let cores = recover::streams(&stores, options, closed)?;
+        let garbage = garbage::find(&stores.file, |id| cores.contains_key(&id))?;
+        stores.file.set_clean(false)?;
+        let link = Arc::new(Link::new(inbox, stores, tasks.clone(), options.readers));
+        let directory = Arc::new(Directory::new(Arc::clone(&link)));
         for core in cores.values() {
             directory.put(&core.shared);
         }
@@ -299,17 +239,21 @@ impl Embedded {
         self.link.beside(move || directory.check(&settings)).await
     }
 
+    fn handle(&self, stream: Arc<Shared>) -> Arc<dyn EventStream> {
+        Arc::new(Handle::new(stream, Arc::clone(&self.link)))
+    }
+
     async fn make(&self, settings: StreamSettings) -> Result<Arc<Shared>, CreateError> {
-        let (_place, turn) = (self.link.place()?, self.link.turn().await?);
+        let (_place, turn) = (self.link.turns.place()?, self.link.turns.turn().await?);
         settings.check()?;
         // Whatever else is wrong with it is said by the committer.
         if self.directory.find(settings.name.as_str()).is_none() {
             self.check_filters(&settings).await?.map_err(|conflict| match conflict {
-                Conflict::Overlap(with) => CreateError::Overlap { with: with.0.name.clone() },
+                Conflict::Overlap(with) => CreateError::Overlap { with: with.stream.name.clone() },
                 Conflict::Steps { limit } => CreateError::TooManySteps { limit },
             })?;
         }
-        self.link.act(turn, |committer: &mut Committer| committer.create(settings)).await?
+        self.link.act(turn, |reply| Act::Create { settings, reply }).await?
     }
 
     async fn change(
@@ -317,7 +261,7 @@ impl Embedded {
         settings: StreamSettings,
         before: Option<Arc<StreamSettings>>,
     ) -> Result<Arc<Shared>, UpdateError> {
-        let (_place, turn) = (self.link.place()?, self.link.turn().await?);
+        let (_place, turn) = (self.link.turns.place()?, self.link.turns.turn().await?);
         settings.check()?;
         let found = self.directory.find(settings.name.as_str());
         let is_new = found.is_some_and(|found| {
@@ -326,41 +270,39 @@ impl Embedded {
         });
         if is_new {
             self.check_filters(&settings).await?.map_err(|conflict| match conflict {
-                Conflict::Overlap(with) => UpdateError::Overlap { with: with.0.name.clone() },
+                Conflict::Overlap(with) => UpdateError::Overlap { with: with.stream.name.clone() },
                 Conflict::Steps { limit } => UpdateError::TooManySteps { limit },
             })?;
         }
-        let act = move |committer: &mut Committer| committer.update(settings, before.as_deref());
+        let act = |reply| Act::Update { settings, before, reply };
         let (stream, mut more) = self.link.act(turn, act).await??;
         while more {
-            let (id, turn) = (stream.id, self.link.turn().await?);
-            more = self.link.act(turn, move |committer: &mut Committer| committer.limit(id)).await??;
+            let (id, turn) = (stream.id, self.link.turns.turn().await?);
+            more = self.link.act(turn, |reply| Act::Limit { id, reply }).await??;
         }
         Ok(stream)
     }
 
     async fn unmake(&self, name: StreamName) -> Result<(), DeleteError> {
-        let (_place, turn) = (self.link.place()?, self.link.turn().await?);
+        let (_place, turn) = (self.link.turns.place()?, self.link.turns.turn().await?);
         if self.directory.find(name.as_str()).is_some() {
-            let (link, directory, letters) = (Arc::clone(&self.link), Arc::clone(&self.directory), name.clone());
-            let search = self.link.beside(move || groups::that_buries_in(&link, &directory, &letters)).await?;
-            if let Some((stream, group)) = search.map_err(|trouble| trouble.error())? {
+            let (stores, directory, letters) =
+                (Arc::clone(&self.link.stores), Arc::clone(&self.directory), name.clone());
+            let search = move || groups::that_buries_in(&stores.file, &letters, |id| directory.name_of(id));
+            let found = self.link.beside(search).await?;
+            if let Some((stream, group)) = found.map_err(|trouble| trouble.error())? {
                 return Err(DeleteError::TakesDeadLetters { stream, group });
             }
         }
-        self.link.act(turn, move |committer: &mut Committer| committer.delete(&name)).await?
+        self.link.act(turn, |reply| Act::Delete { name, reply }).await?
     }
 }
 
 type Opened = (Arc<Link>, Arc<Directory>, [u8; 32], (BTreeMap<u64, core::Core>, VecDeque<Garbage>));
 
-fn handle(stream: Arc<Shared>) -> Arc<dyn EventStream> {
-    Arc::new(Handle(stream))
-}
-
 impl Engine for Embedded {
     fn create_stream(&self, settings: StreamSettings) -> Boxed<'_, Result<Arc<dyn EventStream>, CreateError>> {
-        Box::pin(async move { self.make(settings).await.map(handle) })
+        Box::pin(async move { self.make(settings).await.map(|stream| self.handle(stream)) })
     }
 
     fn update_stream(
@@ -368,7 +310,7 @@ impl Engine for Embedded {
         settings: StreamSettings,
         before: Option<Arc<StreamSettings>>,
     ) -> Boxed<'_, Result<Arc<dyn EventStream>, UpdateError>> {
-        Box::pin(async move { self.change(settings, before).await.map(handle) })
+        Box::pin(async move { self.change(settings, before).await.map(|stream| self.handle(stream)) })
     }
 
     fn delete_stream<'a>(&'a self, name: &'a StreamName) -> Boxed<'a, Result<(), DeleteError>> {
@@ -380,7 +322,7 @@ impl Engine for Embedded {
     }
 
     fn streams(&self) -> Vec<Arc<dyn EventStream>> {
-        self.directory.all().into_iter().map(handle).collect()
+        self.directory.all().into_iter().map(|handle| handle as Arc<dyn EventStream>).collect()
     }
 
     fn stream_of(&self, topic: Topic<'_>) -> Option<Arc<dyn EventStream>> {
@@ -388,7 +330,7 @@ impl Engine for Embedded {
     }
 
     fn is_empty(&self) -> bool {
-        self.directory.count.load(Relaxed) == 0
+        self.directory.is_empty()
     }
 
     fn token_key(&self) -> [u8; 32] {
@@ -396,17 +338,18 @@ impl Engine for Embedded {
     }
 
     fn store_bytes(&self) -> u64 {
-        self.link.file.bytes()
+        self.link.stores.file.bytes()
     }
 
     fn health(&self) -> Health {
-        self.link.health()
+        self.link.stores.health()
     }
 
     fn clock(&self) -> ClockState {
-        let now = self.link.now();
-        let ahead = self.directory.all().iter().map(|stream| stream.warp.stamp(now) - now).max().unwrap_or_default();
-        ClockState { offset_seconds: self.link.clock_offset(), ahead_seconds: ahead as f64 / 1e6 }
+        let now = self.link.stores.now();
+        let ahead =
+            self.directory.all().iter().map(|handle| handle.stream.warp.stamp(now) - now).max().unwrap_or_default();
+        ClockState { offset_seconds: self.link.stores.clock_offset(), ahead_seconds: ahead as f64 / 1e6 }
     }
 
     fn backup(&self) -> Boxed<'_, Result<Box<dyn Backup>, BackupError>> {
@@ -419,7 +362,7 @@ impl Engine for Embedded {
             if self.link.inbox.is_closed() {
                 return Ok(());
             }
-            self.link.act_at_once(Committer::close).await?
+            self.link.act_at_once(|reply| Act::Close { reply }).await?
         })
     }
 }

@@ -1,48 +1,63 @@
-//! What time it is.
+//! What time it is for the hub, from what the clocks beside the disk show.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::{clock::Slewed, committer::Committer, link::Link};
+use parking_lot::Mutex;
+
+use super::clock::Slewed;
 
 /// The log is told when the wall clock is so far from the time that streams go by.
 const JUMP_SECONDS: f64 = 2.0;
 
-/// The time of the hub, from what the wall clock shows.
-pub(super) fn clock(wall: SystemTime) -> Slewed {
-    Slewed::new(0, nanos(wall))
+/// The time that streams go by.
+#[derive(Debug)]
+pub(super) struct Time {
+    /// When the store was opened.
+    begin: Instant,
+    /// The time of the hub since.
+    clock: Mutex<Slewed>,
+}
+
+/// Sees when the wall clock jumps.
+#[derive(Debug, Default)]
+pub(super) struct JumpWatch {
+    /// The log was told that the wall clock is far from the time of the hub.
+    told: bool,
 }
 
 fn nanos(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
-impl Link {
-    /// What time it is, in microseconds since 1970. Never goes back.
-    pub(super) fn now(&self) -> u64 {
-        let (at, wall) = self.file.disk().time();
+impl Time {
+    /// From what both clocks show when the store is opened.
+    pub(super) fn new((begin, wall): (Instant, SystemTime)) -> Self {
+        Self { begin, clock: Mutex::new(Slewed::new(0, nanos(wall))) }
+    }
+
+    /// What time it is, in microseconds since 1970, when the clocks show this. Never goes back.
+    pub(super) fn now(&self, (at, wall): (Instant, SystemTime)) -> u64 {
         let passed = u64::try_from(at.saturating_duration_since(self.begin).as_nanos()).unwrap_or(u64::MAX);
         self.clock.lock().advance(passed, nanos(wall)) / 1000
     }
 
-    /// How far the wall clock is ahead of that, in seconds.
-    pub(super) fn clock_offset(&self) -> f64 {
-        self.now();
+    /// How far the wall clock was ahead of that the last time, in seconds.
+    pub(super) fn offset(&self) -> f64 {
         self.clock.lock().offset()
     }
 }
 
-impl Committer {
-    /// Says when the wall clock has jumped, and when it is near again.
-    pub(super) fn look_at_clock(&mut self) {
-        let seconds = self.link.clock_offset();
-        if !self.clock_told && seconds.abs() > JUMP_SECONDS {
-            self.clock_told = true;
+impl JumpWatch {
+    /// Says when the wall clock, which is so far ahead, has jumped, and when it is near again.
+    pub(super) fn look(&mut self, seconds: f64) {
+        if !self.told && seconds.abs() > JUMP_SECONDS {
+            self.told = true;
             tracing::warn!(
                 seconds,
                 "the wall clock has jumped: the time of streams approaches it by a tenth of the time that passes"
             );
-        } else if self.clock_told && seconds.abs() < JUMP_SECONDS / 2.0 {
-            self.clock_told = false;
+        } else if self.told && seconds.abs() < JUMP_SECONDS / 2.0 {
+            self.told = false;
             tracing::info!(seconds, "the wall clock and the time of streams agree again");
         }
     }

@@ -15,8 +15,6 @@ use std::{
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use super::stream::Shared;
-
 /// One owner, while it has streams.
 #[derive(Debug)]
 pub(super) struct Owner {
@@ -77,16 +75,15 @@ impl Charges {
         self.limit == 0
     }
 
-    /// Charges the owner of a stream for so many bytes more than what is `drafted`; or tells what it may have, when it has
-    /// no room for them. What only takes the place of older events costs nothing.
-    pub(super) fn add(&mut self, stream: &Shared, drafted: u64, more: u64) -> Result<(), u64> {
-        let most = stream.settings.read().max_bytes.unwrap_or(u64::MAX);
-        let held = stream.bounds().bytes + drafted;
+    /// Charges the owner of a stream, which holds `held` bytes with what is drafted and never more than `most`, for so many
+    /// bytes more; or tells what it may have, when it has no room for them. What only takes the place of older events costs
+    /// nothing.
+    pub(super) fn add(&mut self, share: &Share, held: u64, most: u64, more: u64) -> Result<(), u64> {
         let more = held.saturating_add(more).min(most) - held.min(most);
         if self.is_off() || more == 0 {
             return Ok(());
         }
-        let owner = &stream.share.owner;
+        let owner = &share.owner;
         let added = self.added.entry(Arc::clone(&owner.name)).or_default();
         if owner.bytes.load(Relaxed).saturating_add(*added).saturating_add(more) > self.limit {
             return Err(self.limit);
@@ -148,7 +145,7 @@ mod tests {
     }
 
     fn held(engine: &Embedded, owner: &str) -> u64 {
-        let owner = engine.link.owners.0.lock().get(owner).and_then(Weak::upgrade);
+        let owner = engine.link.stores.owners.0.lock().get(owner).and_then(Weak::upgrade);
         owner.map_or(0, |owner| owner.bytes.load(Relaxed))
     }
 
@@ -340,7 +337,7 @@ mod tests {
                 let stream = make(&engine, owned("s", &n.to_string())).await;
                 engine.delete_stream(stream.name()).await.expect("deleted");
             }
-            assert!(engine.link.owners.0.lock().len() <= 2);
+            assert!(engine.link.stores.owners.0.lock().len() <= 2);
         });
     }
 }

@@ -101,7 +101,7 @@ pub(super) fn from_tail(
             }
             finder.chunk.through = sequence;
             let kept = topics.as_ref().is_none_or(|topics| topics.keeps(event.topic().as_bytes(), sequence));
-            if !kept || has_expired(expires, at, || *now.get_or_insert_with(|| stream.link.now())) {
+            if !kept || has_expired(expires, at, || *now.get_or_insert_with(|| stream.now())) {
                 continue;
             }
             is_gone = false;
@@ -168,7 +168,7 @@ fn look(stream: &Shared, loaded: &Loaded, finder: &mut Finder<'_>) -> Result<(),
     let damaged = Trouble::batch(stream.id, head.first);
     let topics = stream.topics.read();
     let topics = topics.is_limited().then_some(topics);
-    let now = stream.link.now();
+    let now = stream.now();
     let mut places = Vec::with_capacity(loaded.most_records());
     let before = finder.found;
     let mut whole = true;
@@ -246,7 +246,7 @@ fn pick<T>(
 ) -> Result<(Vec<T>, u64), ReadError> {
     stream.check(ReadError::Closed)?;
     let bounds = stream.bounds();
-    let now = stream.link.now();
+    let now = stream.now();
     let found = stream.store().read(|batches| {
         let mut taken = Vec::new();
         let mut rest = sequences.iter().copied().filter(|sequence| (bounds.floor..=bounds.latest).contains(sequence));

@@ -10,18 +10,20 @@ use bytes::Bytes;
 use redb::{ReadableTable, TableError};
 
 use super::{
-    admin::{empty_core, may_lose, next_epoch},
     batch::{Damaged, HEAD_BYTES, Record, Records},
-    committer::CLEAN,
-    core::{Core, Load, OpenBatch},
-    holdings::bound_ids,
+    core::Core,
     holes::Holes,
-    link::Link,
+    ids::bound_ids,
     rows::{Definition, META, OLD_REPEATS, PROGRESS, Progress, REPEATS, STREAMS, checked, from_row, row, to_row},
-    store::{Loaded, Store, Trouble},
+    store::{Loaded, Store, Trouble, next_epoch, note_epoch},
+    stores::Stores,
     topics::Topics,
+    waste::{Load, Waste},
 };
-use crate::{engine::Options, model::Storage};
+use crate::{
+    engine::Options,
+    model::{Durability, Storage, StreamSettings},
+};
 
 /// What this hub writes.
 pub(super) const FORMAT: u64 = 1;
@@ -107,37 +109,30 @@ pub(super) fn meta(store: &Store, new_key: [u8; 32]) -> Result<Result<[u8; 32], 
     Ok(Ok(key))
 }
 
-/// True when the store was closed the last time.
-pub(super) fn was_closed(store: &Store) -> Result<bool, Trouble> {
-    let meta = store.read_transaction()?.open_table(META)?;
-    let Some(clean) = meta.get(CLEAN)? else { return Ok(false) };
-    Ok(checked(clean.value()).map_err(Trouble::row("meta"))? == [1])
-}
-
 /// Every stream of the store. `closed` tells that it was closed the last time.
-pub(super) fn streams(link: &Arc<Link>, options: &Options, closed: bool) -> Result<BTreeMap<u64, Core>, Trouble> {
+pub(super) fn streams(stores: &Arc<Stores>, options: &Options, closed: bool) -> Result<BTreeMap<u64, Core>, Trouble> {
     let mut ids = Vec::new();
-    for entry in link.file.read_transaction()?.open_table(STREAMS)?.iter()? {
+    for entry in stores.file.read_transaction()?.open_table(STREAMS)?.iter()? {
         ids.push(entry?.0.value());
     }
     let start = Instant::now();
-    let mut reading = Reading::new(ids.len(), link.file.bytes());
+    let mut reading = Reading::new(ids.len(), stores.file.bytes());
     let mut cores = BTreeMap::new();
     if !ids.is_empty() {
         reading.tell();
     }
     for id in ids {
-        let settings = definition(&link.file, id)?.settings().map_err(Trouble::row("streams"))?;
+        let settings = definition(&stores.file, id)?.settings().map_err(Trouble::row("streams"))?;
         let lost = may_lose(&settings) && (settings.storage == Storage::Memory || !closed);
-        let mut core = stream(link, options, id, lost, &mut reading)?;
-        core.look_at_times(link.now());
-        core.trim(link.now(), 0)?;
+        let mut core = stream(stores, options, id, lost, &mut reading)?;
+        core.look_at_times(stores.now());
+        core.trim(stores.now(), 0)?;
         core.weigh();
         reading.streams.0 += 1;
         let events = core.shared.bounds().events;
         tracing::info!(stream = %core.shared.name, events, epoch = core.shared.epoch, "stream read");
         cores.insert(id, core);
-        bound_ids(&mut cores, &link.accountant);
+        bound_ids(&mut cores, &stores.accountant);
     }
     if !cores.is_empty() {
         let ms = start.elapsed().as_millis() as u64;
@@ -146,7 +141,7 @@ pub(super) fn streams(link: &Arc<Link>, options: &Options, closed: bool) -> Resu
     Ok(cores)
 }
 
-pub(super) fn definition(store: &Store, id: u64) -> Result<Definition, Trouble> {
+fn definition(store: &Store, id: u64) -> Result<Definition, Trouble> {
     let streams = store.read_transaction()?.open_table(STREAMS)?;
     let Some(found) = streams.get(id)? else { return Err(Trouble::Damaged(format!("stream {id} is gone"))) };
     from_row(found.value()).map_err(Trouble::row("streams"))
@@ -163,30 +158,49 @@ pub(super) fn progress(store: &Store, id: u64) -> Result<Progress, Trouble> {
 
 /// Reads a stream. With `lost` it gets a new epoch, since readers may have seen what is not there any more.
 pub(super) fn stream(
-    link: &Arc<Link>,
+    stores: &Arc<Stores>,
     options: &Options,
     id: u64,
     lost: bool,
     reading: &mut Reading,
 ) -> Result<Core, Trouble> {
-    let mut definition = definition(&link.file, id)?;
+    let mut definition = definition(&stores.file, id)?;
     let settings = definition.settings().map_err(Trouble::row("streams"))?;
     if lost {
-        let transaction = link.file.write()?;
-        definition.epoch = next_epoch(&transaction, link.now())?;
+        let transaction = stores.file.write()?;
+        definition.epoch = next_epoch(&transaction, stores.now())?;
         transaction.open_table(STREAMS)?.insert(id, &*to_row(&definition))?;
         transaction.commit()?;
     }
     let fresh = settings.storage == Storage::Memory;
-    let progress = if fresh { Progress::START } else { progress(&link.file, id)? };
+    let progress = if fresh { Progress::START } else { progress(&stores.file, id)? };
     let per_topic = settings.max_events_per_topic;
-    let mut core = empty_core(link, options, id, &definition, settings, progress);
+    let mut core = Core::empty(stores, options, id, &definition, settings, progress);
     if !fresh {
-        core.read_repeats(&link.file)?;
+        core.read_repeats(&stores.file)?;
         core.recount(per_topic, reading)?;
-        core.delete_passed(&link.file)?;
+        core.delete_passed(&stores.file)?;
     }
     Ok(core)
+}
+
+/// Writes down the epoch of a stream, if it got it while the disk had no room for that.
+pub(super) fn keep_epoch(store: &Store, id: u64, epoch: i64) -> Result<(), Trouble> {
+    let mut definition = definition(store, id)?;
+    if definition.epoch == epoch {
+        return Ok(());
+    }
+    definition.epoch = epoch;
+    let transaction = store.write()?;
+    note_epoch(&transaction, epoch)?;
+    transaction.open_table(STREAMS)?.insert(id, &*to_row(&definition))?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// True when a crash may have taken what readers saw.
+fn may_lose(settings: &StreamSettings) -> bool {
+    settings.storage == Storage::Memory || settings.durability != Durability::Sync
 }
 
 impl Core {
@@ -198,18 +212,18 @@ impl Core {
             let seconds = ahead / 1_000_000;
             tracing::warn!(%stream, seconds, "the last event has a time in the future: the clock is behind now, or was ahead then");
         }
-        let silent = now.saturating_sub(self.time);
+        let silent = now.saturating_sub(self.end.time);
         let may_end = self.shared.settings.read().max_age.is_some() && self.shared.bounds().events > 0;
         if may_end && silent > LONG_SILENCE.as_micros() as u64 {
             let (hours, minutes) = (silent / 3_600_000_000, PATIENCE.as_secs() / 60);
             tracing::warn!(%stream, hours, minutes, "the last event is long ago: nothing is removed by age for some minutes, in case the clock is wrong");
-            self.patience = now + PATIENCE.as_micros() as u64;
+            self.retention.patience = now + PATIENCE.as_micros() as u64;
         }
     }
 
     /// The keys of events that are deleted come first, since they are the oldest.
     fn read_repeats(&mut self, store: &Store) -> Result<(), Trouble> {
-        let (id, now) = (self.shared.id, self.shared.link.now());
+        let (id, now) = (self.shared.id, self.shared.now());
         let transaction = store.read_transaction()?;
         for entry in transaction.open_table(REPEATS)?.range((id, 0)..=(id, u64::MAX))? {
             let (key, value) = entry?;
@@ -238,12 +252,10 @@ impl Core {
     /// Counts everything that is kept anew, with a limit for each topic or none, and checks every batch on the way.
     pub(super) fn recount(&mut self, per_topic: Option<u64>, reading: &mut Reading) -> Result<(), Trouble> {
         let shared = Arc::clone(&self.shared);
-        let (id, floor, now) = (shared.id, shared.bounds().floor, self.shared.link.now());
-        self.loads.clear();
-        self.sweep.clear();
-        self.dues.clear();
-        self.front.forget(floor);
-        self.open = None;
+        let (id, floor, now) = (shared.id, shared.bounds().floor, self.shared.now());
+        self.retention.waste = Waste::default();
+        self.retention.front.forget(floor);
+        self.end.close();
         let mut topics = Topics::new(per_topic);
         *shared.holes.lock() = Holes::default();
         let mut passed = floor - 1;
@@ -276,11 +288,7 @@ impl Core {
                     (load.dead, load.dead_bytes) = (load.dead + 1, load.dead_bytes.saturating_add(record.len));
                 }
             }
-            self.dues.set(head.first, due);
-            if per_topic.is_some() || due != u64::MAX || load.dead > 0 {
-                self.loads.insert(head.first, load);
-                self.look_at_load(head.first);
-            }
+            self.retention.waste.count(head.first, load, due, per_topic.is_some());
             self.repeats.bound();
             reading.read(head.count.into(), value.len() as u64);
             // Records count from the one in front of them: nothing can follow where the last was taken out.
@@ -292,24 +300,26 @@ impl Core {
         // They were counted when they were forgotten first.
         self.repeats.take_early();
         // More can be added to the last batch, if it has its last event.
-        let open = |newest: Loaded| OpenBatch { head: newest.head, records: newest.value[HEAD_BYTES..].to_vec() };
-        self.open = newest.map(open);
-        if last.map_or(floor, |last| floor.max(last + 1)) != self.next {
-            return Err(Trouble::Damaged(format!("stream {id} ends before sequence {}", self.next - 1)));
+        if let Some(Loaded { head, value }) = newest {
+            self.end.set_open(head, value[HEAD_BYTES..].to_vec());
         }
-        shared.miss(passed + 1, self.next - 1);
+        let next = self.end.next;
+        if last.map_or(floor, |last| floor.max(last + 1)) != next {
+            return Err(Trouble::Damaged(format!("stream {id} ends before sequence {}", next - 1)));
+        }
+        shared.miss(passed + 1, next - 1);
         events -= dead.len() as u64;
         bytes -= dead.iter().map(|(_, len)| u64::from(*len)).sum::<u64>();
         *shared.topics.write() = topics;
         let mut bounds = shared.bounds.lock();
         (bounds.events, bounds.bytes) = (events, bytes);
         drop(bounds);
-        if let Some(open) = &self.open {
+        if let Some(open) = self.end.open() {
             // It is looked at when nothing is added to it any more.
-            self.sweep.remove(&open.head.first);
+            self.retention.waste.spare(open);
         }
         for (sequence, bytes) in dead {
-            self.push_out(sequence, bytes);
+            self.retention.push_out(&self.end, sequence, bytes);
         }
         Ok(())
     }
@@ -324,7 +334,7 @@ impl Core {
             self.repeats.add(key, record.sequence, appended);
             if record.sequence < self.shared.bounds().floor {
                 // The floor may have been stored, and not yet what is to be known of those below it.
-                self.leaving.push((record.sequence, record.time, key));
+                self.retention.leaving.push((record.sequence, record.time, key));
             }
         }
         Ok(())
@@ -336,14 +346,12 @@ impl Core {
         store.batches()?.from(id, 0, |loaded| {
             let passed = loaded.head.last < floor;
             if passed {
-                self.deletions.push(loaded.head.first);
+                self.retention.deletions.push(loaded.head.first);
             }
             Ok(passed)
         })?;
-        if let Some(open) = &self.open
-            && self.deletions.contains(&open.head.first)
-        {
-            self.open = None;
+        if self.end.open().is_some_and(|open| self.retention.deletions.contains(&open)) {
+            self.end.close();
         }
         Ok(())
     }

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
+use crate::event::Event;
+
 /// What a key costs, in bytes: measured, see `what_keys_cost_is_what_is_counted`.
 const KEY_BYTES: usize = 104;
 /// Tables that could hold this many times what they do are made smaller,
@@ -125,6 +127,16 @@ impl Repeats {
         }
         let (sequence, time) = self.old.get(&key()?)?;
         self.covers(*time, now).then_some(*sequence)
+    }
+
+    /// The sequence of the event that this one, of that key, is a repetition of.
+    pub(super) fn first_of(&self, event: &Event, key: u128, now: u64) -> Option<u64> {
+        self.find(key).or_else(|| self.find_old(|| event.old_dedupe_key(), now))
+    }
+
+    /// True for a repetition of an event that is stored.
+    pub(super) fn knows(&self, event: &Event, now: u64) -> bool {
+        !self.is_off() && event.dedupe_key().is_some_and(|key| self.first_of(event, key, now).is_some())
     }
 
     /// A key of a deleted event, from before the topic was part of it. The newest come first.

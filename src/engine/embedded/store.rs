@@ -13,14 +13,14 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use redb::{
     CommitError, CompactionError, Database, DatabaseError, ReadOnlyTable, ReadTransaction, ReadableDatabase,
-    StorageError, TableError, TransactionError, WriteTransaction,
+    ReadableTable, StorageError, TableError, TransactionError, WriteTransaction,
 };
 
 use super::{
     batch::{self, Damaged, Head},
     disk::{self, Disk, Fault, Watched},
     overlay::Overlay,
-    rows::{BATCHES, GROUP_STATES, GROUPS, META, PROGRESS, REPEATS, STREAMS},
+    rows::{BATCHES, GROUP_STATES, GROUPS, META, PROGRESS, REPEATS, STREAMS, checked, row},
 };
 use crate::engine::StoreError;
 
@@ -93,6 +93,11 @@ impl Trouble {
 /// A reader whose database was closed under it asks so often for the new one.
 const READ_ATTEMPTS: u32 = 20;
 const READ_WAIT: Duration = Duration::from_millis(25);
+
+/// The row that tells whether the store was closed.
+const CLEAN: &str = "clean";
+/// The row of the last epoch that a stream got.
+const LAST_EPOCH: &str = "last_epoch";
 
 #[derive(Debug)]
 struct Open {
@@ -216,6 +221,21 @@ impl Store {
         Ok(open.as_ref().ok_or(Trouble::Closed)?.database.begin_read()?)
     }
 
+    /// Writes whether it was closed.
+    pub(super) fn set_clean(&self, clean: bool) -> Result<(), Trouble> {
+        let transaction = self.write()?;
+        note_clean(&transaction, clean)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// True when it was closed the last time.
+    pub(super) fn was_closed(&self) -> Result<bool, Trouble> {
+        let meta = self.read_transaction()?.open_table(META)?;
+        let Some(clean) = meta.get(CLEAN)? else { return Ok(false) };
+        Ok(checked(clean.value()).map_err(Trouble::row("meta"))? == [1])
+    }
+
     /// The batches as they were last committed.
     pub(super) fn batches(&self) -> Result<Batches, Trouble> {
         Ok(Batches(self.read_transaction()?.open_table(BATCHES)?))
@@ -243,6 +263,41 @@ impl Store {
             std::thread::sleep(READ_WAIT);
         }
     }
+}
+
+/// Writes whether the store was closed.
+pub(super) fn note_clean(transaction: &WriteTransaction, clean: bool) -> Result<(), Trouble> {
+    transaction.open_table(META)?.insert(CLEAN, &*row(&[u8::from(clean)]))?;
+    Ok(())
+}
+
+/// A number that is written down, so that it is never given twice.
+pub(super) fn next_number(transaction: &WriteTransaction, name: &str, least: u64) -> Result<u64, Trouble> {
+    let mut meta = transaction.open_table(META)?;
+    let last = match meta.get(name)? {
+        Some(last) => {
+            let bytes = checked(last.value()).map_err(Trouble::row("meta"))?;
+            bytes
+                .try_into()
+                .map(u64::from_le_bytes)
+                .map_err(|_| Trouble::Damaged("a row of meta is short".to_owned()))?
+        }
+        None => 0,
+    };
+    let next = (last + 1).max(least);
+    meta.insert(name, &*row(&next.to_le_bytes()))?;
+    Ok(next)
+}
+
+/// An epoch that no stream had, not even in a store that was here before this one.
+pub(super) fn next_epoch(transaction: &WriteTransaction, now: u64) -> Result<i64, Trouble> {
+    let next = next_number(transaction, LAST_EPOCH, now / 1000)?;
+    Ok(i64::try_from(next).unwrap_or(i64::MAX))
+}
+
+/// An epoch is written down as one that a stream has.
+pub(super) fn note_epoch(transaction: &WriteTransaction, epoch: i64) -> Result<(), Trouble> {
+    next_number(transaction, LAST_EPOCH, epoch.unsigned_abs()).map(drop)
 }
 
 pub(super) fn make_tables(transaction: &WriteTransaction) -> Result<(), Trouble> {

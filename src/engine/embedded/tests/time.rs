@@ -142,7 +142,7 @@ fn after_a_long_silence_nothing_ends_by_its_age_for_some_minutes() {
 }
 
 fn batches(engine: &Embedded) -> u64 {
-    let read = engine.link.file.read_transaction().expect("open");
+    let read = engine.link.stores.file.read_transaction().expect("open");
     read.open_table(BATCHES).expect("a table").len().expect("counted")
 }
 
