@@ -1,6 +1,6 @@
 //! A group that exists, while its task runs: its state, its stream, its members, and what is stored of it.
 //!
-//! What it does with these is in the files beside this one, a verb each; its parts know nothing of one another.
+//! What it does with these is in the files beside this one, a verb each.
 
 use super::{
     ready::Ready,

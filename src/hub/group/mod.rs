@@ -4,6 +4,11 @@
 //! events to members that have room, and stores what is done before it says so. Sessions and those who manage groups
 //! speak to it through a [`Handle`]; a task ends when there is no handle, no member that may come back, and nothing to
 //! store. It never waits for a session, so that a session may wait for it.
+//!
+//! From below: the parts of a group at work, each with a state of its own (`source`, `ready`, `removed`, `saves`, `seats`,
+//! `round`); `active`, which has them all, and what it does with them (`deliver`, `acknowledge`, `save`,
+//! `letters`, `losses`, `join`, `manage`); `life`, which makes, loads and deletes it; `driver`, the task. What tasks share is
+//! in `in_use`; [`Groups`] is above them all.
 
 mod acknowledge;
 mod active;
