@@ -12,7 +12,7 @@
 //! | [`router`] | who gets what: trie, groups, delivery | outbox, event, model, tasks |
 //! | [`groups`] | one group on one stream: who gets what next, leases, retries, key order. Pure | model |
 //! | [`hub`] | the shared middle: publishing, open sessions, quotas, tokens, running groups | router, groups, outbox, engine, auth, event, model, memory, tasks, telemetry |
-//! | [`session`] | one client: commands in, outbox out | hub, router, groups, outbox, engine, auth, event, model, memory, tasks |
+//! | [`session`] | one client: commands in, outbox out | hub, router, groups, outbox, engine, auth, event, model, memory, tasks, telemetry |
 //! | [`net`] | listeners, TLS, HTTP/2, connections and their limits | model, memory, tasks, telemetry |
 //! | [`edge`] | the ways into the hub, each a room below | nothing |
 //! | [`edge::grpc`] | the wire: services, conversion, statuses; protobuf messages stop here | edge, session, hub, auth, engine, net, outbox, event, model, field_numbers, memory, readiness, tasks, telemetry, proto |

@@ -23,7 +23,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("router", &["outbox", "event", "model", "tasks"]),
     ("groups", &["model"]),
     ("hub", &["router", "groups", "outbox", "engine", "auth", "event", "model", "memory", "tasks", "telemetry"]),
-    ("session", &["hub", "router", "groups", "outbox", "engine", "auth", "event", "model", "memory", "tasks"]),
+    (
+        "session",
+        &["hub", "router", "groups", "outbox", "engine", "auth", "event", "model", "memory", "tasks", "telemetry"],
+    ),
     ("net", &["model", "memory", "tasks", "telemetry"]),
     (
         "edge/grpc",
@@ -146,8 +149,7 @@ fn arrows_point_one_way() {
 }
 
 /// Rooms in which files still use each other in circles. A line that goes stays away.
-const KNOTTED: &[&str] =
-    &["auth", "cli", "edge/grpc", "engine", "groups", "hub", "net", "outbox", "router", "session", "telemetry"];
+const KNOTTED: &[&str] = &["auth", "cli", "edge/grpc", "engine", "groups", "hub", "net", "telemetry"];
 
 #[test]
 fn no_files_use_each_other_in_circles() {
@@ -163,7 +165,7 @@ fn no_files_use_each_other_in_circles() {
 /// No type has more lines of `impl` than this, over all its files: a room may be spread over files, but not one thing.
 const MAX_IMPL_LINES: usize = 500;
 /// Types that still have more. A line that goes stays away.
-const TOO_LARGE: &[&str] = &["Active", "Committer", "Core", "GroupState", "Queues", "Session"];
+const TOO_LARGE: &[&str] = &["Active", "Committer", "Core", "GroupState"];
 
 #[test]
 fn no_type_does_too_much() {
