@@ -8,7 +8,7 @@
 //! - `enqueue`: the same to subscriptions that take the events.
 //! - `accept`: a `Publish` call that nobody wants. One event is nearly all call; the difference to a hundred is the
 //!   decoding, checking and copying of an event.
-//! - `take`: `Outbox::poll_take` until nothing waits: the fair writer alone.
+//! - `take`: `Taker::poll_take` until nothing waits: the fair writer alone.
 //! - `encode`: the response body of a session: take and encode. The difference to `take` is the encoding.
 
 use std::{
@@ -34,7 +34,7 @@ use switchyard::{
     event::{Event, Span, Spans},
     hub::{Hub, Options, Publish, Setup},
     model::{Filter, Overflow, SubscriptionSpec},
-    outbox::{Allowances, Batch, Budget, Outbox, Route, SubscriptionKey},
+    outbox::{Allowances, Batch, Budget, Desk, Outbox, Route, SubscriptionKey, Taker},
     proto::v1 as client,
     readiness::Readiness,
     router::{Limits, Router, Scratch},
@@ -87,10 +87,10 @@ fn outbox() -> Arc<Outbox> {
 }
 
 /// Opens a subscription that the router does not know.
-fn open(outbox: &Outbox, spec: &SubscriptionSpec) -> SubscriptionKey {
-    let (key, _) = outbox.reserve(0, spec).expect("room");
+fn open(desk: &Desk, spec: &SubscriptionSpec) -> SubscriptionKey {
+    let (key, _) = desk.reserve(0, spec).expect("room");
     let route = Route { nodes: smallvec::SmallVec::new(), group: 0, tokens: std::num::NonZeroU32::MIN };
-    outbox.open(key, route, 0).expect("it is reserved");
+    desk.open(key, route, 0).expect("it is reserved");
     key
 }
 
@@ -98,7 +98,7 @@ fn open(outbox: &Outbox, spec: &SubscriptionSpec) -> SubscriptionKey {
 fn take_all(outbox: &Outbox, batch: &mut Batch) -> usize {
     let mut events = 0;
     let mut context = Context::from_waker(Waker::noop());
-    while outbox.poll_take(&mut context, batch).is_ready() {
+    while Taker::new(outbox).poll_take(&mut context, batch).is_ready() {
         events += batch.events.len();
         batch.clear();
     }
@@ -109,7 +109,7 @@ fn take_all(outbox: &Outbox, batch: &mut Batch) -> usize {
 /// `*` instead and every hundredth by `>`, so that an event has two matches however many subscriptions there are.
 fn matching(bencher: Bencher, subscriptions: usize, wildcards: bool) {
     let router = Router::new(Limits::default());
-    let number = router.join(outbox());
+    let number = router.join(Desk::new(outbox()).inlet());
     let topic = |n: usize| format!("shop.{}.order{n}.created", n / 100);
     for n in 0..subscriptions {
         let text = match n {
@@ -152,8 +152,9 @@ fn enqueue(bencher: Bencher, outboxes: usize) {
     let outboxes: Vec<_> = (0..outboxes).map(|_| outbox()).collect();
     for outbox in &outboxes {
         let spec = spec("orders.*.created");
-        let key = open(outbox, &spec);
-        let number = router.join(Arc::clone(outbox));
+        let desk = Desk::new(Arc::clone(outbox));
+        let key = open(&desk, &spec);
+        let number = router.join(desk.inlet());
         finish(router.subscribe(number, key, &spec.filters, None)).expect("room");
     }
     let events: Vec<_> = (0..BATCH).map(|_| event("orders.eu.created")).collect();
@@ -169,15 +170,16 @@ fn enqueue(bencher: Bencher, outboxes: usize) {
 fn take(bencher: Bencher, subscriptions: usize) {
     const EVENTS: usize = 1_000;
     let outbox = outbox();
-    let spec = spec(">");
-    let keys: Vec<_> = (0..subscriptions).map(|_| open(&outbox, &spec)).collect();
+    let (desk, spec) = (Desk::new(Arc::clone(&outbox)), spec(">"));
+    let inlet = desk.inlet();
+    let keys: Vec<_> = (0..subscriptions).map(|_| open(&desk, &spec)).collect();
     let event = event("orders.eu.created");
     let mut batch = Batch::default();
     bencher
         .counter(ItemsCount::new(EVENTS))
         .with_inputs(|| {
             let offers = keys.iter().cycle().take(EVENTS).map(|key| (*key, &event, ()));
-            outbox.offer(offers, |()| ())
+            inlet.offer(offers, |()| ())
         })
         .bench_local_values(|_| assert_eq!(take_all(&outbox, &mut batch), EVENTS));
 }

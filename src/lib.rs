@@ -12,7 +12,7 @@
 //! | [`router`] | who gets what: trie, groups, delivery | outbox, event, model, tasks |
 //! | [`groups`] | one group on one stream: who gets what next, leases, retries, key order. Pure | model |
 //! | [`hub`] | the shared middle: publishing, open sessions, quotas, tokens, running groups | router, groups, outbox, engine, auth, event, model, memory, cut, tasks, telemetry |
-//! | [`session`] | one client: commands in, outbox out | hub, router, groups, outbox, engine, auth, event, model, memory, cut, tasks |
+//! | [`session`] | one client: commands in, outbox out | hub, router, groups, outbox, engine, auth, event, model, memory, cut, tasks, telemetry |
 //! | [`manage`] | managing streams, groups, dead letters, sessions: caller and values in, values out | hub, outbox, engine, auth, event, model |
 //! | [`net`] | listeners, TLS, HTTP/2, connections and their limits | model, memory, cut, tasks, telemetry |
 //! | [`edge`] | what every edge does; the edges, each a room below | session, hub, auth, net, model, cut, readiness |

@@ -42,7 +42,7 @@ use crate::{
     event::Event,
     memory::{Client, Memory, Use},
     model::{CommandError, End, EventError, Reason, Topic, limits::MAX_TERMINATE_REASON_BYTES},
-    outbox::{Allowances, Budget, Counts, Frame, Outbox, Reply, Tick, Welcome},
+    outbox::{Allowances, Budget, Counts, Desk, Frame, Outbox, Reply, Tick, Welcome},
     router::Router,
     telemetry::{Metrics, StreamCut},
 };
@@ -184,15 +184,15 @@ impl Hub {
         format!("{:013x}-{number:x}", self.prefix >> 12).into()
     }
 
-    /// Opens a session of a caller, whose first frame is `welcome`. `cut` ends the stream it is on, and `client` accounts for
-    /// what it makes the hub keep.
+    /// Opens a session of a caller, whose first frame is `welcome`; what it commands with comes back, too. `cut` ends the
+    /// stream it is on, and `client` accounts for what it makes the hub keep.
     pub(crate) fn enter(
         &self,
         kind: Kind,
         cut: Option<Arc<Cut>>,
         caller: &Caller,
         client: &Arc<Client>,
-    ) -> Result<Arc<OpenSession>, CommandError> {
+    ) -> Result<(Arc<OpenSession>, Desk), CommandError> {
         let heartbeat_interval = self.options.heartbeat_interval();
         let account = self.quotas.account(caller.principal().id());
         let counted = account.open_session().inspect_err(|error| self.note_refusal(&account, error))?;
@@ -206,12 +206,8 @@ impl Hub {
             Instant::now(),
         ));
         let number = self.next_session.fetch_add(1, Relaxed);
-        let entry = Arc::new(OpenSession::new(
-            (number, self.name(number), kind),
-            caller,
-            (account, counted),
-            Arc::clone(&outbox),
-        ));
+        let desk = Desk::new(Arc::clone(&outbox));
+        let entry = Arc::new(OpenSession::new((number, self.name(number), kind), caller, (account, counted), outbox));
         let welcome = Welcome {
             session_id: Arc::clone(&entry.id),
             node: Arc::clone(&self.node),
@@ -220,10 +216,10 @@ impl Hub {
             credential_expiry: caller.principal().expires(),
         };
         // Before anybody else can find it: nothing comes in front of it.
-        outbox.reply(Reply { request_id: 0, frame: Frame::Welcome(Arc::new(welcome)) });
+        desk.reply(Reply { request_id: 0, frame: Frame::Welcome(Arc::new(welcome)) });
         self.sessions.enter(&entry, self.options.max)?;
         self.metrics.session_opened();
-        Ok(entry)
+        Ok((entry, desk))
     }
 
     /// Forgets a session, whose subscriptions are all forgotten already.
@@ -364,8 +360,7 @@ impl Hub {
             })
             .collect();
         for (after, reconnect_delay, outbox) in &ends {
-            let frame = Frame::Draining { deadline: wall + *after, reconnect_delay: *reconnect_delay };
-            outbox.reply(Reply { request_id: 0, frame });
+            outbox.announce_end(wall + *after, *reconnect_delay);
         }
         ends.sort_unstable_by_key(|(after, ..)| *after);
         for (after, reconnect_delay, outbox) in ends {

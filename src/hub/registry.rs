@@ -17,8 +17,8 @@ use tokio::sync::Notify;
 use super::quota::{Account, SessionUse};
 use crate::{
     auth::Caller,
-    model::{CommandError, Peer},
-    outbox::{Counts, Outbox, SubscriptionStatus},
+    model::{CommandError, End, Peer},
+    outbox::{Counts, Outbox, SubscriptionStatus, Taker},
     tasks::Turn,
 };
 
@@ -43,11 +43,11 @@ pub struct OpenSession {
     _counted: SessionUse,
     opened: SystemTime,
     client_name: OnceLock<Arc<str>>,
-    pub(crate) outbox: Arc<Outbox>,
+    pub(super) outbox: Arc<Outbox>,
 }
 
 impl OpenSession {
-    pub(crate) fn new(
+    pub(super) fn new(
         (number, id, kind): (u64, Arc<str>, Kind),
         caller: &Caller,
         (account, counted): (Arc<Account>, SessionUse),
@@ -91,6 +91,21 @@ impl OpenSession {
     /// The first name counts: it is given once, in the first command.
     pub(crate) fn set_client_name(&self, name: &str) {
         self.client_name.get_or_init(|| name.into());
+    }
+
+    /// What waits for its client, for the one writer that it has.
+    pub(crate) fn taker(&self) -> Taker<'_> {
+        Taker::new(&self.outbox)
+    }
+
+    /// Ends it: every subscription is told, then the stream ends. The first end counts.
+    pub(crate) fn end(&self, end: End) {
+        self.outbox.end(end);
+    }
+
+    /// Its client is gone, or what serves it is.
+    pub(crate) fn abandon(&self) {
+        self.outbox.abandon();
     }
 
     /// How many subscriptions it has.

@@ -1,77 +1,21 @@
-//! The pure core of the outbox: who waits for what; what is sent next is decided in [`writer`]. No lock, no clock, no
-//! wake-up here: see [`super::Outbox`] for those. Pure.
+//! What is sent to one client: its frames, its subscriptions from their opening to their end, and the end of all. What is
+//! sent next is decided in [`writer`]. No lock, no clock, no wake-up here: see [`super::Outbox`] for those. Pure.
 
-mod feeding;
-mod status;
 mod writer;
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    hash::BuildHasher,
-};
-
-use hashbrown::{DefaultHashBuilder, HashTable};
-use slab::Slab;
-
 use super::{
+    attention::SubscriptionKey,
+    backlog::Backlog,
     cost::Cost,
-    frame::{Frame, Reply, SessionLimits},
-    pool::Pool,
+    frame::{Frame, Opened, Reply, ResumeOutcome, SessionLimits},
+    replies::Replies,
+    stored::{Member, Stored},
     subscriber::{Route, Subscriber},
 };
 use crate::{
     event::Event,
-    model::{CommandError, End, Filter, Grant, SubscriptionSpec},
+    model::{CommandError, End, Grant, SubscriptionSpec},
 };
-
-pub use status::Counts;
-
-/// What a waiting event costs besides its bytes: its node, its shared header and the allocator's share. Budgets count
-/// it, so that a flood of tiny events cannot hold more memory than a budget says.
-const EVENT_OVERHEAD_BYTES: usize = 144;
-/// Queues below this size are never looked at when a budget is exceeded: there are too many of them.
-const SMALL_QUEUE_BYTES: usize = 4096;
-
-/// Names one subscription of one session for good: the slot is used again, the generation never.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SubscriptionKey {
-    /// Where it is.
-    pub slot: u32,
-    /// Which of those that were there.
-    pub generation: u32,
-}
-
-/// A subscription that is over, for the router to forget.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Closed {
-    /// Which one.
-    pub key: SubscriptionKey,
-    /// Where the router kept it.
-    pub route: Route,
-}
-
-/// Subscriptions that their session has to do something for.
-#[derive(Debug, Default)]
-pub struct Attention {
-    /// Their queues are low.
-    pub hungry: Vec<SubscriptionKey>,
-    /// They are over.
-    pub gone: Vec<SubscriptionKey>,
-    /// Of members of groups: the sequences that the writer took, in order.
-    pub sent: Vec<(SubscriptionKey, Vec<u64>)>,
-    /// Of members of groups: the sequences that will not be sent after all, for want of memory.
-    pub dropped: Vec<(SubscriptionKey, Vec<u64>)>,
-    /// Live ones that are over, for the router to forget.
-    pub closed: Vec<Closed>,
-}
-
-impl Attention {
-    /// True when there are none.
-    pub fn is_empty(&self) -> bool {
-        let Self { hungry, gone, sent, dropped, closed } = self;
-        hungry.is_empty() && gone.is_empty() && sent.is_empty() && dropped.is_empty() && closed.is_empty()
-    }
-}
 
 /// What became of an event offered to a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,31 +38,13 @@ pub(super) enum Turn {
 /// Everything that waits for one client.
 #[derive(Debug)]
 pub(super) struct Queues {
-    limits: SessionLimits,
-    replies: VecDeque<Reply>,
-    reply_bytes: usize,
-    subscribers: Slab<Subscriber>,
-    /// From subscription id to slot.
-    ids: HashTable<u32>,
-    /// The tokens of all filters.
-    filter_tokens: usize,
-    /// What all subscriptions cost, in bytes.
-    cost: usize,
-    hasher: DefaultHashBuilder,
-    pool: Pool,
-    /// The fair writer's round.
-    ready: VecDeque<SubscriptionKey>,
-    /// How many in `ready` are gone; they are swept out before they are half of it.
-    stale: usize,
-    /// The queues that are not small, by the logarithm of their size: the largest class is shed first.
-    large: BTreeSet<(u32, u32)>,
-    next_generation: u32,
-    next_id: i64,
-    /// What waits, overhead included, in bytes.
-    waiting_bytes: usize,
-    closed: Vec<Closed>,
-    counts: Counts,
-    attention: Attention,
+    replies: Replies,
+    /// Its subscriptions, and what waits for them.
+    pub(super) backlog: Backlog,
+    /// The most that may wait for one subscription.
+    max_events: usize,
+    /// As much, in bytes.
+    max_bytes: usize,
     no_more_commands: bool,
     /// After the last command: every slot below this one was looked at for a subscription that can get no more credit.
     swept: usize,
@@ -135,27 +61,12 @@ pub(super) struct Queues {
 
 impl Queues {
     /// With `mirrors`, the session ends as its only subscription ended.
-    pub(super) fn new(limits: SessionLimits, mirrors: bool) -> Self {
+    pub(super) fn new(limits: &SessionLimits, mirrors: bool) -> Self {
         Self {
-            limits,
-            replies: VecDeque::new(),
-            reply_bytes: 0,
-            subscribers: Slab::new(),
-            ids: HashTable::new(),
-            filter_tokens: 0,
-            cost: 0,
-            hasher: DefaultHashBuilder::default(),
-            pool: Pool::new(),
-            ready: VecDeque::new(),
-            stale: 0,
-            large: BTreeSet::new(),
-            // Not the same in every session: a key that outlives its session must mean nothing in the next one.
-            next_generation: fastrand::u32(..),
-            next_id: 1,
-            waiting_bytes: 0,
-            closed: Vec::new(),
-            counts: Counts::default(),
-            attention: Attention::default(),
+            replies: Replies::default(),
+            backlog: Backlog::new(limits),
+            max_events: limits.queue_events,
+            max_bytes: limits.queue_bytes,
             no_more_commands: false,
             swept: 0,
             ending: None,
@@ -166,16 +77,17 @@ impl Queues {
         }
     }
 
-    pub(super) fn waiting_bytes(&self) -> usize {
-        self.waiting_bytes
+    /// What is held for the client, in bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.backlog.waiting_bytes() + self.replies.bytes()
     }
 
     pub(super) fn reply_bytes(&self) -> usize {
-        self.reply_bytes
+        self.replies.bytes()
     }
 
     pub(super) fn subscriptions(&self) -> usize {
-        self.ids.len()
+        self.backlog.subscribers.len()
     }
 
     pub(super) fn is_ending(&self) -> bool {
@@ -189,53 +101,33 @@ impl Queues {
     /// True when [`Self::fill`] would find something other than [`Turn::Idle`].
     pub(super) fn has_work(&self) -> bool {
         !self.replies.is_empty()
-            || self.ready.len() > self.stale
+            || self.backlog.round.has_any()
             || self.is_sweeping()
             || match self.ending {
                 Some(_) => self.may_finish(),
-                None => self.no_more_commands && self.ids.is_empty(),
+                None => self.no_more_commands && self.backlog.subscribers.is_empty(),
             }
     }
 
     /// True for a session that is ending, once nothing more is to be told but the ends of its subscriptions and its own.
-    pub(super) fn may_finish(&self) -> bool {
+    fn may_finish(&self) -> bool {
         self.answered || !self.is_draining()
     }
 
-    /// See [`super::Outbox::all_answered`].
     pub(super) fn all_answered(&mut self) {
         self.answered = true;
     }
 
-    /// The subscriptions that ended since the last call.
-    pub(super) fn take_closed(&mut self) -> Vec<Closed> {
-        std::mem::take(&mut self.closed)
-    }
-
     pub(super) fn reply(&mut self, reply: Reply) {
-        self.reply_bytes += reply.frame.cost();
-        self.replies.push_back(reply);
+        self.replies.push(reply);
     }
 
-    /// What all subscriptions cost, in bytes.
-    pub(super) fn cost(&self) -> usize {
-        self.cost
-    }
-
-    /// What a subscription costs, and what it would cost with other filters.
-    pub(super) fn costs_of(&self, id: i64, new: &[Filter]) -> Result<(Cost, Cost), CommandError> {
-        let slot = self.slot_of(id).ok_or(CommandError::SubscriptionNotFound { id })?;
-        let subscriber = &self.subscribers[slot as usize];
-        let in_group = subscriber.route.as_ref().is_some_and(|route| route.group != 0);
-        Ok((subscriber.cost, Cost::of(new, subscriber.stored().is_some(), in_group)))
-    }
-
-    /// A subscription that is still there costs so much from now on.
-    pub(super) fn set_cost(&mut self, id: i64, new: Cost) {
-        if let Some(slot) = self.slot_of(id) {
-            let old = std::mem::replace(&mut self.subscribers[slot as usize].cost, new);
-            self.cost = self.cost + new.bytes() - old.bytes();
-        }
+    /// Queues a frame that bears the id of a subscription, or what is to be said when that is gone.
+    pub(super) fn reply_for(&mut self, key: SubscriptionKey, reply: Reply, if_gone: impl FnOnce() -> Option<Reply>) {
+        // A session that is ending tells of its subscriptions behind its answers; to one that is stalled it tells nothing.
+        let stalled = matches!(self.ending, Some(End::Stalled { .. }));
+        let is_there = self.backlog.subscribers.is_live(key) && !stalled;
+        self.replies.extend(if is_there { Some(reply) } else { if_gone() });
     }
 
     /// Makes room for a subscription that is not open yet and costs so much; an `id` of 0 is chosen here.
@@ -245,127 +137,105 @@ impl Queues {
         spec: &SubscriptionSpec,
         cost: Cost,
     ) -> Result<(SubscriptionKey, i64), CommandError> {
-        let id = if id == 0 { self.free_id() } else { id };
         if self.ending.is_some() {
             return Err(CommandError::Draining);
         }
-        if self.slot_of(id).is_some() {
-            return Err(CommandError::SubscriptionIdInUse { id });
-        }
-        let limit = self.limits.max_subscriptions;
-        if self.ids.len() >= limit {
-            return Err(CommandError::TooManySubscriptions { limit });
-        }
-        self.check_tokens(spec.filter_tokens())?;
-        let generation = self.next_generation;
-        self.next_generation = generation.wrapping_add(1);
-        // A session has fewer than 2^32 subscriptions at a time.
-        let slot = self.subscribers.insert(Subscriber::new(id, generation, spec, cost)) as u32;
-        self.cost += cost.bytes();
-        let Self { subscribers, hasher, .. } = self;
-        self.ids.insert_unique(hasher.hash_one(id), slot, |slot| {
-            hasher.hash_one(subscribers.get(*slot as usize).map_or(0, |s| s.id))
-        });
-        Ok((SubscriptionKey { slot, generation }, id))
+        self.backlog.subscribers.add(id, spec, cost)
     }
 
     /// Takes out a subscription that was reserved and never opened, without a word.
     pub(super) fn release(&mut self, key: SubscriptionKey) {
-        if live(&mut self.subscribers, key).is_some_and(|subscriber| !subscriber.open) {
+        if self.backlog.subscribers.live(key).is_some_and(|subscriber| !subscriber.open) {
             self.remove(key.slot, 0, End::Complete);
         }
     }
 
-    /// Refuses filters of `tokens` in place of those a subscription has when the session may not have so many.
-    pub(super) fn check_update(&self, id: i64, tokens: usize) -> Result<(), CommandError> {
-        let slot = self.slot_of(id).ok_or(CommandError::SubscriptionNotFound { id })?;
-        let subscriber = &self.subscribers[slot as usize];
-        let routed = subscriber.route.as_ref().map(|route| route.tokens.get());
-        let old = routed.or(subscriber.unrouted_tokens()).unwrap_or_default() as usize;
-        self.check_tokens(tokens.saturating_sub(old))
-    }
-
-    /// Refuses filters of `tokens` more when the session may not have so many.
-    fn check_tokens(&self, tokens: usize) -> Result<(), CommandError> {
-        let limit = self.limits.max_filter_tokens;
-        let fits = self.filter_tokens + tokens <= limit;
-        fits.then_some(()).ok_or(CommandError::TooManyFilterTokens { whole: "session", limit })
-    }
-
-    /// An id that no subscription has.
-    pub(super) fn free_id(&mut self) -> i64 {
-        while self.slot_of(self.next_id).is_some() {
-            self.next_id = self.next_id.checked_add(1).unwrap_or(1);
-        }
-        let id = self.next_id;
-        self.next_id = id.checked_add(1).unwrap_or(1);
-        id
-    }
-
-    /// Opens a reserved subscription, or re-routes an open one, and says so. Gives back the old route; or, if the
-    /// subscription is gone, the new one as an error.
     pub(super) fn open(&mut self, key: SubscriptionKey, route: Route, request_id: i64) -> Result<Option<Route>, Route> {
-        let Some(subscriber) = live(&mut self.subscribers, key).filter(|_| self.ending.is_none()) else {
-            return Err(route);
-        };
-        let new_tokens = route.tokens.get() as usize;
+        let ending = self.ending.is_some();
+        let subscribers = &mut self.backlog.subscribers;
+        let Some(subscriber) = subscribers.live(key).filter(|_| !ending) else { return Err(route) };
+        let new_tokens = route.tokens.get();
         let old = subscriber.route.replace(route);
-        let old_tokens = old.as_ref().map_or(0, |route| route.tokens.get() as usize);
+        let old_tokens = old.as_ref().map_or(0, |route| route.tokens.get());
         subscriber.open = true;
         let subscribed = subscriber.subscribed(None);
-        self.filter_tokens = self.filter_tokens + new_tokens - old_tokens;
+        subscribers.exchange_tokens(old_tokens, new_tokens);
         self.reply(Reply { request_id, frame: Frame::Subscribed(subscribed) });
-        self.make_ready(key.slot);
+        self.backlog.make_ready(key.slot);
         Ok(old)
     }
 
-    /// The key of an open subscription, and its group, 0 for none.
-    pub(super) fn find(&self, id: i64) -> Result<(SubscriptionKey, u32), CommandError> {
-        let slot = self.slot_of(id).ok_or(CommandError::SubscriptionNotFound { id })?;
-        let subscriber = &self.subscribers[slot as usize];
-        let key = SubscriptionKey { slot, generation: subscriber.generation };
-        Ok((key, subscriber.route.as_ref().map_or(0, |route| route.group)))
+    pub(super) fn open_stored(&mut self, key: SubscriptionKey, opened: Opened, tokens: u32, request_id: i64) -> bool {
+        let stored = Stored::new(opened.position.clone(), opened.latest, tokens);
+        self.open_unrouted(key, opened, tokens, request_id, |subscriber| subscriber.store(stored))
     }
 
-    /// Adds credit to a subscription.
+    pub(super) fn open_member(&mut self, key: SubscriptionKey, opened: Opened, tokens: u32, request_id: i64) -> bool {
+        let member = Member::new(opened.ack_deadline.is_some(), tokens);
+        self.open_unrouted(key, opened, tokens, request_id, |subscriber| subscriber.enlist(member))
+    }
+
+    /// Opens a subscription that the router does not know.
+    fn open_unrouted(
+        &mut self,
+        key: SubscriptionKey,
+        opened: Opened,
+        tokens: u32,
+        request_id: i64,
+        become_one: impl FnOnce(&mut Subscriber),
+    ) -> bool {
+        let ending = self.ending.is_some();
+        let subscribers = &mut self.backlog.subscribers;
+        let Some(subscriber) = subscribers.live(key).filter(|_| !ending) else { return false };
+        become_one(subscriber);
+        subscriber.open = true;
+        let subscribed = subscriber.subscribed(Some(opened));
+        subscribers.exchange_tokens(0, tokens);
+        self.reply(Reply { request_id, frame: Frame::Subscribed(subscribed) });
+        self.backlog.make_ready(key.slot);
+        true
+    }
+
+    pub(super) fn refiltered(&mut self, key: SubscriptionKey, tokens: u32, request_id: i64) -> bool {
+        let subscribers = &mut self.backlog.subscribers;
+        let Some(subscriber) = subscribers.live(key) else { return false };
+        let Some(stored) = subscriber.stored_mut() else { return false };
+        let old = std::mem::replace(&mut stored.tokens, tokens);
+        let (position, latest) = (stored.position(), stored.latest());
+        let earliest = position.sequence + 1;
+        let outcome = ResumeOutcome::Fresh;
+        let opened = Opened { position, earliest, latest, outcome, ack_deadline: None };
+        let subscribed = subscriber.subscribed(Some(opened));
+        subscribers.exchange_tokens(old, tokens);
+        self.reply(Reply { request_id, frame: Frame::Subscribed(subscribed) });
+        true
+    }
+
     pub(super) fn grant(&mut self, id: i64, grant: Grant) -> Result<(), CommandError> {
-        let slot = self.find(id)?.0.slot;
-        let credit = &mut self.subscribers[slot as usize].credit;
-        if credit.is_automatic() {
+        let slot = self.backlog.subscribers.slot_of(id)?;
+        let Some(subscriber) = self.backlog.subscribers.at_mut(slot) else { return Ok(()) };
+        if subscriber.credit.is_automatic() {
             return Err(CommandError::Field {
                 field: "subscription_id",
                 problem: format!("names subscription {id}, which has automatic credit: give `credit` in its spec"),
             });
         }
-        credit.grant(grant);
-        self.make_ready(slot);
+        subscriber.credit.grant(grant);
+        self.backlog.make_ready(slot);
         Ok(())
     }
 
     /// Ends one subscription and drops what waits for it.
     pub(super) fn close(&mut self, id: i64, request_id: i64, end: End) -> Result<(), CommandError> {
-        let slot = self.find(id)?.0.slot;
+        let slot = self.backlog.subscribers.slot_of(id)?;
         self.end_subscription(slot, request_id, end);
         Ok(())
     }
 
-    /// Ends one subscription by its key.
     pub(super) fn close_key(&mut self, key: SubscriptionKey, end: End) {
-        if live(&mut self.subscribers, key).is_some() {
+        if self.backlog.subscribers.is_live(key) {
             self.end_subscription(key.slot, 0, end);
         }
-    }
-
-    /// True when a member of a group would be served at once.
-    pub(super) fn would_serve(&mut self, key: SubscriptionKey) -> bool {
-        live(&mut self.subscribers, key).is_some_and(|subscriber| subscriber.would_serve())
-    }
-
-    /// Has the records of subscriptions brought from memory all at once; one after the other, as they are needed, a publish
-    /// to one of a million would wait for each.
-    pub(super) fn fetch(&self, keys: impl Iterator<Item = SubscriptionKey>) {
-        let records = keys.filter_map(|key| self.subscribers.get(key.slot as usize));
-        std::hint::black_box(records.fold(0, |sum: u32, record| sum ^ record.generation ^ u32::from(record.max_batch)));
     }
 
     /// Queues an event for a subscription, which does what it must when that is too much: see [`crate::model::Overflow`]. With
@@ -374,74 +244,45 @@ impl Queues {
         if self.ending.is_some() {
             return Offer::Gone;
         }
-        let (max_events, max_bytes) = (self.limits.queue_events, self.limits.queue_bytes);
-        let bytes = event.encoded_len();
-        let Some(subscriber) = live(&mut self.subscribers, key) else { return Offer::Gone };
+        let (max_events, max_bytes) = (self.max_events, self.max_bytes);
+        let Some(subscriber) = self.backlog.subscribers.live(key) else { return Offer::Gone };
         // What waits already is all it will ever be sent.
         if !subscriber.conflates() && subscriber.queue.len() as u64 >= subscriber.events_left {
             return Offer::Gone;
         }
         // One that is not open yet cannot end before its client has heard of it.
-        if subscriber.ends_when_full() && subscriber.open && subscriber.is_full_for(bytes, max_events, max_bytes) {
+        if subscriber.ends_when_full()
+            && subscriber.open
+            && subscriber.is_full_for(event.encoded_len(), max_events, max_bytes)
+        {
             self.overflow_end(key.slot, 1);
             return Offer::Gone;
         }
-        self.with_queue(key.slot, |subscriber, pool, hasher| {
-            subscriber.push(event.clone(), pool, hasher);
-            while subscriber.queue.len() > 1
-                && (subscriber.queue.len() > max_events || subscriber.queue.bytes() > max_bytes)
-            {
-                subscriber.drop_oldest(pool, hasher);
-            }
-        });
+        self.backlog.push(key.slot, event, max_events, max_bytes);
         self.shed(key.slot, allowed_bytes);
-        self.make_ready(key.slot);
+        self.backlog.make_ready(key.slot);
         Offer::Taken
     }
 
     /// Drops from the largest queues until no more than `allowed_bytes` wait, beginning with `slot` where all are small.
     pub(super) fn shed(&mut self, slot: u32, allowed_bytes: usize) {
-        while self.waiting_bytes > allowed_bytes {
-            let slot = self.large.last().map_or(slot, |(_, largest)| *largest);
-            let Some(subscriber) = self.subscribers.get(slot as usize) else { return };
-            if subscriber.queue.is_empty() {
-                return;
+        while self.backlog.waiting_bytes() > allowed_bytes {
+            let slot = self.backlog.largest().unwrap_or(slot);
+            let subscriber = self.backlog.subscribers.at(slot).filter(|subscriber| !subscriber.queue.is_empty());
+            match subscriber {
+                None => return,
+                Some(subscriber) if subscriber.ends_when_full() && subscriber.open => self.overflow_end(slot, 0),
+                Some(_) => self.backlog.shed(slot),
             }
-            if subscriber.ends_when_full() && subscriber.open {
-                self.overflow_end(slot, 0);
-                continue;
-            }
-            if subscriber.stored().is_some() {
-                self.rewind(slot);
-                continue;
-            }
-            if subscriber.member().is_some() {
-                self.give_back(slot);
-                continue;
-            }
-            let target = subscriber.queue.bytes() / 2;
-            self.with_queue(slot, |subscriber, pool, hasher| {
-                let waited = subscriber.queue.len() as u64;
-                while subscriber.queue.bytes() > target {
-                    subscriber.drop_oldest(pool, hasher);
-                }
-                if waited >= subscriber.events_left && !subscriber.conflates() {
-                    // It was all it would ever be sent, so what came since was passed by: nothing later may take its place.
-                    subscriber.events_left = subscriber.queue.len() as u64;
-                }
-            });
-            self.make_ready(slot);
         }
     }
 
-    /// The client sends no more commands: subscriptions without credit can never get any, and end, and so do members that
-    /// have all they wanted and can say nothing of it.
     pub(super) fn no_more_commands(&mut self) {
         self.no_more_commands = true;
     }
 
     fn is_sweeping(&self) -> bool {
-        self.no_more_commands && self.ending.is_none() && self.swept < self.subscribers.capacity()
+        self.no_more_commands && self.ending.is_none() && self.swept < self.backlog.subscribers.end_of_slots()
     }
 
     /// Ends the session: nothing is taken any more, and every subscription is told.
@@ -451,136 +292,33 @@ impl Queues {
         }
         if matches!(end, End::Stalled { .. }) {
             // Nobody reads them, and they may be all that is left of the session's memory.
-            self.replies = VecDeque::new();
-            self.reply_bytes = 0;
+            self.replies = Replies::default();
         }
         self.ending = Some(end);
-        self.ready = VecDeque::new();
-        self.stale = 0;
-        self.large.clear();
-        for (_, subscriber) in &mut self.subscribers {
-            // What is not sent is read again, by who resumes or by the group.
-            if let Some(stored) = subscriber.stored_mut() {
-                stored.rewind();
-                subscriber.clear(&mut self.pool);
-            } else if subscriber.member().is_some() {
-                subscriber.clear(&mut self.pool);
-            } else {
-                subscriber.drop_all(0, &mut self.pool);
-            }
-        }
-        self.waiting_bytes = 0;
-        self.counts = Counts::default();
-    }
-
-    /// Takes up to `most` routes from a session that is ending; 0 are left when none come back.
-    pub(super) fn take_routes(&mut self, most: usize, from: &mut usize) -> Vec<Closed> {
-        let mut routes = std::mem::take(&mut self.closed);
-        while routes.len() < most && *from < self.subscribers.capacity() {
-            if let Some(subscriber) = self.subscribers.get_mut(*from)
-                && let Some(route) = subscriber.route.take()
-            {
-                self.filter_tokens -= route.tokens.get() as usize;
-                let key = SubscriptionKey { slot: *from as u32, generation: subscriber.generation };
-                routes.push(Closed { key, route });
-            }
-            *from += 1;
-        }
-        routes
+        self.backlog.end();
     }
 
     /// Ends a subscription whose queue is full, and tells how much is lost.
     fn overflow_end(&mut self, slot: u32, and_more: usize) {
-        let end = End::SlowConsumer { events: self.limits.queue_events, bytes: self.limits.queue_bytes };
-        self.with_queue(slot, |subscriber, pool, _| subscriber.drop_all(and_more, pool));
-        let gaps: Vec<Reply> = self.subscribers[slot as usize].take_gaps().collect();
-        for gap in gaps {
-            self.reply(gap);
+        let end = End::SlowConsumer { events: self.max_events, bytes: self.max_bytes };
+        self.backlog.drop_all(slot, and_more);
+        if let Some(subscriber) = self.backlog.subscribers.at_mut(slot) {
+            self.replies.extend(subscriber.take_gaps());
         }
         self.end_subscription(slot, 0, end);
     }
 
     fn end_subscription(&mut self, slot: u32, request_id: i64, end: End) {
-        if let Some(ended) = self.remove(slot, request_id, end) {
-            self.reply(ended);
-        }
+        let ended = self.remove(slot, request_id, end);
+        self.replies.extend(ended);
     }
 
     /// Takes a subscription out, and makes the frame that says so.
     fn remove(&mut self, slot: u32, request_id: i64, end: End) -> Option<Reply> {
-        self.with_queue(slot, |subscriber, pool, _| subscriber.clear(pool));
-        let mut subscriber = self.subscribers.try_remove(slot as usize)?;
-        self.forget_noted(&subscriber);
-        self.cost -= subscriber.cost.bytes();
-        let position = subscriber.position();
-        if let Ok(entry) = self.ids.find_entry(self.hasher.hash_one(subscriber.id), |other| *other == slot) {
-            entry.remove();
-        }
-        let key = SubscriptionKey { slot, generation: subscriber.generation };
-        if let Some(route) = subscriber.route.take() {
-            self.filter_tokens -= route.tokens.get() as usize;
-            self.closed.push(Closed { key, route });
-        }
-        if let Some(tokens) = subscriber.unrouted_tokens() {
-            self.filter_tokens -= tokens as usize;
-            self.attention.gone.push(key);
-        }
-        if subscriber.ready {
-            self.stale += 1;
-            if self.stale > self.ready.len() / 2 {
-                let Self { ready, subscribers, .. } = self;
-                ready.retain(|key| live(subscribers, *key).is_some());
-                self.stale = 0;
-            }
-        }
+        let (subscription_id, position) = self.backlog.remove(slot)?;
         if self.mirrors {
             self.outcome = end.clone();
         }
-        Some(Reply { request_id, frame: Frame::Ended { subscription_id: subscriber.id, end, position } })
+        Some(Reply { request_id, frame: Frame::Ended { subscription_id, end, position } })
     }
-
-    /// Every change of a queue goes through here, so that the sums stay right.
-    fn with_queue(&mut self, slot: u32, change: impl FnOnce(&mut Subscriber, &mut Pool, &DefaultHashBuilder)) {
-        let Some(subscriber) = self.subscribers.get_mut(slot as usize) else { return };
-        let before = subscriber.queue;
-        change(subscriber, &mut self.pool, &self.hasher);
-        let after = subscriber.queue;
-        self.waiting_bytes -= before.bytes() + before.len() * EVENT_OVERHEAD_BYTES;
-        self.waiting_bytes += after.bytes() + after.len() * EVENT_OVERHEAD_BYTES;
-        let (old, new) = (size_class(before.bytes()), size_class(after.bytes()));
-        if old != new {
-            self.large.remove(&(old, slot));
-            if new > 0 {
-                self.large.insert((new, slot));
-            }
-        }
-    }
-
-    /// A subscription may have become one that is served, or no longer.
-    fn make_ready(&mut self, slot: u32) {
-        self.note(slot);
-        let Some(subscriber) = self.subscribers.get_mut(slot as usize) else { return };
-        if subscriber.grows_hungry() {
-            subscriber.set_hungry(true);
-            self.attention.hungry.push(SubscriptionKey { slot, generation: subscriber.generation });
-        }
-        if !subscriber.ready && subscriber.sendable() {
-            subscriber.ready = true;
-            self.ready.push_back(SubscriptionKey { slot, generation: subscriber.generation });
-        }
-    }
-
-    fn slot_of(&self, id: i64) -> Option<u32> {
-        let is_it = |slot: &u32| self.subscribers.get(*slot as usize).is_some_and(|s| s.id == id);
-        self.ids.find(self.hasher.hash_one(id), is_it).copied()
-    }
-}
-
-/// 0 for a small queue, then the logarithm of its size.
-fn size_class(bytes: usize) -> u32 {
-    if bytes < SMALL_QUEUE_BYTES { 0 } else { bytes.ilog2() }
-}
-
-fn live(subscribers: &mut Slab<Subscriber>, key: SubscriptionKey) -> Option<&mut Subscriber> {
-    subscribers.get_mut(key.slot as usize).filter(|s| s.generation == key.generation)
 }

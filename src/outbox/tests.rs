@@ -12,9 +12,10 @@ use proptest::prelude::*;
 use smallvec::SmallVec;
 
 use super::{
-    Allowances, Budget, Cost, Outbox,
+    Allowances, Budget, Cost, Desk, Outbox,
+    attention::SubscriptionKey,
     frame::{Accepted, Batch, Frame, Gap, GapReason, Item, Reply, SessionLimits},
-    queues::{Offer, Queues, SubscriptionKey, Turn},
+    queues::{Offer, Queues, Turn},
     subscriber::Route,
 };
 use crate::{
@@ -165,7 +166,7 @@ fn check_turn(queues: &mut Queues, models: &mut BTreeMap<i64, Model>, sizes: &Ha
 proptest! {
     #[test]
     fn the_writer_keeps_credit_order_and_counts(steps in prop::collection::vec(step(), 1..200)) {
-        let mut queues = Queues::new(LIMITS, false);
+        let mut queues = Queues::new(&LIMITS, false);
         let mut models: BTreeMap<i64, Model> = BTreeMap::new();
         let mut sizes = HashMap::new();
         let mut next = 0;
@@ -211,14 +212,14 @@ proptest! {
             prop_assert!(model.waiting.is_empty() || !model.may_send(), "subscription {} is starved", id);
         }
         let left: usize = models.values().flat_map(|model| &model.waiting).map(|w| w.1 + 144).sum();
-        prop_assert_eq!(queues.waiting_bytes(), left);
+        prop_assert_eq!(queues.backlog.waiting_bytes(), left);
     }
 
     #[test]
     fn conflation_keeps_the_latest_of_each_topic(
         offers in prop::collection::vec((0..8_usize, 20..300_usize, any::<bool>()), 1..100),
     ) {
-        let mut queues = Queues::new(LIMITS, false);
+        let mut queues = Queues::new(&LIMITS, false);
         let key = open(&mut queues, 1, &spec(None, Overflow::Conflate));
         let mut latest: HashMap<usize, u64> = HashMap::new();
         let (mut offered, mut told) = (0, 0);
@@ -251,7 +252,7 @@ proptest! {
 #[test]
 fn subscriptions_that_all_have_enough_get_the_same_bytes() {
     let limits = SessionLimits { queue_events: 100_000, queue_bytes: 1 << 30, ..LIMITS };
-    let mut queues = Queues::new(limits, false);
+    let mut queues = Queues::new(&limits, false);
     let sizes = [100, 1_000, 10_000, 100_000];
     let keys = sizes.map(|size| open(&mut queues, size, &spec(None, Overflow::DropOldest)));
     for (key, size) in keys.iter().zip(sizes) {
@@ -272,7 +273,7 @@ fn subscriptions_that_all_have_enough_get_the_same_bytes() {
 
 #[test]
 fn a_subscription_without_credit_costs_the_others_nothing() {
-    let mut queues = Queues::new(LIMITS, false);
+    let mut queues = Queues::new(&LIMITS, false);
     let blocked = open(&mut queues, 1, &spec(Some(Grant::default()), Overflow::DropOldest));
     let open_one = open(&mut queues, 2, &spec(None, Overflow::DropOldest));
     take(&mut queues);
@@ -287,7 +288,7 @@ fn a_subscription_without_credit_costs_the_others_nothing() {
 #[test]
 fn the_largest_queue_is_shed_first() {
     let limits = SessionLimits { queue_events: 1_000, queue_bytes: 1 << 20, ..LIMITS };
-    let mut queues = Queues::new(limits, false);
+    let mut queues = Queues::new(&limits, false);
     let small = open(&mut queues, 1, &spec(None, Overflow::DropOldest));
     let large = open(&mut queues, 2, &spec(None, Overflow::DropOldest));
     for n in 0..10 {
@@ -295,7 +296,7 @@ fn the_largest_queue_is_shed_first() {
     }
     for n in 0..200 {
         queues.offer(large, &event(n, 0, 1_000), 50_000);
-        assert!(queues.waiting_bytes() <= 50_000);
+        assert!(queues.backlog.waiting_bytes() <= 50_000);
     }
     let mut lost: HashMap<i64, u64> = HashMap::new();
     loop {
@@ -314,11 +315,11 @@ fn the_largest_queue_is_shed_first() {
 
 #[test]
 fn a_gap_is_told_even_when_nothing_comes_after_it() {
-    let mut queues = Queues::new(LIMITS, false);
+    let mut queues = Queues::new(&LIMITS, false);
     let key = open(&mut queues, 1, &spec(None, Overflow::DropOldest));
     take(&mut queues);
     queues.offer(key, &event(1, 0, 1_000), 500);
-    assert_eq!(queues.waiting_bytes(), 0, "more than the session may hold");
+    assert_eq!(queues.backlog.waiting_bytes(), 0, "more than the session may hold");
     assert!(queues.has_work());
     let (turn, delivered, frames) = take(&mut queues);
     assert_eq!((turn, delivered), (Turn::Some, vec![]));
@@ -329,7 +330,7 @@ fn a_gap_is_told_even_when_nothing_comes_after_it() {
 #[test]
 fn debts_are_kept_and_savings_are_not() {
     let limits = SessionLimits { queue_events: 100_000, queue_bytes: 1 << 30, ..LIMITS };
-    let mut queues = Queues::new(limits, false);
+    let mut queues = Queues::new(&limits, false);
     let large = open(&mut queues, 1, &spec(None, Overflow::DropOldest));
     let small = open(&mut queues, 2, &spec(None, Overflow::DropOldest));
     for n in 0..100_000 {
@@ -348,7 +349,7 @@ fn debts_are_kept_and_savings_are_not() {
 
 #[test]
 fn what_ended_is_told_once_and_never_heard_of_again() {
-    let mut queues = Queues::new(LIMITS, false);
+    let mut queues = Queues::new(&LIMITS, false);
     let key = open(&mut queues, 1, &spec(None, Overflow::End));
     for n in 0..30 {
         let expected = if n < 10 { Offer::Taken } else { Offer::Gone };
@@ -366,7 +367,7 @@ fn what_ended_is_told_once_and_never_heard_of_again() {
         })
         .collect();
     assert_eq!(told, ["subscribed", "gap 11", "ended true"]);
-    assert_eq!(queues.take_closed().len(), 1);
+    assert_eq!(queues.backlog.take_closed().len(), 1);
     // The slot is used again; the old key means nothing any more.
     let again = open(&mut queues, 1, &spec(None, Overflow::End));
     assert_eq!(again.slot, key.slot);
@@ -376,7 +377,7 @@ fn what_ended_is_told_once_and_never_heard_of_again() {
 #[test]
 fn what_was_passed_by_because_enough_waited_is_never_followed_by_later_events() {
     let limits = SessionLimits { queue_events: 100, queue_bytes: 1 << 20, ..LIMITS };
-    let mut queues = Queues::new(limits, false);
+    let mut queues = Queues::new(&limits, false);
     let spec = SubscriptionSpec { max_events: Some(10), ..spec(Some(Grant::default()), Overflow::DropOldest) };
     let key = open(&mut queues, 1, &spec);
     for n in 1..=20 {
@@ -396,7 +397,7 @@ fn what_was_passed_by_because_enough_waited_is_never_followed_by_later_events() 
 
 #[test]
 fn a_session_that_is_drained_ends_when_all_it_had_begun_is_answered() {
-    let mut queues = Queues::new(LIMITS, false);
+    let mut queues = Queues::new(&LIMITS, false);
     open(&mut queues, 1, &spec(None, Overflow::DropOldest));
     queues.end(End::Draining { reconnect_delay: std::time::Duration::ZERO });
     assert!(matches!(take(&mut queues).2[..], [Frame::Subscribed(_)]));
@@ -416,7 +417,8 @@ fn a_session_that_is_drained_ends_when_all_it_had_begun_is_answered() {
 fn one_that_waits_to_read_does_not_wake_itself() {
     let budget = Arc::new(Budget::new(1_000, 1 << 30));
     let (unlimited, now) = (Allowances::default(), tokio::time::Instant::now());
-    let outbox = Arc::new(Outbox::new(LIMITS, std::time::Duration::from_secs(15), false, budget, unlimited, None, now));
+    let outbox = Outbox::new(LIMITS, std::time::Duration::from_secs(15), false, budget, unlimited, None, now);
+    let outbox = Arc::new(Desk::new(Arc::new(outbox)));
     for n in 0..100 {
         outbox.reply(Reply { request_id: n, frame: Frame::Published(vec![Ok(Accepted::default()); 10]) });
     }

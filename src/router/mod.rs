@@ -15,7 +15,7 @@ mod shapes;
 mod table;
 mod trie;
 
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 
 use crossbeam_utils::sync::ShardedLock;
 use smallvec::SmallVec;
@@ -23,11 +23,13 @@ use smallvec::SmallVec;
 use crate::{
     event::Event,
     model::{CommandError, Filter, Group, Topic},
-    outbox::{Closed, Outbox, Route, SubscriptionKey},
+    outbox::{Closed, Inlet, Route, SubscriptionKey},
     tasks::Turn,
 };
+use order::Match;
 use shapes::TOPICS_TOGETHER;
 pub(crate) use shapes::{Shape, Shapes};
+pub use table::Limits;
 use table::{Entry, Table};
 pub(crate) use trie::{Descent, NodeId, Trie};
 
@@ -52,23 +54,6 @@ const KEEP_MATCHES: usize = 2048;
 /// So many members of a group are asked at most whether they would serve an event at once.
 const ASK_AT_MOST: usize = 16;
 
-/// How many filters there may be.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Tokens of all filters.
-    pub filter_tokens: usize,
-    /// Shapes of all filters that are not simple.
-    pub hub_filter_shapes: usize,
-    /// Shapes of the filters of one session that are not simple.
-    pub session_filter_shapes: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { filter_tokens: 10_000_000, hub_filter_shapes: 2_048, session_filter_shapes: 256 }
-    }
-}
-
 /// The routing table, shared by all sessions.
 #[derive(Debug)]
 pub struct Router {
@@ -79,14 +64,6 @@ pub struct Router {
 /// The number the router gives an outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutboxId(u32);
-
-/// One match of one event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Match {
-    outbox: u32,
-    event: u32,
-    key: SubscriptionKey,
-}
 
 /// A group's candidates for one event: a range of [`Scratch::members`], and who is asked first.
 #[derive(Debug)]
@@ -107,7 +84,7 @@ pub struct Scratch {
     /// Matches in groups: (event, group, match).
     members: Vec<(u32, u32, Match)>,
     draws: Vec<Draw>,
-    outboxes: Vec<(u32, Arc<Outbox>)>,
+    outboxes: Vec<(u32, Inlet)>,
     /// For each event of the last publish, how many subscriptions it went to; a group counts as one.
     pub matched: Vec<u64>,
 }
@@ -140,7 +117,7 @@ impl Router {
     }
 
     /// Makes an outbox known.
-    pub fn join(&self, outbox: Arc<Outbox>) -> OutboxId {
+    pub fn join(&self, outbox: Inlet) -> OutboxId {
         OutboxId(self.write(|table| table.add_outbox(outbox)))
     }
 
@@ -275,7 +252,7 @@ impl Router {
             if outboxes.last().is_none_or(|(id, _)| *id != found.outbox)
                 && let Some(outbox) = table.outbox(found.outbox)
             {
-                outboxes.push((found.outbox, Arc::clone(outbox)));
+                outboxes.push((found.outbox, outbox.clone()));
             }
         }
         drop(table);
@@ -425,7 +402,7 @@ impl Drop for Forgetting<'_> {
     }
 }
 
-fn outbox_of(outboxes: &[(u32, Arc<Outbox>)], id: u32) -> Option<&Arc<Outbox>> {
+fn outbox_of(outboxes: &[(u32, Inlet)], id: u32) -> Option<&Inlet> {
     outboxes.binary_search_by_key(&id, |(id, _)| *id).ok().map(|at| &outboxes[at].1)
 }
 
@@ -435,6 +412,7 @@ mod tests {
         collections::BTreeSet,
         future::Future as _,
         pin::pin,
+        sync::Arc,
         task::{Context, Poll, Waker},
         time::Duration,
     };
@@ -444,7 +422,7 @@ mod tests {
     use super::*;
     use crate::{
         event::{Span, Spans},
-        outbox::{Allowances, Budget, SessionLimits},
+        outbox::{Allowances, Budget, Desk, Outbox, SessionLimits},
     };
 
     const LIMITS: Limits = Limits { filter_tokens: 100_000, hub_filter_shapes: 40, session_filter_shapes: 20 };
@@ -472,7 +450,7 @@ mod tests {
         let now = tokio::time::Instant::now();
         let budget = Arc::new(Budget::new(10_000, 10_000));
         let outbox = Outbox::new(limits, Duration::from_secs(15), false, budget, Allowances::default(), None, now);
-        router.join(Arc::new(outbox))
+        router.join(Desk::new(Arc::new(outbox)).inlet())
     }
 
     fn key(slot: u32) -> SubscriptionKey {

@@ -4,10 +4,18 @@
 //! Matches come by event, and outboxes are numbered densely, so one counting pass does nearly all of it; sorting them as
 //! anything was a third of the cost of a publish to a hundred sessions (docs/performance.md). Pure.
 
-use super::Match;
+use crate::outbox::SubscriptionKey;
 
 /// Numbers of outboxes may be this many times as large as there are matches; beyond, counting costs more than sorting.
 const SPARSEST: usize = 4;
+
+/// One match of one event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Match {
+    pub(super) outbox: u32,
+    pub(super) event: u32,
+    pub(super) key: SubscriptionKey,
+}
 
 /// Orders `matches`, which are in the order of their events. The other two are memory to work in.
 pub(super) fn by_outbox(matches: &mut Vec<Match>, spare: &mut Vec<Match>, counts: &mut Vec<u32>) {
@@ -47,7 +55,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::outbox::SubscriptionKey;
 
     proptest! {
         #[test]

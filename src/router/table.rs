@@ -3,26 +3,39 @@
 use std::{
     collections::HashMap,
     num::NonZeroU32,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
 use slab::Slab;
 
 use super::{
-    Limits,
     shapes::{Shape, Shapes},
     trie::{Descent, Matched, Trie},
 };
 use crate::{
     model::{CommandError, Filter, Group, Topic, filter_tokens},
-    outbox::{Closed, Outbox, Route, SubscriptionKey},
+    outbox::{Closed, Inlet, Route, SubscriptionKey},
 };
 
 /// No group.
 const NO_GROUP: u32 = 0;
+
+/// How many filters there may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Tokens of all filters.
+    pub filter_tokens: usize,
+    /// Shapes of all filters that are not simple.
+    pub hub_filter_shapes: usize,
+    /// Shapes of the filters of one session that are not simple.
+    pub session_filter_shapes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { filter_tokens: 10_000_000, hub_filter_shapes: 2_048, session_filter_shapes: 256 }
+    }
+}
 
 /// One subscription, as a node of the trie keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,7 +71,7 @@ pub(super) struct Table {
 
 #[derive(Debug)]
 struct Joined {
-    outbox: Arc<Outbox>,
+    outbox: Inlet,
     /// Those of its filters that are not simple.
     shapes: Shapes,
 }
@@ -84,7 +97,7 @@ impl Table {
         }
     }
 
-    pub(super) fn add_outbox(&mut self, outbox: Arc<Outbox>) -> u32 {
+    pub(super) fn add_outbox(&mut self, outbox: Inlet) -> u32 {
         // The limit on sessions is far below 2^32.
         self.outboxes.insert(Joined { outbox, shapes: Shapes::default() }) as u32
     }
@@ -94,7 +107,7 @@ impl Table {
         self.outboxes.try_remove(id as usize);
     }
 
-    pub(super) fn outbox(&self, id: u32) -> Option<&Arc<Outbox>> {
+    pub(super) fn outbox(&self, id: u32) -> Option<&Inlet> {
         self.outboxes.get(id as usize).map(|joined| &joined.outbox)
     }
 

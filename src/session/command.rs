@@ -1,6 +1,13 @@
-//! What a client can ask of its session, as checked values.
+//! What a client can ask of its session, as checked values; and how they come.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio_stream::Stream;
 
 use crate::{
     event::Event,
@@ -98,3 +105,24 @@ impl std::fmt::Debug for Secret {
         f.write_str("Secret")
     }
 }
+
+/// The commands of a client.
+pub trait Requests: Stream<Item = Result<Request, CommandError>> + Unpin {
+    /// Takes in what has come, while no commands are applied; it comes back as an item later. Flow control bounds it.
+    /// Nothing needs to be done where only what is read waits in the transport.
+    fn poll_ahead(&mut self, _context: &mut Context<'_>) {}
+}
+
+/// Of a call that has none.
+#[derive(Debug, Clone, Copy)]
+pub struct NoRequests;
+
+impl Stream for NoRequests {
+    type Item = Result<Request, CommandError>;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(None)
+    }
+}
+
+impl Requests for NoRequests {}

@@ -26,7 +26,7 @@ use crate::{
     engine::{Chunk, EventStream, ReadError, ReadLimits},
     event::Event,
     model::{CommandError, End, Filter, OnGap, StreamError, Topic, filter_tokens},
-    outbox::{Filled, GapReason, Outbox, Room, SubscriptionKey},
+    outbox::{Filled, Filler, GapReason, Room, SubscriptionKey},
     router::{Descent, NodeId, Shape, Shapes, Trie},
     tasks::Turn,
 };
@@ -58,7 +58,7 @@ const STARVED_INTERVAL: Duration = Duration::from_millis(100);
 /// All subscriptions of one session that read streams.
 #[derive(Debug)]
 pub(super) struct Feeds {
-    outbox: Arc<Outbox>,
+    filler: Filler,
     known: HashMap<SubscriptionKey, Feed>,
     tails: Vec<Tail>,
     /// To be read for next, in turn.
@@ -148,9 +148,9 @@ impl std::fmt::Debug for Tail {
 impl Feeds {
     /// None yet. Idle subscriptions are told how far they are every `progress_interval`. Their filters may have so many
     /// shapes that are not simple.
-    pub(super) fn new(outbox: Arc<Outbox>, progress_interval: Duration, max_shapes: usize) -> Self {
+    pub(super) fn new(filler: Filler, progress_interval: Duration, max_shapes: usize) -> Self {
         Self {
-            outbox,
+            filler,
             known: HashMap::new(),
             tails: Vec::new(),
             hungry: VecDeque::new(),
@@ -172,8 +172,11 @@ impl Feeds {
         fits.then_some(()).ok_or(CommandError::TooManyFilterShapes { whole: "session", limit })
     }
 
-    /// Begins to read for a subscription that is open.
-    pub(super) fn add(&mut self, key: SubscriptionKey, feed: Feed) {
+    /// Begins to read for a subscription that is open; with `lost` it has lost events up to there before it began.
+    pub(super) fn add(&mut self, key: SubscriptionKey, feed: Feed, lost: Option<(u64, GapReason)>) {
+        if let Some((to, reason)) = lost {
+            self.filler.lose(key, to, reason);
+        }
         add_shapes(&mut self.shapes, &feed.filters);
         // The outbox says when it is to be read for.
         self.known.insert(key, feed);
@@ -189,11 +192,11 @@ impl Feeds {
         self.check(&filters)?;
         if let Some(after) = self.tail_of(key).map(|tail| tail.after) {
             // Up to there the old ones were looked at, if nothing waits.
-            self.outbox.end_following(key, after);
+            self.filler.end_following(key, after);
             self.leave(key);
         }
         // What waits was read with the old ones.
-        self.outbox.rewind(key);
+        self.filler.rewind(key);
         if let Some(feed) = self.known.get_mut(&key) {
             remove_shapes(&mut self.shapes, &feed.filters);
             add_shapes(&mut self.shapes, &filters);
@@ -250,7 +253,7 @@ impl Feeds {
         if feed.following {
             return;
         }
-        let Some(room) = self.outbox.room(key) else { return self.forget(key) };
+        let Some(room) = self.filler.room(key) else { return self.forget(key) };
         if let Some(left) = time_left(&feed.stream, feed.at) {
             match feed.stream.check() {
                 Ok(()) => self.early.wait(key, left),
@@ -278,7 +281,7 @@ impl Feeds {
     /// Puts what was read for a subscription behind `after` into its queue.
     fn take(&mut self, key: SubscriptionKey, after: u64, chunk: Chunk) {
         let Chunk { events, through, latest } = chunk;
-        match self.outbox.fill(key, after, events, through, latest) {
+        match self.filler.fill(key, after, events, through, latest) {
             Filled::Taken => {}
             // What waited was given up while this was read: it is read with that, from where it is now.
             Filled::Stale => return self.wait_for_turn(key),
@@ -298,7 +301,7 @@ impl Feeds {
         let Some(feed) = self.known.get_mut(&key) else { return };
         let found = self.tails.iter().position(|tail| Arc::ptr_eq(&tail.stream, &feed.stream));
         // Where the others are further already, or what was read was given up since, it is read for once more.
-        if found.is_some_and(|at| through < self.tails[at].after) || !self.outbox.begin_following(key, through) {
+        if found.is_some_and(|at| through < self.tails[at].after) || !self.filler.begin_following(key, through) {
             return;
         }
         let at = found.unwrap_or_else(|| {
@@ -345,7 +348,7 @@ impl Feeds {
                 };
                 match to {
                     Some(to) => {
-                        self.outbox.lose(key, to, GapReason::Retention);
+                        self.filler.lose(key, to, GapReason::Retention);
                         return;
                     }
                     None => StreamError::Lost { stream, after, earliest, latest },
@@ -356,7 +359,7 @@ impl Feeds {
         };
         self.leave(key);
         self.forget(key);
-        self.outbox.close_key(key, End::Stream(end));
+        self.filler.close_key(key, End::Stream(end));
     }
 
     /// Waits until a stream that somebody follows has more, or until time brings something to do; for ever when there is
@@ -419,7 +422,7 @@ impl Feeds {
             let (events, steps, matches) = self.tails[at].matches(rest);
             self.turn.spend(steps).await;
             for some in matches.chunks(FOLLOW_MATCHES) {
-                behind.extend(self.outbox.follow(some.iter().map(|(event, key)| (*key, &rest[*event]))));
+                behind.extend(self.filler.follow(some.iter().map(|(event, key)| (*key, &rest[*event]))));
                 self.turn.spend(OFFER_STEPS * some.len()).await;
             }
             rest = &rest[events..];
@@ -442,9 +445,9 @@ impl Feeds {
         let after = self.tails[at].after;
         for key in followers {
             self.leave(key);
-            self.outbox.end_following(key, after);
+            self.filler.end_following(key, after);
             // Further back than the others, if what waited for it was given up.
-            match self.outbox.room(key) {
+            match self.filler.room(key) {
                 Some(room) => self.failed(key, room.after, error),
                 None => self.forget(key),
             }
@@ -469,7 +472,7 @@ impl Feeds {
             .collect();
         for (key, feed) in self.known.iter().filter(|(_, feed)| feed.following) {
             if let Some((_, after)) = news.iter().find(|(stream, _)| Arc::ptr_eq(stream, &feed.stream)) {
-                self.outbox.tell_progress(*key, *after);
+                self.filler.tell_progress(*key, *after);
             }
             self.turn.spend(OFFER_STEPS + news.len() / FILTERS_A_STEP).await;
         }

@@ -1,12 +1,13 @@
 //! What a session may do while its credential and the policy change: asked before everything it does, and again for
 //! what it has when either changes. Only what is no longer allowed ends (design 3.11).
 //!
-//! On a hub that asks nobody a session has no guard, and nothing here is done.
+//! On a hub that asks nobody a guard watches nothing, and nothing here is done.
 
 use std::{
     borrow::Cow,
     collections::HashMap,
     pin::Pin,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -15,26 +16,31 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::Session;
 use crate::{
     auth::{Action, Caller},
-    engine::EventStream,
-    model::{CommandError, Denial, End, Filter, Group, StreamError, StreamName, SubscriptionSpec},
-    outbox::Frame,
+    engine::{Engine, EventStream},
+    model::{CommandError, Denial, Filter, Group, StreamError, StreamName, SubscriptionSpec},
+    outbox::Desk,
 };
 
 /// A client is told to renew its credential when this part of its life is over.
 const WARN_AFTER: f64 = 0.8;
 /// No timer is set for longer: clocks may be set meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
-/// So many subscriptions are judged again before others may work.
-const JUDGE_AT_ONCE: usize = 256;
 /// Stale entries are swept once they outnumber live ones by this many.
 const MOST_STALE: usize = 1024;
 
-/// Looks after one session.
+/// What one session may do.
 #[derive(Debug)]
 pub(super) struct Guard {
+    caller: Caller,
+    /// `None` on a hub that asks nobody.
+    watch: Option<Box<Watch>>,
+}
+
+/// What may change what is allowed, and what that is about.
+#[derive(Debug)]
+struct Watch {
     changes: watch::Receiver<u64>,
     timer: Pin<Box<Sleep>>,
     /// When the client is to be told that its credential will expire; `None` once it was.
@@ -80,14 +86,14 @@ impl Held {
     }
 }
 
-impl Guard {
+impl Watch {
     /// `None` on a hub that asks nobody.
-    pub(super) fn new(caller: &Caller) -> Option<Box<Self>> {
+    fn new(caller: &Caller) -> Option<Box<Self>> {
         let auth = caller.auth()?;
-        let mut guard =
+        let mut watch =
             Self { changes: auth.changes(), timer: Box::pin(sleep(Duration::ZERO)), warn: None, held: HashMap::new() };
-        guard.renewed(caller);
-        Some(Box::new(guard))
+        watch.renewed(caller);
+        Some(Box::new(watch))
     }
 
     /// A credential begins its life.
@@ -109,66 +115,46 @@ impl Guard {
         });
         self.timer = Box::pin(sleep(wait));
     }
-
-    /// Ends when the policy, or the time, may have changed what is allowed. Cancel-safe.
-    async fn wake(&mut self) -> Wake {
-        tokio::select! {
-            changed = self.changes.changed() => match changed {
-                Ok(()) => Wake::Policy,
-                // The hub is going.
-                Err(_) => std::future::pending().await,
-            },
-            () = &mut self.timer => Wake::Time,
-        }
-    }
 }
 
-impl Session {
+impl Guard {
+    pub(super) fn new(caller: Caller) -> Self {
+        Self { watch: Watch::new(&caller), caller }
+    }
+
+    /// Who it is.
+    pub(super) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Who it is, by the policy of this moment.
+    pub(super) fn refreshed(&mut self) -> &Caller {
+        self.caller.refresh();
+        &self.caller
+    }
+
     /// What a subscription is allowed of what it wants; an error before anything is looked up that it may not know of.
     pub(super) fn admitted<'a>(
         &mut self,
         spec: &'a SubscriptionSpec,
+        engine: Option<&Arc<dyn Engine>>,
     ) -> Result<Cow<'a, SubscriptionSpec>, CommandError> {
-        if self.guard.is_none() {
+        if self.watch.is_none() {
             return Ok(Cow::Borrowed(spec));
         }
         self.caller.refresh();
-        let held = Held::of(spec);
-        let filters = self.readable(&held, &spec.filters)?;
-        Ok(match filters {
+        Ok(match readable(&self.caller, &Held::of(spec), &spec.filters, engine)? {
             Cow::Borrowed(_) => Cow::Borrowed(spec),
             Cow::Owned(filters) => Cow::Owned(SubscriptionSpec { filters, ..spec.clone() }),
         })
     }
 
-    /// The filters with which something may be read. All of a stream is what its own filters say at this moment: what it has
-    /// besides, or will have, nobody has allowed.
-    fn readable<'a>(&self, held: &Held, filters: &'a [Filter]) -> Result<Cow<'a, [Filter]>, CommandError> {
-        let Some(name) = held.stream.as_ref().filter(|_| filters.is_empty()) else {
-            self.caller.authorize(&held.action(filters))?;
-            return Ok(Cow::Borrowed(filters));
-        };
-        let group = held.group.as_ref().map(Group::as_str);
-        // Members of one group have the same filters, whatever else each may do.
-        if group.is_none() && self.caller.may_read_every_topic() {
-            self.caller.authorize(&held.action(filters))?;
-            return Ok(Cow::Borrowed(filters));
-        }
-        self.caller.authorize(&Action::UseStream { stream: name.as_str(), group })?;
-        let engine = self.hub.engine().ok_or(StreamError::None)?;
-        let stream = engine.stream(name.as_str()).ok_or_else(|| StreamError::NotFound(name.to_string()))?;
-        let all = all_of(&*stream);
-        self.caller.authorize(&held.action(&all))?;
-        Ok(Cow::Owned(all))
-    }
-
     /// A subscription was opened with what it was allowed.
-    pub(super) fn hold(&mut self, id: i64, spec: &SubscriptionSpec) {
-        let Some(guard) = &mut self.guard else { return };
-        guard.held.insert(id, Held::of(spec));
-        if guard.held.len() > 2 * self.outbox.subscriptions() + MOST_STALE {
-            let outbox = &self.outbox;
-            guard.held.retain(|id, _| outbox.find(*id).is_ok());
+    pub(super) fn hold(&mut self, id: i64, spec: &SubscriptionSpec, desk: &Desk) {
+        let Some(watch) = &mut self.watch else { return };
+        watch.held.insert(id, Held::of(spec));
+        if watch.held.len() > 2 * desk.subscriptions() + MOST_STALE {
+            watch.held.retain(|id, _| desk.find(*id).is_ok());
         }
     }
 
@@ -177,93 +163,111 @@ impl Session {
         &mut self,
         id: i64,
         filters: &'a [Filter],
+        engine: Option<&Arc<dyn Engine>>,
     ) -> Result<Cow<'a, [Filter]>, CommandError> {
         self.caller.refresh();
-        match self.guard.as_ref().and_then(|guard| guard.held.get(&id)) {
+        match self.watch.as_ref().and_then(|watch| watch.held.get(&id)) {
             None => Ok(Cow::Borrowed(filters)),
-            Some(held) => self.readable(held, filters),
+            Some(held) => readable(&self.caller, held, filters, engine),
         }
     }
 
     /// A subscription has other filters from now on.
     pub(super) fn hold_update(&mut self, id: i64, filters: &[Filter]) {
-        if let Some(held) = self.guard.as_mut().and_then(|guard| guard.held.get_mut(&id)) {
+        if let Some(held) = self.watch.as_mut().and_then(|watch| watch.held.get_mut(&id)) {
             held.filters = filters.into();
         }
     }
 
-    /// Takes on a fresh credential. What it does not allow any more ends.
-    pub(super) async fn authenticate(&mut self, token: &str) -> Result<(), CommandError> {
-        if self.guard.is_none() {
+    /// A subscription is over.
+    pub(super) fn forget(&mut self, id: i64) {
+        if let Some(watch) = &mut self.watch {
+            watch.held.remove(&id);
+        }
+    }
+
+    /// Takes on a fresh credential. What it does not allow any more is to end.
+    pub(super) async fn renew(&mut self, token: &str) -> Result<(), CommandError> {
+        let Some(watch) = &mut self.watch else {
             return Err(CommandError::Unsupported { field: "", needs: "a hub with authentication" });
-        }
+        };
         self.caller.renew(token).await?;
-        if let Some(guard) = &mut self.guard {
-            guard.renewed(&self.caller);
-        }
-        self.judge_again().await;
+        watch.renewed(&self.caller);
         Ok(())
     }
 
-    /// The policy is another, or time has passed.
-    pub(super) async fn look_at_rights(&mut self, wake: Wake) {
-        self.caller.refresh();
-        let (over, now) = (self.caller.is_over(), SystemTime::now());
-        let Some(guard) = &mut self.guard else { return };
-        if let Some(deadline) = self.caller.principal().expires().filter(|_| guard.warn.is_some_and(|at| now >= at)) {
-            guard.warn = None;
-            self.reply(0, Frame::CredentialExpiring { deadline });
-        }
-        if let Some(guard) = &mut self.guard {
-            guard.set_timer(&self.caller);
-        }
-        if wake == Wake::Policy || over {
-            self.judge_again().await;
+    /// Ends when the policy, or the time, may have changed what is allowed; never on a hub that asks nobody. Cancel-safe.
+    pub(super) async fn wake(&mut self) -> Wake {
+        let Some(watch) = &mut self.watch else { return std::future::pending().await };
+        tokio::select! {
+            changed = watch.changes.changed() => match changed {
+                Ok(()) => Wake::Policy,
+                // The hub is going.
+                Err(_) => std::future::pending().await,
+            },
+            () = &mut watch.timer => Wake::Time,
         }
     }
 
-    /// Ends the subscriptions that are no longer allowed, and only those.
-    async fn judge_again(&mut self) {
-        let Some(guard) = &self.guard else { return };
-        let ids: Vec<i64> = guard.held.keys().copied().collect();
-        for some in ids.chunks(JUDGE_AT_ONCE) {
-            for id in some {
-                self.judge(*id).await;
-            }
-            tokio::task::yield_now().await;
+    /// When the credential will expire, for a client that is to hear of it now; it hears once.
+    pub(super) fn warning(&mut self) -> Option<SystemTime> {
+        let (watch, now) = (self.watch.as_mut()?, SystemTime::now());
+        let due = watch.warn.is_some_and(|at| now >= at);
+        let deadline = self.caller.principal().expires().filter(|_| due);
+        if deadline.is_some() {
+            watch.warn = None;
         }
+        watch.set_timer(&self.caller);
+        deadline
     }
 
-    async fn judge(&mut self, id: i64) {
-        let Some(guard) = &mut self.guard else { return };
-        let (Ok((key, _)), Some(held)) = (self.outbox.find(id), guard.held.get(&id)) else {
-            guard.held.remove(&id);
-            return;
-        };
+    /// What is to be judged again.
+    pub(super) fn held(&self) -> Vec<i64> {
+        self.watch.iter().flat_map(|watch| watch.held.keys().copied()).collect()
+    }
+
+    /// Why a subscription is no longer allowed, which is then forgotten; `None` for one that is.
+    pub(super) fn judge(&mut self, id: i64) -> Option<Denial> {
+        let watch = self.watch.as_mut()?;
+        let held = watch.held.get(&id)?;
         let action = held.action(&held.filters);
         if self.caller.may(&action) {
-            return;
+            return None;
         }
         let denial = if self.caller.is_over() { Denial::Expired } else { Denial::Revoked };
         self.caller.record(denial, &format!("may no longer {}", action.told()));
-        guard.held.remove(&id);
-        self.settle(key).await;
-        // Unless it has ended by itself.
-        if let Ok(closed) = self.outbox.close(id, 0, End::Denied(denial)) {
-            self.forget(closed).await;
-        }
+        watch.held.remove(&id);
+        Some(denial)
     }
+}
+
+/// The filters with which something may be read. All of a stream is what its own filters say at this moment: what it has
+/// besides, or will have, nobody has allowed.
+fn readable<'a>(
+    caller: &Caller,
+    held: &Held,
+    filters: &'a [Filter],
+    engine: Option<&Arc<dyn Engine>>,
+) -> Result<Cow<'a, [Filter]>, CommandError> {
+    let Some(name) = held.stream.as_ref().filter(|_| filters.is_empty()) else {
+        caller.authorize(&held.action(filters))?;
+        return Ok(Cow::Borrowed(filters));
+    };
+    let group = held.group.as_ref().map(Group::as_str);
+    // Members of one group have the same filters, whatever else each may do.
+    if group.is_none() && caller.may_read_every_topic() {
+        caller.authorize(&held.action(filters))?;
+        return Ok(Cow::Borrowed(filters));
+    }
+    caller.authorize(&Action::UseStream { stream: name.as_str(), group })?;
+    let engine = engine.ok_or(StreamError::None)?;
+    let stream = engine.stream(name.as_str()).ok_or_else(|| StreamError::NotFound(name.to_string()))?;
+    let all = all_of(&*stream);
+    caller.authorize(&held.action(&all))?;
+    Ok(Cow::Owned(all))
 }
 
 /// Everything that a stream takes at this moment.
 fn all_of(stream: &dyn EventStream) -> Vec<Filter> {
     stream.settings().filters.clone()
-}
-
-/// Ends when a session is to look at its rights again; never without a guard.
-pub(super) async fn wake(guard: Option<&mut Guard>) -> Wake {
-    match guard {
-        Some(guard) => guard.wake().await,
-        None => std::future::pending().await,
-    }
 }

@@ -10,57 +10,52 @@ mod feed;
 mod guard;
 mod membership;
 mod open;
+mod outlet;
+mod publishes;
 
 use std::{
-    collections::VecDeque,
     fmt,
-    future::{Future, pending, poll_fn},
+    future::{pending, poll_fn},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::Poll,
     time::Duration,
 };
 
-use tokio_stream::Stream;
-
-pub use command::{Command, Request, Secret};
+pub use command::{Command, NoRequests, Request, Requests, Secret};
+pub use outlet::Outlet;
 
 use crate::{
     auth::Caller,
     cut::Cut,
-    hub::{Hub, Kind, OpenSession, Publish, Publisher, Publishing, Sequenced, first},
+    groups::Outcome,
+    hub::{Hub, Kind, OpenSession, Publish, Speaker},
     memory::Client,
     model::{AckMode, CommandError, End, Filter, SubscriptionSpec, filter_tokens},
-    outbox::{Batch, Call, Closed, Frame, Outbox, Published, Reply},
+    outbox::{Attention, Call, Closed, Desk, Frame, Published, Reply, SubscriptionKey},
     router::OutboxId,
     tasks::Turn,
 };
 use feed::Feeds;
 use guard::Guard;
-use membership::Memberships;
-
-/// The first half of a publish to streams, with its request id.
-type Placing = Pin<Box<dyn Future<Output = (i64, Result<Sequenced, CommandError>)> + Send>>;
-/// The second half.
-type Storing = Pin<Box<dyn Future<Output = (i64, Vec<Published>)> + Send>>;
+use membership::{Membership, Memberships};
+use publishes::{Progress, Publishes};
 
 /// A client may ask to hear from an idle hub at least this often,
 const SHORTEST_HEARTBEAT: Duration = Duration::from_secs(1);
 /// and at most this often.
 const LONGEST_HEARTBEAT: Duration = Duration::from_secs(300);
-/// So many publishes of one session may wait to be stored; it reads no more commands meanwhile.
-const MOST_STORING: usize = 256;
 /// When a session is over, its subscriptions are forgotten this many at a time.
 const FORGET_AT_ONCE: usize = 1024;
+/// So many subscriptions are judged again before others may work.
+const JUDGE_AT_ONCE: usize = 256;
 
 /// The reading half of one session. Dropping it closes the session, so [`Session::run`] is its only use.
 pub struct Session {
     hub: Arc<Hub>,
     entry: Arc<OpenSession>,
-    outbox: Arc<Outbox>,
+    desk: Desk,
     outbox_id: OutboxId,
-    /// Made with the first publish.
-    publisher: Option<Box<Publisher>>,
     first: bool,
     /// The session that its client had before, and comes back from.
     before: Option<Arc<str>>,
@@ -68,42 +63,15 @@ pub struct Session {
     feeds: Option<Box<Feeds>>,
     /// Made with the first member of a group on a stream.
     memberships: Option<Box<Memberships>>,
+    publishes: Publishes,
     /// Who it is, and what it may do.
-    caller: Caller,
-    /// `None` on a hub that asks nobody.
-    guard: Option<Box<Guard>>,
-    /// A publish whose events have no sequences yet.
-    placing: Option<Placing>,
-    /// Publishes that wait to be stored, in order.
-    storing: VecDeque<Storing>,
+    guard: Guard,
 }
-
-/// The commands of a client.
-pub trait Requests: Stream<Item = Result<Request, CommandError>> + Unpin {
-    /// Takes in what has come, while no commands are applied; it comes back as an item later. Flow control bounds it.
-    /// Nothing needs to be done where only what is read waits in the transport.
-    fn poll_ahead(&mut self, _context: &mut Context<'_>) {}
-}
-
-/// Of a call that has none.
-#[derive(Debug, Clone, Copy)]
-pub struct NoRequests;
-
-impl Stream for NoRequests {
-    type Item = Result<Request, CommandError>;
-
-    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Poll::Ready(None)
-    }
-}
-
-impl Requests for NoRequests {}
 
 /// What a session turns to next.
 enum Next {
     Call(Call),
-    Sequenced((i64, Result<Sequenced, CommandError>)),
-    Stored((i64, Vec<Published>)),
+    Publish(Progress),
     Wake(feed::Wake),
     /// What it may do may be something else.
     Rights(guard::Wake),
@@ -118,13 +86,6 @@ impl fmt::Debug for Session {
     }
 }
 
-/// The sending half of one session, for the wire. Dropping it says that the client is gone.
-#[derive(Debug)]
-pub struct Outlet {
-    hub: Arc<Hub>,
-    entry: Arc<OpenSession>,
-}
-
 impl Session {
     /// Opens a session of a caller, whose first frame is `welcome`. `cut` ends the stream it is on, and `client` accounts for
     /// what it makes the hub keep.
@@ -135,23 +96,19 @@ impl Session {
         caller: Caller,
         client: &Arc<Client>,
     ) -> Result<Self, CommandError> {
-        let entry = hub.enter(kind, cut, &caller, client)?;
-        let outbox = Arc::clone(&entry.outbox);
-        let outbox_id = hub.router().join(Arc::clone(&outbox));
+        let (entry, desk) = hub.enter(kind, cut, &caller, client)?;
+        let outbox_id = hub.router().join(desk.inlet());
         Ok(Self {
-            publisher: None,
             hub: Arc::clone(hub),
             entry,
-            outbox,
+            desk,
             outbox_id,
             first: true,
             before: None,
             feeds: None,
             memberships: None,
-            guard: Guard::new(&caller),
-            caller,
-            placing: None,
-            storing: VecDeque::new(),
+            publishes: Publishes::default(),
+            guard: Guard::new(caller),
         })
     }
 
@@ -162,7 +119,7 @@ impl Session {
 
     /// The sending half. There is one writer, so this is called once.
     pub fn outlet(&self) -> Outlet {
-        Outlet { hub: Arc::clone(&self.hub), entry: Arc::clone(&self.entry) }
+        Outlet::new(Arc::clone(&self.hub), Arc::clone(&self.entry))
     }
 
     /// Opens the subscription of a `Subscribe` call, or says why not.
@@ -185,11 +142,7 @@ impl Session {
                 Next::Call(Call::Ending) => break,
                 Next::Call(Call::Room) => {}
                 Next::Call(Call::Attention(attention)) => self.note(attention).await,
-                Next::Sequenced((request_id, sequenced)) => self.sequenced(request_id, sequenced),
-                Next::Stored((request_id, results)) => {
-                    self.storing.pop_front();
-                    self.published(request_id, results);
-                }
+                Next::Publish(progress) => self.progressed(progress, true),
                 Next::Wake(wake) => {
                     if let Some(feeds) = &mut self.feeds {
                         feeds.wake(wake).await;
@@ -205,33 +158,32 @@ impl Session {
                 // A cancelled call looks the same as one that is half-closed; the outlet tells them apart.
                 Next::Request(None) => open = false,
                 // The stream of commands cannot be read on.
-                Next::Request(Some(Err(error))) => self.outbox.end(End::BrokenFraming(Box::new(error))),
+                Next::Request(Some(Err(error))) => self.entry.end(End::BrokenFraming(Box::new(error))),
             }
-            if !open && self.placing.is_none() && self.storing.is_empty() {
-                self.outbox.no_more_commands();
+            if !open && self.publishes.is_empty() {
+                self.desk.no_more_commands();
             }
             tokio::task::consume_budget().await;
         }
         drop(requests);
         self.leave_groups().await;
         self.finish_publishes().await;
-        self.outbox.all_answered();
+        self.desk.all_answered();
         self.clean_up().await;
-        self.outbox.until_over().await;
+        self.desk.until_over().await;
     }
 
     /// What to turn to next. Not in a fixed order: neither commands nor streams may keep the others waiting for ever.
     async fn next(&mut self, requests: &mut impl Requests, open: bool) -> Next {
-        let takes_commands = open && self.placing.is_none() && self.storing.len() < MOST_STORING;
-        let room = self.outbox.has_room();
-        let Self { outbox, feeds, placing, storing, guard, .. } = self;
+        let takes_commands = open && self.publishes.has_room();
+        let room = self.desk.has_room();
+        let Self { desk, feeds, publishes, guard, .. } = self;
         let has_steps = feeds.as_ref().is_some_and(|feeds| feeds.has_work());
         tokio::select! {
-            call = outbox.until_call(takes_commands && !room) => Next::Call(call),
-            sequenced = first(placing.as_mut()) => Next::Sequenced(sequenced),
-            stored = first(storing.front_mut()) => Next::Stored(stored),
+            call = desk.until_call(takes_commands && !room) => Next::Call(call),
+            progress = poll_fn(|context| publishes.poll(context)) => Next::Publish(progress),
             wake = sleep(feeds.as_deref_mut()) => Next::Wake(wake),
-            wake = guard::wake(guard.as_deref_mut()) => Next::Rights(wake),
+            wake = guard.wake() => Next::Rights(wake),
             request = next_request(requests, takes_commands && room), if open => Next::Request(request),
             () = std::future::ready(()), if has_steps => Next::Step,
         }
@@ -239,15 +191,9 @@ impl Session {
 
     /// What was read as a command is published, whether or not the client hears of it; one that is drained does.
     async fn finish_publishes(&mut self) {
-        if let Some(placing) = self.placing.take() {
-            let (request_id, sequenced) = placing.await;
-            self.sequenced(request_id, sequenced);
-        }
-        while let Some(storing) = self.storing.pop_front() {
-            let (request_id, results) = storing.await;
-            if self.outbox.is_draining() {
-                self.published(request_id, results);
-            }
+        while !self.publishes.is_empty() {
+            let progress = poll_fn(|context| self.publishes.poll(context)).await;
+            self.progressed(progress, self.desk.is_draining());
         }
     }
 
@@ -255,7 +201,7 @@ impl Session {
     async fn clean_up(&mut self) {
         let mut from = 0;
         loop {
-            let some = self.outbox.take_routes(FORGET_AT_ONCE, &mut from);
+            let some = self.desk.take_routes(FORGET_AT_ONCE, &mut from);
             if some.is_empty() {
                 break;
             }
@@ -287,21 +233,31 @@ impl Session {
             Command::Subscribe { subscription_id, spec } => self.subscribe(request_id, subscription_id, spec).await,
             Command::Update { subscription_id, filters } => self.update(request_id, subscription_id, &filters).await,
             Command::Unsubscribe { subscription_id } => {
-                let (key, _) = self.outbox.find(subscription_id)?;
+                let (key, _) = self.desk.find(subscription_id)?;
                 self.settle(key).await;
-                let closed = self.outbox.close(subscription_id, request_id, End::Unsubscribed)?;
+                let closed = self.desk.close(subscription_id, request_id, End::Unsubscribed)?;
                 self.forget(closed).await;
                 Ok(())
             }
-            Command::Credit { subscription_id, grant } => self.outbox.grant(subscription_id, grant),
+            Command::Credit { subscription_id, grant } => self.desk.grant(subscription_id, grant),
             Command::Acknowledge { subscription_id, sequences, up_to, outcome } => {
                 self.acknowledge(request_id, subscription_id, (sequences, up_to), outcome).await
             }
             Command::Publish { events, precondition, memory } => {
                 let quiet = request_id == 0;
-                self.publish(request_id, Publish { events, precondition, memory, quiet }).await
+                let publish = Publish { events, precondition, memory, quiet };
+                let caller = self.guard.refreshed();
+                let publishing = self.publishes.publisher(&self.hub, caller).publish(caller, publish).await?;
+                if let Some(results) = self.publishes.begin(request_id, publishing) {
+                    self.published(request_id, results);
+                }
+                Ok(())
             }
-            Command::Authenticate { token } => self.authenticate(&token.0).await,
+            Command::Authenticate { token } => {
+                self.guard.renew(&token.0).await?;
+                self.judge_again().await;
+                Ok(())
+            }
             Command::Ping { nonce } => {
                 self.reply(request_id, Frame::Pong(nonce));
                 Ok(())
@@ -314,7 +270,7 @@ impl Session {
             return Err(CommandError::Field { field: "", problem: "must be the first command".into() });
         }
         if let Some(interval) = heartbeat {
-            self.outbox.set_heartbeat_interval(interval.clamp(SHORTEST_HEARTBEAT, LONGEST_HEARTBEAT));
+            self.desk.set_heartbeat_interval(interval.clamp(SHORTEST_HEARTBEAT, LONGEST_HEARTBEAT));
         }
         ::tracing::info!(session = %self.entry.id, client = name, "hello");
         if !name.is_empty() {
@@ -331,7 +287,7 @@ impl Session {
         id: i64,
         spec: Result<SubscriptionSpec, CommandError>,
     ) -> Result<(), CommandError> {
-        if id != 0 && self.outbox.find(id).is_ok() {
+        if id != 0 && self.desk.find(id).is_ok() {
             return Err(CommandError::SubscriptionIdInUse { id });
         }
         let opened = match spec {
@@ -341,7 +297,7 @@ impl Session {
         if let Err(error) = opened {
             self.hub.note_refusal(&self.entry.account, &error);
             self.hub.metrics().command_refused();
-            let subscription_id = if id == 0 { self.outbox.free_id() } else { id };
+            let subscription_id = if id == 0 { self.desk.free_id() } else { id };
             self.reply(
                 request_id,
                 Frame::Ended { subscription_id, end: End::Refused(Box::new(error)), position: None },
@@ -350,65 +306,26 @@ impl Session {
         Ok(())
     }
 
-    /// Routed first and confirmed second, so that whatever is published after the client has seen `subscribed` reaches
-    /// it. What is published in between waits behind that frame.
-    async fn open_subscription(
-        &mut self,
-        request_id: i64,
-        id: i64,
-        spec: &SubscriptionSpec,
-    ) -> Result<(), CommandError> {
-        // Those that have ended count no more.
-        let attention = self.outbox.take_attention();
-        if !attention.is_empty() {
-            self.note(attention).await;
-        }
-        let spec = self.admitted(spec)?;
-        Turn::default().spend(spec.filter_tokens()).await;
-        let id = match &spec.stream {
-            Some(from) => self.open_stream(request_id, id, &spec, from).await?,
-            None => self.open_live(request_id, id, &spec).await?,
-        };
-        self.hold(id, &spec);
-        Ok(())
-    }
-
-    async fn open_live(&mut self, request_id: i64, id: i64, spec: &SubscriptionSpec) -> Result<i64, CommandError> {
-        let (key, id) = self.outbox.reserve(id, spec)?;
-        match self.hub.router().subscribe(self.outbox_id, key, &spec.filters, spec.group.as_ref()).await {
-            Ok(route) => {
-                if let Err(route) = self.outbox.open(key, route, request_id) {
-                    self.forget(vec![Closed { key, route }]).await;
-                }
-                Ok(id)
-            }
-            Err(error) => {
-                self.outbox.release(key);
-                Err(error)
-            }
-        }
-    }
-
     async fn update(&mut self, request_id: i64, id: i64, filters: &[Filter]) -> Result<(), CommandError> {
-        let (key, group) = self.outbox.find(id)?;
-        if self.is_member(key) {
+        let (key, group) = self.desk.find(id)?;
+        if self.member(key).is_some() {
             let needs = "a subscription that is not a member of a group on a stream: all members have the same filters";
             return Err(CommandError::Unsupported { field: "subscription_id", needs });
         }
-        let filters = &*self.admitted_update(id, filters)?;
-        let (old, new_cost) = self.outbox.begin_update(id, filters)?;
+        let filters = &*self.guard.admitted_update(id, filters, self.hub.engine())?;
+        let (old, new_cost) = self.desk.begin_update(id, filters)?;
         Turn::default().spend(filter_tokens(filters)).await;
         if let Some(feeds) = self.feeds.as_mut().filter(|feeds| feeds.has(key)) {
-            feeds.set_filters(key, filters.into()).inspect_err(|_| self.outbox.end_update(id, old))?;
+            feeds.set_filters(key, filters.into()).inspect_err(|_| self.desk.end_update(id, old))?;
             // The limit on tokens is below 2^32.
-            self.outbox.refiltered(key, filter_tokens(filters) as u32, request_id);
-            self.outbox.end_update(id, new_cost);
-            self.hold_update(id, filters);
+            self.desk.refiltered(key, filter_tokens(filters) as u32, request_id);
+            self.desk.end_update(id, new_cost);
+            self.guard.hold_update(id, filters);
             return Ok(());
         }
         let routed = self.hub.router().resubscribe(self.outbox_id, key, filters, group).await;
-        let new = routed.inspect_err(|_| self.outbox.end_update(id, old))?;
-        match self.outbox.open(key, new.clone(), request_id) {
+        let new = routed.inspect_err(|_| self.desk.end_update(id, old))?;
+        match self.desk.open(key, new.clone(), request_id) {
             Ok(Some(old)) => self.hub.router().forget_old(self.outbox_id, key, old, &new).await,
             Ok(None) => {}
             Err(route) => {
@@ -416,31 +333,109 @@ impl Session {
                 return Err(CommandError::SubscriptionNotFound { id });
             }
         }
-        self.outbox.end_update(id, new_cost);
-        self.hold_update(id, filters);
+        self.desk.end_update(id, new_cost);
+        self.guard.hold_update(id, filters);
         Ok(())
     }
 
-    async fn publish(&mut self, request_id: i64, publish: Publish) -> Result<(), CommandError> {
-        self.caller.refresh();
-        let publisher = self.publisher.get_or_insert_with(|| Box::new(self.hub.publisher(&self.caller)));
-        match publisher.publish(&self.caller, publish).await? {
-            Publishing::Done(results) => self.published(request_id, results),
-            Publishing::Storing(placing) => {
-                self.placing = Some(Box::pin(async move { (request_id, placing.await) }));
-            }
+    /// Tells a group what became of events; it answers once that is stored.
+    async fn acknowledge(
+        &mut self,
+        request_id: i64,
+        id: i64,
+        which: (Vec<u64>, Option<u64>),
+        outcome: Outcome,
+    ) -> Result<(), CommandError> {
+        let (key, _) = self.desk.find(id)?;
+        // What was sent before this came must be known before it.
+        let attention = self.desk.take_attention();
+        self.note(attention).await;
+        let Some(member) = self.member(key).filter(|member| member.acknowledges()) else {
+            // It may have ended while its client wrote this.
+            self.desk.find(id)?;
+            let needs = "a subscription that acknowledges; this one does not";
+            return Err(CommandError::Unsupported { field: "subscription_id", needs });
+        };
+        let speaker = Speaker { outbox: self.desk.filler(), key, subscription_id: id, request_id };
+        member.acknowledge(speaker, which, outcome).await
+    }
+
+    /// A member of a group on a stream.
+    fn member(&self, key: SubscriptionKey) -> Option<&Membership> {
+        self.memberships.as_ref()?.get(key)
+    }
+
+    /// Waits until every acknowledgement of a member is answered: nothing may bear its id once it has ended.
+    async fn settle(&mut self, key: SubscriptionKey) {
+        if let Some(memberships) = &self.memberships {
+            memberships.settle(key).await;
         }
-        Ok(())
     }
 
-    /// The events of a publish have their sequences; now they are to be stored.
-    fn sequenced(&mut self, request_id: i64, sequenced: Result<Sequenced, CommandError>) {
-        self.placing = None;
-        match sequenced {
-            Ok(sequenced) => {
-                self.storing.push_back(Box::pin(async move { (request_id, sequenced.stored().await) }));
+    /// Has subscriptions looked after: by the router, by their groups, or by the feeds of this session.
+    async fn note(&mut self, mut attention: Attention) {
+        self.forget(std::mem::take(&mut attention.closed)).await;
+        if let Some(memberships) = &mut self.memberships {
+            memberships.note(&mut attention).await;
+        }
+        if let Some(feeds) = &mut self.feeds {
+            feeds.note(attention.hungry, attention.gone).await;
+        }
+    }
+
+    /// The session is over, and its members go.
+    async fn leave_groups(&mut self) {
+        if self.memberships.is_none() {
+            return;
+        }
+        let attention = self.desk.take_attention();
+        self.note(attention).await;
+        let in_order = self.desk.is_draining();
+        let Some(memberships) = self.memberships.take() else { return };
+        if in_order {
+            // What was acknowledged is answered while there are subscriptions to answer for.
+            memberships.settle_all().await;
+        }
+        memberships.leave(in_order);
+    }
+
+    /// The policy is another, or time has passed.
+    async fn look_at_rights(&mut self, wake: guard::Wake) {
+        let over = self.guard.refreshed().is_over();
+        if let Some(deadline) = self.guard.warning() {
+            self.reply(0, Frame::CredentialExpiring { deadline });
+        }
+        if wake == guard::Wake::Policy || over {
+            self.judge_again().await;
+        }
+    }
+
+    /// Ends the subscriptions that are no longer allowed, and only those.
+    async fn judge_again(&mut self) {
+        for some in self.guard.held().chunks(JUDGE_AT_ONCE) {
+            for id in some {
+                self.judge(*id).await;
             }
-            Err(error) => {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn judge(&mut self, id: i64) {
+        let Ok((key, _)) = self.desk.find(id) else { return self.guard.forget(id) };
+        let Some(denial) = self.guard.judge(id) else { return };
+        self.settle(key).await;
+        // Unless it has ended by itself.
+        if let Ok(closed) = self.desk.close(id, 0, End::Denied(denial)) {
+            self.forget(closed).await;
+        }
+    }
+
+    /// Answers a publish; one that is stored only to a client that still hears of it.
+    fn progressed(&mut self, progress: Progress, answers: bool) {
+        match progress {
+            Progress::Stored(request_id, results) if answers => self.published(request_id, results),
+            Progress::Sequenced | Progress::Stored(..) => {}
+            Progress::Refused(request_id, error) => {
                 self.hub.metrics().command_refused();
                 self.reply(request_id, Frame::Error { field_path: "publish.", error: Box::new(error) });
             }
@@ -454,7 +449,7 @@ impl Session {
     }
 
     fn reply(&self, request_id: i64, frame: Frame) {
-        self.outbox.reply(Reply { request_id, frame });
+        self.desk.reply(Reply { request_id, frame });
     }
 
     async fn forget(&mut self, closed: Vec<Closed>) {
@@ -466,35 +461,16 @@ impl Drop for Session {
     /// Runs after `clean_up`, or instead of it when the process is being torn down or the task has failed.
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.outbox.end(End::Internal);
-            self.outbox.all_answered();
+            self.entry.end(End::Internal);
+            self.desk.all_answered();
         } else {
-            self.outbox.abandon();
+            self.entry.abandon();
         }
-        let left = self.outbox.take_routes(usize::MAX, &mut 0);
+        let left = self.desk.take_routes(usize::MAX, &mut 0);
         self.hub.router().forget_at_once(self.outbox_id, left);
         self.hub.router().leave(self.outbox_id);
         self.hub.close(self.entry.number);
         self.hub.metrics().session_closed();
-    }
-}
-
-impl Outlet {
-    /// What waits to be sent.
-    pub fn outbox(&self) -> &Outbox {
-        &self.entry.outbox
-    }
-
-    /// Takes note of what is about to be sent.
-    pub fn sending(&self, batch: &Batch) {
-        if let Some(tracing) = self.hub.tracing() {
-            tracing.delivered(&self.entry, batch);
-        }
-    }
-
-    /// The hub this session is part of.
-    pub fn hub(&self) -> &Hub {
-        &self.hub
     }
 }
 
@@ -514,11 +490,5 @@ async fn sleep(feeds: Option<&mut Feeds>) -> feed::Wake {
     match feeds {
         Some(feeds) => feeds.sleep().await,
         None => pending().await,
-    }
-}
-
-impl Drop for Outlet {
-    fn drop(&mut self) {
-        self.entry.outbox.abandon();
     }
 }

@@ -1,16 +1,21 @@
-//! Opening a subscription that reads a stream: where it begins, and whether it can.
+//! Opening a subscription: live, from a stream, or as a member of a group; where one begins that reads a stream, and whether
+//! it can.
 
 use std::{sync::Arc, time::SystemTime};
 
 use super::{
     Session,
     feed::{Feed, Feeds},
+    membership::Membership,
 };
 use crate::{
     engine::{EventStream, ReadError},
-    hub::TokenKey,
-    model::{CommandError, Filter, OnGap, Position, Start, StreamError, StreamSpec, StreamState, SubscriptionSpec},
-    outbox::{GapReason, Opened, ResumeOutcome},
+    hub::{Identity, Newcomer, TokenKey},
+    model::{
+        CommandError, Filter, Group, OnGap, Position, Start, StreamError, StreamSpec, StreamState, SubscriptionSpec,
+    },
+    outbox::{Closed, GapReason, Opened, ResumeOutcome},
+    tasks::Turn,
 };
 
 /// Where a subscription begins.
@@ -39,8 +44,47 @@ impl Beginning {
 }
 
 impl Session {
+    /// Routed first and confirmed second, so that whatever is published after the client has seen `subscribed` reaches
+    /// it. What is published in between waits behind that frame.
+    pub(super) async fn open_subscription(
+        &mut self,
+        request_id: i64,
+        id: i64,
+        spec: &SubscriptionSpec,
+    ) -> Result<(), CommandError> {
+        // Those that have ended count no more.
+        let attention = self.desk.take_attention();
+        if !attention.is_empty() {
+            self.note(attention).await;
+        }
+        let spec = self.guard.admitted(spec, self.hub.engine())?;
+        Turn::default().spend(spec.filter_tokens()).await;
+        let id = match &spec.stream {
+            Some(from) => self.open_stream(request_id, id, &spec, from).await?,
+            None => self.open_live(request_id, id, &spec).await?,
+        };
+        self.guard.hold(id, &spec, &self.desk);
+        Ok(())
+    }
+
+    async fn open_live(&mut self, request_id: i64, id: i64, spec: &SubscriptionSpec) -> Result<i64, CommandError> {
+        let (key, id) = self.desk.reserve(id, spec)?;
+        match self.hub.router().subscribe(self.outbox_id, key, &spec.filters, spec.group.as_ref()).await {
+            Ok(route) => {
+                if let Err(route) = self.desk.open(key, route, request_id) {
+                    self.forget(vec![Closed { key, route }]).await;
+                }
+                Ok(id)
+            }
+            Err(error) => {
+                self.desk.release(key);
+                Err(error)
+            }
+        }
+    }
+
     /// Opens a subscription that reads a stream, and answers with `subscribed`. Its id comes back.
-    pub(super) async fn open_stream(
+    async fn open_stream(
         &mut self,
         request_id: i64,
         id: i64,
@@ -57,7 +101,7 @@ impl Session {
         let filters: Arc<[Filter]> = spec.filters.as_slice().into();
         self.feeds().check(&filters)?;
         let beginning = beginning(self.hub.tokens(), &stream, &state, &filters, from).await?;
-        let (key, id) = self.outbox.reserve(id, spec)?;
+        let (key, id) = self.desk.reserve(id, spec)?;
         let origin = Arc::new(stream.origin());
         let opened = Opened {
             position: Position { origin, sequence: beginning.after },
@@ -67,22 +111,61 @@ impl Session {
             ack_deadline: None,
         };
         // The limit on tokens is below 2^32.
-        if !self.outbox.open_stored(key, opened, spec.filter_tokens() as u32, request_id) {
+        if !self.desk.open_stored(key, opened, spec.filter_tokens() as u32, request_id) {
             return Ok(id);
-        }
-        if let Some((to, reason)) = beginning.lost {
-            self.outbox.lose(key, to, reason);
         }
         let start = beginning.with_what_is_there.then_some(beginning.after);
         let feed = Feed::new(stream, filters, from.on_gap, start, beginning.last_up_to, beginning.at);
-        self.feeds().add(key, feed);
+        self.feeds().add(key, feed, beginning.lost);
         Ok(id)
+    }
+
+    /// Opens a subscription that is a member of a group; the group answers with `subscribed`. Its id comes back.
+    async fn open_member(
+        &mut self,
+        request_id: i64,
+        id: i64,
+        spec: &SubscriptionSpec,
+        (stream, from, group): (&Arc<dyn EventStream>, &StreamSpec, &Group),
+    ) -> Result<i64, CommandError> {
+        let groups = self.hub.groups().ok_or(StreamError::None)?;
+        let (key, id) = self.desk.reserve(id, spec)?;
+        let identity = |session: &Arc<str>| Identity {
+            principal: Arc::clone(self.guard.caller().principal().id()),
+            session: Arc::clone(session),
+            subscription_id: id,
+        };
+        let newcomer = Box::new(Newcomer {
+            member: groups.next_member(),
+            outbox: self.desk.filler(),
+            key,
+            request_id,
+            identity: identity(&self.entry.id),
+            previous: self.before.as_ref().map(identity),
+            may_return: self.entry.client_name().is_some(),
+            filters: spec.filters.as_slice().into(),
+            start: from.start.clone(),
+            ack_mode: from.ack_mode,
+            automatic_credit: spec.credit.is_none(),
+            ends_with_gap: from.on_gap == OnGap::Fail,
+            max_events: spec.max_events,
+        });
+        match Membership::join(groups.handle(stream, group), newcomer).await {
+            Ok(membership) => {
+                self.memberships.get_or_insert_default().add(key, membership);
+                Ok(id)
+            }
+            Err(error) => {
+                self.desk.release(key);
+                Err(error.into())
+            }
+        }
     }
 
     fn feeds(&mut self) -> &mut Feeds {
         self.feeds.get_or_insert_with(|| {
             let options = self.hub.options();
-            let feeds = Feeds::new(Arc::clone(&self.outbox), options.heartbeat_interval(), options.max_filter_shapes);
+            let feeds = Feeds::new(self.desk.filler(), options.heartbeat_interval(), options.max_filter_shapes);
             Box::new(feeds)
         })
     }

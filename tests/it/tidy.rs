@@ -23,7 +23,23 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("router", &["outbox", "event", "model", "tasks"]),
     ("groups", &["model"]),
     ("hub", &["router", "groups", "outbox", "engine", "auth", "event", "model", "memory", "cut", "tasks", "telemetry"]),
-    ("session", &["hub", "router", "groups", "outbox", "engine", "auth", "event", "model", "memory", "cut", "tasks"]),
+    (
+        "session",
+        &[
+            "hub",
+            "router",
+            "groups",
+            "outbox",
+            "engine",
+            "auth",
+            "event",
+            "model",
+            "memory",
+            "cut",
+            "tasks",
+            "telemetry",
+        ],
+    ),
     ("manage", &["hub", "outbox", "engine", "auth", "event", "model"]),
     ("net", &["model", "memory", "cut", "tasks", "telemetry"]),
     (
@@ -148,7 +164,7 @@ fn arrows_point_one_way() {
 }
 
 /// Rooms in which files still use each other in circles. A line that goes stays away.
-const KNOTTED: &[&str] = &["outbox", "router", "session"];
+const KNOTTED: &[&str] = &[];
 
 #[test]
 fn no_files_use_each_other_in_circles() {
@@ -164,7 +180,7 @@ fn no_files_use_each_other_in_circles() {
 /// No type has more lines of `impl` than this, over all its files: a room may be spread over files, but not one thing.
 const MAX_IMPL_LINES: usize = 500;
 /// Types that still have more. A line that goes stays away.
-const TOO_LARGE: &[&str] = &["Queues", "Session"];
+const TOO_LARGE: &[&str] = &[];
 
 #[test]
 fn no_type_does_too_much() {

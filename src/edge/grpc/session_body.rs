@@ -51,7 +51,7 @@ impl Body for SessionBody {
         if this.finished {
             return Poll::Ready(None);
         }
-        let taken = this.outlet.outbox().poll_take(context, &mut this.batch);
+        let taken = this.outlet.poll_take(context, &mut this.batch);
         Poll::Ready(Some(Ok(match taken {
             Poll::Pending => {
                 if this.batch.events.capacity().max(this.batch.items.capacity()) > KEEP_EVENTS {
@@ -60,9 +60,7 @@ impl Body for SessionBody {
                 return Poll::Pending;
             }
             Poll::Ready(Taken::Batch) => {
-                this.outlet.sending(&this.batch);
-                let hub = this.outlet.hub();
-                Frame::data(frames::encode(&mut this.batch, hub.tokens(), hub.metrics()))
+                Frame::data(frames::encode(&mut this.batch, this.outlet.tokens(), this.outlet.metrics()))
             }
             Poll::Ready(Taken::Finished(end)) => {
                 this.finished = true;

@@ -9,8 +9,8 @@ use crate::{
     engine::EventStream,
     event::Event,
     groups::{MemberId, Outcome},
-    model::{AckError, AckMode, Filter, GroupSettings, Start, StreamError},
-    outbox::{Acked, Outbox, SubscriptionKey},
+    model::{AckError, AckMode, CommandError, Filter, GroupSettings, Start, StreamError},
+    outbox::{Acked, Filler, Frame, Reply, SubscriptionKey},
 };
 
 /// Where an answer goes.
@@ -55,7 +55,7 @@ pub(crate) struct Newcomer {
     /// The number it has from then on.
     pub(crate) member: MemberId,
     /// Where what it gets is put.
-    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) outbox: Filler,
     /// Its subscription there, which is reserved.
     pub(crate) key: SubscriptionKey,
     /// What `subscribed` answers.
@@ -80,11 +80,14 @@ pub(crate) struct Newcomer {
     pub(crate) max_events: Option<u64>,
 }
 
+/// What stands before the fields of the command that acknowledges, in an error.
+const FIELD_PATH: &str = "acknowledge.";
+
 /// Who acknowledges: it is told what became of that, whatever became of its membership.
 #[derive(Debug)]
 pub(crate) struct Speaker {
     /// Where it is told.
-    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) outbox: Filler,
     /// Its subscription there.
     pub(crate) key: SubscriptionKey,
     /// The id of the subscription.
@@ -94,11 +97,18 @@ pub(crate) struct Speaker {
 }
 
 impl Speaker {
-    /// Tells what became of the events; with request id 0 a client hears of failures only.
+    /// Tells what became of the events; with request id 0 a client hears of failures only. Where its subscription is gone it
+    /// hears that, if it asked to hear anything.
     pub(super) fn tell(&self, results: Vec<Acked>) {
-        if self.request_id != 0 || results.iter().any(|(_, result)| result.is_err()) {
-            self.outbox.acknowledged(self.key, self.subscription_id, self.request_id, results);
+        let (id, request_id) = (self.subscription_id, self.request_id);
+        if request_id == 0 && results.iter().all(|(_, result)| result.is_ok()) {
+            return;
         }
+        let reply = Reply { request_id, frame: Frame::Acknowledged { subscription_id: id, results } };
+        self.outbox.reply_for(self.key, reply, || {
+            let error = Box::new(CommandError::SubscriptionNotFound { id });
+            (request_id != 0).then_some(Reply { request_id, frame: Frame::Error { field_path: FIELD_PATH, error } })
+        });
     }
 
     /// The same, once that is stored or could not be.

@@ -9,7 +9,7 @@ use super::command::{Identity, Newcomer};
 use crate::{
     groups::{GroupState, MemberId},
     model::{AckMode, End, Filter, StreamError},
-    outbox::{Gap, Outbox, SubscriptionKey},
+    outbox::{Filler, Gap, SubscriptionKey},
 };
 
 /// How long until it is looked again whether there is memory for those that wait for it.
@@ -20,7 +20,7 @@ const STARVED_INTERVAL_MS: u64 = 100;
 // Each is true or not by itself: none follows from the others.
 #[allow(clippy::struct_excessive_bools)]
 pub(super) struct Seat {
-    pub(super) outbox: Arc<Outbox>,
+    pub(super) outbox: Filler,
     pub(super) key: SubscriptionKey,
     /// Otherwise what was sent is done.
     pub(super) acknowledges: bool,
@@ -127,10 +127,10 @@ impl Seats {
 
     /// The seats of those that were sent all they wanted and, by `is_settled`, hold none of it any more. Each is told of
     /// once.
-    pub(super) fn settled(&mut self, is_settled: impl Fn(MemberId) -> bool) -> Vec<(Arc<Outbox>, SubscriptionKey)> {
+    pub(super) fn settled(&mut self, is_settled: impl Fn(MemberId) -> bool) -> Vec<(Filler, SubscriptionKey)> {
         let all: Vec<MemberId> = self.sated.extract_if(.., |member| is_settled(*member)).collect();
         let seats = all.iter().filter_map(|member| self.taken.get(member));
-        seats.map(|seat| (Arc::clone(&seat.outbox), seat.key)).collect()
+        seats.map(|seat| (seat.outbox.clone(), seat.key)).collect()
     }
 
     /// A member has no transport any more. True when it may come back with another.

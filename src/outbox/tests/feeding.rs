@@ -70,7 +70,7 @@ struct Session {
 impl Session {
     fn new() -> Self {
         let limits = SessionLimits { queue_events: 100, queue_bytes: 1 << 20, ..LIMITS };
-        let mut queues = Queues::new(limits, false);
+        let mut queues = Queues::new(&limits, false);
         let spec = spec(None, Overflow::DropOldest);
         let (key, _) = queues.reserve(1, &spec, cost(&spec)).expect("room");
         let origin = Arc::new(Origin { stream: StreamName::parse("s").expect("a name"), epoch: 1 });
@@ -95,7 +95,7 @@ impl Session {
             Step::Read(most) => {
                 let busy = self.reading.is_some() || self.joining.is_some() || self.following.is_some();
                 let wanted = !busy && std::mem::take(&mut self.waiting);
-                if let Some(room) = self.queues.room(key, ENOUGH).filter(|room| wanted && room.events > 0) {
+                if let Some(room) = self.queues.backlog.room(key, ENOUGH).filter(|room| wanted && room.events > 0) {
                     let through = (room.after + room.events.min(most) as u64).min(self.latest);
                     self.reading = Some((room.after, through));
                 }
@@ -103,7 +103,7 @@ impl Session {
             Step::Land => {
                 let Some((after, through)) = self.reading.take() else { return };
                 let events = (after + 1..=through).map(stored_event).collect();
-                match self.queues.feed(key, after, events, through, self.latest) {
+                match self.queues.backlog.feed(key, after, events, through, self.latest) {
                     Filled::Stale => self.waiting = true,
                     Filled::Taken if through >= self.latest => self.joining = Some(through),
                     Filled::Taken | Filled::Gone => {}
@@ -111,7 +111,7 @@ impl Session {
             }
             Step::Join => {
                 let Some(through) = self.joining.take() else { return };
-                if self.queues.begin_following(key, through) {
+                if self.queues.backlog.begin_following(key, through) {
                     self.following = Some(through);
                     self.hand_out();
                 }
@@ -119,21 +119,21 @@ impl Session {
             // While it reads and joins it does nothing else.
             Step::Note | Step::Refilter if self.reading.is_some() || self.joining.is_some() => {}
             Step::Note => {
-                if self.queues.take_attention().hungry.contains(&key) {
+                if self.queues.backlog.take_attention().hungry.contains(&key) {
                     self.following = None;
                     self.waiting = true;
                 }
             }
             Step::Progress => {
                 if let Some(after) = self.following {
-                    self.queues.tell_progress(key, after);
+                    self.queues.backlog.tell_progress(key, after);
                 }
             }
             Step::Refilter => {
                 if let Some(after) = self.following.take() {
-                    self.queues.end_following(key, after);
+                    self.queues.backlog.end_following(key, after);
                 }
-                self.queues.rewind_key(key);
+                self.queues.backlog.rewind_key(key);
             }
             Step::Shed(allowed) => self.queues.shed(u32::MAX, allowed),
             Step::Take => drop(self.take()),
@@ -142,7 +142,7 @@ impl Session {
 
     fn hand_out(&mut self) {
         while let Some(after) = self.following.filter(|after| *after < self.latest) {
-            let follows = self.queues.follow(self.key, &stored_event(after + 1), ENOUGH);
+            let follows = self.queues.backlog.follow(self.key, &stored_event(after + 1), ENOUGH);
             self.following = follows.then_some(after + 1);
         }
     }

@@ -118,7 +118,7 @@ async fn send(outlet: Outlet, mut write: impl AsyncWrite + Unpin) -> io::Result<
     let mut batch = Batch::default();
     loop {
         batch.clear();
-        match poll_fn(|context| outlet.outbox().poll_take(context, &mut batch)).await {
+        match poll_fn(|context| outlet.poll_take(context, &mut batch)).await {
             Taken::Batch => write.write_all(text(&batch).as_bytes()).await?,
             Taken::Finished(end) => return say(write, format!("BYE {end}\n")).await,
         }

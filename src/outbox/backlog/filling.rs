@@ -1,86 +1,19 @@
-//! Subscriptions from streams: how their session fills their queues. Pure.
+//! Subscriptions from streams, and members of groups on them: how their session or their group fills their queues. What
+//! each verb means to those is said at [`crate::outbox::Filler`]. Pure.
 
-use super::{
-    super::{
-        frame::{Acked, Frame, Gap, GapReason, Opened, Reply, ResumeOutcome},
-        stored::{Filled, Member, Room, Stored},
-        subscriber::Subscriber,
-    },
-    Attention, Queues, SubscriptionKey, live,
-};
+use super::Backlog;
 use crate::{
     event::Event,
-    model::{CommandError, End},
+    outbox::{
+        attention::{Attention, SubscriptionKey},
+        frame::{Gap, GapReason},
+        stored::{Filled, Room, Stored},
+    },
 };
 
-impl Queues {
-    /// Opens a reserved subscription from a stream and says so; false when it is gone.
-    pub(in crate::outbox) fn open_stored(
-        &mut self,
-        key: SubscriptionKey,
-        opened: Opened,
-        tokens: u32,
-        request_id: i64,
-    ) -> bool {
-        let stored = Stored::new(opened.position.clone(), opened.latest, tokens);
-        self.open_unrouted(key, opened, tokens, request_id, |subscriber| subscriber.store(stored))
-    }
-
-    /// Opens a reserved subscription as a member of a group on a stream and says so; false when it is gone.
-    pub(in crate::outbox) fn open_member(
-        &mut self,
-        key: SubscriptionKey,
-        opened: Opened,
-        tokens: u32,
-        request_id: i64,
-    ) -> bool {
-        let member = Member::new(opened.ack_deadline.is_some(), tokens);
-        self.open_unrouted(key, opened, tokens, request_id, |subscriber| subscriber.enlist(member))
-    }
-
-    /// Opens a subscription that the router does not know.
-    fn open_unrouted(
-        &mut self,
-        key: SubscriptionKey,
-        opened: Opened,
-        tokens: u32,
-        request_id: i64,
-        become_one: impl FnOnce(&mut Subscriber),
-    ) -> bool {
-        let Some(subscriber) = live(&mut self.subscribers, key).filter(|_| self.ending.is_none()) else { return false };
-        become_one(subscriber);
-        subscriber.open = true;
-        let subscribed = subscriber.subscribed(Some(opened));
-        self.filter_tokens += tokens as usize;
-        self.reply(Reply { request_id, frame: Frame::Subscribed(subscribed) });
-        self.make_ready(key.slot);
-        true
-    }
-
-    /// Tells what became of acknowledgements; of a subscription that is gone, that it is.
-    pub(in crate::outbox) fn acknowledged(
-        &mut self,
-        key: SubscriptionKey,
-        id: i64,
-        request_id: i64,
-        results: Vec<Acked>,
-    ) {
-        // A session that is ending tells of its subscriptions behind its answers; to one that is stalled it tells nothing.
-        let stalled = matches!(self.ending, Some(End::Stalled { .. }));
-        let frame = if live(&mut self.subscribers, key).is_some() && !stalled {
-            Frame::Acknowledged { subscription_id: id, results }
-        } else if request_id != 0 {
-            let error = Box::new(CommandError::SubscriptionNotFound { id });
-            Frame::Error { field_path: "acknowledge.", error }
-        } else {
-            return;
-        };
-        self.reply(Reply { request_id, frame });
-    }
-
-    /// Forgets what waits for a member of a group: it was handed out by mistake, or is to be handed out anew.
+impl Backlog {
     pub(in crate::outbox) fn recall(&mut self, key: SubscriptionKey) {
-        if live(&mut self.subscribers, key).is_some() {
+        if self.subscribers.is_live(key) {
             self.with_queue(key.slot, |subscriber, pool, _| subscriber.clear(pool));
             self.make_ready(key.slot);
         }
@@ -88,43 +21,23 @@ impl Queues {
 
     /// Gives up what waits for a member of a group, for its group to hand out again.
     pub(super) fn give_back(&mut self, slot: u32) {
+        let Some(subscriber) = self.subscribers.at(slot) else { return };
+        let key = SubscriptionKey { slot, generation: subscriber.generation };
         let mut dropped = Vec::new();
         self.with_queue(slot, |subscriber, pool, hasher| {
             while let Some(event) = subscriber.pop(pool, hasher) {
                 dropped.push(event.sequence());
             }
         });
-        let generation = self.subscribers[slot as usize].generation;
-        self.attention.dropped.push((SubscriptionKey { slot, generation }, dropped));
+        self.attention.dropped.push((key, dropped));
         self.make_ready(slot);
     }
 
-    /// Notes what the writer took for a member of a group.
-    pub(super) fn note_sent(&mut self, key: SubscriptionKey, events: &[Event]) {
-        self.attention.sent.push((key, events.iter().map(Event::sequence).collect()));
-    }
-
-    /// Says that a subscription has other filters; false when it is gone.
-    pub(in crate::outbox) fn refiltered(&mut self, key: SubscriptionKey, tokens: u32, request_id: i64) -> bool {
-        let Some(subscriber) = live(&mut self.subscribers, key) else { return false };
-        let Some(stored) = subscriber.stored_mut() else { return false };
-        let old = std::mem::replace(&mut stored.tokens, tokens);
-        let (position, latest) = (stored.position(), stored.latest());
-        let earliest = position.sequence + 1;
-        let outcome = ResumeOutcome::Fresh;
-        let opened = Opened { position, earliest, latest, outcome, ack_deadline: None };
-        let subscribed = subscriber.subscribed(Some(opened));
-        self.filter_tokens = self.filter_tokens + tokens as usize - old as usize;
-        self.reply(Reply { request_id, frame: Frame::Subscribed(subscribed) });
-        true
-    }
-
-    /// Subscriptions that have to be looked after since the last call.
+    /// What the session has to do since the last call.
     pub(in crate::outbox) fn take_attention(&mut self) -> Attention {
         let mut attention = std::mem::take(&mut self.attention);
-        attention.closed = self.take_closed();
         attention.hungry.retain(|key| {
-            let Some(subscriber) = live(&mut self.subscribers, *key) else { return false };
+            let Some(subscriber) = self.subscribers.live(*key) else { return false };
             subscriber.set_hungry(false);
             // It may have begun to follow since it was hungry.
             subscriber.stored().is_none_or(|stored| !stored.following)
@@ -133,12 +46,12 @@ impl Queues {
     }
 
     pub(in crate::outbox) fn has_appetite(&self) -> bool {
-        !self.attention.is_empty() || !self.closed.is_empty()
+        !self.attention.is_empty()
     }
 
     /// How much may be put into a queue, as far as its size, credit and `free_bytes` go; `None` when it is gone.
     pub(in crate::outbox) fn room(&mut self, key: SubscriptionKey, free_bytes: usize) -> Option<Room> {
-        let subscriber = live(&mut self.subscribers, key)?;
+        let subscriber = self.subscribers.live(key)?;
         let (events, bytes) = (subscriber.queue.len(), subscriber.queue.bytes());
         let room = subscriber.room()?;
         let credit = subscriber.credit.covers(events, bytes);
@@ -154,7 +67,7 @@ impl Queues {
     /// Puts an event into the queue of one that follows its stream. False when it does not, or has no room: it then
     /// follows no longer, and is behind that event.
     pub(in crate::outbox) fn follow(&mut self, key: SubscriptionKey, event: &Event, free_bytes: usize) -> bool {
-        let Some(stored) = live(&mut self.subscribers, key).and_then(|subscriber| subscriber.stored()) else {
+        let Some(stored) = self.subscribers.live(key).and_then(|subscriber| subscriber.stored()) else {
             return false;
         };
         let (sequence, following) = (event.sequence(), stored.following);
@@ -182,8 +95,9 @@ impl Queues {
         through: u64,
         latest: u64,
     ) -> Filled {
-        let stored = live(&mut self.subscribers, key).and_then(|subscriber| subscriber.stored());
-        let Some(stored) = stored.filter(|_| self.ending.is_none()) else { return Filled::Gone };
+        let over = self.over;
+        let stored = self.subscribers.live(key).and_then(|subscriber| subscriber.stored());
+        let Some(stored) = stored.filter(|_| !over) else { return Filled::Gone };
         if stored.through() != after {
             return Filled::Stale;
         }
@@ -199,7 +113,7 @@ impl Queues {
         through: u64,
         latest: u64,
     ) -> bool {
-        if self.ending.is_some() || live(&mut self.subscribers, key).is_none() {
+        if self.over || !self.subscribers.is_live(key) {
             return false;
         }
         self.with_queue(key.slot, |subscriber, pool, hasher| {
@@ -215,9 +129,8 @@ impl Queues {
         true
     }
 
-    /// From now on its session keeps it filled without being asked; false when it does not have all up to `through`.
     pub(in crate::outbox) fn begin_following(&mut self, key: SubscriptionKey, through: u64) -> bool {
-        let Some(stored) = live(&mut self.subscribers, key).and_then(|subscriber| subscriber.stored_mut()) else {
+        let Some(stored) = self.subscribers.live(key).and_then(|subscriber| subscriber.stored_mut()) else {
             return false;
         };
         let has_all = stored.through() == through && !stored.has_gap();
@@ -225,7 +138,6 @@ impl Queues {
         has_all
     }
 
-    /// Its session, which has looked at all up to `through`, does not keep it filled any more.
     pub(in crate::outbox) fn end_following(&mut self, key: SubscriptionKey, through: u64) {
         if let Some(stored) = self.following(key, through) {
             stored.following = false;
@@ -233,7 +145,6 @@ impl Queues {
         self.make_ready(key.slot);
     }
 
-    /// Has a subscription that follows told how far it came.
     pub(in crate::outbox) fn tell_progress(&mut self, key: SubscriptionKey, through: u64) {
         if let Some(stored) = self.following(key, through) {
             stored.tell();
@@ -244,35 +155,32 @@ impl Queues {
     /// One that follows, and of which all up to `through` was looked at. Not one that does no longer: what waited for it
     /// was given up, so that it is further back.
     fn following(&mut self, key: SubscriptionKey, through: u64) -> Option<&mut Stored> {
-        let subscriber = live(&mut self.subscribers, key)?;
+        let subscriber = self.subscribers.live(key)?;
         let waits = !subscriber.queue.is_empty();
         let stored = subscriber.stored_mut().filter(|stored| stored.following)?;
         stored.passed(through, through, waits);
         Some(stored)
     }
 
-    /// Events up to `to` are lost to a subscription.
     pub(in crate::outbox) fn lose(&mut self, key: SubscriptionKey, to: u64, reason: GapReason) {
-        if let Some(stored) = live(&mut self.subscribers, key).and_then(|subscriber| subscriber.stored_mut()) {
+        if let Some(stored) = self.subscribers.live(key).and_then(|subscriber| subscriber.stored_mut()) {
             stored.lose(to, reason);
         }
         self.make_ready(key.slot);
     }
 
-    /// Events are lost to the group of a member, which is told with whatever it is sent next.
     pub(in crate::outbox) fn tell_gap(&mut self, key: SubscriptionKey, gap: Gap) {
-        if self.ending.is_some() {
+        if self.over {
             return;
         }
-        if let Some(member) = live(&mut self.subscribers, key).and_then(|subscriber| subscriber.member_mut()) {
+        if let Some(member) = self.subscribers.live(key).and_then(|subscriber| subscriber.member_mut()) {
             member.lose(gap);
             self.make_ready(key.slot);
         }
     }
 
-    /// See [`Self::rewind`].
     pub(in crate::outbox) fn rewind_key(&mut self, key: SubscriptionKey) {
-        if live(&mut self.subscribers, key).is_some() {
+        if self.subscribers.is_live(key) {
             self.rewind(key.slot);
         }
     }
