@@ -163,32 +163,20 @@ fn arrows_point_one_way() {
     }
 }
 
-/// Rooms in which files still use each other in circles. A line that goes stays away.
-const KNOTTED: &[&str] = &[];
-
 #[test]
 fn no_files_use_each_other_in_circles() {
-    let circles = circles(&Crate::parse(&sources()).graph());
-    for circle in &circles {
-        assert!(circle.iter().all(|file| KNOTTED.contains(&room(file))), "in a circle: {circle:?}");
-    }
-    for room_with in KNOTTED {
-        assert!(circles.iter().flatten().any(|file| room(file) == *room_with), "{room_with} has no circles any more");
-    }
+    assert_eq!(circles(&Crate::parse(&sources()).graph()), []);
 }
 
 /// No type has more lines of `impl` than this, over all its files: a room may be spread over files, but not one thing.
 const MAX_IMPL_LINES: usize = 500;
-/// Types that still have more. A line that goes stays away.
-const TOO_LARGE: &[&str] = &[];
 
 #[test]
 fn no_type_does_too_much() {
     let impls = Crate::parse(&sources()).impls();
-    let large = impls.iter().filter(|(_, lines)| **lines > MAX_IMPL_LINES);
-    let mut large: Vec<_> = large.map(|(name, _)| name.split(' ').next().unwrap_or(name)).collect();
-    large.sort_unstable();
-    assert_eq!(large, TOO_LARGE, "types with more than {MAX_IMPL_LINES} lines of impl: {impls:?}");
+    assert!(impls.len() > 100, "only {} types are found", impls.len());
+    let large: Vec<_> = impls.iter().filter(|(_, lines)| **lines > MAX_IMPL_LINES).collect();
+    assert!(large.is_empty(), "more than {MAX_IMPL_LINES} lines of impl: {large:?}");
 }
 
 #[test]

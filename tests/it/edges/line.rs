@@ -114,7 +114,7 @@ async fn say(mut write: impl AsyncWrite + Unpin, text: String) -> io::Result<()>
     write.shutdown().await
 }
 
-async fn send(outlet: Outlet, mut write: impl AsyncWrite + Unpin) -> io::Result<()> {
+async fn send(mut outlet: Outlet, mut write: impl AsyncWrite + Unpin) -> io::Result<()> {
     let mut batch = Batch::default();
     loop {
         batch.clear();
