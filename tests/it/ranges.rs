@@ -179,3 +179,13 @@ async fn a_request_about_groups_may_name_all_that_it_may_and_no_more() {
 fn group(name: &str) -> Group {
     Group { stream: "s".into(), name: name.into(), ..Group::default() }
 }
+
+#[tokio::test]
+async fn a_bad_name_of_a_stream_is_told_with_its_field() {
+    let folder = Folder::new();
+    let hub = place(&folder).await;
+    let update_mask = Some(FieldMask { paths: vec!["max_age".into()] });
+    let request = UpdateStreamRequest { stream: Some(stream("no name", &["s.>"])), update_mask };
+    let changed = streams(hub.address).await.update_stream(request).await;
+    check("a bad name", changed, MALFORMED, "stream.name");
+}

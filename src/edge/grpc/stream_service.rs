@@ -69,7 +69,7 @@ impl StreamService {
             return Err(field("update_mask", "is empty").into());
         }
         let below = |error: CommandError| Refusal::at("stream.", error);
-        let name = stream_name("stream.name", &wanted.name).map_err(below)?;
+        let name = stream_name("name", &wanted.name).map_err(below)?;
         let stream = streams::to_manage(&self.hub, caller, &name).map_err(below)?;
         paths.iter().try_for_each(|path| check_path(path))?;
         let changes = paths.iter().map(|path| setting(path, wanted));
