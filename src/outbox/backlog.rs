@@ -126,7 +126,7 @@ impl Backlog {
         self.over = true;
         self.round = Round::default();
         self.large.clear();
-        for subscriber in self.subscribers.iter_mut() {
+        for subscriber in self.subscribers.all_mut() {
             // What is not sent is read again, by who resumes or by the group.
             if let Some(stored) = subscriber.stored_mut() {
                 stored.rewind();

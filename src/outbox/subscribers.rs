@@ -87,7 +87,7 @@ impl Subscribers {
         self.at(key.slot).is_some_and(|subscriber| subscriber.generation == key.generation)
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Subscriber> {
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Subscriber> {
         self.all.iter_mut().map(|(_, subscriber)| subscriber)
     }
 

@@ -23,13 +23,23 @@ pub(super) struct Membership {
 }
 
 impl Membership {
-    /// Joins a group, which answers the client. From here on the group hears when the member goes, also if whoever asked
-    /// for it does not wait until it is one.
-    pub(super) async fn join(handle: Handle, newcomer: Box<Newcomer>) -> Result<Self, StreamError> {
-        let (member, ack_mode) = (newcomer.member, newcomer.ack_mode);
-        let membership = Self { handle, member, ack_mode, how: Departure::Lost };
-        membership.handle.ask(|answer| Command::Join { newcomer, answer }).await?;
-        Ok(membership)
+    /// One that is about to join. From here on its group hears when it goes, also if whoever asked for it does not wait
+    /// until it is one.
+    pub(super) fn new(handle: Handle, newcomer: &Newcomer) -> Self {
+        Self { handle, member: newcomer.member, ack_mode: newcomer.ack_mode, how: Departure::Lost }
+    }
+
+    // The futures of these are those of the handle: an async block around each would keep what it sends twice, and an idle
+    // session is little more than its task.
+
+    /// Joins the group, which answers the client.
+    pub(super) fn join(&self, newcomer: Box<Newcomer>) -> impl Future<Output = Result<(), StreamError>> {
+        self.handle.ask(|answer| Command::Join { newcomer, answer })
+    }
+
+    /// Sends the group a command; false when it is no more.
+    pub(super) fn send(&self, command: Command) -> impl Future<Output = bool> {
+        self.handle.send(command)
     }
 
     /// True for one that says what became of what it was sent.
@@ -37,19 +47,18 @@ impl Membership {
         self.ack_mode != AckMode::None
     }
 
-    /// Tells the group what became of events; it answers once that is stored.
-    pub(super) async fn acknowledge(
+    /// What tells the group what became of events.
+    pub(super) fn acknowledgement(
         &self,
         speaker: Speaker,
         (sequences, up_to): (Vec<u64>, Option<u64>),
         outcome: Outcome,
-    ) -> Result<(), CommandError> {
+    ) -> Result<Command, CommandError> {
         if up_to.is_some() && self.ack_mode != AckMode::Cumulative {
             let needs = "a subscription with ACK_MODE_CUMULATIVE";
             return Err(CommandError::Unsupported { field: "up_to", needs });
         }
-        let command = Command::Acknowledge { member: self.member, speaker, sequences, up_to, outcome };
-        if self.handle.send(command).await { Ok(()) } else { Err(StreamError::Unavailable.into()) }
+        Ok(Command::Acknowledge { member: self.member, speaker, sequences, up_to, outcome })
     }
 
     fn leave(mut self) {

@@ -31,7 +31,7 @@ use crate::{
     groups::Outcome,
     hub::{Hub, Kind, OpenSession, Publish, Speaker},
     memory::Client,
-    model::{AckMode, CommandError, End, Filter, SubscriptionSpec, filter_tokens},
+    model::{AckMode, CommandError, End, Filter, StreamError, SubscriptionSpec, filter_tokens},
     outbox::{Attention, Call, Closed, Desk, Frame, Published, Reply, SubscriptionKey},
     router::OutboxId,
     tasks::Turn,
@@ -357,7 +357,8 @@ impl Session {
             return Err(CommandError::Unsupported { field: "subscription_id", needs });
         };
         let speaker = Speaker { outbox: self.desk.filler(), key, subscription_id: id, request_id };
-        member.acknowledge(speaker, which, outcome).await
+        let command = member.acknowledgement(speaker, which, outcome)?;
+        if member.send(command).await { Ok(()) } else { Err(StreamError::Unavailable.into()) }
     }
 
     /// A member of a group on a stream.

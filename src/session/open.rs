@@ -150,8 +150,9 @@ impl Session {
             ends_with_gap: from.on_gap == OnGap::Fail,
             max_events: spec.max_events,
         });
-        match Membership::join(groups.handle(stream, group), newcomer).await {
-            Ok(membership) => {
+        let membership = Membership::new(groups.handle(stream, group), &newcomer);
+        match membership.join(newcomer).await {
+            Ok(()) => {
                 self.memberships.get_or_insert_default().add(key, membership);
                 Ok(id)
             }
