@@ -15,7 +15,7 @@ mod publishes;
 
 use std::{
     fmt,
-    future::{pending, poll_fn},
+    future::{Future, pending, poll_fn},
     pin::Pin,
     sync::Arc,
     task::Poll,
@@ -134,10 +134,19 @@ impl Session {
     }
 
     /// Applies commands and reads streams until the session is over, and cleans up after it.
-    pub async fn run(mut self, mut requests: impl Requests) {
+    #[allow(clippy::manual_async_fn)] // An async fn would keep its arguments twice for as long as it runs.
+    pub fn run(mut self, mut requests: impl Requests) -> impl Future<Output = ()> {
+        async move {
+            self.serve(&mut requests).await;
+            drop(requests);
+            Box::pin(self.finish()).await;
+        }
+    }
+
+    async fn serve(&mut self, requests: &mut impl Requests) {
         let mut open = true;
         loop {
-            let next = self.next(&mut requests, open).await;
+            let next = self.next(requests, open).await;
             match next {
                 Next::Call(Call::Ending) => break,
                 Next::Call(Call::Room) => {}
@@ -148,7 +157,7 @@ impl Session {
                         feeds.wake(wake).await;
                     }
                 }
-                Next::Rights(wake) => self.look_at_rights(wake).await,
+                Next::Rights(wake) => Box::pin(self.look_at_rights(wake)).await,
                 Next::Step => {
                     if let Some(feeds) = &mut self.feeds {
                         feeds.step().await;
@@ -165,11 +174,13 @@ impl Session {
             }
             tokio::task::consume_budget().await;
         }
-        drop(requests);
+    }
+
+    async fn finish(&mut self) {
         self.leave_groups().await;
         self.finish_publishes().await;
         self.desk.all_answered();
-        self.clean_up().await;
+        clean_up(&self.hub, self.outbox_id, &self.desk).await;
         self.desk.until_over().await;
     }
 
@@ -197,19 +208,6 @@ impl Session {
         }
     }
 
-    /// Forgets every route, a few at a time: publishers wait meanwhile, and there may be a million.
-    async fn clean_up(&mut self) {
-        let mut from = 0;
-        loop {
-            let some = self.desk.take_routes(FORGET_AT_ONCE, &mut from);
-            if some.is_empty() {
-                break;
-            }
-            self.forget(some).await;
-            tokio::task::yield_now().await;
-        }
-    }
-
     async fn apply(&mut self, request: Request) {
         let (request_id, field_path) = (request.request_id, request.field_path);
         let first = std::mem::replace(&mut self.first, false);
@@ -223,6 +221,7 @@ impl Session {
         }
     }
 
+    /// What is rare is done in a box: an idle session is as large as the largest thing that it may do.
     async fn command(&mut self, request_id: i64, first: bool, command: Command) -> Result<(), CommandError> {
         match command {
             Command::Hello { client_name, previous_session, heartbeat_interval } => {
@@ -230,11 +229,15 @@ impl Session {
                 self.before = previous_session;
                 Ok(())
             }
-            Command::Subscribe { subscription_id, spec } => self.subscribe(request_id, subscription_id, spec).await,
-            Command::Update { subscription_id, filters } => self.update(request_id, subscription_id, &filters).await,
+            Command::Subscribe { subscription_id, spec } => {
+                Box::pin(self.subscribe(request_id, subscription_id, spec)).await
+            }
+            Command::Update { subscription_id, filters } => {
+                Box::pin(self.update(request_id, subscription_id, &filters)).await
+            }
             Command::Unsubscribe { subscription_id } => {
                 let (key, _) = self.desk.find(subscription_id)?;
-                self.settle(key).await;
+                Box::pin(settle(self.memberships.as_deref(), key)).await;
                 let closed = self.desk.close(subscription_id, request_id, End::Unsubscribed)?;
                 self.forget(closed).await;
                 Ok(())
@@ -255,7 +258,7 @@ impl Session {
             }
             Command::Authenticate { token } => {
                 self.guard.renew(&token.0).await?;
-                self.judge_again().await;
+                Box::pin(self.judge_again()).await;
                 Ok(())
             }
             Command::Ping { nonce } => {
@@ -366,13 +369,6 @@ impl Session {
         self.memberships.as_ref()?.get(key)
     }
 
-    /// Waits until every acknowledgement of a member is answered: nothing may bear its id once it has ended.
-    async fn settle(&mut self, key: SubscriptionKey) {
-        if let Some(memberships) = &self.memberships {
-            memberships.settle(key).await;
-        }
-    }
-
     /// Has subscriptions looked after: by the router, by their groups, or by the feeds of this session.
     async fn note(&mut self, mut attention: Attention) {
         self.forget(std::mem::take(&mut attention.closed)).await;
@@ -424,7 +420,7 @@ impl Session {
     async fn judge(&mut self, id: i64) {
         let Ok((key, _)) = self.desk.find(id) else { return self.guard.forget(id) };
         let Some(denial) = self.guard.judge(id) else { return };
-        self.settle(key).await;
+        settle(self.memberships.as_deref(), key).await;
         // Unless it has ended by itself.
         if let Ok(closed) = self.desk.close(id, 0, End::Denied(denial)) {
             self.forget(closed).await;
@@ -472,6 +468,26 @@ impl Drop for Session {
         self.hub.router().leave(self.outbox_id);
         self.hub.close(self.entry.number);
         self.hub.metrics().session_closed();
+    }
+}
+
+/// Forgets every route, a few at a time: publishers wait meanwhile, and there may be a million.
+async fn clean_up(hub: &Hub, outbox_id: OutboxId, desk: &Desk) {
+    let mut from = 0;
+    loop {
+        let some = desk.take_routes(FORGET_AT_ONCE, &mut from);
+        if some.is_empty() {
+            break;
+        }
+        hub.router().forget(outbox_id, some).await;
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Waits until every acknowledgement of a member is answered: nothing may bear its id once it has ended.
+async fn settle(memberships: Option<&Memberships>, key: SubscriptionKey) {
+    if let Some(memberships) = memberships {
+        memberships.settle(key).await;
     }
 }
 
