@@ -1,7 +1,5 @@
 //! Giving dead letters back: their group has the events again and the letters are gone, both or neither.
 
-use std::sync::Arc;
-
 use redb::WriteTransaction;
 
 use super::{
@@ -12,14 +10,12 @@ use super::{
     rows::{GROUP_STATES, row},
     store::Trouble,
     stream::Shared,
+    work::Rest,
 };
 use crate::{
     engine::{GroupStoreError, LettersBack, StoreError},
     model::{Group, Storage},
 };
-
-/// What is left to be done for the stream of dead letters.
-type Rest = Option<(Arc<Shared>, Purge)>;
 
 impl Committer {
     /// Saves the state of a group and removes the dead letters that it has back, in one transaction.

@@ -49,7 +49,7 @@ impl Handle {
     }
 
     /// Reads from the disk, or looks through much memory, where that holds nobody up.
-    async fn from_disk<T: Send + 'static, E: From<StoreError> + Send + 'static>(
+    async fn read_disk<T: Send + 'static, E: From<StoreError> + Send + 'static>(
         &self,
         read: impl FnOnce(&Shared) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
@@ -63,7 +63,7 @@ impl Handle {
         &self,
         read: impl FnOnce(&Shared) -> Result<T, Trouble> + Send + 'static,
     ) -> Result<T, GroupStoreError> {
-        self.from_disk(move |stream| {
+        self.read_disk(move |stream| {
             stream.check(GroupStoreError::Closed)?;
             read(stream).map_err(|trouble| trouble.error().into())
         })
@@ -105,7 +105,7 @@ impl Handle {
             }
             let found = match read::in_tail(stream, sequence) {
                 Some(event) => Some(event),
-                None => self.from_disk(move |stream| read::one(stream, sequence)).await?,
+                None => self.read_disk(move |stream| read::one(stream, sequence)).await?,
             };
             if found.is_some() {
                 return Ok(found);
@@ -250,7 +250,7 @@ impl EventStream for Handle {
                 None => {}
             }
             let filters = Arc::clone(filters);
-            self.from_disk(move |stream| read::from_store(stream, after, &filters, limits)).await
+            self.read_disk(move |stream| read::from_store(stream, after, &filters, limits)).await
         })
     }
 
@@ -272,7 +272,7 @@ impl EventStream for Handle {
 
     fn get(&self, sequences: Vec<u64>) -> Boxed<'_, Result<Chunk, ReadError>> {
         let sequences = ascending(sequences);
-        Box::pin(self.from_disk(move |stream| read::some(stream, &sequences)))
+        Box::pin(self.read_disk(move |stream| read::some(stream, &sequences)))
     }
 
     fn now(&self) -> SystemTime {
@@ -285,7 +285,7 @@ impl EventStream for Handle {
 
     fn which(&self, sequences: Vec<u64>) -> Boxed<'_, Result<Vec<u64>, ReadError>> {
         let sequences = ascending(sequences);
-        Box::pin(self.from_disk(move |stream| read::which(stream, &sequences)))
+        Box::pin(self.read_disk(move |stream| read::which(stream, &sequences)))
     }
 
     fn kept(&self) -> Kept {
@@ -298,7 +298,7 @@ impl EventStream for Handle {
     }
 
     fn first_at(&self, time: SystemTime) -> Boxed<'_, Result<u64, ReadError>> {
-        Box::pin(self.from_disk(move |stream| read::first_at(stream, micros(time))))
+        Box::pin(self.read_disk(move |stream| read::first_at(stream, micros(time))))
     }
 
     fn last_per_topic<'a>(

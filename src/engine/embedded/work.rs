@@ -95,13 +95,15 @@ pub(super) enum Act {
         group: Group,
         state: Bytes,
         back: LettersBack,
-        /// What is left to be done for the stream of dead letters.
-        reply: Reply<Result<Option<(Arc<Shared>, Purge)>, GroupStoreError>>,
+        reply: Reply<Result<Rest, GroupStoreError>>,
     },
     Close {
         reply: Reply<Result<(), StoreError>>,
     },
 }
+
+/// What is left to be done for a stream of dead letters.
+pub(super) type Rest = Option<(Arc<Shared>, Purge)>;
 
 /// Answers a call that waits, whose turn is over with that.
 pub(super) struct Reply<T> {
