@@ -394,7 +394,7 @@ mod tests {
         check_refused(&Flags { listen: Some("foo".into()), ..Flags::default() }, "listen: \"foo\" has no port");
         check_refused(
             &Flags { ops_listen: Some("unix:x".into()), ..Flags::default() },
-            "ops-listen: \"unix:x\" is a Unix",
+            "ops-listen: \"unix:x\" is no Unix",
         );
         check_refused(&set(&["tls.client_auth=never"]), "tls.client_auth=never: unknown variant");
         let variable = |name: &str| (name == "SWITCHYARD_OPS_LISTEN").then(|| "foo".to_owned());
