@@ -18,7 +18,7 @@
 //! | [`edge`] | what every edge does; the edges, each a room below | session, hub, auth, net, model, cut, readiness |
 //! | [`edge::grpc`] | the wire: services, conversion, statuses; protobuf messages stop here | edge, session, manage, hub, auth, net, outbox, event, model, field_numbers, memory, cut, readiness, tasks, telemetry, proto |
 //! | [`edge::http`] | the operator's port | edge, net, model, readiness, telemetry |
-//! | [`server`] | starts and stops it all | edge, edge::grpc, edge::http, hub, auth, engine, event, net, config, memory, readiness, tasks, telemetry |
+//! | [`server`] | starts and stops it all | edge, edge::grpc, edge::http, hub, auth, engine, event, model, net, config, memory, readiness, tasks, telemetry |
 //! | [`bench`] | the load generator | proto, model, field_numbers |
 //! | [`cli`] | the commands that talk to a hub | bench, auth, engine, proto, config |
 //!

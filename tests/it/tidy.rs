@@ -75,6 +75,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "auth",
             "engine",
             "event",
+            "model",
             "net",
             "config",
             "memory",

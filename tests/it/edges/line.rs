@@ -52,7 +52,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin + Send + 'static> Serve<I> for Line {
         self.tasks.spawn_in(connection.lane(), "session", OnPanic::Log, session.run(commands));
         tokio::select! {
             () = poll_fn(|context| stream.cut().poll_done(context)) => Ok(()),
-            _ = quit => Ok(()),
+            Ok(()) = quit => Ok(()),
             done = send(outlet, write) => done.map_err(ServeError::of_client),
         }
     }
@@ -71,7 +71,7 @@ struct Commands<I> {
     lines: FramedRead<ReadHalf<Transport<I>>, LinesCodec>,
     ids: EventIds,
     client: Arc<Client>,
-    /// Dropped when the client says no more.
+    /// Hears that the client says no more.
     quits: Option<oneshot::Sender<()>>,
 }
 
@@ -81,7 +81,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Stream for Commands<I> {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let line =
             ready!(Pin::new(&mut self.lines).poll_next(context)).and_then(Result::ok).filter(|line| line != "QUIT");
-        self.quits = self.quits.take().filter(|_| line.is_some());
+        self.quits.take_if(|_| line.is_none()).map(|quits| quits.send(()));
         Poll::Ready(line.map(|line| Ok(Request { request_id: 0, field_path: "", command: self.command(&line) })))
     }
 }
