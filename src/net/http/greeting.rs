@@ -29,7 +29,7 @@ pub(super) struct Greeted<T> {
     /// What was read to find out what the client speaks, to be read again.
     greeting: [u8; PREFACE.len()],
     /// How much of it there is, and how much was read again.
-    greeted: usize,
+    known: usize,
     replayed: usize,
     /// How much the client has said, as far as that matters.
     heard: usize,
@@ -38,7 +38,7 @@ pub(super) struct Greeted<T> {
 
 impl<T> Greeted<T> {
     pub(super) fn new(inner: T, connection: Arc<Connection>) -> Self {
-        Self { inner, greeting: [0; PREFACE.len()], greeted: 0, replayed: 0, heard: 0, connection }
+        Self { inner, greeting: [0; PREFACE.len()], known: 0, replayed: 0, heard: 0, connection }
     }
 
     /// The client has said `bytes` more.
@@ -56,19 +56,19 @@ impl<T: AsyncRead + Unpin> Greeted<T> {
     /// Finds out what the client speaks. Nothing of what it said is lost.
     pub(super) fn poll_version(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Version>> {
         loop {
-            if self.greeting[..self.greeted] != PREFACE[..self.greeted] {
+            if self.greeting[..self.known] != PREFACE[..self.known] {
                 return Poll::Ready(Ok(Version::Http1));
             }
-            if self.greeted == PREFACE.len() {
+            if self.known == PREFACE.len() {
                 return Poll::Ready(Ok(Version::Http2));
             }
-            let mut buffer = ReadBuf::new(&mut self.greeting[self.greeted..]);
+            let mut buffer = ReadBuf::new(&mut self.greeting[self.known..]);
             ready!(Pin::new(&mut self.inner).poll_read(context, &mut buffer))?;
             let bytes = buffer.filled().len();
             if bytes == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
-            self.greeted += bytes;
+            self.known += bytes;
             self.hear(bytes);
         }
     }
@@ -80,8 +80,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for Greeted<T> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.replayed < self.greeted {
-            let bytes = buffer.remaining().min(self.greeted - self.replayed);
+        if self.replayed < self.known {
+            let bytes = buffer.remaining().min(self.known - self.replayed);
             buffer.put_slice(&self.greeting[self.replayed..][..bytes]);
             self.replayed += bytes;
             return Poll::Ready(Ok(()));
