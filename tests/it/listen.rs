@@ -83,7 +83,7 @@ async fn a_hub_on_a_unix_socket_serves_its_clients_and_takes_the_file_with_it() 
     let taken = tokio::net::UnixStream::connect(&ops).await;
     assert!(taken.is_ok(), "the port of operators");
     let second = switchyard::server::start(Config { listen: listen(&socket), ..config() }).await;
-    assert!(format!("{:#}", second.err().expect("taken")).contains("hub.sock"), "another hub has it");
+    assert!(format!("{:#}", second.expect_err("taken")).contains("hub.sock"), "another hub has it");
     std::fs::write(folder.join("file"), "precious").expect("written");
     let file = Config { listen: listen(&folder.join("file")), ..config() };
     assert!(switchyard::server::start(file).await.is_err(), "what is no socket is left alone");

@@ -175,7 +175,7 @@ async fn refused_without_a_credential<C: Client>() {
         let refusal = C::open(&at, bad).await.err().expect("refused");
         assert!(refusal.contains("credential"), "{refusal}");
     }
-    let mut reader = C::open(&at, Some(&token("ann", &["reader"]))).await.ok().expect("a session");
+    let mut reader = C::open(&at, Some(&token("ann", &["reader"]))).await.expect("a session");
     reader.subscribe("open.>").await;
     // What it may not publish is refused, and the session goes on.
     reader.publish("closed.a", "secret").await;
@@ -197,7 +197,7 @@ async fn drained_in_order<C: Client>() {
     let mut config = harness::config();
     config.drain.spread_ms = 0;
     let (at, server) = hub(config).await;
-    let mut session = C::open(&at, None).await.ok().expect("a session");
+    let mut session = C::open(&at, None).await.expect("a session");
     session.subscribe("a").await;
     client(at.grpc).await.publish(publish(vec![event("a", "last words")])).await.expect("published");
     let stopping = tokio::spawn(server.stop(Duration::ZERO));
@@ -212,7 +212,7 @@ async fn cut_when_it_takes_nothing<C: Client>() {
     config.sessions.write_timeout_ms = 200;
     config.sessions.hub_queue_bytes = 64 * 1024;
     let (at, server) = hub(config).await;
-    let mut session = C::open(&at, None).await.ok().expect("a session");
+    let mut session = C::open(&at, None).await.expect("a session");
     session.subscribe("flood").await;
     let mut publisher = client(at.grpc).await;
     until("it is cut", async || {
@@ -228,15 +228,14 @@ async fn counted_per_connection<C: Client>() {
     let mut config = harness::config();
     config.connections.max = 2;
     let (at, server) = hub(config).await;
-    let open = |n: usize| {
+    let open = |n: u64| {
         let server = &server;
         async move {
-            until("connections are counted", async || metric(server, "switchyard_open_connections").await == n as u64)
-                .await
+            until("counted", async || metric(server, "switchyard_open_connections").await == n).await;
         }
     };
-    let first = C::open(&at, None).await.ok().expect("a session");
-    let second = C::open(&at, None).await.ok().expect("at the limit");
+    let first = C::open(&at, None).await.expect("a session");
+    let second = C::open(&at, None).await.expect("at the limit");
     open(2).await;
     assert_eq!(metric(&server, "switchyard_open_sessions").await, 2);
     drop((first, second));
