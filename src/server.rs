@@ -201,6 +201,7 @@ where
         memory,
         tracing: traces.clone().map(|traces| Tracing { traces }),
         streams,
+        exchange: None,
     }));
     let time = Arc::clone(&hub);
     tasks.spawn("time", OnPanic::Stop, async move { time.keep_time().await });

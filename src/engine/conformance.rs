@@ -1,5 +1,6 @@
 //! What every engine must do, whatever it is made of. Each function is a test; `suite!` runs them all on one engine.
 
+mod groups;
 mod time;
 
 use std::{
@@ -9,10 +10,11 @@ use std::{
 };
 
 use bytes::Bytes;
+pub(crate) use groups::*;
 pub(crate) use time::*;
 
 use super::{
-    Append, AppendError, Appended, CreateError, DeadLetter, DeleteError, Engine, EventStream, GroupStoreError,
+    Append, AppendError, Appended, CreateError, DeleteError, Engine, EventStream, GroupStoreError, OpenError,
     Precondition, PurgeError, ReadError, ReadLimits, UpdateError,
 };
 use crate::{
@@ -30,6 +32,12 @@ pub(crate) trait Ground {
 
     /// So much time passes at once.
     fn pass(&self, time: Duration);
+}
+
+/// Where two hubs may be on one store.
+pub(crate) trait TwoHubs: Ground {
+    /// An engine of another hub on the store of one that is open, or why there is none.
+    fn beside(&self) -> impl Future<Output = Result<Arc<dyn Engine>, OpenError>>;
 }
 
 pub(crate) const EVERYTHING: ReadLimits = ReadLimits { events: usize::MAX, bytes: usize::MAX };
@@ -75,7 +83,7 @@ pub(crate) fn settings(text: &str, patterns: &[&str]) -> StreamSettings {
     StreamSettings::new(name(text), filters(patterns))
 }
 
-fn group(text: &str) -> Group {
+pub(crate) fn group(text: &str) -> Group {
     Group::parse(text).expect("a group")
 }
 
@@ -92,7 +100,12 @@ pub(crate) async fn append(stream: &Arc<dyn EventStream>, topic: &str, text: &st
 }
 
 /// Some of the last sequences of topics, behind the first and up to the second of `range`.
-async fn lasts(stream: &Arc<dyn EventStream>, patterns: &[&str], range: (u64, u64), most: usize) -> Vec<u64> {
+pub(crate) async fn lasts(
+    stream: &Arc<dyn EventStream>,
+    patterns: &[&str],
+    range: (u64, u64),
+    most: usize,
+) -> Vec<u64> {
     stream.last_per_topic(&filters(patterns).into(), range.0, range.1, most).await.expect("the stream is there")
 }
 
@@ -153,7 +166,7 @@ pub(crate) async fn what_is_appended_is_read_in_order(ground: &impl Ground) {
     let stream = engine.stream("s").expect("the stream");
     assert_eq!(read_all(&stream, 0, &[], EVERYTHING).await, Ok(expected));
     assert_eq!(append(&stream, "a.b", "").await, 102);
-    let state = stream.state();
+    let state = stream.state().await.expect("the state");
     assert_eq!((state.earliest, state.latest, state.events), (1, 102, 102));
 }
 
@@ -170,7 +183,7 @@ pub(crate) async fn what_is_stored_is_visible_when_its_result_is_known(ground: &
     assert_eq!(append_all(&stream, vec![event("a", "")], None).await, Err(AppendError::Closed));
     assert_eq!(stream.read(0, &Arc::from([]), EVERYTHING).await.err(), Some(ReadError::Closed));
     assert_eq!(stream.purge(1, None).await, Err(PurgeError::Closed));
-    assert_eq!(stream.groups().await.err(), Some(GroupStoreError::Closed));
+    assert_eq!(stream.groups().list().await.err(), Some(GroupStoreError::Closed));
 }
 
 pub(crate) async fn topics_belong_to_one_stream(ground: &impl Ground) {
@@ -215,12 +228,12 @@ pub(crate) async fn a_stream_made_again_has_a_new_epoch_and_no_events(ground: &i
     let engine = ground.engine().await;
     let one = engine.create_stream(settings("s", &[">"])).await.expect("made");
     append(&one, "a", "").await;
-    one.create_group(group("g"), GroupSettings::default(), Bytes::new()).await.expect("made");
+    one.groups().create(group("g"), GroupSettings::default(), Bytes::new()).await.expect("made");
     engine.delete_stream(one.name()).await.expect("deleted");
     let two = engine.create_stream(settings("s", &[">"])).await.expect("made");
     assert!(two.epoch() > one.epoch());
     assert_eq!(sequences(&two, 0).await, [0; 0]);
-    assert_eq!(two.groups().await, Ok(Vec::new()));
+    assert_eq!(two.groups().list().await, Ok(Vec::new()));
     assert_eq!(append(&two, "a", "").await, 1);
 }
 
@@ -294,16 +307,19 @@ pub(crate) async fn limits_hold_exactly_for_readers(ground: &impl Ground) {
     for n in 1..=25 {
         append(&few, "few", "").await;
         append(&small, "small", "0123456789").await;
-        let state = few.state();
+        let state = few.state().await.expect("the state");
         assert_eq!((state.latest, state.events), (n, n.min(10)));
         assert_eq!(state.earliest, n.saturating_sub(9).max(1));
-        assert!(small.state().bytes <= 100);
+        assert!(small.state().await.expect("the state").bytes <= 100);
     }
     assert_eq!(sequences(&few, 15).await, (16..=25).collect::<Vec<_>>());
     let lost = ReadError::Lost { earliest: 16, latest: 25 };
     assert_eq!(few.read(14, &Arc::from([]), EVERYTHING).await.err(), Some(lost.clone()));
     // 10 of topic, text and stream name: 20 bytes each.
-    assert_eq!((small.state().events, small.state().earliest), (5, 21));
+    assert_eq!(
+        (small.state().await.expect("the state").events, small.state().await.expect("the state").earliest),
+        (5, 21)
+    );
     let mut many = Vec::new();
     many.resize_with(5_000, || event("few", ""));
     append_all(&few, many, None).await.expect("stored");
@@ -311,10 +327,16 @@ pub(crate) async fn limits_hold_exactly_for_readers(ground: &impl Ground) {
 
     let engine = ground.reopened(engine).await;
     let few = engine.stream("few").expect("the stream");
-    assert_eq!((few.state().earliest, few.state().events), (5_016, 10));
+    assert_eq!(
+        (few.state().await.expect("the state").earliest, few.state().await.expect("the state").events),
+        (5_016, 10)
+    );
     engine.update_stream(settings("few", &["few"]), None).await.expect("updated");
     append(&few, "few", "").await;
-    assert_eq!((few.state().earliest, few.state().events), (5_016, 11));
+    assert_eq!(
+        (few.state().await.expect("the state").earliest, few.state().await.expect("the state").events),
+        (5_016, 11)
+    );
 }
 
 pub(crate) async fn old_events_go_by_themselves(ground: &impl Ground) {
@@ -323,11 +345,14 @@ pub(crate) async fn old_events_go_by_themselves(ground: &impl Ground) {
     append_all(&stream, vec![event("a", ""), event("b", "")], None).await.expect("stored");
     let short = StreamSettings { max_age: Some(Duration::from_millis(1)), ..settings("s", &[">"]) };
     engine.update_stream(short, None).await.expect("updated");
-    while stream.state().events > 0 {
+    while stream.state().await.expect("the state").events > 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert_eq!((stream.state().earliest, stream.state().latest), (3, 2));
-    assert_eq!(stream.last_of(Topic::parse(b"a").expect("a topic")), None);
+    assert_eq!(
+        (stream.state().await.expect("the state").earliest, stream.state().await.expect("the state").latest),
+        (3, 2)
+    );
+    assert_eq!(stream.last_of(Topic::parse(b"a").expect("a topic")).await.expect("readable"), None);
     engine.update_stream(settings("s", &[">"]), None).await.expect("updated");
     assert_eq!(append(&stream, "a", "").await, 3);
     let engine = ground.reopened(engine).await;
@@ -348,7 +373,7 @@ pub(crate) async fn a_topic_keeps_its_last_events(ground: &impl Ground) {
     }
     let expected = [2_996, 2_997, 2_999, 3_000, 3_001, 3_010, 3_011];
     assert_eq!(sequences(&stream, 0).await, expected);
-    assert_eq!(stream.state().events, expected.len() as u64);
+    assert_eq!(stream.state().await.expect("the state").events, expected.len() as u64);
     let engine = ground.reopened(engine).await;
     let stream = engine.stream("s").expect("the stream");
     assert_eq!(sequences(&stream, 0).await, expected);
@@ -369,7 +394,7 @@ pub(crate) async fn purges_take_what_they_name(ground: &impl Ground) {
         append(&stream, ["a", "b"][n % 2], &"x".repeat(100)).await;
     }
     assert_eq!(stream.purge(100, None).await, Ok(100));
-    assert_eq!(stream.state().earliest, 101);
+    assert_eq!(stream.state().await.expect("the state").earliest, 101);
     assert_eq!(stream.purge(200, filters(&["b"]).pop()).await, Ok(50));
     let mut expected: Vec<u64> = (101..=200).filter(|n| n % 2 == 1).chain(201..=600).collect();
     assert_eq!(sequences(&stream, 100).await, expected);
@@ -386,19 +411,29 @@ pub(crate) async fn purges_take_what_they_name(ground: &impl Ground) {
     assert_eq!(append(&stream, "a", "").await, 602);
     expected.push(602);
     assert_eq!(sequences(&stream, 100).await, expected);
-    assert_eq!(stream.state().events, expected.len() as u64);
+    assert_eq!(stream.state().await.expect("the state").events, expected.len() as u64);
     let removals = stream.removals();
     assert_eq!(stream.remove(vec![602, 599]).await, Ok(2));
     assert_eq!(lasts(&stream, &[], (0, 602), 9).await, [597, 600], "the last of each that is kept");
     assert_ne!(stream.removals(), removals);
-    assert_eq!(stream.last_of(Topic::parse(b"b").expect("a topic")), Some(600));
+    assert_eq!(stream.last_of(Topic::parse(b"b").expect("a topic")).await.expect("readable"), Some(600));
     assert_eq!(stream.purge(u64::MAX, filters(&["b"]).pop()).await, Ok(199));
-    assert_eq!(stream.last_of(Topic::parse(b"b").expect("a topic")), None);
+    assert_eq!(stream.last_of(Topic::parse(b"b").expect("a topic")).await.expect("readable"), None);
     assert_eq!(stream.purge(u64::MAX, None).await, Ok(249));
-    assert_eq!((stream.state().earliest, stream.state().events), (603, 0));
+    assert_eq!(
+        (stream.state().await.expect("the state").earliest, stream.state().await.expect("the state").events),
+        (603, 0)
+    );
     let engine = ground.reopened(engine).await;
     let stream = engine.stream("s").expect("the stream");
-    assert_eq!((stream.state().earliest, stream.state().events, stream.state().latest), (603, 0, 602));
+    assert_eq!(
+        (
+            stream.state().await.expect("the state").earliest,
+            stream.state().await.expect("the state").events,
+            stream.state().await.expect("the state").latest
+        ),
+        (603, 0, 602)
+    );
     assert_eq!(append(&stream, "a", "").await, 603);
     assert_eq!(sequences(&stream, 602).await, [603]);
 }
@@ -420,11 +455,14 @@ pub(crate) async fn what_filters_emptied_opens_again(ground: &impl Ground) {
             assert_eq!(stream.purge(u64::MAX, filters(&["*"]).pop()).await, Ok(left));
             assert_eq!(stream.purge(u64::MAX, filters(&["c"]).pop()).await, Ok(0));
             left = 0;
-            assert_eq!((stream.state().earliest, stream.state().events), (next, 0));
+            assert_eq!(
+                (stream.state().await.expect("the state").earliest, stream.state().await.expect("the state").events),
+                (next, 0)
+            );
         }
         if round % 2 == 1 {
             engine = ground.reopened(engine).await;
-            assert_eq!(engine.stream("s").expect("the stream").state().latest, next - 1);
+            assert_eq!(engine.stream("s").expect("the stream").state().await.expect("the state").latest, next - 1);
         }
     }
 }
@@ -452,13 +490,22 @@ pub(crate) async fn a_filter_purges_in_parts_between_which_others_append(ground:
     assert_eq!((count, between), (Ok(150), 301));
     let rest: Vec<u64> = (1..=150).map(|n| n * 2).chain([301]).collect();
     assert_eq!(sequences(&stream, 0).await, rest);
-    assert_eq!((stream.state().events, stream.last_of(Topic::parse(b"a").expect("a topic"))), (151, Some(301)));
+    assert_eq!(
+        (
+            stream.state().await.expect("the state").events,
+            stream.last_of(Topic::parse(b"a").expect("a topic")).await.expect("readable")
+        ),
+        (151, Some(301))
+    );
     let engine = ground.reopened(engine).await;
     let stream = engine.stream("s").expect("the stream");
     assert_eq!(sequences(&stream, 0).await, rest);
     let all: Vec<u64> = (1..=301).collect();
     assert_eq!(stream.remove(all).await, Ok(151));
-    assert_eq!((stream.state().events, stream.state().earliest), (0, 302));
+    assert_eq!(
+        (stream.state().await.expect("the state").events, stream.state().await.expect("the state").earliest),
+        (0, 302)
+    );
 }
 
 pub(crate) async fn events_are_found_by_time_and_by_sequence(ground: &impl Ground) {
@@ -483,63 +530,6 @@ pub(crate) async fn events_are_found_by_time_and_by_sequence(ground: &impl Groun
     assert_eq!(lasts(&stream, &[], (0, 500), 9).await, [400]);
 }
 
-pub(crate) async fn groups_are_kept_with_their_last_state(ground: &impl Ground) {
-    let engine = ground.engine().await;
-    let stream = engine.create_stream(settings("s", &["a"])).await.expect("made");
-    let dead = engine.create_stream(settings("dead", &["dead"])).await.expect("made");
-    let settings_of = |n| GroupSettings { max_unacked: n, ..GroupSettings::default() };
-    stream.create_group(group("g"), settings_of(1), Bytes::new()).await.expect("made");
-    assert_eq!(stream.create_group(group("g"), settings_of(2), Bytes::new()).await, Err(GroupStoreError::Exists));
-    assert_eq!(stream.update_group(group("h"), settings_of(2)).await, Err(GroupStoreError::NotFound));
-    assert_eq!(stream.delete_group(group("h")).await, Err(GroupStoreError::NotFound));
-    stream.create_group(group("h"), GroupSettings::default(), Bytes::new()).await.expect("made");
-    stream.update_group(group("g"), settings_of(7)).await.expect("changed");
-
-    let letter = |to: &str| DeadLetter { stream: name(to), event: event_with("a", "id", "given up", 0) };
-    let state = |text: &'static str| Bytes::from_static(text.as_bytes());
-    stream.save_group(group("g"), state("one"), Vec::new()).await.expect("saved");
-    stream.save_group(group("g"), state("two"), vec![letter("dead"), letter("dead")]).await.expect("saved");
-    let gone = Err(GroupStoreError::DeadLetterStream { name: name("x") });
-    assert_eq!(stream.save_group(group("g"), state("three"), vec![letter("dead"), letter("x")]).await, gone);
-    assert_eq!(stream.save_group(group("x"), state("x"), Vec::new()).await, Err(GroupStoreError::NotFound));
-    assert_eq!(*dead.visible().borrow(), 2);
-
-    let engine = ground.reopened(engine).await;
-    let (stream, dead) = (engine.stream("s").expect("the stream"), engine.stream("dead").expect("the stream"));
-    let groups = stream.groups().await.expect("readable");
-    let found: Vec<_> = groups.iter().map(|g| (g.group.as_str(), g.settings.max_unacked, &*g.state)).collect();
-    assert_eq!(found, [("g", 7, &b"two"[..]), ("h", 1_000, &b""[..])]);
-    let letters = read_all(&dead, 0, &[], EVERYTHING).await.expect("readable");
-    assert_eq!(letters, [(1, "given up".to_owned()), (2, "given up".to_owned())]);
-    stream.delete_group(group("g")).await.expect("deleted");
-    stream.create_group(group("g"), settings_of(3), Bytes::new()).await.expect("made");
-    let groups = stream.groups().await.expect("readable");
-    assert_eq!((groups[0].settings.max_unacked, groups[0].state.len()), (3, 0));
-}
-
-pub(crate) async fn a_stream_stays_while_a_group_puts_its_dead_letters_there(ground: &impl Ground) {
-    let engine = ground.engine().await;
-    let stream = engine.create_stream(settings("s", &["a"])).await.expect("made");
-    engine.create_stream(settings("dead", &["dead"])).await.expect("made");
-    let into =
-        |name: Option<&str>| GroupSettings { dead_letter_stream: name.map(self::name), ..GroupSettings::default() };
-    let none = Err(GroupStoreError::DeadLetterStream { name: name("x") });
-    assert_eq!(stream.create_group(group("g"), into(Some("x")), Bytes::new()).await, none);
-    stream.create_group(group("g"), into(Some("dead")), Bytes::new()).await.expect("made");
-    assert_eq!(stream.update_group(group("g"), into(Some("x"))).await, none);
-    let kept = Err(DeleteError::TakesDeadLetters { stream: name("s"), group: group("g") });
-    assert_eq!(engine.delete_stream(&name("dead")).await, kept);
-    let engine = ground.reopened(engine).await;
-    assert_eq!(engine.delete_stream(&name("dead")).await, kept);
-    let stream = engine.stream("s").expect("the stream");
-    stream.update_group(group("g"), into(None)).await.expect("changed");
-    engine.delete_stream(&name("dead")).await.expect("deleted");
-    engine.create_stream(settings("dead", &["dead"])).await.expect("made");
-    stream.update_group(group("g"), into(Some("dead"))).await.expect("changed");
-    engine.delete_stream(&name("s")).await.expect("deleted, and its groups with it");
-    engine.delete_stream(&name("dead")).await.expect("deleted");
-}
-
 pub(crate) async fn a_stream_in_memory_outlives_nothing_but_its_definition(ground: &impl Ground) {
     let engine = ground.engine().await;
     let memory = StreamSettings { storage: Storage::Memory, max_events: Some(50), ..settings("m", &["m"]) };
@@ -550,7 +540,10 @@ pub(crate) async fn a_stream_in_memory_outlives_nothing_but_its_definition(groun
     assert_eq!(sequences(&stream, 10).await, (11..=60).collect::<Vec<_>>());
     let engine_after = ground.reopened(engine).await;
     let after = engine_after.stream("m").expect("the stream");
-    assert_eq!((after.state().events, after.state().latest), (0, 0));
+    assert_eq!(
+        (after.state().await.expect("the state").events, after.state().await.expect("the state").latest),
+        (0, 0)
+    );
     assert!(after.epoch() > stream.epoch());
     assert_eq!(*after.settings(), memory);
     assert_eq!(append(&after, "m", "").await, 1);
@@ -564,7 +557,7 @@ pub(crate) async fn the_secret_stays_the_same(ground: &impl Ground) {
     assert_eq!(engine.token_key(), key);
 }
 
-/// Runs every test of the contract on `ground`, an expression.
+/// Runs every test of the contract on `ground`, an expression; or those that are named, such as what needs [`TwoHubs`].
 macro_rules! suite {
     ($ground:expr) => {
         crate::engine::conformance::suite!($ground;
@@ -580,6 +573,7 @@ macro_rules! suite {
             a_filter_purges_in_parts_between_which_others_append
             events_are_found_by_time_and_by_sequence
             groups_are_kept_with_their_last_state a_stream_stays_while_a_group_puts_its_dead_letters_there
+            a_letter_that_is_tried_again_is_stored_once no_state_is_there_without_its_letters
             a_stream_in_memory_outlives_nothing_but_its_definition
             the_secret_stays_the_same
         );

@@ -313,6 +313,9 @@ pub enum GroupStoreError {
     /// There is no such group.
     #[error("there is no such group")]
     NotFound,
+    /// Another hub has claimed the group since. Nothing was saved.
+    #[error("another hub has claimed the group")]
+    Fenced,
     /// A setting is out of its range.
     #[error(transparent)]
     Setting(#[from] SettingError),

@@ -1,13 +1,14 @@
 //! Streams: storing events, reading them again, and what groups need to be kept.
 //!
-//! [`Engine`] and [`EventStream`] are the contract that everything above relies on; `conformance` checks it on every
-//! implementation. `embedded` keeps streams in one file on this machine. An engine knows no subscription, no session
+//! [`Engine`], [`EventStream`] and [`GroupStore`] are the contract that everything above relies on; `conformance` checks it
+//! on every implementation. It also holds for a store that several hubs share (docs/adr/0027-engine-for-shared-stores.md). `embedded` keeps streams in one file on this machine. An engine knows no subscription, no session
 //! and no encoding: an event's stored form is made by the [`crate::event::Seal`] it is given.
 
 #[cfg(test)]
 mod conformance;
 mod embedded;
 mod error;
+mod group_store;
 mod kept;
 mod options;
 mod routes;
@@ -26,17 +27,18 @@ pub use error::{
     AppendError, BackupError, CreateError, DeleteError, GroupStoreError, OpenError, PurgeError, ReadError,
     RestoreError, StoreError, UpdateError,
 };
+pub use group_store::{Claim, Fence, GroupStore};
 pub use kept::Kept;
 pub use options::Options;
 use tokio::sync::watch;
 pub use values::{
-    Append, Appended, Chunk, ClockState, DeadLetter, Health, LettersBack, MAX_SEQUENCES, Precondition, ReadLimits,
-    Receipt, Restored, StoredGroup,
+    Append, Appended, Bounds, Chunk, ClockState, DeadLetter, Health, LettersBack, MAX_SEQUENCES, Precondition,
+    ReadLimits, Receipt, Restored, StoredGroup,
 };
 
 use crate::{
     event::Event,
-    model::{Filter, Group, GroupSettings, Origin, StreamError, StreamName, StreamSettings, StreamState, Topic},
+    model::{Filter, Origin, StreamError, StreamName, StreamSettings, StreamState, Topic},
 };
 
 /// A future that can be sent, as object-safe traits need it.
@@ -144,7 +146,11 @@ pub type NextPiece = Boxed<'static, Result<Option<(bytes::Bytes, Box<dyn Backup>
 /// **Time** does not go back, and comes to the wall clock by a tenth of the time that passes: a wall clock that is wrong for a
 /// moment changes nothing. Times that are ahead of the clock when the store is opened are as old as if they were of then.
 ///
-/// **Groups.** The engine keeps the settings and one opaque blob of state for each group, and nothing else of it.
+/// **From memory or from the store.** What is not async is answered from memory, as this hub knows it: [`Self::bounds`],
+/// [`Self::visible`] and [`Self::kept`] may be behind what other hubs have appended to a shared store. What is async and
+/// decides something is exact when it is asked.
+///
+/// **Groups.** See [`GroupStore`].
 pub trait EventStream: Debug + Send + Sync {
     /// Its name.
     fn name(&self) -> &StreamName;
@@ -168,8 +174,11 @@ pub trait EventStream: Debug + Send + Sync {
     /// How it is set up.
     fn settings(&self) -> Arc<StreamSettings>;
 
-    /// How far it has come.
-    fn state(&self) -> StreamState;
+    /// How it is set up and how far it has come, exactly: what is stored when this is asked is counted.
+    fn state(&self) -> Boxed<'_, Result<StreamState, ReadError>>;
+
+    /// What it keeps, as far as this hub knows. From memory, for what is asked often and may be a little behind.
+    fn bounds(&self) -> Bounds;
 
     /// The last sequence that readers may see; 0 before the first. Closes when the handle is no longer good.
     fn visible(&self) -> watch::Receiver<u64>;
@@ -224,9 +233,6 @@ pub trait EventStream: Debug + Send + Sync {
     /// How many events are kept behind which sequence. From memory.
     fn kept(&self) -> Kept;
 
-    /// The first sequence that may be kept, as in [`Self::state`].
-    fn earliest(&self) -> u64;
-
     /// The first sequence that was appended at `time` or later; `latest + 1` when none was.
     fn first_at(&self, time: SystemTime) -> Boxed<'_, Result<u64, ReadError>>;
 
@@ -242,7 +248,7 @@ pub trait EventStream: Debug + Send + Sync {
     ) -> Boxed<'a, Result<Vec<u64>, ReadError>>;
 
     /// The sequence of the last event of a topic that is kept and not past its ttl. Another may push it out at any time.
-    fn last_of(&self, topic: Topic<'_>) -> Option<u64>;
+    fn last_of<'a>(&'a self, topic: Topic<'a>) -> Boxed<'a, Result<Option<u64>, ReadError>>;
 
     /// The last event of a topic that is kept and not past its ttl, and visible: there is one whenever the topic has one, however
     /// fast others push it out.
@@ -261,44 +267,6 @@ pub trait EventStream: Debug + Send + Sync {
     /// that does so is answered: whoever holds what was read at another count may hold some that is gone.
     fn removals(&self) -> u64;
 
-    /// Every group with its settings and the last state saved, empty when none was; ordered by name. Waits for nothing that
-    /// is being written.
-    fn groups(&self) -> Boxed<'_, Result<Vec<StoredGroup>, GroupStoreError>>;
-
-    /// One of them.
-    fn group(&self, group: Group) -> Boxed<'_, Result<Option<StoredGroup>, GroupStoreError>>;
-
-    /// Makes a group with its first state, both or none. Durable when it resolves, but for the state in a stream in memory.
-    /// Fails with [`GroupStoreError::DeadLetterStream`] when the stream it names for dead letters does not exist.
-    fn create_group(
-        &self,
-        group: Group,
-        settings: GroupSettings,
-        state: bytes::Bytes,
-    ) -> Boxed<'_, Result<(), GroupStoreError>>;
-
-    /// Changes the settings of a group; its state stays. Durable when it resolves. Fails as [`Self::create_group`] does.
-    fn update_group(&self, group: Group, settings: GroupSettings) -> Boxed<'_, Result<(), GroupStoreError>>;
-
-    /// Deletes a group with its state. Durable when it resolves.
-    fn delete_group(&self, group: Group) -> Boxed<'_, Result<(), GroupStoreError>>;
-
-    /// Saves the state of a group and deletes the dead letters whose events it has back by that, in one transaction: after a
-    /// crash both happened or neither. Durable when it resolves.
-    ///
-    /// Fails with [`GroupStoreError::DeadLetterStream`] when the stream they are in is gone, or is another one by now.
-    fn give_back(&self, group: Group, state: bytes::Bytes, back: LettersBack)
-    -> Boxed<'_, Result<(), GroupStoreError>>;
-
-    /// Saves the state of a group and appends what it gives up to other streams, in one transaction: after a crash both are
-    /// there or none. Durable as the stream of the group promises when it resolves. Dead letters are never taken for
-    /// repetitions, and need not match the filters of their stream.
-    ///
-    /// Fails with [`GroupStoreError::DeadLetterStream`] when one of those streams is gone.
-    fn save_group(
-        &self,
-        group: Group,
-        state: bytes::Bytes,
-        dead_letters: Vec<DeadLetter>,
-    ) -> Boxed<'_, Result<(), GroupStoreError>>;
+    /// What is kept of its groups.
+    fn groups(&self) -> &dyn GroupStore;
 }

@@ -98,10 +98,21 @@ pub struct Restored {
 /// An event that a group gives up.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
+    /// What its group knows it by, the same when it is tried again.
+    pub id: u64,
     /// Where it goes.
     pub stream: StreamName,
     /// What is appended there.
     pub event: Event,
+}
+
+/// What a stream keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The first sequence that may be kept; one behind the last when none is.
+    pub earliest: u64,
+    /// The last one; 0 before the first.
+    pub latest: u64,
 }
 
 /// Dead letters whose events a group has back.

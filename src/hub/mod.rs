@@ -1,8 +1,10 @@
 //! The shared middle: what all sessions and all edges use of one hub.
 //!
 //! The room owns the list of open sessions, their time and their draining; publishing, the one way in for events; quotas,
-//! rates and resume tokens; and groups on streams at work (`group/`). It never reads a command and knows no wire.
+//! rates and resume tokens; groups on streams at work (`group/`); and what takes live events to other hubs (`exchange`). It
+//! never reads a command and knows no wire.
 
+mod exchange;
 mod group;
 mod observe;
 mod options;
@@ -25,6 +27,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+pub use exchange::Exchange;
 pub use group::{AsOf, GroupStatus, Groups, Redriven, Streams};
 pub(crate) use group::{Command as GroupCommand, Departure, Handle, Identity, Newcomer, Speaker};
 pub use options::Options;
@@ -65,6 +68,8 @@ pub struct Hub {
     engine: Option<Arc<dyn Engine>>,
     /// As many as there are engines.
     groups: Option<Arc<Groups>>,
+    /// `None` on a hub that is alone.
+    exchange: Option<Arc<dyn Exchange>>,
     tokens: TokenKey,
     router: Router,
     budget: Arc<Budget>,
@@ -97,18 +102,21 @@ pub struct Setup {
     pub tracing: Option<Tracing>,
     /// What is needed for streams; `None` for a hub without streams.
     pub streams: Option<Streams>,
+    /// The way to the other hubs of the same store; `None` for a hub that is alone.
+    pub exchange: Option<Arc<dyn Exchange>>,
 }
 
 impl Hub {
     /// A hub without sessions.
     pub fn new(setup: Setup) -> Self {
-        let Setup { node, options, quotas, metrics, memory, tracing, streams } = setup;
+        let Setup { node, options, quotas, metrics, memory, tracing, streams, exchange } = setup;
         let engine = streams.as_ref().map(|streams| Arc::clone(&streams.engine));
         // Without streams there is nothing to resume, and no token that anybody could hand back.
         let secret = engine.as_ref().map_or([0; 32], |engine| engine.token_key());
         let hub = Self {
             engine,
             groups: streams.map(|streams| Arc::new(Groups::new(streams))),
+            exchange,
             tokens: TokenKey::new(secret),
             node,
             tracing,

@@ -32,7 +32,7 @@ impl Hub {
         MemoryGauges { of: of.name(), held_bytes, limit_bytes, refused: memory.refusals(of) }
     }
 
-    /// Groups of streams that cannot be read just now are left out. Nothing here waits for what is being written.
+    /// Streams that cannot be read just now, and their groups, are left out. Nothing here waits for what is being written.
     async fn observe_streams(&self) -> StreamsGauges {
         let Some(engine) = self.engine() else { return StreamsGauges::default() };
         let streams = engine.streams();
@@ -46,7 +46,7 @@ impl Hub {
         (gauges.clock_offset_seconds, gauges.clock_ahead_seconds) = (clock.offset_seconds, clock.ahead_seconds);
         let by = Groups::patience();
         for stream in streams.iter().take(MOST_TOLD) {
-            let state = stream.state();
+            let Ok(state) = stream.state().await else { continue };
             gauges.each_stream.push(StreamGauges {
                 stream: stream.name().to_string(),
                 events: state.events,

@@ -139,6 +139,28 @@ impl Hub {
         }
     }
 
+    /// Hands what other hubs publish to the live subscriptions of this one, until there is no more. Returns at once when the
+    /// hub is alone.
+    ///
+    /// Their callers were authorised where they published, and their events are counted there; nothing goes back.
+    pub async fn hear_others(&self) {
+        let Some(exchange) = &self.exchange else { return };
+        let mut scratch = Scratch::default();
+        while let Some(events) = exchange.hear().await {
+            self.router.publish(&events, &mut scratch).await;
+        }
+    }
+
+    /// Routes events that belong to no stream, here and on the other hubs.
+    async fn route_live(&self, events: &[Event], scratch: &mut Scratch) {
+        if let Some(exchange) = &self.exchange
+            && !events.is_empty()
+        {
+            exchange.send(events);
+        }
+        self.route(events, scratch).await;
+    }
+
     async fn route(&self, events: &[Event], scratch: &mut Scratch) {
         self.router.publish(events, scratch).await;
         self.metrics.events_in(events.len(), events.iter().map(Event::encoded_len).sum());
@@ -162,7 +184,7 @@ impl Publisher {
             return Err(mismatch("needs all events to be of one stream".to_owned()).into());
         }
         if shares.of_streams.is_empty() {
-            self.hub.route(&shares.live.events, &mut self.scratch).await;
+            self.hub.route_live(&shares.live.events, &mut self.scratch).await;
             let answers = !quiet || !shares.refused.is_empty();
             return Ok(Publishing::Done(if answers { shares.results(&self.scratch.matched) } else { Vec::new() }));
         }
@@ -176,7 +198,7 @@ impl Publisher {
 async fn place(hub: Arc<Hub>, shares: Shares, precondition: Option<Precondition>, in_flight: InFlight) -> Sequenced {
     let mut scratch = Scratch::default();
     if !shares.live.events.is_empty() {
-        hub.route(&shares.live.events, &mut scratch).await;
+        hub.route_live(&shares.live.events, &mut scratch).await;
     }
     let (results, of_streams) = (shares.results(&scratch.matched), shares.of_streams);
     let mut parts = Vec::with_capacity(of_streams.len());

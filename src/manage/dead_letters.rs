@@ -173,7 +173,7 @@ impl<'a> Letters<'a> {
     /// Up to `most` dead letters after a sequence, and where to go on if there may be more.
     async fn page(&self, after: u64, most: usize) -> Result<(Vec<Letter>, Option<u64>), StreamError> {
         let (mut found, mut bytes) = (Vec::new(), 0);
-        let mut after = after.max(self.stream.state().earliest - 1);
+        let mut after = after.max(self.stream.bounds().earliest - 1);
         for _ in 0..READS_PER_PAGE {
             let chunk = match self.stream.read(after, &Arc::default(), READ_AT_ONCE).await {
                 Ok(chunk) => chunk,

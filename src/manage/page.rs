@@ -16,18 +16,47 @@ pub struct Page<T> {
     pub more: bool,
 }
 
+/// A page that things are put on, one after the other.
+#[derive(Debug)]
+pub(super) struct Filling<T> {
+    page: Page<T>,
+    bytes: usize,
+    most: usize,
+}
+
+impl<T> Filling<T> {
+    /// For at most so many.
+    pub(super) fn new(most: usize) -> Self {
+        Self { page: Page { items: Vec::new(), more: false }, bytes: 0, most }
+    }
+
+    /// The next thing of the list. False when the page ends before it.
+    pub(super) fn add(&mut self, item: T, bytes: usize) -> bool {
+        let items = &mut self.page.items;
+        self.bytes += bytes;
+        self.page.more = items.len() == self.most || (self.bytes > MAX_PAGE_BYTES && !items.is_empty());
+        if !self.page.more {
+            items.push(item);
+        }
+        !self.page.more
+    }
+
+    pub(super) fn page(self) -> Page<T> {
+        self.page
+    }
+}
+
 impl<T> Page<T> {
     /// Takes from a list until there are `most`, or [`MAX_PAGE_BYTES`] as `bytes_of` counts them, but at least one.
     pub fn fill(list: impl IntoIterator<Item = T>, most: usize, bytes_of: impl Fn(&T) -> usize) -> Self {
-        let (mut items, mut bytes) = (Vec::new(), 0);
+        let mut filling = Filling::new(most);
         for item in list {
-            bytes += bytes_of(&item);
-            if items.len() == most || (bytes > MAX_PAGE_BYTES && !items.is_empty()) {
-                return Self { items, more: true };
+            let bytes = bytes_of(&item);
+            if !filling.add(item, bytes) {
+                break;
             }
-            items.push(item);
         }
-        Self { items, more: false }
+        filling.page()
     }
 
     /// What says where the next page begins, made of the last thing on this one; `None` if it is the last page.

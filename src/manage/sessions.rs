@@ -53,7 +53,7 @@ impl<'a> Sessions<'a> {
     fn progress(&self, status: SubscriptionStatus) -> SubscriptionProgress {
         let lag = status.position.as_ref().map_or(0, |position| {
             let stream = self.0.engine().and_then(|engine| engine.stream(position.origin.stream.as_str()));
-            let latest = stream.filter(|stream| stream.epoch() == position.origin.epoch).map(|s| s.state().latest);
+            let latest = stream.filter(|stream| stream.epoch() == position.origin.epoch).map(|s| s.bounds().latest);
             latest.unwrap_or_default().saturating_sub(position.sequence)
         });
         SubscriptionProgress { status, lag }

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::engine;
+use super::{
+    engine,
+    page::{Filling, Page},
+};
 use crate::{
     auth::{Action, Caller},
     engine::{CreateError, DeleteError, EventStream, ReadError, UpdateError},
@@ -97,26 +100,43 @@ pub async fn create(hub: &Hub, caller: &Caller, mut settings: StreamSettings) ->
         CreateError::Store(error) => StreamError::from(&error),
     })?;
     tracing::info!(stream = %stream.name(), epoch = stream.epoch(), "stream created");
-    Ok(status(hub, &*stream))
+    Ok(status(hub, &*stream).await?)
 }
 
-/// The streams that the caller may see and that come after `after` by name, in that order. How each stands is found out as
-/// it is taken.
-pub fn list<'a>(
-    hub: &'a Hub,
-    caller: &'a Caller,
-    after: &'a str,
-) -> Result<impl Iterator<Item = StreamStatus>, CommandError> {
-    let all = engine(hub)?.streams().into_iter();
-    let rest = all.filter(move |stream| stream.name().as_str() > after);
-    let seen = rest.filter(|stream| caller.may(&Action::SeeStream(stream.name().as_str())));
-    Ok(seen.map(|stream| status(hub, &*stream)))
+/// A page of the streams that the caller may see and that come after `after` by name, in that order: at most `most`, as
+/// `show` makes of them, each of as many bytes as `bytes_of` says.
+pub async fn list<T>(
+    hub: &Hub,
+    caller: &Caller,
+    after: &str,
+    most: usize,
+    show: impl Fn(StreamStatus) -> T,
+    bytes_of: impl Fn(&T) -> usize,
+) -> Result<Page<T>, CommandError> {
+    let mut filling = Filling::new(most);
+    for stream in engine(hub)?.streams() {
+        let name = stream.name().as_str();
+        if name <= after || !caller.may(&Action::SeeStream(name)) {
+            continue;
+        }
+        let shown = match status(hub, &*stream).await {
+            Ok(status) => show(status),
+            // Deleted since.
+            Err(StreamError::NotFound(_)) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let bytes = bytes_of(&shown);
+        if !filling.add(shown, bytes) {
+            break;
+        }
+    }
+    Ok(filling.page())
 }
 
 /// How a stream stands.
-pub fn see(hub: &Hub, caller: &Caller, name: &StreamName) -> Result<StreamStatus, CommandError> {
+pub async fn see(hub: &Hub, caller: &Caller, name: &StreamName) -> Result<StreamStatus, CommandError> {
     caller.authorize(&Action::SeeStream(name.as_str()))?;
-    Ok(status(hub, &*find(hub, name)?))
+    Ok(status(hub, &*find(hub, name)?).await?)
 }
 
 /// Deletes a stream with its events and groups.
@@ -169,7 +189,7 @@ impl ManagedStream<'_> {
         };
         let changed: Vec<_> = changes.iter().map(StreamSetting::name).collect();
         tracing::info!(stream = %stream.name(), changed = changed.join(","), "stream updated");
-        Ok(status(self.hub, &*stream))
+        Ok(status(self.hub, &*stream).await?)
     }
 
     /// Deletes the events that match a filter (none: all) up to a sequence (none: the last); tells how many that were.
@@ -212,8 +232,9 @@ fn find(hub: &Hub, name: &StreamName) -> Result<Arc<dyn EventStream>, StreamErro
     engine(hub)?.stream(name.as_str()).ok_or_else(|| StreamError::NotFound(name.to_string()))
 }
 
-fn status(hub: &Hub, stream: &dyn EventStream) -> StreamStatus {
-    StreamStatus { state: stream.state(), events_per_second: hub.events_per_second(stream) }
+async fn status(hub: &Hub, stream: &dyn EventStream) -> Result<StreamStatus, StreamError> {
+    let state = stream.state().await.map_err(|error| error.about(stream.name()))?;
+    Ok(StreamStatus { state, events_per_second: hub.events_per_second(stream) })
 }
 
 /// Why settings were not changed, as its caller may know it; `None` if somebody else changed others meanwhile.

@@ -58,6 +58,6 @@ pub(super) async fn pass_over(
     after: u64,
 ) -> Result<Option<Chunk>, ReadError> {
     let through = stream.first_at(at).await? - 1;
-    let latest = stream.state().latest.max(through);
+    let latest = stream.bounds().latest.max(through);
     Ok((through > after).then_some(Chunk { events: Vec::new(), through, latest }))
 }

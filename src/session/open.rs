@@ -97,7 +97,7 @@ impl Session {
         if let Some(group) = &spec.group {
             return self.open_member(request_id, id, spec, (&stream, from, group)).await;
         }
-        let state = stream.state();
+        let state = stream.state().await.map_err(|error| error.about(stream.name()))?;
         let filters: Arc<[Filter]> = spec.filters.as_slice().into();
         self.feeds().check(&filters)?;
         let beginning = beginning(self.hub.tokens(), &stream, &state, &filters, from).await?;

@@ -39,6 +39,7 @@ mod edges;
 mod errors;
 #[cfg(feature = "tools-tests")]
 mod examples;
+mod exchange;
 mod fair;
 mod full_disk;
 mod full_load;

@@ -8,7 +8,7 @@ use switchyard::{
     event::Event,
     hub::{Hub, Setup, Streams},
     manage::{
-        Page, backups, dead_letters,
+        backups, dead_letters,
         groups::{self, GroupSetting},
         sessions::Sessions,
         streams::{self, StreamSetting},
@@ -66,7 +66,7 @@ impl Place {
         let (hub, of) = (&self.hub, &name(stream));
         vec![
             refused(streams::create(hub, caller, settings(stream)).await),
-            refused(streams::see(hub, caller, of)),
+            refused(streams::see(hub, caller, of).await),
             refused(streams::to_manage(hub, caller, of)),
             refused(streams::to_read(hub, caller, of)),
             refused(streams::delete(hub, caller, of).await),
@@ -102,7 +102,7 @@ async fn a_caller_without_rights_is_refused_before_anything_is_looked_up() {
     assert!(refused.iter().all(|error| matches!(error, CommandError::Denied(_))), "{refused:?}");
     assert_eq!(refused, place.refusals(&bare, "nowhere").await);
     let (streams, groups) = (
-        streams::list(&place.hub, &bare, "").expect("a list").count(),
+        streams::list(&place.hub, &bare, "", 10, |_| (), |()| 0).await.expect("a list").items.len(),
         groups::list(&place.hub, &bare, None, ("", ""), 10, |_| ()).await.expect("a list").len(),
     );
     assert_eq!((streams, groups), (0, 0));
@@ -116,7 +116,7 @@ async fn streams_are_managed_without_a_wire() {
     for stream in ["a", "b"] {
         streams::create(hub, &admin, settings(stream)).await.expect("created");
     }
-    let page = Page::fill(streams::list(hub, &admin, "a").expect("a list"), 1, |_| 0);
+    let page = streams::list(hub, &admin, "a", 1, |stream| stream, |_| 0).await.expect("a list");
     assert_eq!(page.next(|last| last.state.settings.name.clone()), Some(name("b")));
     let stream = streams::to_manage(hub, &admin, &name("a")).expect("may");
     let changes = [StreamSetting::MaxEvents(Some(7)), StreamSetting::MaxAge(Some(Duration::from_secs(60)))];

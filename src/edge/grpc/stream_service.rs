@@ -16,10 +16,7 @@ use crate::{
     auth::Caller,
     event::Event,
     hub::Hub,
-    manage::{
-        Page,
-        streams::{self, StreamSetting, StreamStatus},
-    },
+    manage::streams::{self, StreamSetting, StreamStatus},
     model::{CommandError, Durability, Filter, Storage, StreamError, StreamSettings, Topic, limits},
 };
 
@@ -50,14 +47,17 @@ impl StreamService {
         Ok(shown(created))
     }
 
-    fn get(&self, caller: &Caller, name: &str) -> Result<wire::Stream, Refusal> {
-        Ok(shown(streams::see(&self.hub, caller, &stream_name("name", name)?)?))
+    async fn get(&self, caller: &Caller, name: &str) -> Result<wire::Stream, Refusal> {
+        Ok(shown(streams::see(&self.hub, caller, &stream_name("name", name)?).await?))
     }
 
-    fn list(&self, caller: &Caller, asked: &wire::ListStreamsRequest) -> Result<wire::ListStreamsResponse, Refusal> {
-        let size = page_size(asked.page_size)?;
-        let list = streams::list(&self.hub, caller, &asked.page_token)?;
-        let page = Page::fill(list.map(shown), size, Message::encoded_len);
+    async fn list(
+        &self,
+        caller: &Caller,
+        asked: &wire::ListStreamsRequest,
+    ) -> Result<wire::ListStreamsResponse, Refusal> {
+        let (size, after) = (page_size(asked.page_size)?, &asked.page_token);
+        let page = streams::list(&self.hub, caller, after, size, shown, Message::encoded_len).await?;
         let next_page_token = page.next(|stream| stream.name.clone()).unwrap_or_default();
         Ok(wire::ListStreamsResponse { streams: page.items, next_page_token })
     }
@@ -133,7 +133,7 @@ impl stream_service_server::StreamService for StreamService {
         request: Request<wire::GetStreamRequest>,
     ) -> Result<Response<wire::GetStreamResponse>, Status> {
         let caller = self.caller(&request, "GetStream")?;
-        let stream = self.get(&caller, &request.get_ref().name)?;
+        let stream = self.get(&caller, &request.get_ref().name).await?;
         Ok(Response::new(wire::GetStreamResponse { stream: Some(stream) }))
     }
 
@@ -142,7 +142,7 @@ impl stream_service_server::StreamService for StreamService {
         request: Request<wire::ListStreamsRequest>,
     ) -> Result<Response<wire::ListStreamsResponse>, Status> {
         let caller = self.caller(&request, "ListStreams")?;
-        Ok(Response::new(self.list(&caller, request.get_ref())?))
+        Ok(Response::new(self.list(&caller, request.get_ref()).await?))
     }
 
     async fn update_stream(

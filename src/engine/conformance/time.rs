@@ -13,7 +13,7 @@ use super::{
     text_of,
 };
 use crate::{
-    engine::{AppendError, DeadLetter, EventStream, GroupStoreError, Precondition},
+    engine::{AppendError, DeadLetter, EventStream, Fence, GroupStoreError, Precondition},
     event::Event,
     model::{Group, GroupSettings, StreamSettings, Topic},
 };
@@ -35,7 +35,7 @@ async fn put(stream: &Arc<dyn EventStream>, event: Event) -> u64 {
 
 /// Waits until the stream counts so many events.
 async fn counts(stream: &Arc<dyn EventStream>, events: u64) {
-    while stream.state().events != events {
+    while stream.state().await.expect("the state").events != events {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -49,17 +49,24 @@ pub(crate) async fn an_event_past_its_ttl_is_gone_for_everybody(ground: &impl Gr
     assert_eq!(sequences(&stream, 0).await, [2, 3]);
     let got = stream.get(vec![1, 2, 4]).await.expect("readable");
     assert_eq!(got.events.iter().map(Event::sequence).collect::<Vec<_>>(), [2]);
-    assert_eq!((stream.last_of(topic("b")), lasts(&stream, &[], (0, 9), 9).await), (None, vec![3]));
+    assert_eq!(
+        (stream.last_of(topic("b")).await.expect("readable"), lasts(&stream, &[], (0, 9), 9).await),
+        (None, vec![3])
+    );
     assert_eq!(stream.last_event(topic("b")).await.expect("readable").map(|event| event.sequence()), None);
     counts(&stream, 2).await;
     let engine = ground.reopened(engine).await;
     let stream = engine.stream("s").expect("the stream");
-    assert_eq!((sequences(&stream, 0).await, stream.state().events), (vec![2, 3], 2));
+    assert_eq!((sequences(&stream, 0).await, stream.state().await.expect("the state").events), (vec![2, 3], 2));
     ground.pass(1_000 * SECOND);
     let engine = ground.reopened(engine).await;
     let stream = engine.stream("s").expect("the stream");
-    assert_eq!((sequences(&stream, 0).await, stream.state().events), (vec![3], 1), "it ended while all was closed");
-    assert_eq!(stream.last_of(topic("a")), Some(3));
+    assert_eq!(
+        (sequences(&stream, 0).await, stream.state().await.expect("the state").events),
+        (vec![3], 1),
+        "it ended while all was closed"
+    );
+    assert_eq!(stream.last_of(topic("a")).await.expect("readable"), Some(3));
 }
 
 pub(crate) async fn a_topic_is_free_once_its_event_is_past_its_ttl(ground: &impl Ground) {
@@ -85,7 +92,8 @@ pub(crate) async fn the_last_of_a_topic_is_the_last_that_lives(ground: &impl Gro
         let wanted = StreamSettings { max_events_per_topic: limit, ..settings(name, &[&format!("{name}.>")]) };
         let stream = engine.create_stream(wanted).await.expect("made");
         let user = format!("{name}.user");
-        let last = async || (stream.last_of(topic(&user)), lasts(&stream, &[], (0, 99), 9).await);
+        let last =
+            async || (stream.last_of(topic(&user)).await.expect("readable"), lasts(&stream, &[], (0, 99), 9).await);
         assert_eq!(put(&stream, event(&user, "online")).await, 1);
         put(&stream, brief(&user, 10)).await;
         assert_eq!(put(&stream, brief(&user, 2)).await, 3);
@@ -140,7 +148,10 @@ pub(crate) async fn the_dead_push_out_nobody(ground: &impl Ground) {
     for _ in 0..50 {
         put(&stream, event("events.user", "")).await;
     }
-    assert_eq!((stream.state().events, stream.last_event(topic("events.user")).await.is_ok()), (50, true));
+    assert_eq!(
+        (stream.state().await.expect("the state").events, stream.last_event(topic("events.user")).await.is_ok()),
+        (50, true)
+    );
     assert_eq!(sequences(&stream, 1).await, (199..=248).collect::<Vec<_>>());
 }
 
@@ -156,7 +167,7 @@ pub(crate) async fn what_is_past_its_ttl_leaves_with_all_that_is_known_of_it(gro
     while stream.removals() == removals {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert!(stream.state().bytes < 100);
+    assert!(stream.state().await.expect("the state").bytes < 100);
     assert_eq!(lasts(&stream, &[], (0, u64::MAX), 9).await, [kept]);
     let again = event_with("t.7", "7", &text, 1_000);
     let known = append_all(&stream, vec![again.clone()], None).await.expect("known");
@@ -168,7 +179,7 @@ pub(crate) async fn what_is_past_its_ttl_leaves_with_all_that_is_known_of_it(gro
     counts(&stream, 1).await;
     assert_eq!(stream.purge(u64::MAX, None).await, Ok(1));
     let engine = ground.reopened(engine).await;
-    let state = engine.stream("s").expect("the stream").state();
+    let state = engine.stream("s").expect("the stream").state().await.expect("the state");
     assert_eq!((state.events, state.bytes, state.earliest), (0, 0, kept + 2));
 }
 
@@ -213,17 +224,22 @@ pub(crate) async fn what_is_larger_than_the_stream_is_refused(ground: &impl Grou
     assert_eq!(append_all(&stream, vec![of(10), of(2_000)], None).await, refused(2_000));
     let together = Some(Precondition::LastSequence(1));
     assert_eq!(append_all(&stream, vec![of(500), of(501)], together).await, refused(1_001));
-    assert_eq!((stream.state().latest, sequences(&stream, 0).await), (1, vec![1]), "nothing has changed");
+    assert_eq!(
+        (stream.state().await.expect("the state").latest, sequences(&stream, 0).await),
+        (1, vec![1]),
+        "nothing has changed"
+    );
     append_all(&stream, vec![of(500), of(500)], together).await.expect("as much as there is room for");
     assert_eq!(sequences(&stream, 1).await, [2, 3]);
     append_all(&stream, vec![of(600), of(600), of(1_000)], None).await.expect("they follow each other");
-    assert_eq!((sequences(&stream, 5).await, stream.state().bytes), (vec![6], 1_000));
+    assert_eq!((sequences(&stream, 5).await, stream.state().await.expect("the state").bytes), (vec![6], 1_000));
 
     let other = engine.create_stream(settings("o", &["o"])).await.expect("made");
     let group = Group::parse("g").expect("a group");
-    other.create_group(group.clone(), GroupSettings::default(), bytes::Bytes::new()).await.expect("made");
-    let letter = |bytes| vec![DeadLetter { stream: name("s"), event: of(bytes) }];
-    let saved = async |bytes| other.save_group(group.clone(), bytes::Bytes::new(), letter(bytes)).await;
+    other.groups().create(group.clone(), GroupSettings::default(), bytes::Bytes::new()).await.expect("made");
+    let letter = |bytes: usize| vec![DeadLetter { id: bytes as u64, stream: name("s"), event: of(bytes) }];
+    let saved =
+        async |bytes| other.groups().bury(Fence::default(), group.clone(), bytes::Bytes::new(), letter(bytes)).await;
     assert_eq!(saved(1_001).await, Err(GroupStoreError::NeverFits { name: name("s") }));
     assert_eq!((sequences(&stream, 5).await, saved(1_000).await), (vec![6], Ok(())));
 }

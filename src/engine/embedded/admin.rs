@@ -177,6 +177,7 @@ impl Committer {
                 Ok(())
             })?;
         }
+        self.writer.streams.forget_buried(stream.id, group);
         Ok(())
     }
 }

@@ -262,7 +262,7 @@ mod tests {
             let read = engine.link.stores.file.read_transaction().expect("open");
             let batches = read.open_table(BATCHES).expect("a table").len().expect("counted");
             assert!(batches < 400, "{batches} batches for {TOPICS} events");
-            assert_eq!(stream.state().events, TOPICS as u64);
+            assert_eq!(stream.state().await.expect("the state").events, TOPICS as u64);
         });
     }
 }

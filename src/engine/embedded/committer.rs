@@ -156,6 +156,9 @@ impl Committer {
             return;
         }
         self.writer.streams.apply(now, drafts);
+        for answer in &answers {
+            answer.stored(&mut self.writer.streams);
+        }
         // A session waits for the first of its publishes: with the last answered first, it wakes once for all of them.
         answers.into_iter().rev().for_each(Answer::succeed);
     }

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::{
     admission::Admission,
+    buried::Buried,
     chores::{BatchTable, RepeatTable, Swept},
     clock::Warp,
     draft::{Draft, DraftPiece, Sealer},
@@ -45,6 +46,8 @@ pub(super) struct Core {
     visible: watch::Sender<u64>,
     pub(super) end: End,
     pub(super) repeats: Repeats,
+    /// The dead letters of its groups that may be tried again.
+    pub(super) buried: Buried,
     pub(super) retention: Retention,
     /// What it holds of the memory of the hub.
     pub(super) holdings: Holdings,
@@ -89,6 +92,7 @@ impl Core {
             visible: sender,
             end: End::new(id, progress),
             repeats: Repeats::new(window, options.max_dedupe_ids),
+            buried: Buried::default(),
             retention: Retention::new(&shared),
             holdings,
             shared,

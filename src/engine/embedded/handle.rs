@@ -17,15 +17,15 @@ use super::{
     purge::{Purge, Selection},
     read::{self, InTail},
     store::Trouble,
-    stream::{Bounds, Shared},
+    stream::{self, Shared},
     topics::LastSearch,
     turns::Place,
     work::{Act, AppendWork, Reply, SaveWork, Work},
 };
 use crate::{
     engine::{
-        Append, AppendError, Boxed, Chunk, DeadLetter, EventStream, GroupStoreError, Kept, LettersBack, MAX_SEQUENCES,
-        PurgeError, ReadError, ReadLimits, Receipt, StoreError, StoredGroup,
+        Append, AppendError, Bounds, Boxed, Chunk, Claim, DeadLetter, EventStream, Fence, GroupStore, GroupStoreError,
+        Kept, LettersBack, MAX_SEQUENCES, PurgeError, ReadError, ReadLimits, Receipt, StoreError, StoredGroup,
     },
     event::Event,
     model::{
@@ -147,7 +147,8 @@ impl Handle {
         self.link.tasks.see_through("purge", purge).await
     }
 
-    async fn save(&self, group: Group, state: Bytes, dead_letters: Vec<DeadLetter>) -> Result<(), GroupStoreError> {
+    /// Has the committer save the state of a group, and store its dead letters, in one transaction.
+    async fn saved(&self, group: Group, state: Bytes, dead_letters: Vec<DeadLetter>) -> Result<(), GroupStoreError> {
         let (inbox, stream) = (&self.link.inbox, Arc::clone(&self.stream));
         let bytes = state.len() + inbox::cost(dead_letters.iter().map(|letter| &letter.event));
         let limit = MAX_GROUP_STATE_BYTES.min(inbox.limit());
@@ -211,9 +212,9 @@ impl EventStream for Handle {
         Arc::clone(&self.stream.settings.read())
     }
 
-    fn state(&self) -> StreamState {
-        let Bounds { floor, latest, events, bytes, .. } = self.stream.bounds();
-        StreamState {
+    fn state(&self) -> Boxed<'_, Result<StreamState, ReadError>> {
+        let stream::Bounds { floor, latest, events, bytes, .. } = self.stream.bounds();
+        Box::pin(std::future::ready(Ok(StreamState {
             settings: (*self.settings()).clone(),
             epoch: self.stream.epoch,
             created: time_of(self.stream.created),
@@ -221,7 +222,12 @@ impl EventStream for Handle {
             latest,
             events,
             bytes,
-        }
+        })))
+    }
+
+    fn bounds(&self) -> Bounds {
+        let stream::Bounds { floor, latest, .. } = self.stream.bounds();
+        Bounds { earliest: floor, latest }
     }
 
     fn visible(&self) -> watch::Receiver<u64> {
@@ -289,12 +295,8 @@ impl EventStream for Handle {
     }
 
     fn kept(&self) -> Kept {
-        let Bounds { floor, latest, events, .. } = self.stream.bounds();
+        let stream::Bounds { floor, latest, events, .. } = self.stream.bounds();
         self.stream.holes.lock().kept(floor, latest, events)
-    }
-
-    fn earliest(&self) -> u64 {
-        self.stream.bounds().floor
     }
 
     fn first_at(&self, time: SystemTime) -> Boxed<'_, Result<u64, ReadError>> {
@@ -315,8 +317,9 @@ impl EventStream for Handle {
         self.stream.removals.load(Relaxed)
     }
 
-    fn last_of(&self, topic: Topic<'_>) -> Option<u64> {
-        self.stream.topics.read().last(topic.as_bytes(), self.stream.now())
+    fn last_of<'a>(&'a self, topic: Topic<'a>) -> Boxed<'a, Result<Option<u64>, ReadError>> {
+        let last = self.stream.topics.read().last(topic.as_bytes(), self.stream.now());
+        Box::pin(std::future::ready(Ok(last)))
     }
 
     fn last_event<'a>(&'a self, topic: Topic<'a>) -> Boxed<'a, Result<Option<Event>, ReadError>> {
@@ -337,42 +340,60 @@ impl EventStream for Handle {
         Box::pin(self.purged(Purge::Selected { selection, at: 0 }, None))
     }
 
-    fn groups(&self) -> Boxed<'_, Result<Vec<StoredGroup>, GroupStoreError>> {
+    fn groups(&self) -> &dyn GroupStore {
+        self
+    }
+}
+
+/// The directory is locked by this process, so that no other hub can drive a group: claims succeed, and fences are not
+/// compared.
+impl GroupStore for Handle {
+    fn list(&self) -> Boxed<'_, Result<Vec<StoredGroup>, GroupStoreError>> {
         Box::pin(self.of_groups(groups::all))
     }
 
-    fn group(&self, group: Group) -> Boxed<'_, Result<Option<StoredGroup>, GroupStoreError>> {
+    fn load(&self, group: Group) -> Boxed<'_, Result<Option<StoredGroup>, GroupStoreError>> {
         Box::pin(self.of_groups(move |stream| groups::one(stream, &group)))
     }
 
-    fn create_group(
-        &self,
-        group: Group,
-        settings: GroupSettings,
-        state: Bytes,
-    ) -> Boxed<'_, Result<(), GroupStoreError>> {
+    fn create(&self, group: Group, settings: GroupSettings, state: Bytes) -> Boxed<'_, Result<(), GroupStoreError>> {
         let first = Some(state);
         Box::pin(self.act(|stream, reply| Act::PutGroup { stream, group, settings, first, reply }))
     }
 
-    fn update_group(&self, group: Group, settings: GroupSettings) -> Boxed<'_, Result<(), GroupStoreError>> {
+    fn update(&self, group: Group, settings: GroupSettings) -> Boxed<'_, Result<(), GroupStoreError>> {
         Box::pin(self.act(|stream, reply| Act::PutGroup { stream, group, settings, first: None, reply }))
     }
 
-    fn delete_group(&self, group: Group) -> Boxed<'_, Result<(), GroupStoreError>> {
+    fn delete(&self, group: Group) -> Boxed<'_, Result<(), GroupStoreError>> {
         Box::pin(self.act(|stream, reply| Act::DeleteGroup { stream, group, reply }))
     }
 
-    fn give_back(&self, group: Group, state: Bytes, back: LettersBack) -> Boxed<'_, Result<(), GroupStoreError>> {
-        Box::pin(self.back(group, state, back))
+    fn claim(&self, _: Group) -> Boxed<'_, Result<Claim, GroupStoreError>> {
+        Box::pin(std::future::ready(Ok(Claim::Here(Fence::default()))))
     }
 
-    fn save_group(
+    fn save(&self, _: Fence, group: Group, state: Bytes) -> Boxed<'_, Result<(), GroupStoreError>> {
+        Box::pin(self.saved(group, state, Vec::new()))
+    }
+
+    fn bury(
         &self,
+        _: Fence,
         group: Group,
         state: Bytes,
-        dead_letters: Vec<DeadLetter>,
+        letters: Vec<DeadLetter>,
     ) -> Boxed<'_, Result<(), GroupStoreError>> {
-        Box::pin(self.save(group, state, dead_letters))
+        Box::pin(self.saved(group, state, letters))
+    }
+
+    fn give_back(
+        &self,
+        _: Fence,
+        group: Group,
+        state: Bytes,
+        back: LettersBack,
+    ) -> Boxed<'_, Result<(), GroupStoreError>> {
+        Box::pin(self.back(group, state, back))
     }
 }

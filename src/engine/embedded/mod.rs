@@ -19,6 +19,7 @@ mod admin;
 mod admission;
 mod backup;
 mod batch;
+mod buried;
 mod chores;
 mod clock;
 mod committer;

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
     use crate::{
         engine::{
-            Append, AppendError, DeadLetter, Engine, EventStream, GroupStoreError, Options, StoreError,
+            Append, AppendError, DeadLetter, Engine, EventStream, Fence, GroupStoreError, Options, StoreError,
             conformance::{append_all, event, event_with, name, seal, settings},
             embedded::{Embedded, Simulated},
         },
@@ -184,7 +184,7 @@ mod tests {
             let engine = open(&disk, LONE);
             let a = engine.stream("a").expect("the stream");
             assert_eq!(put(&a, 1).await, Err(AppendError::QuotaUsedUp { limit: LONE }), "a smaller limit");
-            assert_eq!(a.state().events, 2, "ends nothing by itself");
+            assert_eq!(a.state().await.expect("the state").events, 2, "ends nothing by itself");
         });
     }
 
@@ -196,7 +196,7 @@ mod tests {
             let rest = make(&engine, owned("s", "one")).await;
             assert_eq!((put(&ring, 5).await, put(&rest, 5).await), (Ok(()), Ok(())));
             assert_eq!((put(&ring, 20).await, put(&rest, 1).await), (Ok(()), refused()));
-            assert_eq!((held(&engine, "one"), ring.state().events), (LIMIT, 5));
+            assert_eq!((held(&engine, "one"), ring.state().await.expect("the state").events), (LIMIT, 5));
 
             rest.purge(1, None).await.expect("purged");
             let once = |count| vec![event_with("s", "id", &"x".repeat(93), 0); count];
@@ -247,10 +247,14 @@ mod tests {
             let engine = open(&Simulated::default(), LIMIT);
             let (jobs, lost) = (make(&engine, owned("j", "one")).await, make(&engine, owned("l", "two")).await);
             let group = Group::parse("g").expect("a group");
-            jobs.create_group(group.clone(), GroupSettings::default(), bytes::Bytes::new()).await.expect("made");
+            jobs.groups().create(group.clone(), GroupSettings::default(), bytes::Bytes::new()).await.expect("made");
             let save = async |count| {
-                let letters = lone(&lost, count).into_iter().map(|event| DeadLetter { stream: name("l"), event });
-                jobs.save_group(group.clone(), bytes::Bytes::new(), letters.collect()).await
+                let letters = lone(&lost, count).into_iter().map(|event| DeadLetter {
+                    id: fastrand::u64(..),
+                    stream: name("l"),
+                    event,
+                });
+                jobs.groups().bury(Fence::default(), group.clone(), bytes::Bytes::new(), letters.collect()).await
             };
             assert_eq!((put(&jobs, 10).await, save(9).await), (Ok(()), Ok(())));
             let full = Err(GroupStoreError::QuotaUsedUp { name: name("l") });
@@ -261,7 +265,7 @@ mod tests {
 
     /// Something that changes what a stream holds.
     async fn disturb(engine: &Embedded, stream: &Arc<dyn EventStream>, random: &mut fastrand::Rng) {
-        let (name, state) = (stream.name().as_str(), stream.state());
+        let (name, state) = (stream.name().as_str(), stream.state().await.expect("the state"));
         match random.u32(..9) {
             0..=3 => {
                 let mut receipts = Vec::new();
@@ -318,7 +322,10 @@ mod tests {
                     }
                     for (owner, streams) in [("one", &["a", "b"][..]), ("two", &["c"])] {
                         let all = streams.iter().filter_map(|name| engine.stream(name));
-                        let bytes: u64 = all.map(|stream| stream.state().bytes).sum();
+                        let mut bytes = 0;
+                        for stream in all {
+                            bytes += stream.state().await.expect("the state").bytes;
+                        }
                         assert_eq!(bytes, held(&engine, owner), "seed {seed}, step {step}, {owner}");
                         assert!(bytes <= LIMIT, "seed {seed}, step {step}: {bytes}");
                         most = most.max(bytes);

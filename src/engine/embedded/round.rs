@@ -96,10 +96,11 @@ impl Round {
                 Err(trouble) => return work.answer(Err(trouble.error().into())),
             }
         }
-        match check_save(streams, condition, &work).and_then(|letters| self.charge_save(streams, &work, letters)) {
+        let new = check_save(streams, condition, &work).map(|letters| self.new_letters(streams, &work, letters));
+        match new.and_then(|letters| self.charge_save(streams, letters)) {
             Ok(letters) => {
                 self.wants(work.stream.storage, work.stream.settings.read().durability);
-                for (id, letter) in letters.into_iter().zip(&work.dead_letters) {
+                for (id, letter) in letters {
                     let Some(core) = streams.cores.get_mut(&id) else { continue };
                     self.wants(core.shared.storage, core.shared.settings.read().durability);
                     let draft = self.drafts.entry(id).or_insert_with(|| core.draft(self.now));
@@ -112,15 +113,33 @@ impl Round {
         }
     }
 
+    /// The dead letters that are not stored yet, each with the stream it goes to.
+    fn new_letters<'a>(&self, streams: &Streams, work: &'a SaveWork, ids: Vec<u64>) -> Vec<(u64, &'a DeadLetter)> {
+        let mut letters: Vec<_> = ids.into_iter().zip(&work.dead_letters).collect();
+        if letters.is_empty() {
+            return letters;
+        }
+        let before = self.answers.iter().rev().find_map(|answer| match answer {
+            Answer::Save(before) if before.is_of(work) => Some(before),
+            _ => None,
+        });
+        let mut known: BTreeSet<u64> = match (before, streams.cores.get(&work.stream.id)) {
+            (Some(before), _) => before.dead_letters.iter().map(|letter| letter.id).collect(),
+            (None, Some(core)) => core.buried.of(&work.group).iter().copied().collect(),
+            (None, None) => BTreeSet::new(),
+        };
+        letters.retain(|(_, letter)| known.insert(letter.id));
+        letters
+    }
+
     /// What a group gives up is on the account of who owns the stream it goes to, all of it or nothing.
-    fn charge_save(
+    fn charge_save<'a>(
         &mut self,
         streams: &mut Streams,
-        work: &SaveWork,
-        letters: Vec<u64>,
-    ) -> Result<Vec<u64>, GroupStoreError> {
+        letters: Vec<(u64, &'a DeadLetter)>,
+    ) -> Result<Vec<(u64, &'a DeadLetter)>, GroupStoreError> {
         let mut by_stream: BTreeMap<u64, Vec<&DeadLetter>> = BTreeMap::new();
-        for (id, letter) in letters.iter().zip(&work.dead_letters) {
+        for (id, letter) in &letters {
             by_stream.entry(*id).or_default().push(letter);
         }
         for (id, some) in by_stream {
@@ -192,6 +211,15 @@ fn check_save(streams: &Streams, condition: &Condition, work: &SaveWork) -> Resu
 }
 
 impl Answer {
+    /// What it is of is in the store.
+    pub(super) fn stored(&self, streams: &mut Streams) {
+        if let Self::Save(work) = self
+            && let Some(core) = streams.cores.get_mut(&work.stream.id)
+        {
+            core.buried.saved(&work.group, &work.dead_letters);
+        }
+    }
+
     pub(super) fn succeed(self) {
         match self {
             Self::Append(work, results) => work.answer(Ok(results)),

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     engine::{Options, StoreError},
     event::Seal,
-    model::Storage,
+    model::{Group, Storage},
 };
 
 /// The streams of an engine.
@@ -126,6 +126,13 @@ impl Streams {
             }
         }
         bound_ids(&mut self.cores, &self.stores.accountant);
+    }
+
+    /// What a group of this stream buried is not tried again: it is gone, or has letters back.
+    pub(super) fn forget_buried(&mut self, id: u64, group: &Group) {
+        if let Some(core) = self.cores.get_mut(&id) {
+            core.buried.forget(group);
+        }
     }
 
     /// Drafts were not written.

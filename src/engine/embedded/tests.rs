@@ -20,8 +20,8 @@ use crate::{
         Append, AppendError, Engine, EventStream, GroupStoreError, Health, OpenError, Options, PurgeError, ReadError,
         StoreError,
         conformance::{
-            EVERYTHING, Ground, append, append_all, event, event_with, filters, name, read_all, seal, sequences,
-            settings, suite,
+            EVERYTHING, Ground, TwoHubs, append, append_all, event, event_with, filters, name, read_all, seal,
+            sequences, settings, suite,
         },
     },
     event::Event,
@@ -95,6 +95,31 @@ impl Directory {
     fn open(&self) -> Result<Embedded, OpenError> {
         Embedded::open(&self.0, &options(), seal, &Tasks::default(), &Arc::default(), &Arc::default())
     }
+}
+
+impl Ground for Directory {
+    async fn engine(&self) -> Arc<dyn Engine> {
+        Arc::new(self.open().expect("a new store"))
+    }
+
+    async fn reopened(&self, engine: Arc<dyn Engine>) -> Arc<dyn Engine> {
+        engine.close().await.expect("closed");
+        Arc::new(self.open().expect("the same store"))
+    }
+
+    fn pass(&self, _: Duration) {
+        unimplemented!("time passes by itself")
+    }
+}
+
+impl TwoHubs for Directory {
+    async fn beside(&self) -> Result<Arc<dyn Engine>, OpenError> {
+        Ok(Arc::new(self.open()?))
+    }
+}
+
+mod in_a_directory {
+    super::suite!(super::Directory::new(); a_second_hub_is_refused_or_shares_the_store);
 }
 
 impl Drop for Directory {
@@ -232,7 +257,7 @@ const TOPICS: [&str; 4] = ["t.a", "t.b", "t.c", "t.d"];
 /// Waits until what is past its ttl is counted no more.
 async fn settled(stream: &Arc<dyn EventStream>, events: u64) -> StreamState {
     loop {
-        let state = stream.state();
+        let state = stream.state().await.expect("the state");
         if state.events == events && (events > 0 || state.earliest == state.latest + 1) {
             return state;
         }
@@ -241,10 +266,14 @@ async fn settled(stream: &Arc<dyn EventStream>, events: u64) -> StreamState {
 }
 
 /// Compares which event is the last of each topic.
-fn compare_lasts(stream: &Arc<dyn EventStream>, model: &Model) {
+async fn compare_lasts(stream: &Arc<dyn EventStream>, model: &Model) {
     for (topic, name) in TOPICS.iter().enumerate() {
         let of_topic = model.events.iter().filter(|(_, event)| event.0 == topic).map(|(sequence, _)| *sequence);
-        assert_eq!(stream.last_of(Topic::parse(name.as_bytes()).expect("a topic")), of_topic.max(), "{name}");
+        assert_eq!(
+            stream.last_of(Topic::parse(name.as_bytes()).expect("a topic")).await.expect("readable"),
+            of_topic.max(),
+            "{name}"
+        );
     }
 }
 
@@ -310,7 +339,7 @@ async fn compare(step: Step, model: &mut Model, ground: &OnDisk, engine: &mut Ar
         }
     }
     let stream = engine.stream("s").expect("the stream");
-    compare_lasts(&stream, model);
+    compare_lasts(&stream, model).await;
     let counted = settled(&stream, model.events.len() as u64);
     let state = tokio::time::timeout(Duration::from_secs(30), counted).await.expect("what is past its ttl goes");
     assert_eq!((state.latest, state.events), (model.latest, model.events.len() as u64));
@@ -364,7 +393,7 @@ fn an_interval_is_flushed_without_being_asked() {
             let mut random = fastrand::Rng::with_seed(1);
             copy.lose_power(&mut random);
             let engine = open(&copy, &options()).expect("a copy");
-            if engine.stream("s").expect("the stream").state().latest == 1 {
+            if engine.stream("s").expect("the stream").state().await.expect("the state").latest == 1 {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -435,7 +464,7 @@ fn a_full_disk_takes_unflushed_events_only_with_a_new_epoch() {
         let refused = append_all(&stream, vec![event("s", "")], None).await;
         assert_eq!(refused, Err(AppendError::Store(closed.clone())));
         assert_eq!(stream.remove(none).await, Err(PurgeError::Store(closed.clone())));
-        assert_eq!(stream.groups().await, Err(GroupStoreError::Store(closed)));
+        assert_eq!(stream.groups().list().await, Err(GroupStoreError::Store(closed)));
         let next = append(&again, "s", "").await;
         assert_eq!(sequences(&again, 0).await, (1..=next).collect::<Vec<_>>());
     });
@@ -543,7 +572,7 @@ fn what_comes_behind_events_that_were_taken_out_keeps_its_sequence_through_resta
                 let results = append_all(&stream, events, None).await.expect("stored");
                 let results: Vec<_> = results.iter().map(|result| (result.sequence, result.duplicate)).collect();
                 assert_eq!(results, [(4, known), (5, known)], "without {taken:?}");
-                assert_eq!(sequences(&stream, stream.earliest() - 1).await, expected, "without {taken:?}");
+                assert_eq!(sequences(&stream, stream.bounds().earliest - 1).await, expected, "without {taken:?}");
             }
         });
     }

@@ -134,6 +134,11 @@ impl AppendWork {
 }
 
 impl SaveWork {
+    /// True when both are of one group.
+    pub(super) fn is_of(&self, other: &Self) -> bool {
+        self.stream.id == other.stream.id && self.group == other.group
+    }
+
     pub(super) fn answer(self, answer: Result<(), GroupStoreError>) {
         let _ = self.reply.send(answer);
         drop(self.room);

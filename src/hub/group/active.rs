@@ -10,7 +10,7 @@ use super::{
     source::Source,
     status::{InHands, Tally},
 };
-use crate::{groups::GroupState, model::StreamError, outbox::Gap};
+use crate::{engine::Fence, groups::GroupState, model::StreamError, outbox::Gap};
 
 /// A group that exists.
 #[derive(Debug)]
@@ -21,14 +21,16 @@ pub(super) struct Active {
     pub(super) ready: Ready,
     pub(super) removed: Removed,
     pub(super) saves: Saves,
+    /// Under which this hub drives it.
+    pub(super) fence: Fence,
 }
 
 impl Active {
     /// Nobody uses it yet; `state` is stored as it is.
-    pub(super) fn new(source: Source, state: GroupState, stored: bytes::Bytes) -> Self {
+    pub(super) fn new(source: Source, state: GroupState, stored: bytes::Bytes, fence: Fence) -> Self {
         let (seats, ready, removed) = (Seats::default(), Ready::default(), Removed::default());
         let saves = Saves::new(state.revision(), stored);
-        Self { source, state, seats, ready, removed, saves }
+        Self { source, state, seats, ready, removed, saves, fence }
     }
 
     pub(super) fn now(&self) -> u64 {

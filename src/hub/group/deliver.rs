@@ -82,7 +82,7 @@ impl Active {
     fn deliver(&mut self, portion: Portion, fetched: &HashMap<u64, Event>) {
         let Portion { member, deliveries, bytes: mut bytes_left, .. } = portion;
         let mut events = Vec::with_capacity(deliveries.len());
-        let earliest = self.source.stream.state().earliest;
+        let earliest = self.source.stream.bounds().earliest;
         for Delivery { sequence, attempt, last_failure } in &deliveries {
             if bytes_left == 0 {
                 self.state.unsend(member, *sequence);

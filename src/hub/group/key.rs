@@ -50,8 +50,9 @@ pub(super) fn refused(error: &GroupStoreError, stream: &StreamName, group: Optio
         GroupStoreError::Setting(error) => StreamError::Setting(error.clone()),
         GroupStoreError::DeadLetterStream { name } => no_dead_letter_stream(name),
         GroupStoreError::TooMany { limit } => StreamError::TooMany { what: "groups on this stream", limit: *limit },
-        // Dead letters wait by themselves; nobody else hears of it.
-        GroupStoreError::TooLarge { .. }
+        // Where it goes on is found by coming again; dead letters wait by themselves, and nobody else hears of it.
+        GroupStoreError::Fenced
+        | GroupStoreError::TooLarge { .. }
         | GroupStoreError::QuotaUsedUp { .. }
         | GroupStoreError::NeverFits { .. }
         | GroupStoreError::NoMemory { .. } => StreamError::Unavailable,

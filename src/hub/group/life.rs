@@ -14,7 +14,7 @@ use super::{
     status::Tally,
 };
 use crate::{
-    engine::{Engine, EventStream},
+    engine::{Claim, Engine, EventStream, Fence},
     groups::GroupState,
     model::{GroupSettings, Start, StreamError},
 };
@@ -52,10 +52,12 @@ impl Life {
     }
 
     async fn load(&mut self) -> Result<Option<Active>, StreamError> {
-        let stored = self.stream.group(self.key.group.clone()).await.map_err(|error| self.key.refused(&error))?;
-        let Some(stored) = stored else { return Ok(None) };
+        // In this order: what is loaded under the claim is what is saved under it.
+        let fence = claim(&*self.stream, &self.key).await?;
+        let stored = self.stream.groups().load(self.key.group.clone()).await;
+        let Some(stored) = stored.map_err(|error| self.key.refused(&error))? else { return Ok(None) };
+        let kept = self.stream.state().await.map_err(|error| error.about(self.stream.name()))?;
         let now = self.clock.now();
-        let kept = self.stream.state();
         let mut state = if stored.state.is_empty() {
             // One of a stream in memory, which is another now; all it has is new to the group.
             GroupState::new(stored.settings, kept.earliest - 1)
@@ -67,12 +69,12 @@ impl Life {
             state.seek(kept.latest + 1);
         }
         let stored = state.encode(&[]).into();
-        Ok(Some(self.active_with(state, stored)))
+        Ok(Some(self.active_with(state, stored, fence)))
     }
 
     /// `stored` is the state as it is stored.
-    fn active_with(&self, state: GroupState, stored: Bytes) -> Active {
-        Active::new(Source::new(self.key.clone(), Arc::clone(&self.stream), self.clock), state, stored)
+    fn active_with(&self, state: GroupState, stored: Bytes, fence: Fence) -> Active {
+        Active::new(Source::new(self.key.clone(), Arc::clone(&self.stream), self.clock), state, stored, fence)
     }
 
     pub(super) async fn join(&mut self, newcomer: Newcomer) -> Result<(), StreamError> {
@@ -95,9 +97,10 @@ impl Life {
         let mut state = GroupState::new(settings.clone(), first - 1);
         state.begin_at(begins);
         let stored: Bytes = state.encode(&[]).into();
-        let created = self.stream.create_group(self.key.group.clone(), settings, stored.clone()).await;
+        let created = self.stream.groups().create(self.key.group.clone(), settings, stored.clone()).await;
         created.map_err(|error| self.key.refused(&error))?;
-        self.active = Some(self.active_with(state, stored));
+        let fence = claim(&*self.stream, &self.key).await?;
+        self.active = Some(self.active_with(state, stored, fence));
         Ok(())
     }
 
@@ -108,7 +111,7 @@ impl Life {
         let mut settings = self.active().await?.state.settings().clone();
         change(&mut settings);
         self.check(&settings)?;
-        let updated = self.stream.update_group(self.key.group.clone(), settings.clone()).await;
+        let updated = self.stream.groups().update(self.key.group.clone(), settings.clone()).await;
         updated.map_err(|error| self.key.refused(&error))?;
         let active = self.active().await?;
         // What is being stored as dead letters is not to be tried again, whatever the settings say now.
@@ -120,7 +123,7 @@ impl Life {
 
     pub(super) async fn delete(&mut self) -> Result<(), StreamError> {
         self.active().await?;
-        let deleted = self.stream.delete_group(self.key.group.clone()).await;
+        let deleted = self.stream.groups().delete(self.key.group.clone()).await;
         deleted.map_err(|error| self.key.refused(&error))?;
         let not_found = self.key.not_found();
         self.active().await?.source.end(not_found);
@@ -158,5 +161,17 @@ impl Life {
             // Only a task that failed has members.
             active.end(&StreamError::Unavailable);
         }
+    }
+}
+
+/// Claims a group for this hub.
+async fn claim(stream: &dyn EventStream, key: &Key) -> Result<Fence, StreamError> {
+    match stream.groups().claim(key.group.clone()).await {
+        Ok(Claim::Here(fence)) => Ok(fence),
+        Ok(Claim::At(node)) => {
+            tracing::debug!(stream = %key.stream, group = key.group.as_str(), %node, "another hub drives this group");
+            Err(StreamError::Unavailable)
+        }
+        Err(error) => Err(key.refused(&error)),
     }
 }

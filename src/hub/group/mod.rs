@@ -195,7 +195,7 @@ impl Groups {
         stream: &Arc<dyn EventStream>,
         group: &Group,
     ) -> Result<GroupStatus, StreamError> {
-        let stored = stream.group(group.clone()).await;
+        let stored = stream.groups().load(group.clone()).await;
         let stored = stored.and_then(|stored| stored.ok_or(GroupStoreError::NotFound));
         let stored = stored.map_err(|error| key::refused(&error, stream.name(), Some(group)))?;
         let asked = self.begin_standing(stream, stored, AsOf::Stored);
@@ -213,7 +213,7 @@ impl Groups {
         as_of: AsOf,
         by: Instant,
     ) -> Result<(Vec<GroupStatus>, Option<Group>), StreamError> {
-        let stored = stream.groups().await.map_err(|error| key::refused(&error, stream.name(), None))?;
+        let stored = stream.groups().list().await.map_err(|error| key::refused(&error, stream.name(), None))?;
         let (mut asked, mut last) = (Vec::new(), None);
         let mut wanted = stored.into_iter().filter(|one| one.group.as_str() > after);
         for one in wanted.by_ref().take(most) {

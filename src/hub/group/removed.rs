@@ -69,7 +69,7 @@ impl Removed {
 
     /// What comes before the first event of the stream is done. Gives what is lost by that.
     pub(super) fn look_at_front(&mut self, source: &Source, state: &mut GroupState) -> Option<Gap> {
-        let (earliest, floor) = (source.stream.earliest(), state.floor());
+        let (earliest, floor) = (source.stream.bounds().earliest, state.floor());
         if earliest <= floor + 1 {
             return None;
         }

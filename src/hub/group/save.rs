@@ -28,9 +28,13 @@ impl Active {
         }
         let (buried, letters): (Vec<u64>, Vec<DeadLetter>) = letters.into_iter().unzip();
         let state: Bytes = self.state.encode(&buried).into();
-        let (stream, group) = (Arc::clone(&self.source.stream), self.source.key.group.clone());
+        let (stream, group, fence) = (Arc::clone(&self.source.stream), self.source.key.group.clone(), self.fence);
         self.saves.begin(has_letters, async move {
-            let result = stream.save_group(group, state.clone(), letters).await;
+            let result = if letters.is_empty() {
+                stream.groups().save(fence, group, state.clone()).await
+            } else {
+                stream.groups().bury(fence, group, state.clone(), letters).await
+            };
             Saved { result, revision, state, buried }
         });
     }
@@ -56,7 +60,7 @@ impl Active {
     pub(super) async fn store_with_letters_back(&mut self, back: LettersBack) -> Result<(), StreamError> {
         let (revision, state) = (self.state.revision(), Bytes::from(self.state.encode(&[])));
         let key = &self.source.key;
-        let result = self.source.stream.give_back(key.group.clone(), state.clone(), back).await;
+        let result = self.source.stream.groups().give_back(self.fence, key.group.clone(), state.clone(), back).await;
         let told = match &result {
             Ok(()) => Ok(()),
             Err(error) => Err(key.refused(error)),
@@ -86,7 +90,8 @@ impl Active {
                 break;
             }
             let event = self.source.dead_letter(&letter, event);
-            letters.push((letter.sequence, DeadLetter { stream: stream.clone(), event }));
+            let id = letter.sequence;
+            letters.push((id, DeadLetter { id, stream: stream.clone(), event }));
         }
         letters
     }

@@ -240,6 +240,7 @@ impl Saves {
             Err(
                 error @ (GroupStoreError::Closed
                 | GroupStoreError::NotFound
+                | GroupStoreError::Fenced
                 | GroupStoreError::Store(StoreError::Recovering)),
             ) => return Some(key.refused(&error)),
             Err(error) => {
@@ -250,5 +251,30 @@ impl Saves {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::model::{Group, GroupSettings, StreamName};
+
+    #[test]
+    fn what_a_hub_could_not_save_that_was_overtaken_is_not_confirmed() {
+        let mut state = GroupState::new(GroupSettings::default(), 0);
+        let (stream, group) = (StreamName::parse("s").expect("a name"), Group::parse("g").expect("a name"));
+        let (key, mut saves) = (Key { stream, epoch: 1, group }, Saves::new(state.revision(), Bytes::new()));
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tells = Arc::clone(&told);
+        let revision = state.revision() + 1;
+        saves.when_stored(revision, 1, move |stored| tells.lock().expect("not poisoned").push(stored));
+        saves.begin(false, std::future::pending());
+        let saved = Saved { result: Err(GroupStoreError::Fenced), revision, state: Bytes::new(), buried: Vec::new() };
+        let over = saves.end(saved, &mut state, &key, 0).expect("the group is driven elsewhere");
+        assert_eq!((over.clone(), told.lock().expect("not poisoned").len()), (StreamError::Unavailable, 0));
+        saves.fail_all(&over);
+        assert_eq!(*told.lock().expect("not poisoned"), [Err(StreamError::Unavailable)]);
     }
 }

@@ -111,7 +111,7 @@ impl Source {
 
     /// What a member learns that gets what comes after `floor`.
     pub(super) fn opened(&self, floor: u64, ack_deadline: Option<Duration>) -> Opened {
-        let kept = self.stream.state();
+        let kept = self.stream.bounds();
         let origin = Arc::new(Origin { stream: self.key.stream.clone(), epoch: self.key.epoch });
         Opened {
             position: Position { origin, sequence: floor.max(kept.earliest.saturating_sub(1)) },

@@ -13,7 +13,7 @@ pub(super) async fn sequence_at(
     start: &Start,
     field: &'static str,
 ) -> Result<(u64, u64), StreamError> {
-    let kept = stream.state();
+    let kept = stream.state().await.map_err(|error| error.about(stream.name()))?;
     let refuse = |problem: String| Err(StreamError::Mismatch { field, problem });
     match start {
         Start::New => Ok((kept.latest + 1, 0)),

@@ -80,13 +80,13 @@ pub(super) async fn of_idle(
 ) -> Result<GroupStatus, StreamError> {
     let key = Key::new(&**stream, &stored.group);
     let state = if stored.state.is_empty() {
-        GroupState::new(stored.settings, stream.earliest() - 1)
+        GroupState::new(stored.settings, stream.bounds().earliest - 1)
     } else {
         GroupState::restore(stored.settings, &stored.state, 0).map_err(|error| key.corrupt(error))?
     };
     if !only_replaces(&stream.settings()) {
         // Its task will count them when there is one.
-        tally.lost += state.open_up_to(stream.earliest() - 1);
+        tally.lost += state.open_up_to(stream.bounds().earliest - 1);
     }
     of_state(stream, &key, &state, InHands::default(), tally).await
 }

@@ -42,7 +42,7 @@ async fn some_streams(engine: &Arc<dyn Engine>) -> Vec<Arc<dyn EventStream>> {
     for (at, durability) in [Durability::Sync, Durability::Interval, Durability::None].into_iter().enumerate() {
         let settings = StreamSettings { durability, ..settings(&format!("s{at}"), &[&format!("s{at}.>")]) };
         let stream = engine.create_stream(settings).await.expect("made");
-        stream.create_group(group(), GroupSettings::default(), Bytes::from_static(b"state")).await.expect("made");
+        stream.groups().create(group(), GroupSettings::default(), Bytes::from_static(b"state")).await.expect("made");
         streams.push(stream);
     }
     streams
@@ -91,7 +91,7 @@ fn what_was_answered_before_a_backup_is_in_it_while_others_publish_and_delete() 
                 let found = read_all(&new, 0, &[], EVERYTHING).await.expect("readable");
                 assert!(found.len() >= expected.len() && found[..expected.len()] == expected, "{at}");
                 assert!(new.epoch() > old.epoch(), "the history is another from here on");
-                assert_eq!(new.groups().await.expect("groups")[0].state, Bytes::from_static(b"state"));
+                assert_eq!(new.groups().list().await.expect("groups")[0].state, Bytes::from_static(b"state"));
                 let again = vec![event_with(&format!("s{at}.{}", number % 7), &number.to_string(), "again", 0)];
                 let known = append_all(&new, again, None).await.expect("stored")[0].duplicate;
                 assert_eq!(known, at == 2, "ids are known as before");
@@ -120,7 +120,11 @@ fn a_backup_is_of_one_moment_and_there_is_one_at_a_time() {
         let other = Directory::new();
         restore(&bytes[..], &other.0).expect("restored");
         let restored = open(&other, &options()).expect("a store").stream("s").expect("the stream");
-        assert_eq!((restored.state().earliest, restored.state().latest), (1, 100), "as it was");
+        assert_eq!(
+            (restored.state().await.expect("the state").earliest, restored.state().await.expect("the state").latest),
+            (1, 100),
+            "as it was"
+        );
         drop(engine.backup().await.expect("the first is over"));
         drop(engine.backup().await.expect("so is one that was given up"));
     });
@@ -150,7 +154,7 @@ fn streams_in_memory_are_empty_again() {
         let other = Directory::new();
         restore(&backup(&engine).await.expect("a backup")[..], &other.0).expect("restored");
         let restored = open(&other, &options()).expect("a store");
-        assert_eq!(restored.stream("m").expect("the stream").state().events, 0);
+        assert_eq!(restored.stream("m").expect("the stream").state().await.expect("the state").events, 0);
     });
 }
 
@@ -184,7 +188,7 @@ fn what_is_no_whole_backup_is_told_and_leaves_nothing() {
         let engine = open(&directory, &options()).expect("the same store");
         let in_use = RestoreError::Open(OpenError::InUse { folder: String::new() });
         assert_eq!(std::mem::discriminant(&renew(&directory.0).expect_err("in use")), std::mem::discriminant(&in_use));
-        assert_eq!(engine.stream("s").expect("the stream").state().events, 40);
+        assert_eq!(engine.stream("s").expect("the stream").state().await.expect("the state").events, 40);
     });
 }
 
@@ -205,7 +209,10 @@ fn a_directory_that_was_put_back_gets_new_epochs_and_keeps_all_else() {
         let after: Vec<i64> = engine.streams().iter().map(|stream| stream.epoch()).collect();
         assert!(after.iter().all(|new| before.iter().all(|old| new > old)), "{before:?} {after:?}");
         let kept = engine.stream("s0").expect("the stream");
-        assert_eq!((kept.state().events, kept.groups().await.expect("groups").len()), (9, 1));
+        assert_eq!(
+            (kept.state().await.expect("the state").events, kept.groups().list().await.expect("groups").len()),
+            (9, 1)
+        );
         // A stream that is made later has an epoch that none had.
         engine.delete_stream(&name("s1")).await.expect("deleted");
         let new = engine.create_stream(settings("s1", &["s1.>"])).await.expect("made");

@@ -38,7 +38,7 @@ async fn until_it_heals(engine: &Arc<dyn Engine>) {
 async fn full(disk: &Simulated) -> (Arc<dyn Engine>, u64) {
     let engine = open(disk, &options()).expect("a new store");
     let stream = engine.create_stream(keeps(Durability::Sync)).await.expect("made");
-    stream.create_group(group(), GroupSettings::default(), Bytes::new()).await.expect("made");
+    stream.groups().create(group(), GroupSettings::default(), Bytes::new()).await.expect("made");
     disk.set_capacity(Some(disk.used() + 20 * MIB));
     let stored = fill(&stream).await;
     assert!(stored > 100, "{stored}");
@@ -107,7 +107,7 @@ fn whatever_deletes_events_is_done_on_a_full_disk_and_makes_room() {
         runtime().block_on(async {
             let (engine, stored) = full(&disk).await;
             let stream = engine.stream("s").expect("the stream");
-            stream.delete_group(group()).await.expect("deleted");
+            stream.groups().delete(group()).await.expect("deleted");
             match way {
                 0 => {
                     let few = StreamSettings { max_events: Some(10), ..keeps(Durability::Sync) };

@@ -1,7 +1,7 @@
 //! Dead letters that are given back: their group has the events and they are gone, both or neither.
 
 use super::*;
-use crate::engine::{DeadLetter, LettersBack};
+use crate::engine::{DeadLetter, Fence, LettersBack};
 
 fn group() -> Group {
     Group::parse("g").expect("a group")
@@ -16,9 +16,13 @@ async fn with_letters(disk: &Simulated, letters: usize, bytes: usize) -> Arc<dyn
     let engine = open(disk, &options()).expect("a new store");
     let stream = engine.create_stream(settings("s", &["s"])).await.expect("made");
     engine.create_stream(settings("dead", &["dead"])).await.expect("made");
-    stream.create_group(group(), GroupSettings::default(), Bytes::new()).await.expect("made");
-    let letter = DeadLetter { stream: name("dead"), event: event("a", &"x".repeat(bytes)) };
-    stream.save_group(group(), state("given up"), vec![letter; letters]).await.expect("saved");
+    stream.groups().create(group(), GroupSettings::default(), Bytes::new()).await.expect("made");
+    let letter = |id| DeadLetter { id, stream: name("dead"), event: event("a", &"x".repeat(bytes)) };
+    stream
+        .groups()
+        .bury(Fence::default(), group(), state("given up"), (1..=letters as u64).map(letter).collect())
+        .await
+        .expect("saved");
     engine
 }
 
@@ -27,7 +31,7 @@ fn back(engine: &dyn Engine, sequences: &[u64]) -> LettersBack {
 }
 
 async fn found(engine: &dyn Engine) -> (Bytes, Vec<u64>) {
-    let groups = engine.stream("s").expect("the stream").groups().await.expect("readable");
+    let groups = engine.stream("s").expect("the stream").groups().list().await.expect("readable");
     (groups[0].state.clone(), sequences(&engine.stream("dead").expect("the stream"), 0).await)
 }
 
@@ -38,17 +42,24 @@ fn letters_are_given_back_with_the_state_that_has_their_events() {
         let engine = with_letters(&disk, 5, 10).await;
         let (stream, dead) = (engine.stream("s").expect("the stream"), engine.stream("dead").expect("the stream"));
         let removals = dead.removals();
-        stream.give_back(group(), state("has them"), back(&*engine, &[2, 4, 99])).await.expect("given back");
+        stream
+            .groups()
+            .give_back(Fence::default(), group(), state("has them"), back(&*engine, &[2, 4, 99]))
+            .await
+            .expect("given back");
         assert_eq!(found(&*engine).await, (state("has them"), vec![1, 3, 5]));
         assert_ne!(dead.removals(), removals);
-        assert_eq!((dead.state().events, dead.kept().after(1), dead.kept().after(3)), (3, 2, 1));
+        assert_eq!(
+            (dead.state().await.expect("the state").events, dead.kept().after(1), dead.kept().after(3)),
+            (3, 2, 1)
+        );
 
         let other = Group::parse("other").expect("a group");
-        let refused = stream.give_back(other, state(""), back(&*engine, &[1])).await;
+        let refused = stream.groups().give_back(Fence::default(), other, state(""), back(&*engine, &[1])).await;
         assert_eq!(refused, Err(GroupStoreError::NotFound));
         let mut of_another = back(&*engine, &[1]);
         of_another.letters.epoch += 1;
-        let refused = stream.give_back(group(), state("not"), of_another).await;
+        let refused = stream.groups().give_back(Fence::default(), group(), state("not"), of_another).await;
         assert_eq!(refused, Err(GroupStoreError::DeadLetterStream { name: name("dead") }));
         assert_eq!(found(&*engine).await, (state("has them"), vec![1, 3, 5]), "nothing of what was refused");
 
@@ -64,9 +75,13 @@ fn however_large_they_are_and_whatever_there_is_all_of_it_is_one_step() {
         let engine = with_letters(&Simulated::default(), 9, 1_000_000).await;
         let stream = engine.stream("s").expect("the stream");
         let all: Vec<u64> = (1..=9).collect();
-        stream.give_back(group(), state("has them"), back(&*engine, &all)).await.expect("given back");
-        let groups = stream.groups().await.expect("readable");
-        let left = engine.stream("dead").expect("the stream").state().events;
+        stream
+            .groups()
+            .give_back(Fence::default(), group(), state("has them"), back(&*engine, &all))
+            .await
+            .expect("given back");
+        let groups = stream.groups().list().await.expect("readable");
+        let left = engine.stream("dead").expect("the stream").state().await.expect("the state").events;
         assert_eq!((&*groups[0].state, left), (&b"has them"[..], 0));
     });
 }
@@ -80,7 +95,7 @@ fn wherever_the_power_is_lost_the_letters_are_there_or_the_state_is() {
             let engine = with_letters(&disk, 5, 10).await;
             let stream = engine.stream("s").expect("the stream");
             disk.set_fuse(operations);
-            stream.give_back(group(), state("has them"), back(&*engine, &[2, 4])).await.ok();
+            stream.groups().give_back(Fence::default(), group(), state("has them"), back(&*engine, &[2, 4])).await.ok();
             disk.lose_power(&mut fastrand::Rng::with_seed(operations.into()));
             drop((stream, engine));
             disk.set_fuse(u32::MAX);

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{Simulated, StreamSettings, event, event_with, name, options, runtime, settings};
 use crate::{
     engine::{
-        AppendError, CreateError, DeadLetter, Engine, EventStream, GroupStoreError,
+        AppendError, CreateError, DeadLetter, Engine, EventStream, Fence, GroupStoreError,
         conformance::{append_all, seal},
         embedded::Embedded,
     },
@@ -135,7 +135,7 @@ fn what_is_known_of_events_that_end_is_counted_and_given_back() {
         assert_eq!(refused, full(Use::Topics));
         assert!((LIMIT as u64 / 2 / 45..LIMIT as u64 / 2 / 30).contains(&stored), "{stored}");
         disk.pass(Duration::from_secs(100_000));
-        while stream.state().events > 0 || memory.held_bytes(Use::Topics) > 0 {
+        while stream.state().await.expect("the state").events > 0 || memory.held_bytes(Use::Topics) > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert_eq!(put(&stream, vec![event("s", "")]).await, Ok(1));
@@ -158,9 +158,10 @@ fn events_in_memory_fill_what_they_may_and_no_more() {
             while put(&stream, events()).await.is_ok() {}
             assert_eq!(put(&stream, events()).await, full(Use::MemoryStreams), "{bytes}");
             assert!(held() <= LIMIT / 2 && held() > LIMIT / 2 - 6 * 66_000, "{bytes}: {}", held());
-            assert!(stream.state().bytes < LIMIT as u64 / 2);
+            assert!(stream.state().await.expect("the state").bytes < LIMIT as u64 / 2);
             // A limit ends as much as comes in.
-            let ring = StreamSettings { max_bytes: Some(stream.state().bytes), ..in_memory("s") };
+            let ring =
+                StreamSettings { max_bytes: Some(stream.state().await.expect("the state").bytes), ..in_memory("s") };
             engine.update_stream(ring, None).await.expect("updated");
             for _ in 0..200 {
                 assert_eq!(put(&stream, events()).await, Ok(3), "{bytes}");
@@ -168,7 +169,7 @@ fn events_in_memory_fill_what_they_may_and_no_more() {
             }
             stream.purge(u64::MAX, None).await.expect("purged");
             assert_eq!(put(&stream, events()).await, Ok(3));
-            stream.remove(vec![stream.state().latest]).await.expect("removed");
+            stream.remove(vec![stream.state().await.expect("the state").latest]).await.expect("removed");
             engine.delete_stream(&name("s")).await.expect("deleted");
             while held() > 0 {
                 tokio::time::sleep(std::time::Duration::from_millis(1)).await;
@@ -245,10 +246,11 @@ fn dead_letters_without_memory_wait_where_they_are() {
         let engine = open(&Simulated::default(), &memory);
         let (jobs, lost) = (make(&engine, settings("j", &["j"])).await, make(&engine, in_memory("l")).await);
         let group = Group::parse("g").expect("a group");
-        jobs.create_group(group.clone(), GroupSettings::default(), bytes::Bytes::new()).await.expect("made");
+        jobs.groups().create(group.clone(), GroupSettings::default(), bytes::Bytes::new()).await.expect("made");
         while put(&lost, vec![event("l", &"x".repeat(40_000))]).await.is_ok() {}
-        let letter = || DeadLetter { stream: name("l"), event: event("j", &"x".repeat(40_000)) };
-        let save = async || jobs.save_group(group.clone(), bytes::Bytes::new(), vec![letter()]).await;
+        let letter = || DeadLetter { id: 1, stream: name("l"), event: event("j", &"x".repeat(40_000)) };
+        let save =
+            async || jobs.groups().bury(Fence::default(), group.clone(), bytes::Bytes::new(), vec![letter()]).await;
         let full = MemoryFull { of: Use::MemoryStreams };
         assert_eq!(save().await, Err(GroupStoreError::NoMemory { name: name("l"), full }));
         lost.purge(u64::MAX, None).await.expect("purged");

@@ -39,10 +39,16 @@ fn purges_and_tighter_limits_of_many_bytes_are_done_when_they_are_answered() {
         let engine = open(&disk, &options()).expect("a store");
         let stream = large(&engine, 20).await;
         assert_eq!(stream.purge(1_000, None).await, Ok(1_000));
-        assert_eq!((stream.state().earliest, stream.state().events), (1_001, 1_000));
+        assert_eq!(
+            (stream.state().await.expect("the state").earliest, stream.state().await.expect("the state").events),
+            (1_001, 1_000)
+        );
         let few = StreamSettings { max_events: Some(10), ..settings("s", &["s"]) };
         engine.update_stream(few, None).await.expect("updated");
-        assert_eq!((stream.state().earliest, stream.state().events), (1_991, 10));
+        assert_eq!(
+            (stream.state().await.expect("the state").earliest, stream.state().await.expect("the state").events),
+            (1_991, 10)
+        );
         assert_eq!(stream.purge(u64::MAX, None).await, Ok(10));
         assert_eq!(append(&stream, "s", "").await, 2_001);
         engine.close().await.expect("closed");
@@ -99,7 +105,7 @@ fn only_so_many_calls_that_change_streams_wait_and_reads_wait_for_none() {
         let stream = engine.create_stream(settings("s", &["s"])).await.expect("made");
         append(&stream, "s", "").await;
         let group = Group::parse("g").expect("a group");
-        stream.create_group(group.clone(), GroupSettings::default(), bytes::Bytes::new()).await.expect("made");
+        stream.groups().create(group.clone(), GroupSettings::default(), bytes::Bytes::new()).await.expect("made");
 
         disk.set_stalled(true);
         let mut calls = Vec::new();
@@ -111,11 +117,11 @@ fn only_so_many_calls_that_change_streams_wait_and_reads_wait_for_none() {
         let busy = || StoreError::Busy { limit: MOST_WAITING };
         assert_eq!(engine.create_stream(settings("one", &["one"])).await.err(), Some(CreateError::Store(busy())));
         assert_eq!(stream.purge(1, None).await, Err(PurgeError::Store(busy())));
-        assert_eq!(stream.groups().await.expect("read").len(), 1, "reading goes on");
-        assert!(stream.group(group).await.expect("read").is_some());
+        assert_eq!(stream.groups().list().await.expect("read").len(), 1, "reading goes on");
+        assert!(stream.groups().load(group).await.expect("read").is_some());
         let all: Arc<[Filter]> = Arc::from([]);
         assert_eq!(stream.last_per_topic(&all, 0, 9, 9).await, Ok(vec![1]));
-        assert_eq!(stream.last_of(Topic::parse(b"s").expect("a topic")), Some(1));
+        assert_eq!(stream.last_of(Topic::parse(b"s").expect("a topic")).await.expect("readable"), Some(1));
         disk.set_stalled(false);
         for call in calls {
             call.await.expect("made");

@@ -31,9 +31,11 @@ async fn work(engine: &Arc<dyn Engine>, random: &mut fastrand::Rng, witness: &mu
         }
         if random.u32(..3) == 0 {
             witness.tried += 1;
-            let letter = crate::engine::DeadLetter { stream: name("dead"), event: event("dead", "letter") };
+            let letter =
+                crate::engine::DeadLetter { id: witness.tried, stream: name("dead"), event: event("dead", "letter") };
             let state = Bytes::from(witness.tried.to_string());
-            if stream.save_group(group.clone(), state, vec![letter]).await.is_err() {
+            if stream.groups().bury(crate::engine::Fence::default(), group.clone(), state, vec![letter]).await.is_err()
+            {
                 return;
             }
             (witness.saved, witness.letters) = (witness.tried, witness.letters + 1);
@@ -53,7 +55,7 @@ async fn work(engine: &Arc<dyn Engine>, random: &mut fastrand::Rng, witness: &mu
 async fn check(engine: &Arc<dyn Engine>, witness: &mut Witness, all: &mut BTreeMap<u64, String>) {
     let stream = engine.stream("s").expect("the stream");
     let found = read_all(&stream, 0, &[], EVERYTHING).await.expect("readable");
-    let latest = stream.state().latest;
+    let latest = stream.state().await.expect("the state").latest;
     assert!(latest >= witness.seen, "{} was seen, and {latest} is the last", witness.seen);
     assert!(found.iter().map(|(sequence, _)| *sequence).eq(1..=latest), "sequences are missing");
     for (sequence, text) in &found {
@@ -73,7 +75,7 @@ async fn check(engine: &Arc<dyn Engine>, witness: &mut Witness, all: &mut BTreeM
         let expected: Vec<_> = known.iter().map(|(sequence, _)| (*sequence, true)).collect();
         assert_eq!(results.iter().map(|r| (r.sequence, r.duplicate)).collect::<Vec<_>>(), expected);
     }
-    let groups = stream.groups().await.expect("readable");
+    let groups = stream.groups().list().await.expect("readable");
     let state = String::from_utf8(groups[0].state.to_vec()).expect("text");
     let state: u64 = if state.is_empty() { 0 } else { state.parse().expect("a number") };
     assert!((witness.saved..=witness.tried).contains(&state), "state {state} of {witness:?}");
@@ -91,11 +93,11 @@ fn a_group_begins_where_it_was_told_after_a_loss_of_power_whatever_its_stream_pr
             let stream = engine.create_stream(keeps(durability)).await.expect("made");
             append_all(&stream, vec![event("s", "before"); 9], None).await.expect("stored");
             let (group, state) = (Group::parse("g").expect("a group"), Bytes::from_static(b"behind nine"));
-            stream.create_group(group, GroupSettings::default(), state.clone()).await.expect("made");
+            stream.groups().create(group, GroupSettings::default(), state.clone()).await.expect("made");
             disk.lose_power(&mut fastrand::Rng::with_seed(1));
             drop((stream, engine));
             let engine = open(&disk, &options()).expect("the store");
-            let groups = engine.stream("s").expect("the stream").groups().await.expect("readable");
+            let groups = engine.stream("s").expect("the stream").groups().list().await.expect("readable");
             assert_eq!(groups[0].state, state, "{durability:?}");
         });
     }
@@ -135,7 +137,8 @@ fn lose_power_again_and_again(seed: u64) {
         let stream = engine.create_stream(keeps(Durability::Sync)).await.expect("made");
         engine.create_stream(settings("dead", &["dead"])).await.expect("made");
         stream
-            .create_group(Group::parse("g").expect("a group"), GroupSettings::default(), Bytes::new())
+            .groups()
+            .create(Group::parse("g").expect("a group"), GroupSettings::default(), Bytes::new())
             .await
             .expect("made");
         drop((stream, engine));

@@ -24,7 +24,7 @@ async fn put(stream: &Arc<dyn EventStream>, event: Event) -> Appended {
 /// What the limits of a stream want to end is ended.
 async fn limited(engine: &Arc<dyn Engine>, stream: &Arc<dyn EventStream>) -> u64 {
     engine.update_stream((*stream.settings()).clone(), None).await.expect("the same settings");
-    stream.state().events
+    stream.state().await.expect("the state").events
 }
 
 async fn first_at(stream: &Arc<dyn EventStream>, time: SystemTime) -> u64 {
@@ -137,7 +137,11 @@ fn after_a_long_silence_nothing_ends_by_its_age_for_some_minutes() {
         put(&stream, with_id("3", 0)).await;
         ground.disk.set_wall_ahead(48.0 * HOUR);
         let engine = ground.reopened(engine).await;
-        assert_eq!(engine.stream("s").expect("the stream").state().events, 0, "less than a day later");
+        assert_eq!(
+            engine.stream("s").expect("the stream").state().await.expect("the state").events,
+            0,
+            "less than a day later"
+        );
     });
 }
 
@@ -162,7 +166,7 @@ fn what_is_past_its_ttl_gives_back_its_room() {
             append_all(&stream, events, None).await.expect("stored");
             disk.pass(10 * SECOND);
             let swept = async {
-                while stream.state().events > round + 1 || batches(&engine) > round + 3 {
+                while stream.state().await.expect("the state").events > round + 1 || batches(&engine) > round + 3 {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
             };
@@ -219,7 +223,7 @@ fn an_append_waits_for_much_that_is_past_its_ttl_and_those_to_other_streams_do_n
             assert_eq!(receipt.await.expect("stored")[0].sequence, sequence, "in order");
         }
         assert_eq!(sequences(&stream, 0).await, [1, 1_001, 1_002, 1_003, 1_004, 1_005]);
-        assert_eq!(stream.state().events, 6);
+        assert_eq!(stream.state().await.expect("the state").events, 6);
     });
 }
 
@@ -262,14 +266,14 @@ fn the_last_of_a_topic_stays_known_when_one_that_outlives_it_is_taken_out() {
         for (id, ttl) in [("first", 0), ("second", 60), ("third", 30), ("fourth", 10)] {
             put(&stream, with_id(id, ttl)).await;
         }
-        let last = || stream.last_of(Topic::parse(b"s").expect("a topic"));
+        let last = async || stream.last_of(Topic::parse(b"s").expect("a topic")).await.expect("readable");
         assert_eq!(stream.remove(vec![2]).await, Ok(1));
-        assert_eq!(last(), Some(4));
+        assert_eq!(last().await, Some(4));
         ground.pass(20 * SECOND);
-        assert_eq!(last(), Some(3));
+        assert_eq!(last().await, Some(3));
         assert_eq!(stream.remove(vec![1]).await, Ok(1));
-        assert_eq!(last(), Some(3));
+        assert_eq!(last().await, Some(3));
         ground.pass(20 * SECOND);
-        assert_eq!(last(), None);
+        assert_eq!(last().await, None);
     });
 }
