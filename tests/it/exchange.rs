@@ -79,7 +79,7 @@ impl Reader {
     async fn up_to(&mut self, topic: &str) -> &[String] {
         while self.events.last().is_none_or(|last| last != topic) {
             let mut batch = Batch::default();
-            let taken = soon("events", poll_fn(|context| self.outlet.outbox().poll_take(context, &mut batch))).await;
+            let taken = soon("events", poll_fn(|context| self.outlet.poll_take(context, &mut batch))).await;
             assert!(matches!(taken, Taken::Batch), "{taken:?}");
             self.events.extend(batch.events.iter().map(|event| event.topic().to_string()));
         }
