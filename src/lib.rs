@@ -15,7 +15,7 @@
 //! | [`session`] | one client: commands in, outbox out | hub, router, groups, outbox, engine, auth, event, model, memory, cut, tasks, telemetry |
 //! | [`manage`] | managing streams, groups, dead letters, sessions: caller and values in, values out | hub, outbox, engine, auth, event, model |
 //! | [`net`] | listeners, TLS, HTTP/2, connections and their limits | model, memory, cut, tasks, telemetry |
-//! | [`edge`] | what every edge does; the edges, each a room below | session, hub, auth, net, model, cut, readiness |
+//! | [`edge`] | what every edge does; the edges, each a room below | session, hub, auth, net, model, memory, cut, readiness |
 //! | [`edge::grpc`] | the wire: services, conversion, statuses; protobuf messages stop here | edge, session, manage, hub, auth, net, outbox, event, model, field_numbers, memory, cut, readiness, tasks, telemetry, proto |
 //! | [`edge::http`] | the operator's port | edge, net, model, readiness, telemetry |
 //! | [`server`] | starts and stops it all | edge, edge::grpc, edge::http, hub, auth, engine, event, model, net, config, memory, readiness, tasks, telemetry |

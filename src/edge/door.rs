@@ -9,6 +9,7 @@ use crate::{
     auth::{Auth, Caller, Shown},
     cut::Cut,
     hub::{Hub, Kind},
+    memory::Client,
     model::{CommandError, Denial, StreamError},
     net::{Connection, SessionPermit},
     readiness::{Phase, ReadinessView},
@@ -64,23 +65,46 @@ impl Door {
     }
 }
 
-/// Opens a session for a caller. It counts as one of its connection while the permit lives, what the client makes the hub
-/// keep counts for the connection, and `cut` ends it when it takes nothing.
-pub fn open_session(
-    hub: &Arc<Hub>,
-    kind: Kind,
-    caller: Caller,
-    connection: Option<&Arc<Connection>>,
+/// A session that is about to be opened: it counts as one of its connection from here on, also while its client has yet
+/// to say what it wants.
+#[derive(Debug)]
+pub struct Opening {
+    hub: Arc<Hub>,
+    permit: Option<SessionPermit>,
+    client: Arc<Client>,
     cut: Option<Arc<Cut>>,
-) -> Result<(Session, Option<SessionPermit>), CommandError> {
-    let limit = hub.options().max_per_connection;
-    let (permit, client) = match connection {
-        Some(connection) => {
-            let permit = connection.open_session(limit);
-            let too_many = CommandError::TooManySessions { whole: "connection", limit };
-            (Some(permit.ok_or(too_many)?), Arc::clone(connection.memory()))
-        }
-        None => (None, hub.memory().client()),
-    };
-    Ok((Session::open(hub, kind, cut, caller, &client)?, permit))
+}
+
+impl Opening {
+    /// On a connection, unless that has as many sessions as it may have. `cut` ends the session when its client takes nothing.
+    pub fn new(
+        hub: &Arc<Hub>,
+        connection: Option<&Arc<Connection>>,
+        cut: Option<Arc<Cut>>,
+    ) -> Result<Self, CommandError> {
+        let limit = hub.options().max_per_connection;
+        let permit = match connection {
+            Some(connection) => {
+                let permit = connection.open_session(limit);
+                Some(permit.ok_or(CommandError::TooManySessions { whole: "connection", limit })?)
+            }
+            None => None,
+        };
+        Ok(Self { hub: Arc::clone(hub), permit, client: client_of(hub, connection), cut })
+    }
+
+    /// Who accounts for what its client makes the hub keep.
+    pub fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
+    /// Opens it for a caller. It counts while the permit lives.
+    pub fn open(self, kind: Kind, caller: Caller) -> Result<(Session, Option<SessionPermit>), CommandError> {
+        Ok((Session::open(&self.hub, kind, self.cut, caller, &self.client)?, self.permit))
+    }
+}
+
+/// Who accounts for what the client of a connection makes the hub keep.
+pub fn client_of(hub: &Hub, connection: Option<&Arc<Connection>>) -> Arc<Client> {
+    connection.map_or_else(|| hub.memory().client(), |connection| Arc::clone(connection.memory()))
 }

@@ -7,4 +7,4 @@ mod door;
 pub mod grpc;
 pub mod http;
 
-pub use door::{Door, open_session};
+pub use door::{Door, Opening, client_of};

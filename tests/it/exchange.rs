@@ -10,7 +10,7 @@ use std::{
 
 use switchyard::{
     auth::Caller,
-    edge::open_session,
+    edge::Opening,
     engine::{Boxed, Embedded, Engine, Options},
     event::{Draft, Event, EventIds, Payload},
     hub::{Exchange, Hub, Kind, Publish, Setup, Streams},
@@ -67,7 +67,9 @@ struct Reader {
 
 impl Reader {
     async fn new(hub: &Arc<Hub>) -> Self {
-        let (mut session, _) = open_session(hub, Kind::One, Caller::nobody("test", None), None, None).expect("open");
+        let (mut session, _) = Opening::new(hub, None, None)
+            .and_then(|opening| opening.open(Kind::One, Caller::nobody("test", None)))
+            .expect("open");
         let filter = Filter::parse(b">").expect("a filter");
         session.subscribe_once(&SubscriptionSpec::live(vec![filter])).await.expect("subscribed");
         let outlet = session.outlet();

@@ -63,7 +63,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "proto",
         ],
     ),
-    ("edge", &["session", "hub", "auth", "net", "model", "cut", "readiness"]),
+    ("edge", &["session", "hub", "auth", "net", "model", "memory", "cut", "readiness"]),
     ("edge/http", &["edge", "net", "model", "readiness", "telemetry"]),
     (
         "server",

@@ -35,14 +35,13 @@ use super::{
 };
 use crate::{
     auth::Caller,
-    cut::Cut,
-    edge::open_session,
+    edge::Opening,
     event::EventIds,
     hub::{Hub, Kind, Publish},
     memory::{Client, Held, Use},
     model::CommandError,
-    net::{Ahead, AtItsOwnPace, Connection, SessionPermit},
-    session::{self, NoRequests, Requests, Session},
+    net::{Ahead, AtItsOwnPace},
+    session::{self, NoRequests, Requests},
     tasks::{OnPanic, Tasks, Turn},
 };
 
@@ -80,11 +79,11 @@ impl HubService {
 
     fn session(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let caller = self.caller(&request, "Session")?;
-        let client = client_of(&self.hub, request.extensions());
-        let opening = Opening::of(request.extensions());
+        let opening = self.opening(request.extensions())?;
+        let client = Arc::clone(opening.client());
         let ahead = request.extensions().get::<Ahead>().cloned();
         let messages = self.messages(request, Some(Frames::Commands))?;
-        let (session, permit) = opening.open(&self.hub, Kind::Many, caller)?;
+        let (session, permit) = opening.open(Kind::Many, caller).map_err(|error| refusal(&error))?;
         let ids = EventIds::new(session.id());
         let body = Body::new(SessionBody::new(session.outlet(), permit));
         let requests = requests::Requests::new(messages, Arc::clone(&self.hub), client, ids);
@@ -95,12 +94,12 @@ impl HubService {
 
     async fn subscribe(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let caller = self.caller(&request, "Subscribe")?;
-        let opening = Opening::of(request.extensions());
+        let opening = self.opening(request.extensions())?;
         let message = only_message(self.messages(request, None)?.expected()).await?;
         let message = v1::SubscribeRequest::decode(message.bytes).map_err(|error| undecodable(&error))?;
         let refused = |error: CommandError| status::of_command(&error, "spec.").status();
         let spec = command::subscription_spec(message.spec.as_ref()).map_err(refused)?;
-        let (mut session, permit) = opening.open(&self.hub, Kind::One, caller)?;
+        let (mut session, permit) = opening.open(Kind::One, caller).map_err(|error| refusal(&error))?;
         session.subscribe_once(&spec).await.map_err(refused)?;
         let body = Body::new(SessionBody::new(session.outlet(), permit));
         self.tasks.spawn_beside("session", OnPanic::Log, session.run(NoRequests));
@@ -164,6 +163,12 @@ impl HubService {
         let client = client_of(&self.hub, request.extensions());
         Ok(Framer::within(&self.hub, &client, request.into_body(), encoding, frames))
     }
+
+    /// Counts one session more on the connection the request came over.
+    fn opening(&self, extensions: &Extensions) -> Result<Opening, Status> {
+        let opening = Opening::new(&self.hub, extensions.get(), extensions.get().cloned());
+        opening.map_err(|error| refusal(&error))
+    }
 }
 
 impl Service<Request<Body>> for HubService {
@@ -178,22 +183,6 @@ impl Service<Request<Body>> for HubService {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let call = Self::call(self.clone(), request);
         Box::pin(async move { Ok(call.await.unwrap_or_else(Status::into_http)) })
-    }
-}
-
-/// What a session is opened on, kept of a request whose body is read.
-struct Opening {
-    connection: Option<Arc<Connection>>,
-    cut: Option<Arc<Cut>>,
-}
-
-impl Opening {
-    fn of(extensions: &Extensions) -> Self {
-        Self { connection: extensions.get().cloned(), cut: extensions.get().cloned() }
-    }
-
-    fn open(self, hub: &Arc<Hub>, kind: Kind, caller: Caller) -> Result<(Session, Option<SessionPermit>), Status> {
-        open_session(hub, kind, caller, self.connection.as_ref(), self.cut).map_err(|error| refusal(&error))
     }
 }
 

@@ -18,6 +18,7 @@ use tonic::{Status, body::Body};
 
 use super::wire;
 use crate::{
+    edge,
     hub::Hub,
     memory::{Client, Held, MemoryFull},
     net::Connection,
@@ -50,10 +51,7 @@ impl http_body::Body for Kept {
 
 /// Who accounts for what the client of a request makes the hub keep.
 pub(super) fn client_of(hub: &Hub, extensions: &Extensions) -> Arc<Client> {
-    match extensions.get::<Arc<Connection>>() {
-        Some(connection) => Arc::clone(connection.memory()),
-        None => hub.memory().client(),
-    }
+    edge::client_of(hub, extensions.get::<Arc<Connection>>())
 }
 
 /// A response of one encoded message, for which enough is held.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use switchyard::{
-    edge::{Door, open_session},
+    edge::{Door, Opening},
     event::{Draft, Event, EventIds, Payload},
     hub::Kind,
     memory::{Client, Use},
@@ -62,7 +62,7 @@ impl Line {
     async fn open(&self, hello: &str, on: &OpenStream) -> anyhow::Result<(Session, Option<SessionPermit>)> {
         let credential = hello.strip_prefix("AUTH ").map(|token| format!("Bearer {token}").into_bytes());
         let caller = self.door.admit("line", credential.as_deref(), Some(on.connection())).await?;
-        Ok(open_session(self.door.hub()?, Kind::Many, caller, Some(on.connection()), Some(Arc::clone(on.cut())))?)
+        Ok(Opening::new(self.door.hub()?, Some(on.connection()), Some(on.cut().clone()))?.open(Kind::Many, caller)?)
     }
 }
 
