@@ -1,7 +1,9 @@
 //! The data directory: one process at a time, all of it there after a restart, and refused when it is damaged.
 
 use std::{
+    fs::File,
     io::{Read, Seek, SeekFrom, Write},
+    path::Path,
     process::{Output, Stdio},
     time::Duration,
 };
@@ -115,9 +117,20 @@ async fn what_a_group_is_told_to_have_done_is_done_after_a_kill() {
     }
 }
 
-/// Where a piece of an event is in the file.
-fn find(bytes: &[u8], piece: &[u8]) -> u64 {
-    bytes.windows(piece.len()).position(|window| window == piece).expect("the event is in the file") as u64
+/// Where a piece of an event is in the file: everywhere, since a page that was written anew may leave its old copy behind.
+fn find(bytes: &[u8], piece: &[u8]) -> Vec<u64> {
+    let places = bytes.windows(piece.len()).enumerate().filter(|(_, window)| *window == piece);
+    places.map(|(place, _)| place as u64).collect()
+}
+
+/// Flips a bit at each of these places; a second time it is as it was.
+fn flip(path: &Path, places: &[u64]) {
+    let mut file = File::options().read(true).write(true).open(path).expect("the store");
+    for &place in places {
+        let mut byte = [0];
+        file.seek(SeekFrom::Start(place)).and_then(|_| file.read_exact(&mut byte)).expect("read");
+        file.seek(SeekFrom::Start(place)).and_then(|_| file.write_all(&[byte[0] ^ 1])).expect("written");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -135,11 +148,9 @@ async fn a_damaged_store_is_refused_and_left_as_it_is() {
 
     let path = folder.path().join("streams.redb");
     let whole = std::fs::read(&path).expect("the store");
-    let at = find(&whole, b"easily found");
-    let mut file = std::fs::OpenOptions::new().read(true).write(true).open(&path).expect("the store");
-    let mut byte = [0];
-    file.seek(SeekFrom::Start(at)).and_then(|_| file.read(&mut byte)).expect("read");
-    file.seek(SeekFrom::Start(at)).and_then(|_| file.write(&[byte[0] ^ 1])).expect("written");
+    let places = find(&whole, b"easily found");
+    assert!(!places.is_empty(), "the event is in the file");
+    flip(&path, &places);
     let refused = fails_to_start(&folder);
     let told = last_line(&refused);
     assert!(told.contains("is damaged") && told.contains(folder.text()), "{told}");
@@ -147,10 +158,9 @@ async fn a_damaged_store_is_refused_and_left_as_it_is() {
     assert_eq!(refused.status.code(), Some(3), "it says that starting it again will not help");
     assert!(!String::from_utf8_lossy(&refused.stderr).contains("panicked"), "{refused:?}");
 
-    // With that byte as it was everything is there again: nothing was cut off, moved or written over. (The database may have
+    // With those bytes as they were everything is there again: nothing was cut off, moved or written over. (The database may have
     // given back a page at the end that it did not use.)
-    file.seek(SeekFrom::Start(at)).and_then(|_| file.write(&byte)).expect("written");
-    drop(file);
+    flip(&path, &places);
     let hub = Process::start(&["--data-dir", folder.text()]);
     assert_eq!(all(hub.address, "s").await.len(), 5101);
 }
