@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
 };
+
+use super::set::metric_set;
 
 /// How sessions, streams and groups stand.
 #[derive(Debug, Clone, Default)]
@@ -112,69 +113,42 @@ struct UseLabel {
 
 type Seconds = Gauge<f64, AtomicU64>;
 
-/// The metrics that [`Gauges`] are shown as.
-#[derive(Debug, Default)]
-pub(super) struct GaugeSet {
-    open_sessions: Gauge,
-    open_subscriptions: Gauge,
-    credit_blocked: Gauge,
-    behind: Gauge,
-    queue_bytes: Gauge,
-    memory_bytes: Family<UseLabel, Gauge>,
-    memory_limit: Family<UseLabel, Gauge>,
-    memory_refused: Family<UseLabel, Counter>,
-    streams: Gauge,
-    store_bytes: Gauge,
-    store_writable: Gauge,
-    clock_offset: Seconds,
-    clock_ahead: Seconds,
-    stream_events: Family<StreamLabel, Gauge>,
-    stream_bytes: Family<StreamLabel, Gauge>,
-    stream_last_sequence: Family<StreamLabel, Gauge>,
-    group_members: Family<GroupLabel, Gauge>,
-    group_lag: Family<GroupLabel, Gauge>,
-    group_unacked: Family<GroupLabel, Gauge>,
-    group_blocked: Family<GroupLabel, Gauge>,
-    group_lost: Family<GroupLabel, Counter>,
-    group_oldest: Family<GroupLabel, Seconds>,
+metric_set! {
+    /// The metrics that [`Gauges`] are shown as.
+    pub(super) struct GaugeSet {
+        open_sessions: Gauge = "open_sessions", "Sessions open now";
+        open_subscriptions: Gauge = "open_subscriptions", "Subscriptions open now";
+        credit_blocked: Gauge = "credit_blocked_subscriptions", "Subscriptions with waiting events and no credit";
+        behind: Gauge = "behind_subscriptions", "Subscriptions that have not caught up with their stream";
+        queue_bytes: Gauge = "queue_bytes", "Bytes that wait in queues, overhead included";
+        streams: Gauge = "streams", "Number of streams";
+        store_bytes: Gauge = "store_bytes", "Disk space of the store in bytes";
+        store_writable: Gauge = "store_writable", "1 while streams can be written to";
+        clock_offset: Seconds =
+            "clock_offset_seconds", "How far the wall clock is ahead of the time of streams, in seconds";
+        clock_ahead: Seconds =
+            "clock_ahead_seconds", "How far the times in the most advanced stream are ahead, in seconds";
+        memory_bytes: Family<UseLabel, Gauge> = "memory_bytes", "Memory that clients make the hub keep, by use";
+        memory_limit: Family<UseLabel, Gauge> = "memory_limit_bytes", "Limit on that memory, by use";
+        memory_refused: Family<UseLabel, Counter> =
+            "memory_refused", "How often something did not fit and was refused or dropped, by use";
+        stream_events: Family<StreamLabel, Gauge> = "stream_events", "Events that a stream keeps";
+        stream_bytes: Family<StreamLabel, Gauge> = "stream_bytes", "Their encoded size in bytes";
+        stream_last_sequence: Family<StreamLabel, Gauge> = "stream_last_sequence", "The last sequence of a stream";
+        group_members: Family<GroupLabel, Gauge> = "group_members", "Members of a group";
+        group_lag: Family<GroupLabel, Gauge> = "group_lag", "Events of its stream that a group is not done with";
+        group_unacked: Family<GroupLabel, Gauge> =
+            "group_unacked", "Of these, those that are with members or wait for a retry";
+        group_blocked: Family<GroupLabel, Gauge> =
+            "group_blocked", "Events that wait behind an earlier one of their key";
+        group_lost: Family<GroupLabel, Counter> =
+            "group_lost", "Events that the stream removed before the group was done with them";
+        group_oldest: Family<GroupLabel, Seconds> =
+            "group_oldest_unacked_seconds", "Age of the oldest event that a group is not done with, in seconds";
+    }
 }
 
 impl GaugeSet {
-    pub(super) fn new(registry: &mut Registry) -> Self {
-        let all = Self::default();
-        let mut gauge = |name: &str, help: &str, gauge: &Gauge| registry.register(name, help, gauge.clone());
-        gauge("open_sessions", "Sessions open now", &all.open_sessions);
-        gauge("open_subscriptions", "Subscriptions open now", &all.open_subscriptions);
-        gauge("credit_blocked_subscriptions", "Subscriptions with waiting events and no credit", &all.credit_blocked);
-        gauge("behind_subscriptions", "Subscriptions that have not caught up with their stream", &all.behind);
-        gauge("queue_bytes", "Bytes that wait in queues, overhead included", &all.queue_bytes);
-        gauge("streams", "Number of streams", &all.streams);
-        gauge("store_bytes", "Disk space of the store in bytes", &all.store_bytes);
-        gauge("store_writable", "1 while streams can be written to", &all.store_writable);
-        let help = "How far the wall clock is ahead of the time of streams, in seconds";
-        registry.register("clock_offset_seconds", help, all.clock_offset.clone());
-        let help = "How far the times in the most advanced stream are ahead, in seconds";
-        registry.register("clock_ahead_seconds", help, all.clock_ahead.clone());
-        registry.register("memory_bytes", "Memory that clients make the hub keep, by use", all.memory_bytes.clone());
-        registry.register("memory_limit_bytes", "Limit on that memory, by use", all.memory_limit.clone());
-        let help = "How often something did not fit and was refused or dropped, by use";
-        registry.register("memory_refused", help, all.memory_refused.clone());
-        registry.register("stream_events", "Events that a stream keeps", all.stream_events.clone());
-        registry.register("stream_bytes", "Their encoded size in bytes", all.stream_bytes.clone());
-        registry.register("stream_last_sequence", "The last sequence of a stream", all.stream_last_sequence.clone());
-        registry.register("group_members", "Members of a group", all.group_members.clone());
-        registry.register("group_lag", "Events of its stream that a group is not done with", all.group_lag.clone());
-        let help = "Of these, those that are with members or wait for a retry";
-        registry.register("group_unacked", help, all.group_unacked.clone());
-        let help = "Events that wait behind an earlier one of their key";
-        registry.register("group_blocked", help, all.group_blocked.clone());
-        let help = "Events that the stream removed before the group was done with them";
-        registry.register("group_lost", help, all.group_lost.clone());
-        let help = "Age of the oldest event that a group is not done with, in seconds";
-        registry.register("group_oldest_unacked_seconds", help, all.group_oldest.clone());
-        all
-    }
-
     /// Takes over what was found. What is gone is not shown any more.
     pub(super) fn set(&self, found: &Gauges) {
         let count = |gauge: &Gauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));

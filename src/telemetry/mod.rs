@@ -9,6 +9,7 @@ mod gauges;
 mod logs;
 mod metrics;
 mod secrets;
+mod set;
 mod traces;
 mod wire;
 

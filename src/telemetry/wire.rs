@@ -3,11 +3,10 @@
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
 };
 
-const CERTIFICATE_ENDS_HELP: &str =
-    "When the served certificate and the first authority of clients expire, in seconds since 1970";
+use super::set::metric_set;
+
 /// Why something was done, by the name of a closed list.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ReasonLabel {
@@ -114,58 +113,25 @@ pub(super) struct CertificateLabel {
     pub(super) certificate: &'static str,
 }
 
-/// The counters.
-#[derive(Debug)]
-pub(super) struct Wire {
-    pub(super) connections: Counter,
-    pub(super) connections_refused: Family<ReasonLabel, Counter>,
-    pub(super) connections_ended: Family<ReasonLabel, Counter>,
-    pub(super) streams_cut: Family<ReasonLabel, Counter>,
-    pub(super) accept_errors: Counter,
-    pub(super) open_connections: Gauge,
-    pub(super) tls_handshake_failures: Family<ReasonLabel, Counter>,
-    pub(super) tls_reloads: Counter,
-    pub(super) tls_reload_failures: Counter,
-    /// Without TLS there is none, rather than one that ended in 1970.
-    pub(super) tls_certificate_ends: Family<CertificateLabel, Gauge>,
-}
-
-impl Wire {
-    pub(super) fn new(registry: &mut Registry) -> Self {
-        macro_rules! registered {
-            ($name:literal, $help:expr) => {{
-                let metric = Default::default();
-                registry.register($name, $help, Clone::clone(&metric));
-                metric
-            }};
-        }
-        let connections: Counter = registered!("connections", "Connections accepted");
-        let connections_refused: Family<ReasonLabel, Counter> =
-            registered!("connections_refused", "Connections closed at once because of a limit, by limit");
-        let connections_ended: Family<ReasonLabel, Counter> =
-            registered!("connections_ended", "Connections that the hub ended, by reason");
-        let streams_cut: Family<ReasonLabel, Counter> =
-            registered!("streams_cut", "Streams cut because their client read nothing, by reason");
-        let accept_errors: Counter = registered!("accept_errors", "Failures to accept a connection");
-        let open_connections: Gauge = registered!("open_connections", "Connections open now");
-        let tls_handshake_failures: Family<ReasonLabel, Counter> =
-            registered!("tls_handshake_failures", "TLS handshakes that failed, by reason");
-        let tls_reloads: Counter = registered!("tls_reloads", "Changes of the TLS files that were applied");
-        let tls_reload_failures: Counter =
-            registered!("tls_reload_failures", "Changes of the TLS files that were refused");
-        let tls_certificate_ends: Family<CertificateLabel, Gauge> =
-            registered!("tls_certificate_expiry_timestamp_seconds", CERTIFICATE_ENDS_HELP);
-        Self {
-            connections,
-            connections_refused,
-            connections_ended,
-            streams_cut,
-            accept_errors,
-            open_connections,
-            tls_handshake_failures,
-            tls_reloads,
-            tls_reload_failures,
-            tls_certificate_ends,
-        }
+metric_set! {
+    /// The counters.
+    pub(super) struct Wire {
+        pub(super) connections: Counter = "connections", "Connections accepted";
+        pub(super) connections_refused: Family<ReasonLabel, Counter> =
+            "connections_refused", "Connections closed at once because of a limit, by limit";
+        pub(super) connections_ended: Family<ReasonLabel, Counter> =
+            "connections_ended", "Connections that the hub ended, by reason";
+        pub(super) streams_cut: Family<ReasonLabel, Counter> =
+            "streams_cut", "Streams cut because their client read nothing, by reason";
+        pub(super) accept_errors: Counter = "accept_errors", "Failures to accept a connection";
+        pub(super) open_connections: Gauge = "open_connections", "Connections open now";
+        pub(super) tls_handshake_failures: Family<ReasonLabel, Counter> =
+            "tls_handshake_failures", "TLS handshakes that failed, by reason";
+        pub(super) tls_reloads: Counter = "tls_reloads", "Changes of the TLS files that were applied";
+        pub(super) tls_reload_failures: Counter = "tls_reload_failures", "Changes of the TLS files that were refused";
+        /// Without TLS there is none, rather than one that ended in 1970.
+        pub(super) tls_certificate_ends: Family<CertificateLabel, Gauge> =
+            "tls_certificate_expiry_timestamp_seconds",
+            "When the served certificate and the first authority of clients expire, in seconds since 1970";
     }
 }
