@@ -9,14 +9,17 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     io,
+    ops::ControlFlow,
     pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
+use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tokio::{runtime::Handle, task::coop};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -123,6 +126,26 @@ impl Tasks {
             work()
         };
         self.tracker.spawn_blocking(work).await.ok()
+    }
+
+    /// Polls what may change on the disk: runs `look` there every `interval`, and hands on what it found, until `take` has
+    /// enough. A look that panicked found nothing.
+    pub async fn poll<T: Send + 'static>(
+        &self,
+        interval: Duration,
+        look: impl FnMut() -> T + Send + 'static,
+        mut take: impl FnMut(T) -> ControlFlow<()> + Send,
+    ) {
+        let look = Arc::new(Mutex::new(look));
+        loop {
+            tokio::time::sleep(interval).await;
+            let look = Arc::clone(&look);
+            if let Some(found) = self.block(move || (look.lock())()).await
+                && take(found).is_break()
+            {
+                return;
+            }
+        }
     }
 
     /// Does `work` here, and sees to it that it is done: if whoever waits for it gives up, it goes on as a task.

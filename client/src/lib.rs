@@ -15,9 +15,11 @@
 
 #![warn(missing_docs)]
 
+mod backoff;
 mod connect;
 mod credential;
 pub mod proto;
 
+pub use backoff::Backoff;
 pub use connect::{Target, TlsFiles, explain, explain_message};
 pub use credential::{Bearer, Credential, Link, TOKEN_VARIABLE};

@@ -8,6 +8,7 @@
 use std::{
     fs::File,
     io::Read,
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -17,7 +18,7 @@ use super::{Options, keys::KeySet, policy::Policy, tokens::StaticTokens};
 use crate::{tasks::Tasks, telemetry::warn_if_open};
 
 /// How often files are read.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// The largest of these files, in bytes.
 pub(super) const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
@@ -113,25 +114,20 @@ impl Files {
         }
     }
 
-    /// Looks at the files for as long as `take` wants what they say: it gets that when it has changed, and is asked
-    /// whether or not it has.
+    /// Polls the files for as long as `take` wants what they say: it gets that when it has changed, and is asked whether or
+    /// not it has.
     pub(super) async fn watch(mut self, tasks: Tasks, take: impl Fn(Option<Contents>) -> bool + Send) {
-        loop {
-            tokio::time::sleep(LOOK_EVERY).await;
-            let look = move || {
-                let found = self.read();
-                (self, found)
-            };
-            // A panic in there would be a bug, and is logged as one.
-            let Some((files, found)) = tasks.block(look).await else { return };
-            self = files;
-            for error in found.refused {
+        let look = move || {
+            let found = self.read();
+            (found.refused, found.changed.then(|| self.contents()))
+        };
+        let take = move |(refused, contents): (Vec<String>, _)| {
+            for error in refused {
                 tracing::error!(error, "refused; the previous content stays in force");
             }
-            if !take(found.changed.then(|| self.contents())) {
-                return;
-            }
-        }
+            if take(contents) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        tasks.poll(POLL_INTERVAL, look, take).await;
     }
 }
 

@@ -19,6 +19,7 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
+use switchyard_client::Backoff;
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, timeout},
@@ -33,8 +34,8 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 /// Unknown keys cause a fetch at most this often.
 const SHORTEST_WAIT: Duration = Duration::from_secs(10);
-/// After a failure the next attempt waits, twice as long each time in a row, from this on.
-const SHORTEST_BACKOFF: Duration = Duration::from_secs(1);
+/// How long at most the first attempt after a failure waits; later ones up to as long as between two fetches.
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// What discovery adds to an issuer.
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
@@ -143,21 +144,20 @@ impl Remote {
 
     /// Fetches keys for as long as somebody needs them.
     pub(super) async fn run(remote: Weak<Self>) {
-        let mut backoff = SHORTEST_BACKOFF;
+        let Some(refresh) = remote.upgrade().map(|remote| remote.refresh) else { return };
+        let mut backoff = Backoff::new(FIRST_BACKOFF, refresh);
         while let Some(remote) = remote.upgrade() {
             let wait = match remote.fetch().await {
                 Ok(keys) => {
                     tracing::debug!(address = ?remote.address, ?keys, "keys fetched");
                     *remote.keys.write() = Arc::new(keys);
                     remote.version.fetch_add(1, Relaxed);
-                    backoff = SHORTEST_BACKOFF;
-                    remote.refresh
+                    backoff.reset();
+                    refresh
                 }
                 Err(error) => {
                     tracing::error!(address = ?remote.address, error, "keys for tokens cannot be fetched; the old ones stay");
-                    let wait = backoff.min(remote.refresh);
-                    backoff = backoff.saturating_mul(2);
-                    wait
+                    backoff.delay()
                 }
             };
             remote.rounds.send_modify(|rounds| *rounds += 1);

@@ -15,6 +15,7 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
+use switchyard_client::Backoff;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, Sleep},
@@ -34,9 +35,9 @@ use crate::{
     telemetry::{ConnectionEnd, HandshakeFailure, Metrics},
 };
 
-/// After a failed accept the loop waits, twice as long each time in a row, from this
-const SHORTEST_BACKOFF: Duration = Duration::from_millis(5);
-/// to this.
+/// How long at most the loop waits after a failed accept,
+const FIRST_BACKOFF: Duration = Duration::from_millis(5);
+/// and after many in a row.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 
 /// What is spoken with the clients of a port: what an edge gives to the accept loop.
@@ -96,7 +97,7 @@ impl Acceptor {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         tokio::pin!(listener);
-        let mut backoff = SHORTEST_BACKOFF;
+        let mut backoff = Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF);
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -106,7 +107,7 @@ impl Acceptor {
             match accepted {
                 None => return,
                 Some(Ok((stream, peer))) => {
-                    backoff = SHORTEST_BACKOFF;
+                    backoff.reset();
                     match self.connections.admit(peer, &self.options) {
                         Ok(admitted) => self.spawn(stream, admitted, edge.clone()),
                         Err(refusal) => tracing::debug!(%peer, ?refusal, "too many connections"),
@@ -116,12 +117,12 @@ impl Acceptor {
                 Some(Err(error)) if is_of_the_peer(&error) => {}
                 Some(Err(error)) => {
                     self.metrics.accept_failed();
-                    tracing::warn!(%error, retry_in_ms = backoff.as_millis() as u64, "accept failed");
+                    let delay = backoff.delay();
+                    tracing::warn!(%error, retry_in_ms = delay.as_millis() as u64, "accept failed");
                     tokio::select! {
                         () = self.stop.cancelled() => return,
-                        () = tokio::time::sleep(backoff) => {}
+                        () = tokio::time::sleep(delay) => {}
                     }
-                    backoff = (backoff * 2).min(LONGEST_BACKOFF);
                 }
             }
         }

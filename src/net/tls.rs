@@ -5,7 +5,7 @@
 //! new connections only once it stayed the same from one look to the next and was judged; until then, and if it is
 //! refused, the old goes on being served. Open connections keep what they were accepted with.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, ops::ControlFlow, sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
 use rustls::{ServerConfig, server::Acceptor};
@@ -53,16 +53,15 @@ impl Tls {
         })))
     }
 
-    /// Looks at the files, for ever, and serves what they are changed to.
+    /// Polls the files, for ever, and serves what they are changed to.
     pub async fn watch(self: Arc<Self>, tasks: Tasks) {
         let mut watch = Watch { served: Seen::Files(self.served), last: Seen::Files(self.served), told: None };
-        loop {
-            tokio::time::sleep(Duration::from_millis(self.options.reload_interval_ms)).await;
-            let options = self.options.clone();
-            if let Some(found) = tasks.block(move || Files::read(&options)).await {
-                self.look(&mut watch, found);
-            }
-        }
+        let (interval, options) = (Duration::from_millis(self.options.reload_interval_ms), self.options.clone());
+        let take = |found| {
+            self.look(&mut watch, found);
+            ControlFlow::Continue(())
+        };
+        tasks.poll(interval, move || Files::read(&options), take).await;
     }
 
     fn look(&self, watch: &mut Watch, found: Result<Files, CertificateError>) {
