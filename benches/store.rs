@@ -49,8 +49,8 @@ impl Bed {
         let base = std::env::var_os("SWITCHYARD_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
         let path = base.join(format!("switchyard-bench-{:x}", fastrand::u64(..)));
         let runtime = Runtime::new().expect("a runtime");
-        let engine = Embedded::open(&path, options, Event::seal, &Tasks::default(), &Arc::default(), &Arc::default())
-            .expect("a new store");
+        let engine =
+            Embedded::open(&path, options, &Tasks::default(), &Arc::default(), &Arc::default()).expect("a new store");
         Self { runtime, engine: Arc::new(engine), path }
     }
 
@@ -179,7 +179,7 @@ fn open_after_a_crash(bencher: Bencher<'_, '_>) {
             copy
         })
         .bench_local_refs(|path| {
-            Embedded::open(path, &Options::default(), Event::seal, &Tasks::default(), &Arc::default(), &Arc::default())
+            Embedded::open(path, &Options::default(), &Tasks::default(), &Arc::default(), &Arc::default())
                 .expect("whole")
         });
 }

@@ -19,7 +19,6 @@ use crate::{
         http::{self, Ops},
     },
     engine::{Embedded, Engine},
-    event::Event,
     hub::{Hub, Setup, Streams, Tracing},
     memory::Memory,
     model::Peer,
@@ -322,7 +321,7 @@ async fn open_engine(
     let mut options = config.engine;
     options.max_owner_bytes = config.quotas.max_stored_bytes;
     let of_store = tasks.clone();
-    let open = move || Embedded::open(&config.data_dir, &options, Event::seal, &of_store, &metrics, &memory);
+    let open = move || Embedded::open(&config.data_dir, &options, &of_store, &metrics, &memory);
     let engine = tasks.block(open).await.context("the task that opens the store failed")??;
     Ok(Some(Arc::new(engine)))
 }

@@ -33,7 +33,7 @@ use switchyard::{
         grpc::{self, Access},
     },
     engine::{Append, Embedded, Engine, Options, ReadLimits},
-    event::{Event, Seal, Span, Spans},
+    event::{Draft, EventIds, Payload},
     hub::{Hub, Setup, Streams},
     memory::{Memory, Use},
     model::{Filter, Storage, StreamName, StreamSettings},
@@ -447,17 +447,12 @@ fn a_writer_is_not_woken_for_what_it_may_not_send() {
 /// that stays and one that is handed on (16 bytes each, in a list that grows). A read is eleven allocations.
 #[test]
 fn events_that_are_read_together_are_allocated_together() {
-    const SEAL: Seal = |event, _, out| {
-        out.extend_from_slice(event.encoded());
-        *event.spans()
-    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let folder = std::env::temp_dir().join(format!("switchyard-counts-{:x}", fastrand::u64(..)));
-    let engine =
-        Embedded::open(&folder, &Options::default(), SEAL, &Tasks::default(), &Arc::default(), &Arc::default())
-            .expect("a new store");
-    let spans = Spans { topic: Span { start: 0, len: 1 }, ..Spans::default() };
-    let event = Event::new(Bytes::from(vec![b't'; PAYLOAD_BYTES]), spans, 0).expect("an event");
+    let engine = Embedded::open(&folder, &Options::default(), &Tasks::default(), &Arc::default(), &Arc::default())
+        .expect("a new store");
+    let draft = Draft { topic: "t", payload: Payload::Data(&[b'x'; PAYLOAD_BYTES]), ..Draft::default() };
+    let event = draft.build(usize::MAX, &mut EventIds::new("")).expect("an event");
     let stream = runtime.block_on(async {
         let filters = vec![Filter::parse(b">").expect("a filter")];
         let settings = StreamSettings::new(StreamName::parse("s").expect("a name"), filters);
@@ -512,7 +507,7 @@ fn a_subscription_is_counted_with_what_it_costs() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let folder = std::env::temp_dir().join(format!("switchyard-counts-{:x}", fastrand::u64(..)));
     let (tasks, memory) = (Tasks::default(), Arc::<Memory>::default());
-    let engine = Embedded::open(&folder, &Options::default(), Event::seal, &tasks, &Arc::default(), &memory);
+    let engine = Embedded::open(&folder, &Options::default(), &tasks, &Arc::default(), &memory);
     let engine: Arc<dyn Engine> = Arc::new(engine.expect("a new store"));
     let filters = vec![Filter::parse(b">").expect("a filter")];
     let settings = StreamSettings::new(StreamName::parse("s").expect("a name"), filters);

@@ -18,7 +18,7 @@ use super::{
     Precondition, PurgeError, ReadError, ReadLimits, UpdateError,
 };
 use crate::{
-    event::{Event, Span, Spans, Stamp},
+    event::{Draft, Event, EventIds, Payload},
     model::{Filter, Group, GroupSettings, Storage, StreamName, StreamSettings, Topic},
 };
 
@@ -32,6 +32,13 @@ pub(crate) trait Ground {
 
     /// So much time passes at once.
     fn pass(&self, time: Duration);
+
+    /// From now on, before there is an engine, time passes only by [`Self::pass`].
+    fn stop_clock(&self);
+
+    /// What an event counts of the `max_bytes` of a stream when it is appended now, at this sequence. The clock is stopped, since
+    /// the length of a time is part of it.
+    fn stored_bytes(&self, event: &Event, stream: &str, sequence: u64) -> u64;
 }
 
 /// Where two hubs may be on one store.
@@ -42,33 +49,30 @@ pub(crate) trait TwoHubs: Ground {
 
 pub(crate) const EVERYTHING: ReadLimits = ReadLimits { events: usize::MAX, bytes: usize::MAX };
 
-/// A stored form that only these tests know.
-pub(crate) fn seal(event: &Event, stamp: &Stamp<'_>, out: &mut Vec<u8>) -> Spans {
-    out.extend_from_slice(event.encoded());
-    out.extend_from_slice(stamp.stream.as_bytes());
-    *event.spans()
-}
-
-/// An event whose bytes are topic, source, id and text.
+/// An event of the source `src`, or of none when it has no id of its own. A `ttl_ms` of 0 is none.
 pub(crate) fn event_with(topic: &str, id: &str, text: &str, ttl_ms: u64) -> Event {
-    let source = if id.is_empty() { "" } else { "src" };
-    let span = |before: &[&str], it: &str| Span {
-        start: before.iter().map(|part| part.len() as u32).sum(),
-        len: it.len() as u16,
+    let draft = Draft {
+        topic,
+        id,
+        source: if id.is_empty() { "" } else { "src" },
+        ttl: (ttl_ms > 0).then(|| Duration::from_millis(ttl_ms)),
+        payload: Payload::Text(text),
+        ..Draft::default()
     };
-    let spans = Spans {
-        topic: span(&[], topic),
-        source: span(&[topic], source),
-        id: span(&[topic, source], id),
-        key: Span::default(),
-        ttl_ms: std::num::NonZeroU64::new(ttl_ms),
-    };
-    let encoded = [topic, source, id, text].concat();
-    Event::new(encoded.into(), spans, 0).expect("an event")
+    draft.build(usize::MAX, &mut EventIds::new("")).expect("an event")
 }
 
 pub(crate) fn event(topic: &str, text: &str) -> Event {
     event_with(topic, "", text, 0)
+}
+
+/// An event that counts exactly this much, once it has a text that is long enough.
+pub(crate) fn sized(bytes: u64, counts: impl Fn(&Event) -> u64, with: impl Fn(&str) -> Event) -> Event {
+    let rest = bytes.checked_sub(counts(&with(""))).expect("room for its fields");
+    let text = "x".repeat(rest as usize);
+    // A longer text has a longer length in front of it.
+    let lengths = (0..=text.len()).rev().map(|len| with(&text[..len]));
+    lengths.into_iter().find(|event| counts(event) == bytes).expect("such a length")
 }
 
 pub(crate) fn filters(patterns: &[&str]) -> Vec<Filter> {
@@ -133,10 +137,11 @@ pub(crate) async fn read_all(
 
 /// The text of a stored event.
 pub(crate) fn text_of(event: &Event, stream: &Arc<dyn EventStream>) -> String {
-    let spans = event.spans();
-    let start = usize::from(spans.topic.len + spans.source.len + spans.id.len);
-    let end = event.encoded_len() - stream.name().as_str().len();
-    String::from_utf8(event.encoded()[start..end].to_vec()).expect("text")
+    assert_eq!(event.view().stream, stream.name().as_str());
+    match event.view().payload {
+        Payload::Text(text) => text.to_owned(),
+        other => panic!("{other:?}"),
+    }
 }
 
 pub(crate) async fn sequences(stream: &Arc<dyn EventStream>, after: u64) -> Vec<u64> {
@@ -299,10 +304,12 @@ pub(crate) async fn preconditions_hold_for_the_whole_append(ground: &impl Ground
 }
 
 pub(crate) async fn limits_hold_exactly_for_readers(ground: &impl Ground) {
+    ground.stop_clock();
     let engine = ground.engine().await;
     let few = StreamSettings { max_events: Some(10), ..settings("few", &["few"]) };
     let few = engine.create_stream(few).await.expect("made");
-    let small = StreamSettings { max_bytes: Some(100), ..settings("small", &["small"]) };
+    let max_bytes = 5 * ground.stored_bytes(&event("small", "0123456789"), "small", 1);
+    let small = StreamSettings { max_bytes: Some(max_bytes), ..settings("small", &["small"]) };
     let small = engine.create_stream(small).await.expect("made");
     for n in 1..=25 {
         append(&few, "few", "").await;
@@ -310,12 +317,11 @@ pub(crate) async fn limits_hold_exactly_for_readers(ground: &impl Ground) {
         let state = few.state().await.expect("the state");
         assert_eq!((state.latest, state.events), (n, n.min(10)));
         assert_eq!(state.earliest, n.saturating_sub(9).max(1));
-        assert!(small.state().await.expect("the state").bytes <= 100);
+        assert!(small.state().await.expect("the state").bytes <= max_bytes);
     }
     assert_eq!(sequences(&few, 15).await, (16..=25).collect::<Vec<_>>());
     let lost = ReadError::Lost { earliest: 16, latest: 25 };
     assert_eq!(few.read(14, &Arc::from([]), EVERYTHING).await.err(), Some(lost.clone()));
-    // 10 of topic, text and stream name: 20 bytes each.
     assert_eq!(
         (small.state().await.expect("the state").events, small.state().await.expect("the state").earliest),
         (5, 21)

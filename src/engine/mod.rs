@@ -1,8 +1,9 @@
 //! Streams: storing events, reading them again, and what groups need to be kept.
 //!
 //! [`Engine`], [`EventStream`] and [`GroupStore`] are the contract that everything above relies on; `conformance` checks it
-//! on every implementation. It also holds for a store that several hubs share (docs/adr/0027-engine-for-shared-stores.md). `embedded` keeps streams in one file on this machine. An engine knows no subscription, no session
-//! and no encoding: an event's stored form is made by the [`crate::event::Seal`] it is given.
+//! on every implementation. It also holds for a store that several hubs share (docs/adr/0027-engine-for-shared-stores.md).
+//! `embedded` keeps streams in one file on this machine. An engine knows no subscription, no session and no encoding: what is
+//! stored of an event is [`crate::event::Event::seal`].
 
 #[cfg(test)]
 mod conformance;

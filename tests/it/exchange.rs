@@ -120,7 +120,7 @@ async fn a_live_event_reaches_subscriptions_on_every_hub_and_is_not_echoed() {
 async fn what_a_stream_stores_is_not_sent_to_other_hubs() {
     let (folder, tasks, ends) = (Folder::new(), Tasks::default(), End::pair());
     let (options, nothing) = (Options::default(), (Arc::default(), Arc::default()));
-    let engine = Embedded::open(folder.path(), &options, Event::seal, &tasks, &nothing.0, &nothing.1);
+    let engine = Embedded::open(folder.path(), &options, &tasks, &nothing.0, &nothing.1);
     let engine: Arc<dyn Engine> = Arc::new(engine.expect("a new store"));
     let filter = Filter::parse(b"kept").expect("a filter");
     let settings = StreamSettings::new(StreamName::parse("s").expect("a name"), vec![filter]);

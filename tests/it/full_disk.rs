@@ -33,9 +33,7 @@ pub async fn hub_on_disk(disk: &Simulated) -> Server {
     let (ops_listen, options) = (config.ops_listen.clone(), config.connections.clone());
     let operators = Box::pin(async move { net::listen(&ops_listen, &options).await });
     let (tasks, metrics, memory) = (Tasks::default(), Arc::new(Metrics::default()), Arc::default());
-    let opened =
-        Embedded::open_simulated(disk, &config.engine, switchyard::event::Event::seal, &tasks, &metrics, &memory)
-            .expect("a new store");
+    let opened = Embedded::open_simulated(disk, &config.engine, &tasks, &metrics, &memory).expect("a new store");
     let engine: Arc<dyn Engine> = Arc::new(opened);
     let engine = Box::pin(std::future::ready(Ok(Some(engine))));
     server::start_on(

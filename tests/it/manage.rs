@@ -5,7 +5,6 @@ use std::{future::poll_fn, sync::Arc, time::Duration};
 use switchyard::{
     auth::{Auth, Caller, Shown},
     engine::{Embedded, Options},
-    event::Event,
     hub::{Hub, Setup, Streams},
     manage::{
         backups, dead_letters,
@@ -32,14 +31,7 @@ impl Place {
     async fn new(folder: &Folder) -> Self {
         let (config, tasks) = (Guarded::config(folder), Tasks::default());
         let auth = Auth::open(&config.auth, &tasks, &Arc::default()).await.expect("opened").expect("enabled");
-        let engine = Embedded::open(
-            &config.data_dir,
-            &Options::default(),
-            Event::seal,
-            &tasks,
-            &Arc::default(),
-            &Arc::default(),
-        );
+        let engine = Embedded::open(&config.data_dir, &Options::default(), &tasks, &Arc::default(), &Arc::default());
         let streams = Streams { engine: Arc::new(engine.expect("a new store")), tasks };
         let place = Self { hub: Arc::new(Hub::new(Setup { streams: Some(streams), ..Setup::default() })), auth };
         let admin = place.caller(&["admin"]).await;

@@ -59,8 +59,7 @@ impl Place {
         let operators = Box::pin(async move { net::listen(&ops_listen, &options).await });
         let memory = Arc::new(Memory::new(&config.memory));
         let (tasks, metrics, of_hub) = (Tasks::default(), Arc::new(Metrics::default()), Arc::clone(&memory));
-        let opened =
-            Embedded::open(folder.path(), &config.engine, switchyard::event::Event::seal, &tasks, &metrics, &memory);
+        let opened = Embedded::open(folder.path(), &config.engine, &tasks, &metrics, &memory);
         let engine: Arc<dyn Engine> = Arc::new(opened.expect("a new store"));
         let engine = Box::pin(std::future::ready(Ok(Some(engine))));
         let ground = Ground {

@@ -55,7 +55,7 @@ async fn held(folder: &Folder) -> Held {
     let (memory, of_hub) = (Arc::default(), Arc::default());
     let engine = Box::pin(async move {
         opened.await?;
-        let engine = Embedded::open(&path, &options, switchyard::event::Event::seal, &of_store, &counted, &memory)?;
+        let engine = Embedded::open(&path, &options, &of_store, &counted, &memory)?;
         Ok(Some(Arc::new(engine) as Arc<dyn Engine>))
     });
     let ground =

@@ -10,7 +10,6 @@ use std::{
 use switchyard::{
     config::Config,
     engine::{Embedded, Engine, OpenError, Simulated, renew_simulated},
-    event::Event,
     model::Peer,
     server::{self, Ground},
     tasks::Tasks,
@@ -92,7 +91,7 @@ fn add_hub(sim: &mut Sim<'_>, disk: &Simulated, was_put_back: &Rc<Cell<bool>>) {
             }
             let (tasks, metrics, memory) =
                 (Tasks::on_one_thread(), std::sync::Arc::default(), std::sync::Arc::default());
-            let engine = match Embedded::open_simulated(&disk, &config.engine, Event::seal, &tasks, &metrics, &memory) {
+            let engine = match Embedded::open_simulated(&disk, &config.engine, &tasks, &metrics, &memory) {
                 // Its disk failed already; the crash that follows starts the next one.
                 Err(OpenError::Io { .. }) => std::future::pending().await,
                 opened => opened?,

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     EVERYTHING, Ground, append, append_all, event, event_with, filters, lasts, name, read_all, sequences, settings,
-    text_of,
+    sized, text_of,
 };
 use crate::{
     engine::{AppendError, DeadLetter, EventStream, Fence, GroupStoreError, Precondition},
@@ -122,11 +122,14 @@ pub(crate) async fn the_last_of_a_topic_is_the_last_that_lives(ground: &impl Gro
 }
 
 pub(crate) async fn the_dead_push_out_nobody(ground: &impl Ground) {
+    ground.stop_clock();
     let engine = ground.engine().await;
     let of = |name: &str| settings(name, &[&format!("{name}.>")]);
+    // Twice as much as lives at a time.
+    let max_bytes = 100 * ground.stored_bytes(&brief("bytes.user", 5), "bytes", 198);
     let all = [
         StreamSettings { max_events: Some(50), ..of("events") },
-        StreamSettings { max_bytes: Some(2_000), ..of("bytes") },
+        StreamSettings { max_bytes: Some(max_bytes), ..of("bytes") },
         StreamSettings { max_events_per_topic: Some(50), ..of("topics") },
     ];
     for wanted in all {
@@ -213,15 +216,15 @@ pub(crate) async fn the_last_of_a_busy_topic_is_always_found(ground: &impl Groun
 }
 
 pub(crate) async fn what_is_larger_than_the_stream_is_refused(ground: &impl Ground) {
+    ground.stop_clock();
     let engine = ground.engine().await;
     let small = StreamSettings { max_bytes: Some(1_000), ..settings("s", &["s", "lost"]) };
     let stream = engine.create_stream(small).await.expect("made");
-    // Topic and name of the stream are two of these bytes.
-    let of = |bytes: usize| event("s", &"x".repeat(bytes - 2));
-    put(&stream, of(10)).await;
+    let of = |bytes| sized(bytes, |event| ground.stored_bytes(event, "s", 1), |text| event("s", text));
+    put(&stream, of(100)).await;
     let refused = |bytes| Err(AppendError::NeverFits { bytes, limit: 1_000 });
     assert_eq!(append_all(&stream, vec![of(1_001)], None).await, refused(1_001));
-    assert_eq!(append_all(&stream, vec![of(10), of(2_000)], None).await, refused(2_000));
+    assert_eq!(append_all(&stream, vec![of(100), of(2_000)], None).await, refused(2_000));
     let together = Some(Precondition::LastSequence(1));
     assert_eq!(append_all(&stream, vec![of(500), of(501)], together).await, refused(1_001));
     assert_eq!(
@@ -237,7 +240,7 @@ pub(crate) async fn what_is_larger_than_the_stream_is_refused(ground: &impl Grou
     let other = engine.create_stream(settings("o", &["o"])).await.expect("made");
     let group = Group::parse("g").expect("a group");
     other.groups().create(group.clone(), GroupSettings::default(), bytes::Bytes::new()).await.expect("made");
-    let letter = |bytes: usize| vec![DeadLetter { id: bytes as u64, stream: name("s"), event: of(bytes) }];
+    let letter = |bytes: u64| vec![DeadLetter { id: bytes, stream: name("s"), event: of(bytes) }];
     let saved =
         async |bytes| other.groups().bury(Fence::default(), group.clone(), bytes::Bytes::new(), letter(bytes)).await;
     assert_eq!(saved(1_001).await, Err(GroupStoreError::NeverFits { name: name("s") }));

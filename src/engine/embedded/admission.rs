@@ -85,13 +85,12 @@ impl Admission<'_> {
         if most <= limit {
             return Ok(());
         }
-        let (mut all, mut scratch) = (0, Vec::new());
+        let mut all = 0;
         for event in events {
             if self.repeats.knows(event, draft.now) {
                 continue;
             }
-            self.sealer.stamp(event, draft.place(), &mut scratch);
-            let bytes = scratch.len() as u64;
+            let bytes = self.sealer.stamped_len(event, draft.place()) as u64;
             all += bytes;
             if bytes > limit || (together && all > limit) {
                 return Err(AppendError::NeverFits { bytes: if together { all } else { bytes }, limit });
@@ -103,9 +102,7 @@ impl Admission<'_> {
     /// True for an event that the stream would not keep, were it the only one, stored at a sequence and time.
     pub(super) fn never_fits(&self, event: &Event, place: (u64, u64)) -> bool {
         let Some(limit) = self.stream.settings.read().max_bytes else { return false };
-        let mut stored = Vec::new();
-        self.sealer.stamp(event, place, &mut stored);
-        stored.len() as u64 > limit
+        self.sealer.stamped_len(event, place) as u64 > limit
     }
 
     /// Charges the owner for events that are about to be put into the draft, all or none. Where they may be
@@ -120,15 +117,14 @@ impl Admission<'_> {
         if charges.is_off() {
             return Ok(());
         }
-        let ((mut sequence, time), mut bytes, mut scratch) = (draft.place(), 0, Vec::new());
+        let ((mut sequence, time), mut bytes) = (draft.place(), 0);
         let mut seen = BTreeSet::new();
         for event in events {
             let key = if !repetitions || self.repeats.is_off() { None } else { event.dedupe_key() };
             if key.is_some_and(|key| self.repeats.first_of(event, key, draft.now).is_some() || !seen.insert(key)) {
                 continue;
             }
-            self.sealer.stamp(event, (sequence, time), &mut scratch);
-            bytes += scratch.len() as u64;
+            bytes += self.sealer.stamped_len(event, (sequence, time)) as u64;
             sequence += 1;
         }
         let most = self.stream.settings.read().max_bytes.unwrap_or(u64::MAX);
@@ -197,10 +193,11 @@ impl Admission<'_> {
         let (settings, bounds) = (Arc::clone(&self.stream.settings.read()), self.stream.bounds());
         let usual = bounds.bytes.checked_div(bounds.events).unwrap_or_default();
         let topics = self.stream.topics.read();
-        let (mut taken, mut encoded, mut count, mut replaced) = (0_usize, 0, 0, 0);
+        let (mut taken, mut stored, mut count, mut replaced) = (0_usize, 0, 0, 0);
+        let (first, time) = draft.place();
         for event in events {
             taken += holdings::event_bytes(event.encoded_len());
-            encoded += event.encoded_len() as u64;
+            stored += self.sealer.stamped_len(event, (first + count, time)) as u64;
             count += 1;
             replaced += u64::from(topics.is_full(event.topic().as_bytes()));
         }
@@ -208,10 +205,10 @@ impl Admission<'_> {
             limit.map_or(0, |limit| held.saturating_add(more).saturating_sub(limit).min(more))
         };
         let events_over = over(settings.max_events, bounds.events + draft.events() as u64, count);
-        let bytes_over = over(settings.max_bytes, bounds.bytes + draft.stored(), encoded);
-        // As a part of the encoded bytes: what these take beside themselves is replaced with them.
-        let ended = bytes_over.max(usual.saturating_mul(events_over.max(replaced))).min(encoded);
-        let kept = u128::from(encoded - ended) * taken as u128 / u128::from(encoded.max(1));
+        let bytes_over = over(settings.max_bytes, bounds.bytes + draft.stored(), stored);
+        // As a part of what is stored: what that takes beside itself is replaced with it.
+        let ended = bytes_over.max(usual.saturating_mul(events_over.max(replaced))).min(stored);
+        let kept = u128::from(stored - ended) * taken as u128 / u128::from(stored.max(1));
         usize::try_from(kept).unwrap_or(usize::MAX)
     }
 }

@@ -230,7 +230,7 @@ mod tests {
     use crate::{
         engine::{
             Engine, Options,
-            conformance::{append_all, event, seal, settings},
+            conformance::{append_all, event, settings},
         },
         model::StreamSettings,
         tasks::Tasks,
@@ -245,7 +245,6 @@ mod tests {
             let opened = Embedded::open_simulated(
                 &disk,
                 &Options::default(),
-                seal,
                 &tasks,
                 &std::sync::Arc::default(),
                 &std::sync::Arc::default(),

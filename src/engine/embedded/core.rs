@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     engine::{AppendError, Appended, Options, Precondition},
-    event::{Event, Seal},
+    event::Event,
     model::{Storage, StreamSettings},
 };
 
@@ -110,13 +110,13 @@ impl Core {
         self.end.progress(self.shared.bounds().floor, draft)
     }
 
-    fn sealer(&self, seal: Seal) -> Sealer<'_> {
-        Sealer { stream: self.shared.name.as_str(), seal }
+    fn sealer(&self) -> Sealer<'_> {
+        Sealer { stream: self.shared.name.as_str() }
     }
 
     /// What decides on what is appended.
-    pub(super) fn admission(&self, seal: Seal) -> Admission<'_> {
-        let (stream, sealer) = (&*self.shared, self.sealer(seal));
+    pub(super) fn admission(&self) -> Admission<'_> {
+        let (stream, sealer) = (&*self.shared, self.sealer());
         Admission { stream, repeats: &self.repeats, holdings: &self.holdings, sealer }
     }
 
@@ -127,12 +127,11 @@ impl Core {
         events: &[Event],
         precondition: Option<Precondition>,
         max_topics: usize,
-        seal: Seal,
         charges: &mut Charges,
     ) -> Result<Vec<Appended>, AppendError> {
-        self.admission(seal).admit(draft, events, precondition, max_topics, charges)?;
+        self.admission().admit(draft, events, precondition, max_topics, charges)?;
         let epoch = self.shared.epoch;
-        let sealer = Sealer { stream: self.shared.name.as_str(), seal };
+        let sealer = Sealer { stream: self.shared.name.as_str() };
         let mut scratch = Vec::new();
         let mut results = Vec::with_capacity(events.len());
         for event in events {
@@ -152,8 +151,8 @@ impl Core {
     }
 
     /// Puts one event into the draft, whatever is known of it.
-    pub(super) fn put(&self, draft: &mut Draft, event: &Event, seal: Seal) {
-        self.end.put(draft, event, self.sealer(seal), &mut Vec::new());
+    pub(super) fn put(&self, draft: &mut Draft, event: &Event) {
+        self.end.put(draft, event, self.sealer(), &mut Vec::new());
     }
 
     /// What its ids take in memory, where the keys of events that are gone may be in the store, too.

@@ -5,7 +5,7 @@ use hashbrown::HashMap;
 
 use super::batch::{HEAD_BYTES, Record, time_of};
 use crate::{
-    event::{Event, Seal, Spans, Stamp},
+    event::{Event, Spans, Stamp},
     memory::Held,
 };
 
@@ -14,14 +14,18 @@ use crate::{
 pub(super) struct Sealer<'a> {
     /// The name of the stream.
     pub(super) stream: &'a str,
-    pub(super) seal: Seal,
 }
 
 impl Sealer<'_> {
     /// Writes an event as it is stored at a sequence and time, in place of what is in `stored`.
     pub(super) fn stamp(&self, event: &Event, (sequence, time): (u64, u64), stored: &mut Vec<u8>) -> Spans {
         stored.clear();
-        (self.seal)(event, &Stamp { stream: self.stream, sequence, time: time_of(time) }, stored)
+        event.seal(&Stamp { stream: self.stream, sequence, time: time_of(time) }, stored)
+    }
+
+    /// How many bytes [`Self::stamp`] writes.
+    pub(super) fn stamped_len(&self, event: &Event, (sequence, time): (u64, u64)) -> usize {
+        event.sealed_len(&Stamp { stream: self.stream, sequence, time: time_of(time) })
     }
 }
 

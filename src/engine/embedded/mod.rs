@@ -98,7 +98,6 @@ use super::{
     RestoreError, Restored, StoreError, UpdateError, routes::Conflict,
 };
 use crate::{
-    event::Seal,
     memory::Memory,
     model::{StreamName, StreamSettings, Topic},
     tasks::{OnPanic, Tasks},
@@ -133,31 +132,28 @@ impl Embedded {
     pub fn open(
         path: &Path,
         options: &Options,
-        seal: Seal,
         tasks: &Tasks,
         metrics: &Arc<Metrics>,
         memory: &Arc<Memory>,
     ) -> Result<Self, OpenError> {
         let folder = Folder::lock(path)?;
-        Self::open_on(Arc::new(folder), options, seal, tasks, metrics, memory)
+        Self::open_on(Arc::new(folder), options, tasks, metrics, memory)
     }
 
     /// Opens the store on a simulated disk.
     pub fn open_simulated(
         disk: &Simulated,
         options: &Options,
-        seal: Seal,
         tasks: &Tasks,
         metrics: &Arc<Metrics>,
         memory: &Arc<Memory>,
     ) -> Result<Self, OpenError> {
-        Self::open_on(Arc::new(disk.of_new_process()), options, seal, tasks, metrics, memory)
+        Self::open_on(Arc::new(disk.of_new_process()), options, tasks, metrics, memory)
     }
 
     fn open_on(
         disk: Arc<dyn Disk>,
         options: &Options,
-        seal: Seal,
         tasks: &Tasks,
         metrics: &Arc<Metrics>,
         memory: &Arc<Memory>,
@@ -188,7 +184,7 @@ impl Embedded {
             })?
             .map_err(|OtherFormat(found)| OpenError::Format { folder: folder.clone(), found, known: FORMAT })?;
         let (stores, kept) = (Arc::clone(&link.stores), Arc::new(options.clone()));
-        let streams = Streams::new(stores, Arc::clone(&directory), kept, seal, cores);
+        let streams = Streams::new(stores, Arc::clone(&directory), kept, cores);
         let mut writer = Writer::new(streams, garbage, Arc::clone(metrics));
         if room != Room::Enough {
             writer.begin_full();

@@ -99,8 +99,8 @@ mod tests {
     use crate::{
         engine::{
             Append, AppendError, DeadLetter, Engine, EventStream, Fence, GroupStoreError, Options, StoreError,
-            conformance::{append_all, event, event_with, name, seal, settings},
-            embedded::{Embedded, Simulated},
+            conformance::{append_all, event, event_with, name, settings, sized},
+            embedded::{Embedded, Simulated, tests::stored_bytes},
         },
         model::{Group, GroupSettings, StreamSettings},
         tasks::Tasks,
@@ -111,9 +111,9 @@ mod tests {
     const LONE: u64 = 100;
 
     fn open(disk: &Simulated, limit: u64) -> Arc<Embedded> {
+        disk.stop_clock();
         let options = Options { max_owner_bytes: limit, sweep_interval_ms: 5, ..Options::default() };
-        let opened =
-            Embedded::open_simulated(disk, &options, seal, &Tasks::default(), &Arc::default(), &Arc::default());
+        let opened = Embedded::open_simulated(disk, &options, &Tasks::default(), &Arc::default(), &Arc::default());
         Arc::new(opened.expect("a store"))
     }
 
@@ -136,8 +136,14 @@ mod tests {
 
     /// Events that are stored with [`LONE`] bytes each.
     fn lone(stream: &Arc<dyn EventStream>, count: usize) -> Vec<crate::event::Event> {
-        let topic = stream.name().as_str();
-        vec![event(topic, &"x".repeat(LONE as usize - 2 * topic.len())); count]
+        vec![lone_with(stream, ""); count]
+    }
+
+    /// The same with an id of its own.
+    fn lone_with(stream: &Arc<dyn EventStream>, id: &str) -> crate::event::Event {
+        let (topic, disk) = (stream.name().as_str(), Simulated::default());
+        disk.stop_clock();
+        sized(LONE, |event| stored_bytes(&disk, event, topic, 1), |text| event_with(topic, id, text, 0))
     }
 
     fn refused() -> Result<(), AppendError> {
@@ -199,7 +205,7 @@ mod tests {
             assert_eq!((held(&engine, "one"), ring.state().await.expect("the state").events), (LIMIT, 5));
 
             rest.purge(1, None).await.expect("purged");
-            let once = |count| vec![event_with("s", "id", &"x".repeat(93), 0); count];
+            let once = |count| vec![lone_with(&rest, "id"); count];
             let stored = append_all(&rest, once(3), None).await.expect("there is room for one");
             assert_eq!(stored.iter().filter(|one| one.duplicate).count(), 2);
             assert!(append_all(&rest, once(1), None).await.expect("known")[0].duplicate);

@@ -77,7 +77,7 @@ impl Round {
                 self.wants(stream.storage, stream.settings.read().durability);
                 let draft = self.drafts.entry(stream.id).or_insert_with(|| core.draft(self.now));
                 let (max_topics, charges) = (streams.options.max_topics, &mut self.charges);
-                core.plan(draft, &work.events, work.precondition, max_topics, streams.seal, charges)
+                core.plan(draft, &work.events, work.precondition, max_topics, charges)
             }
         };
         match planned {
@@ -104,7 +104,7 @@ impl Round {
                     let Some(core) = streams.cores.get_mut(&id) else { continue };
                     self.wants(core.shared.storage, core.shared.settings.read().durability);
                     let draft = self.drafts.entry(id).or_insert_with(|| core.draft(self.now));
-                    core.put(draft, &letter.event, streams.seal);
+                    core.put(draft, &letter.event);
                 }
                 self.states.push((Arc::clone(&work.stream), work.group.clone(), row(&work.state)));
                 self.answers.push(Answer::Save(work));
@@ -146,7 +146,7 @@ impl Round {
             let Some(core) = streams.cores.get_mut(&id) else { continue };
             let draft = self.drafts.entry(id).or_insert_with(|| core.draft(self.now));
             let events = some.iter().map(|letter| &letter.event);
-            let admission = core.admission(streams.seal);
+            let admission = core.admission();
             if events.clone().any(|event| admission.never_fits(event, core.end.place())) {
                 return Err(GroupStoreError::NeverFits { name: core.shared.name.clone() });
             }

@@ -18,6 +18,8 @@ use super::disk::Disk;
 
 /// What a disk writes as a whole.
 const SECTOR_BYTES: usize = 512;
+/// What a stopped wall clock shows, since 1970.
+const STOPPED_AT: Duration = Duration::new(2_000_000_000, 123_456_000);
 /// What a disk gives to a file at a time; a file has holes where nothing was written.
 const BLOCK_BYTES: u64 = 4096;
 const RESERVE_BYTES: u64 = 8 * 1024 * 1024;
@@ -55,6 +57,8 @@ struct State {
     passed: Duration,
     /// and so many seconds the wall clock is ahead beside that.
     wall_ahead: f64,
+    /// What the clocks showed when they were stopped.
+    stopped: Option<(Instant, SystemTime)>,
 }
 
 impl State {
@@ -104,6 +108,11 @@ impl Simulated {
     /// The wall clock there is ahead by so many seconds, or behind.
     pub fn set_wall_ahead(&self, seconds: f64) {
         self.0.lock().wall_ahead = seconds;
+    }
+
+    /// From now on time passes only by [`Self::pass`]: what is stored of an event then has the same length every time.
+    pub fn stop_clock(&self) {
+        self.0.lock().stopped.get_or_insert_with(|| (Instant::now(), SystemTime::UNIX_EPOCH + STOPPED_AT));
     }
 
     /// Writes and flushes wait from now on, or no longer. Reading goes on. Not where there is only one thread.
@@ -190,9 +199,9 @@ impl Simulated {
     #[must_use]
     pub fn copy(&self) -> Self {
         let state = self.0.lock();
-        let (passed, wall_ahead) = (state.passed, state.wall_ahead);
+        let (passed, wall_ahead, stopped) = (state.passed, state.wall_ahead, state.stopped);
         let (seen, safe) = (state.seen.clone(), state.seen.clone());
-        let copy = State { seen, safe, passed, wall_ahead, ..State::default() };
+        let copy = State { seen, safe, passed, wall_ahead, stopped, ..State::default() };
         Self(Arc::new(Mutex::new(copy)), Arc::default(), 0)
     }
 
@@ -273,7 +282,8 @@ impl Disk for Simulated {
 
     fn time(&self) -> (Instant, SystemTime) {
         let state = self.0.lock();
-        let (at, wall) = (Instant::now() + state.passed, SystemTime::now() + state.passed);
+        let (at, wall) = state.stopped.unwrap_or_else(|| (Instant::now(), SystemTime::now()));
+        let (at, wall) = (at + state.passed, wall + state.passed);
         let apart = Duration::from_secs_f64(state.wall_ahead.abs());
         (at, if state.wall_ahead < 0.0 { wall - apart } else { wall + apart })
     }

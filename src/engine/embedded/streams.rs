@@ -20,7 +20,6 @@ use super::{
 };
 use crate::{
     engine::{Options, StoreError},
-    event::Seal,
     model::{Group, Storage},
 };
 
@@ -29,7 +28,6 @@ pub(super) struct Streams {
     pub(super) stores: Arc<Stores>,
     pub(super) directory: Arc<Directory>,
     pub(super) options: Arc<Options>,
-    pub(super) seal: Seal,
     /// In order, as everything that is gone through here: what happens is then the same every time.
     pub(super) cores: BTreeMap<u64, Core>,
     budget: Budget,
@@ -49,11 +47,10 @@ impl Streams {
         stores: Arc<Stores>,
         directory: Arc<Directory>,
         options: Arc<Options>,
-        seal: Seal,
         cores: BTreeMap<u64, Core>,
     ) -> Self {
         let budget = Budget::new(options.tail_cache_bytes);
-        Self { stores, directory, options, seal, cores, budget }
+        Self { stores, directory, options, cores, budget }
     }
 
     /// True when there is such a stream, and it lies there.

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     engine::{
         BackupError, Embedded, Engine, EventStream, Health, OpenError, RestoreError, Restored, StoreError,
-        check_backup, conformance::seal, renew, restore,
+        check_backup, renew, restore,
     },
     model::{Durability, Group, GroupSettings, Storage, StreamSettings},
     tasks::Tasks,
@@ -18,7 +18,7 @@ use crate::{
 
 fn open(directory: &Directory, options: &Options) -> Result<Arc<dyn Engine>, OpenError> {
     let tasks = Tasks::default();
-    Ok(Arc::new(Embedded::open(&directory.0, options, seal, &tasks, &Arc::default(), &Arc::default())?))
+    Ok(Arc::new(Embedded::open(&directory.0, options, &tasks, &Arc::default(), &Arc::default())?))
 }
 
 /// All of a backup.

@@ -154,8 +154,7 @@ fn batches(engine: &Embedded) -> u64 {
 fn what_is_past_its_ttl_gives_back_its_room() {
     runtime().block_on(async {
         let (disk, options) = (Simulated::default(), options());
-        let opened =
-            Embedded::open_simulated(&disk, &options, seal, &Tasks::default(), &Arc::default(), &Arc::default());
+        let opened = Embedded::open_simulated(&disk, &options, &Tasks::default(), &Arc::default(), &Arc::default());
         let engine = opened.expect("a new store");
         let stream = engine.create_stream(settings("s", &[">"])).await.expect("made");
         let text = "x".repeat(1_000);
