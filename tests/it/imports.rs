@@ -36,11 +36,13 @@ pub struct Crate(BTreeMap<Place, Module>);
 impl Crate {
     /// Reads sources, by path below `src`.
     pub fn parse(sources: &BTreeMap<String, String>) -> Self {
+        let has_library = sources.contains_key("lib.rs");
         let mut modules = BTreeMap::new();
         for (file, text) in sources {
             let parsed = syn::parse_file(text).unwrap_or_else(|error| panic!("{file}: {error}"));
             let mut place: Place = file.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
-            if ["mod", "lib"].contains(&place.last().expect("a name").as_str()) {
+            let is_root = if has_library { "lib.rs" } else { "main.rs" } == file;
+            if is_root || place.last().is_some_and(|name| name == "mod") {
                 place.pop();
             }
             let mut reader = Reader(Module { file: file.clone(), ..Module::default() });
@@ -254,6 +256,12 @@ mod tests {
         assert_eq!(uses(&graph, "a/mod.rs"), ["a/two.rs"], "what it hands on is no use");
         assert_eq!(uses(&graph, "a/two.rs"), ["a/mod.rs", "a/one.rs", "b.rs"]);
         assert_eq!(uses(&graph, "b.rs"), ["a/one.rs"], "neither the module on the way, nor what its tests use");
+    }
+
+    #[test]
+    fn a_program_has_its_root_in_main() {
+        let graph = graph(&[("main.rs", "mod a; pub struct Own;"), ("a.rs", "fn f(_: crate::Own) {}")]);
+        assert_eq!(uses(&graph, "a.rs"), ["main.rs"]);
     }
 
     #[test]

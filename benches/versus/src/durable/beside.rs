@@ -25,7 +25,13 @@ use tokio::{
 use tokio_stream::StreamExt;
 use tonic::Streaming;
 
-use super::{EventStore, Folder, HubStore, Length, Load, PATIENCE, Publisher, STREAM, WARM_UP_EVENTS};
+use super::{
+    folder::Folder,
+    hub::HubStore,
+    load::{Length, Load, PATIENCE},
+    publish::WARM_UP_EVENTS,
+    store::{EventStore, Publisher, STREAM},
+};
 use crate::{
     child::Server,
     contender::{Contender, Ground, hub},

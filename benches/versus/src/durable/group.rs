@@ -14,12 +14,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use futures_util::future::try_join_all;
-use switchyard::bench::Record;
 use tokio::time::{sleep, timeout};
 
-use super::{EventStore, Figure, Folder, HubStore, JetStream, Length, Load, PATIENCE, Store, jetstream};
+use super::{
+    folder::Folder,
+    hub::HubStore,
+    jetstream::{self, JetStream},
+    load::{Length, Load, PATIENCE},
+    store::{Figure, Member, Shared, Store, Tally},
+};
 use crate::{
     child::Server,
     contender::{Contender, Ground, Meter},
@@ -27,79 +32,10 @@ use crate::{
 
 /// The rows.
 pub(crate) const ROWS: [&str; 2] = ["group_4_acks", "group_4_redelivered"];
-/// The group.
-pub(super) const NAME: &str = "workers";
-/// So many events may be with all members together,
-pub(super) const MOST_UNACKED: u32 = 4096;
-/// and so many does one of them ask for at a time.
-pub(super) const MOST_OF_MEMBER: u32 = 1024;
 const MEMBERS: usize = 4;
 const EVENTS: u64 = 500_000;
 /// How often a server is asked whether it has heard of everything.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
-
-/// A store whose events a group can share.
-pub(super) trait Shared: EventStore {
-    type Member: Member;
-
-    /// Makes the group. It begins at the earliest event.
-    async fn group(&self) -> anyhow::Result<()>;
-    /// Connects a member, which gets nothing yet.
-    async fn member(&self) -> anyhow::Result<Self::Member>;
-    /// Whether everything up to this sequence is acknowledged and nothing is left, as the server says.
-    async fn is_done(&self, sequence: u64) -> anyhow::Result<bool>;
-}
-
-/// One member of a group.
-pub(super) trait Member {
-    /// Takes events and acknowledges each, until the tally is full.
-    async fn work(&mut self, tally: &RefCell<Tally>) -> anyhow::Result<()>;
-}
-
-/// What all members did together.
-pub(super) struct Tally {
-    /// How often each event came, by its place in the stream.
-    came: Vec<u8>,
-    /// Which of them are acknowledged.
-    acknowledged: Vec<bool>,
-    left: u64,
-}
-
-impl Tally {
-    fn new(events: u64) -> Self {
-        Self { came: vec![0; events as usize], acknowledged: vec![false; events as usize], left: events }
-    }
-
-    /// An event came. Tells its sequence, which must be `sequence` if that is known.
-    pub(super) fn came(&mut self, payload: &[u8], sequence: Option<u64>) -> anyhow::Result<u64> {
-        let record = Record::read(payload).context("an event is damaged")?;
-        let place = record.sequence as usize;
-        let told = u64::from(record.sequence) + 1;
-        ensure!(sequence.is_none_or(|sequence| sequence == told), "event {place} came as {sequence:?}");
-        let times = self.came.get_mut(place).with_context(|| format!("there is no event {place}"))?;
-        *times = times.saturating_add(1);
-        Ok(told)
-    }
-
-    /// An event is acknowledged.
-    pub(super) fn acknowledged(&mut self, sequence: u64) -> anyhow::Result<()> {
-        let place = sequence as usize - 1;
-        ensure!(self.came.get(place).is_some_and(|times| *times > 0), "{sequence} never came");
-        if !std::mem::replace(&mut self.acknowledged[place], true) {
-            self.left -= 1;
-        }
-        Ok(())
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.left == 0
-    }
-
-    /// How many events came again.
-    fn again(&self) -> u64 {
-        self.came.iter().map(|times| u64::from(*times).saturating_sub(1)).sum()
-    }
-}
 
 /// Measures one store.
 pub(crate) async fn measure(ground: &Ground, store: Store) -> anyhow::Result<Vec<Figure>> {
@@ -155,36 +91,4 @@ async fn run<S: Shared>(server: &Server, store: &S) -> anyhow::Result<Vec<Figure
         Figure { name: acks, unit: "events/s", value: rate, cost: Some(cost) },
         Figure { name: redelivered, unit: "events", value: again, cost: None },
     ])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn payload(sequence: u32) -> Vec<u8> {
-        let mut payload = vec![0; 32];
-        Record { publisher: 0, topic: 0, sequence, intended: 0 }.write(&mut payload);
-        payload
-    }
-
-    #[test]
-    fn a_tally_is_full_when_every_event_is_acknowledged_and_counts_those_that_came_again() {
-        let mut tally = Tally::new(2);
-        for (place, sequence) in [(1, Some(2)), (0, None), (1, Some(2))] {
-            assert!(!tally.is_full());
-            let sequence = tally.came(&payload(place), sequence).expect("it fits");
-            tally.acknowledged(sequence).expect("it came");
-        }
-        assert!(tally.is_full());
-        assert_eq!(tally.again(), 1);
-    }
-
-    #[test]
-    fn what_cannot_be_is_an_error() {
-        let mut tally = Tally::new(1);
-        assert!(tally.came(&payload(0), Some(7)).is_err());
-        assert!(tally.came(&payload(1), None).is_err());
-        assert!(tally.came(b"damaged", None).is_err());
-        assert!(tally.acknowledged(1).is_err());
-    }
 }

@@ -21,9 +21,8 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tonic::Streaming;
 
-use super::{
-    EventStore, Publisher, Replay, STREAM, TOPIC,
-    group::{self, Member, Shared, Tally},
+use super::store::{
+    EventStore, GROUP, MOST_OF_MEMBER, MOST_UNACKED, Member, Publisher, Replay, STREAM, Shared, TOPIC, Tally,
 };
 use crate::child::Server;
 
@@ -124,8 +123,8 @@ impl Shared for HubStore {
     async fn group(&self) -> anyhow::Result<()> {
         let group = Group {
             stream: STREAM.to_owned(),
-            name: group::NAME.to_owned(),
-            max_unacked: i32::try_from(group::MOST_UNACKED)?,
+            name: GROUP.to_owned(),
+            max_unacked: i32::try_from(MOST_UNACKED)?,
             ..Group::default()
         };
         let earliest = v1::start_position::Position::Preset(v1::StartPreset::Earliest.into());
@@ -141,7 +140,7 @@ impl Shared for HubStore {
     }
 
     async fn is_done(&self, sequence: u64) -> anyhow::Result<bool> {
-        let request = GetGroupRequest { stream: STREAM.to_owned(), name: group::NAME.to_owned() };
+        let request = GetGroupRequest { stream: STREAM.to_owned(), name: GROUP.to_owned() };
         let mut groups = GroupServiceClient::new(self.side.target.channel().await?);
         let told = groups.get_group(request).await?.into_inner().group.and_then(|group| group.state);
         let state = told.context("the group has no state")?;
@@ -159,9 +158,9 @@ impl Member for HubMember {
     async fn work(&mut self, tally: &RefCell<Tally>) -> anyhow::Result<()> {
         let spec = SubscriptionSpec {
             stream: STREAM.to_owned(),
-            group: group::NAME.to_owned(),
+            group: GROUP.to_owned(),
             ack_mode: AckMode::Explicit.into(),
-            credit: Some(Credit { events: group::MOST_OF_MEMBER.into(), bytes: 0 }),
+            credit: Some(Credit { events: MOST_OF_MEMBER.into(), bytes: 0 }),
             ..SubscriptionSpec::default()
         };
         self.send(Command::Subscribe(Subscribe { subscription_id: 1, spec: Some(spec) })).await?;

@@ -23,9 +23,8 @@ use futures_util::StreamExt;
 use switchyard::bench::{Check, Outgoing};
 use tokio::task::coop::unconstrained;
 
-use super::{
-    EventStore, Publisher, Replay, STREAM, TOPIC,
-    group::{self, Member, Shared, Tally},
+use super::store::{
+    EventStore, GROUP, MOST_OF_MEMBER, MOST_UNACKED, Member, Publisher, Replay, STREAM, Shared, TOPIC, Tally,
 };
 use crate::{child::Server, nats::NatsSide};
 
@@ -153,10 +152,10 @@ impl Shared for JetStream {
 
     async fn group(&self) -> anyhow::Result<()> {
         let config = pull::Config {
-            durable_name: Some(group::NAME.to_owned()),
+            durable_name: Some(GROUP.to_owned()),
             deliver_policy: DeliverPolicy::All,
             ack_policy: AckPolicy::Explicit,
-            max_ack_pending: group::MOST_UNACKED.into(),
+            max_ack_pending: MOST_UNACKED.into(),
             ..pull::Config::default()
         };
         let stream = jetstream::new(self.connect().await?).get_stream_no_info(STREAM).await?;
@@ -166,20 +165,20 @@ impl Shared for JetStream {
 
     async fn member(&self) -> anyhow::Result<JetStreamMember> {
         let stream = jetstream::new(self.connect().await?).get_stream_no_info(STREAM).await?;
-        let consumer = stream.get_consumer(group::NAME).await.map_err(anyhow::Error::from_boxed)?;
+        let consumer = stream.get_consumer(GROUP).await.map_err(anyhow::Error::from_boxed)?;
         Ok(JetStreamMember { consumer })
     }
 
     async fn is_done(&self, sequence: u64) -> anyhow::Result<bool> {
         let stream = jetstream::new(self.connect().await?).get_stream_no_info(STREAM).await?;
-        let info = stream.consumer_info(group::NAME).await?;
+        let info = stream.consumer_info(GROUP).await?;
         Ok((info.ack_floor.stream_sequence, info.num_pending, info.num_ack_pending) == (sequence, 0, 0))
     }
 }
 
 impl Member for JetStreamMember {
     async fn work(&mut self, tally: &RefCell<Tally>) -> anyhow::Result<()> {
-        let pull = self.consumer.stream().max_messages_per_batch(group::MOST_OF_MEMBER as usize);
+        let pull = self.consumer.stream().max_messages_per_batch(MOST_OF_MEMBER as usize);
         let mut messages = pull.messages().await?;
         loop {
             let message = messages.next().await.context("the NATS client gave up")??;
