@@ -157,6 +157,11 @@ impl Hub {
         &self.memory
     }
 
+    /// True for a hub that keeps streams.
+    pub fn keeps_streams(&self) -> bool {
+        self.engine.is_some()
+    }
+
     /// Where streams are kept, if this hub keeps any.
     pub fn engine(&self) -> Option<&Arc<dyn Engine>> {
         self.engine.as_ref()

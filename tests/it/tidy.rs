@@ -120,10 +120,18 @@ fn rust_files(folder: &str) -> Vec<PathBuf> {
     files
 }
 
-/// Path below `src`, and text, of every source file.
+/// Where the crates of the workspace, and the programs beside them, have their sources.
+const CRATES: [&str; 4] = ["src", "client/src", "benches/versus/src", "benches/siege"];
+
+/// Path below `src`, and text, of every source file of the hub.
 fn sources() -> BTreeMap<String, String> {
-    let src = root().join("src");
-    rust_files("src")
+    sources_of("src")
+}
+
+/// Path below it, and text, of every source file of a folder.
+fn sources_of(folder: &str) -> BTreeMap<String, String> {
+    let src = root().join(folder);
+    rust_files(folder)
         .into_iter()
         .map(|path| {
             let name = path.strip_prefix(&src).expect("below src").to_string_lossy().into_owned();
@@ -166,7 +174,9 @@ fn arrows_point_one_way() {
 
 #[test]
 fn no_files_use_each_other_in_circles() {
-    assert_eq!(circles(&Crate::parse(&sources()).graph()), []);
+    for folder in CRATES {
+        assert_eq!(circles(&Crate::parse(&sources_of(folder)).graph()), [], "{folder}");
+    }
 }
 
 /// No type has more lines of `impl` than this, over all its files: a room may be spread over files, but not one thing.
@@ -174,10 +184,14 @@ const MAX_IMPL_LINES: usize = 500;
 
 #[test]
 fn no_type_does_too_much() {
-    let impls = Crate::parse(&sources()).impls();
-    assert!(impls.len() > 100, "only {} types are found", impls.len());
-    let large: Vec<_> = impls.iter().filter(|(_, lines)| **lines > MAX_IMPL_LINES).collect();
-    assert!(large.is_empty(), "more than {MAX_IMPL_LINES} lines of impl: {large:?}");
+    let mut found = 0;
+    for folder in CRATES {
+        let impls = Crate::parse(&sources_of(folder)).impls();
+        let large: Vec<_> = impls.iter().filter(|(_, lines)| **lines > MAX_IMPL_LINES).collect();
+        assert!(large.is_empty(), "{folder}: more than {MAX_IMPL_LINES} lines of impl: {large:?}");
+        found += impls.len();
+    }
+    assert!(found > 100, "only {found} types are found");
 }
 
 #[test]
@@ -291,6 +305,19 @@ fn protobuf_and_statuses_stop_at_the_wall() {
                 !makes_status || file == "edge/grpc/status.rs",
                 "src/{file}:{line}: a status made outside edge/grpc/status.rs"
             );
+        }
+    }
+}
+
+/// What `manage` asks the caller's rights for.
+const MANAGED: [&str; 5] = [".engine()", ".groups()", ".list_sessions(", ".find_session(", ".terminate_session("];
+
+#[test]
+fn edges_manage_only_through_the_room_that_checks_rights() {
+    for (file, text) in sources() {
+        for (line, code) in code_lines(production(&text)) {
+            let managed = MANAGED.iter().find(|call| file.starts_with("edge/") && code.contains(**call));
+            assert_eq!(managed, None, "src/{file}:{line}: use `manage`, which checks what the caller may do");
         }
     }
 }

@@ -147,7 +147,7 @@ impl Framer {
         encoding: Encoding,
         frames: Option<Frames>,
     ) -> Self {
-        let publishes = frames.filter(|_| hub.engine().is_some()).map(|frames| (Arc::clone(hub), frames));
+        let publishes = frames.filter(|_| hub.keeps_streams()).map(|frames| (Arc::clone(hub), frames));
         Self::new(body, encoding, Lender { client: Arc::clone(client), publishes }, hub.options().frame_timeout())
     }
 

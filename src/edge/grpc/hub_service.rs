@@ -141,7 +141,7 @@ impl HubService {
         frame: &mut Option<Held>,
         client: &Arc<Client>,
     ) -> Result<Option<Held>, Status> {
-        if self.hub.engine().is_none() {
+        if !self.hub.keeps_streams() {
             return Ok(None);
         }
         let bytes = events_bytes(events);

@@ -71,7 +71,7 @@ impl Requests {
             }
             Decoded::Publish(publish) => Box::new(publish),
         };
-        if self.hub.engine().is_some() {
+        if self.hub.keeps_streams() {
             let bytes = events_bytes(publish.left());
             publish.memory = for_publish(&mut held, bytes, &self.client, false).ok();
             if publish.memory.is_none() {
