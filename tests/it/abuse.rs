@@ -19,7 +19,7 @@ use crate::{
     },
     http2::{
         CONTINUATION, Call, DATA, END_HEADERS, HEADERS, Http2, Manual, PING, PREFACE, PUBLISH, RST_STREAM, RawFrame,
-        SESSION, command, frame, framed, header_block,
+        SESSION, SUBSCRIBE, command, frame, framed, header_block,
     },
     stalled::{probe_wish, without_windows},
     stored::{Folder, all, create, hub_on_with, stream, text},
@@ -227,6 +227,20 @@ async fn a_connection_has_its_share_of_sessions_and_no_more() {
     drop(first);
     until("there is room again", async || client.subscribe(one.clone()).await.is_ok()).await;
     witness.is_served().await;
+}
+
+#[tokio::test]
+async fn a_subscribe_call_counts_before_its_message_comes() {
+    let hub = hub_with(|config| config.sessions.max_per_connection = 2).await;
+    let mut connection = Http2::connect(hub.address).await;
+    let mut silent = [connection.call(SUBSCRIBE).await, connection.call(SUBSCRIBE).await];
+    let mut refused = async || {
+        let head = connection.call(SESSION).await.headers().await.expect("the connection lives");
+        head.headers.get("grpc-status").is_some_and(|code| code == "8")
+    };
+    until("both count", &mut refused).await;
+    silent[0].reset();
+    until("there is room again", async || !refused().await).await;
 }
 
 /// A subscriber to what abusers publish.

@@ -10,11 +10,10 @@ use tonic::{Code, Status};
 use crate::{
     authority::{Authority, Secret, VERSIONS, tls_stream},
     harness::{event, http, hub, hub_with, metric, publish, reason_of_call, until},
-    http2::{Http2, PUBLISH, SESSION, framed},
+    http2::{Http2, PUBLISH, SESSION, SUBSCRIBE, framed},
     witness::{check_status, status_of},
 };
 
-const SUBSCRIBE: &str = "/switchyard.v1.HubService/Subscribe";
 /// The calls of which a client may wait for more than one answer.
 const STREAMS: [&str; 5] = [
     "/grpc.health.v1.Health/Watch",

@@ -24,6 +24,7 @@ use tonic::Status;
 use crate::harness::soon;
 
 pub const SESSION: &str = "/switchyard.v1.HubService/Session";
+pub const SUBSCRIBE: &str = "/switchyard.v1.HubService/Subscribe";
 pub const PUBLISH: &str = "/switchyard.v1.HubService/Publish";
 /// The byte before a message and its length.
 const PREFIX_BYTES: usize = 5;
