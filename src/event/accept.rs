@@ -109,6 +109,9 @@ pub(super) fn pair(mut rest: &[u8]) -> Result<(&str, &str), &'static str> {
 
 /// Walks the fields of an event. As in protobuf, of a text that comes twice the last one counts, and messages that come
 /// twice are one.
+// Most of what is done for an event: called, its result is copied.
+#[allow(clippy::inline_always)]
+#[inline(always)]
 fn walk(raw: &[u8]) -> Result<Found, EventError> {
     let mut found = Found::default();
     let mut rest = raw;

@@ -42,7 +42,25 @@ impl NoField {
 }
 
 /// Takes the next field, with its number.
+#[inline]
 pub(super) fn next<'a>(rest: &mut &'a [u8]) -> Result<(u32, Value<'a>), NoField> {
+    // Nearly all fields of events: a key of one byte, and bytes with a length of one or two.
+    if let [key @ 8..0x80, ref after @ ..] = **rest
+        && key & 7 == 2
+    {
+        let (len, mut after) = match *after {
+            [len @ 0..0x80, ref after @ ..] => (usize::from(len), after),
+            [low, high @ 0..0x80, ref after @ ..] => (usize::from(high) << 7 | usize::from(low & 0x7f), after),
+            _ => return any(rest),
+        };
+        let value = take(&mut after, len)?;
+        *rest = after;
+        return Ok((u32::from(key >> 3), Value::Bytes(value)));
+    }
+    any(rest)
+}
+
+fn any<'a>(rest: &mut &'a [u8]) -> Result<(u32, Value<'a>), NoField> {
     let key = head(rest)?;
     let tag = key >> 3;
     if tag == 0 || tag > MOST_TAG {
@@ -83,6 +101,7 @@ fn head(rest: &mut &[u8]) -> Result<u64, NoField> {
     if before - rest.len() > MOST_HEAD_BYTES { Err(NoField::Broken) } else { Ok(value) }
 }
 
+#[inline]
 fn take<'a>(rest: &mut &'a [u8], len: usize) -> Result<&'a [u8], NoField> {
     let (value, after) = rest.split_at_checked(len).ok_or(NoField::Broken)?;
     *rest = after;

@@ -56,6 +56,11 @@ impl Backlog {
         }
     }
 
+    /// How many events wait.
+    pub(super) fn waiting_events(&self) -> usize {
+        self.pool.len()
+    }
+
     /// What waits, overhead included, in bytes.
     pub(super) fn waiting_bytes(&self) -> usize {
         self.waiting_bytes

@@ -5,6 +5,7 @@
 //! owner's, the hub: it lets time pass, ends it, and reads what operators see.
 
 use std::{
+    ops::Range,
     sync::Arc,
     task::Waker,
     time::{Duration, SystemTime},
@@ -23,7 +24,7 @@ use super::{
 use crate::{
     cut::Cut,
     memory::Held,
-    model::{CommandError, End},
+    model::{CommandError, End, limits::MAX_BATCH_BYTES},
 };
 
 /// A client whose connection has come of age waits this long at most before it connects again: connections end at times
@@ -33,6 +34,11 @@ const LONGEST_RECONNECT_DELAY: Duration = Duration::from_secs(1);
 const REPLIES_HIGH_BYTES: usize = 1024 * 1024;
 /// It goes on once only this many wait.
 const REPLIES_LOW_BYTES: usize = 256 * 1024;
+
+/// So many events are worth waiting for more of before they are written,
+const FEW_EVENTS: Range<usize> = 8..64;
+/// while others work this many times.
+const MOST_WAITS: u8 = 1;
 
 /// What waits for one client. Every verb, of this and of the views, takes the lock once.
 #[derive(Debug)]
@@ -59,6 +65,8 @@ pub(super) struct State {
     pub(super) last_sent: Instant,
     pub(super) heartbeat_interval: Duration,
     reader_waits: bool,
+    /// How often the writer has let others work since it took something.
+    waits: u8,
     /// Its connection ends, and the client was told so.
     leaving: Option<Box<Leaving>>,
     /// Nothing will be sent any more.
@@ -107,6 +115,7 @@ impl Outbox {
             last_sent: now,
             heartbeat_interval,
             reader_waits: false,
+            waits: 0,
             leaving: None,
             over: false,
         };
@@ -228,6 +237,17 @@ impl Outbox {
 }
 
 impl State {
+    /// True while there are a few events, and others should work before they are written. Whoever publishes many events takes
+    /// turns with the writers, which would write the few of each turn by themselves: that is most of the work then. A lone
+    /// event waits for nobody.
+    pub(super) fn should_wait(&mut self) -> bool {
+        let few = FEW_EVENTS.contains(&self.queues.backlog.waiting_events());
+        let waits =
+            few && self.waits < MOST_WAITS && self.queues.held_bytes() < MAX_BATCH_BYTES && self.queues.has_work();
+        self.waits = if waits { self.waits + 1 } else { 0 };
+        waits
+    }
+
     fn announce_end(&mut self, deadline: SystemTime, reconnect_delay: Duration) {
         self.queues.reply(Reply { request_id: 0, frame: Frame::Draining { deadline, reconnect_delay } });
     }

@@ -60,6 +60,11 @@ impl Pool {
         Self { events: Vec::new(), next: Vec::new(), free: NONE, used: 0 }
     }
 
+    /// How many events wait.
+    pub(super) fn len(&self) -> usize {
+        self.used
+    }
+
     /// The event that waits at `id`.
     pub(super) fn get(&self, id: NodeId) -> Option<&Event> {
         self.events.get(id as usize)?.as_ref()

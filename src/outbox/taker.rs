@@ -30,8 +30,13 @@ impl<'a> Taker<'a> {
     /// session to have forgotten: see [`super::Attention::closed`].
     pub fn poll_take(self, context: &mut Context<'_>, batch: &mut Batch) -> Poll<Taken> {
         let now = Instant::now();
-        self.0.with(|state| {
+        let mut waits = false;
+        let taken = self.0.with(|state| {
             state.writing_since = None;
+            waits = state.should_wait();
+            if waits {
+                return Poll::Pending;
+            }
             match state.queues.fill(batch) {
                 Turn::Some => {
                     state.last_sent = now;
@@ -51,6 +56,10 @@ impl<'a> Taker<'a> {
                     Poll::Pending
                 }
             }
-        })
+        });
+        if waits {
+            context.waker().wake_by_ref();
+        }
+        taken
     }
 }

@@ -41,6 +41,8 @@ const RUN_MATCHES: usize = 1024;
 const RUN_VISITS: usize = 8192;
 /// The events that are looked up together bring at least so many matches at most: then the lock is left.
 const MATCHES_TOGETHER: usize = 16_384;
+/// So many events of one topic that follow each other are looked up once, and are a run by themselves.
+const LOOKED_UP_ONCE: usize = 16;
 /// A node that is visited for a topic beside others is a quarter of a step,
 const NODES_A_STEP: usize = 4;
 /// and an offer half of one.
@@ -210,7 +212,8 @@ impl Router {
         matches.clear();
         members.clear();
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        let together = table.topics_together();
+        let alike = alike(&events[from..]);
+        let together = if alike >= LOOKED_UP_ONCE { 1 } else { table.topics_together() };
         let (mut next, mut visits) = (from, 0);
         while next < events.len()
             && next - from < RUN_EVENTS
@@ -231,6 +234,9 @@ impl Router {
             });
             next += matched.topics;
             visits += matched.steps;
+            if alike >= LOOKED_UP_ONCE {
+                return (from + repeat(matches, members, alike), visits);
+            }
         }
         (next, visits)
     }
@@ -306,6 +312,31 @@ impl Router {
     fn write<R>(&self, change: impl FnOnce(&mut Table) -> R) -> R {
         change(&mut self.table.write().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// How many of the first events have the same topic.
+fn alike(events: &[Event]) -> usize {
+    let first = events.first().map(Event::topic);
+    events.iter().take(RUN_EVENTS).take_while(|event| Some(event.topic()) == first).count()
+}
+
+/// Gives what was found for one event to those behind it of the same topic too: to as many of `alike` as a run may bring. Tells
+/// how many that are with the first.
+fn repeat(matches: &mut Vec<Match>, members: &mut Vec<(u32, u32, Match)>, alike: usize) -> usize {
+    let (of_one, in_groups) = (matches.len(), members.len());
+    let many = alike.min(RUN_MATCHES / (of_one + in_groups).max(1)).max(1);
+    for further in 1..many as u32 {
+        for at in 0..of_one {
+            let found = matches[at];
+            matches.push(Match { event: found.event + further, ..found });
+        }
+        for at in 0..in_groups {
+            let (event, group, found) = members[at];
+            let event = event + further;
+            members.push((event, group, Match { event, ..found }));
+        }
+    }
+    many
 }
 
 /// A route that is being made. What there is of it is forgotten if whoever makes it gives up.
@@ -539,7 +570,9 @@ mod tests {
                 .await
                 .expect("they do not count");
         }
-        let events = vec![event(&(["a"; 12].join(".") + ".b")); 1000];
+        // Two topics in turn: many events of one that follow each other are looked up once.
+        let events: Vec<_> =
+            [".b", ".c"].iter().cycle().take(1000).map(|end| event(&(["a"; 12].join(".") + end))).collect();
         let (mut scratch, mut next, mut holds) = (Scratch::default(), 0, 0);
         while next < events.len() {
             let (then, steps) = router.find(&events, next, &mut scratch);
@@ -558,11 +591,49 @@ mod tests {
         ("[ab*](\\.[ab*]){0,13}", any::<bool>()).prop_map(|(name, tail)| if tail { name + ".>" } else { name })
     }
 
+    #[tokio::test]
+    async fn many_events_of_one_topic_are_looked_up_once_and_go_to_everyone_each() {
+        let router = Router::new(LIMITS);
+        let outbox = join(&router);
+        let group = Group::parse("g").expect("a group");
+        let [plain, grouped] = ["a.>", "a.b"].map(|text| filters([text.to_owned()]));
+        router.subscribe(outbox, key(0), &plain, None).await.expect("subscribed");
+        for slot in [1, 2] {
+            router.subscribe(outbox, key(slot), &grouped, Some(&group)).await.expect("subscribed");
+        }
+        let events = [vec![event("a.b"); 40], vec![event("a.c")]].concat();
+        let (mut scratch, mut lone) = (Scratch::default(), Scratch::default());
+        let (next, visits) = router.find(&events, 0, &mut scratch);
+        assert_eq!((next, visits), (40, router.find(&events[..1], 0, &mut lone).1));
+        scratch.sort();
+        router.resolve(&mut scratch);
+        let all: Vec<u32> = (0..40).collect();
+        assert_eq!(scratch.matches.iter().map(|found| found.event).collect::<Vec<_>>(), all);
+        assert_eq!(scratch.draws.iter().map(|draw| draw.event).collect::<Vec<_>>(), all);
+        assert!(scratch.draws.iter().all(|draw| draw.members.len() == 2));
+        assert_eq!(router.find(&events, 40, &mut scratch).0, 41);
+    }
+
+    #[tokio::test]
+    async fn a_run_of_one_topic_has_as_many_matches_as_any() {
+        let router = Router::new(LIMITS);
+        let (outbox, all) = (join(&router), filters([">".to_owned()]));
+        let mut scratch = Scratch::default();
+        for (subscriptions, events) in [(4, RUN_EVENTS), (5, RUN_MATCHES / 5), (600, 1)] {
+            for slot in scratch.matches.len().min(subscriptions)..subscriptions {
+                router.subscribe(outbox, key(slot as u32), &all, None).await.expect("subscribed");
+            }
+            let (next, _) = router.find(&vec![event("a"); 2 * RUN_EVENTS], 0, &mut scratch);
+            assert_eq!((next, scratch.matches.len()), (events, events * subscriptions));
+            scratch.matches.truncate(subscriptions);
+        }
+    }
+
     proptest! {
         #[test]
         fn no_filters_that_are_accepted_cost_more_than_the_limits_say(
             subscriptions in prop::collection::vec((prop::collection::vec(a_filter(), 1..20), 0..3_usize, any::<bool>()), 1..60),
-            topics in prop::collection::vec("[ab](\\.[ab]){0,14}", 1..40),
+            topics in prop::collection::vec(("[ab](\\.[ab]){0,14}", 1..2 * LOOKED_UP_ONCE), 1..40),
         ) {
             let router = Router::new(LIMITS);
             let outboxes = [join(&router), join(&router), join(&router)];
@@ -580,11 +651,12 @@ mod tests {
                     Err(error) => panic!("{error}"),
                 }
             }
-            let events: Vec<Event> = topics.iter().map(|topic| event(topic)).collect();
+            let events: Vec<Event> =
+                topics.iter().flat_map(|(topic, times)| vec![event(topic); *times]).collect();
             let (mut scratch, mut next, mut found) = (Scratch::default(), 0, BTreeSet::new());
             while next < events.len() {
                 let (then, steps) = router.find(&events, next, &mut scratch);
-                let visited = steps - scratch.matches.len();
+                let visited = steps.saturating_sub(scratch.matches.len());
                 prop_assert!(visited <= (then - next) * 2 * (SIMPLE + LIMITS.hub_filter_shapes + 1), "{}", visited);
                 found.extend(scratch.matches.iter().map(|found| (found.event, found.key.slot)));
                 next = then;
