@@ -222,6 +222,7 @@ impl Hub {
             heartbeat_interval,
             limits: self.options.limits(),
             credential_expiry: caller.principal().expires(),
+            alternatives: self.options.alternatives.clone(),
         };
         // Before anybody else can find it: nothing comes in front of it.
         desk.reply(Reply { request_id: 0, frame: Frame::Welcome(Arc::new(welcome)) });
@@ -315,6 +316,7 @@ impl Hub {
     pub async fn keep_time(&self) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let timeout = self.options.write_timeout();
         let mut look_at = Instant::now() + rates::LOOK_INTERVAL;
         loop {
             let now = ticks.tick().await;
@@ -325,7 +327,8 @@ impl Hub {
             let wall = SystemTime::now();
             for some in self.sessions.all().chunks(TICK_AT_ONCE) {
                 for session in some {
-                    self.note(session, session.outbox.tick(now, wall, self.options.write_timeout()));
+                    let tick = session.outbox.tick(now, wall, timeout, &self.options.alternatives);
+                    self.note(session, tick);
                 }
                 tokio::task::yield_now().await;
             }
@@ -368,7 +371,7 @@ impl Hub {
             })
             .collect();
         for (after, reconnect_delay, outbox) in &ends {
-            outbox.announce_end(wall + *after, *reconnect_delay);
+            outbox.announce_end(wall + *after, *reconnect_delay, &self.options.alternatives);
         }
         ends.sort_unstable_by_key(|(after, ..)| *after);
         for (after, reconnect_delay, outbox) in ends {

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     event::Event,
-    model::{AckError, CommandError, Durability, End, EventError, Grant, Origin, Position},
+    model::{AckError, Alternatives, CommandError, Durability, End, EventError, Grant, Origin, Position},
 };
 
 /// A frame that is not events, and the request it answers (0 for none).
@@ -78,6 +78,8 @@ pub enum Frame {
         deadline: SystemTime,
         /// How long the client is asked to wait before it connects again.
         reconnect_delay: Duration,
+        /// Where else it may connect.
+        alternatives: Alternatives,
     },
     /// Nothing else was sent for a while.
     Heartbeat(SystemTime),
@@ -98,6 +100,8 @@ pub struct Welcome {
     pub limits: SessionLimits,
     /// When its credential expires; `None` when it does not, or needs none.
     pub credential_expiry: Option<SystemTime>,
+    /// Where else it may connect.
+    pub alternatives: Alternatives,
 }
 
 /// The configurable limits a session keeps.

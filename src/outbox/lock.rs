@@ -23,7 +23,7 @@ use super::{
 use crate::{
     cut::Cut,
     memory::Held,
-    model::{CommandError, End},
+    model::{Alternatives, CommandError, End},
 };
 
 /// A client whose connection has come of age waits this long at most before it connects again: connections end at times
@@ -113,9 +113,9 @@ impl Outbox {
         Self { state: Mutex::new(state), budget, allowance, cut, reader: Notify::new() }
     }
 
-    /// Tells the client that its session ends by `deadline`.
-    pub fn announce_end(&self, deadline: SystemTime, reconnect_delay: Duration) {
-        self.with(|state| state.announce_end(deadline, reconnect_delay));
+    /// Tells the client that its session ends by `deadline`, and where else it may connect.
+    pub fn announce_end(&self, deadline: SystemTime, reconnect_delay: Duration, alternatives: &Alternatives) {
+        self.with(|state| state.announce_end(deadline, reconnect_delay, alternatives));
     }
 
     /// Ends the session: every subscription is told, then the stream ends. The first end counts.
@@ -136,7 +136,13 @@ impl Outbox {
     /// What time brings: a heartbeat for an idle client, the end of one whose connection ends, or whose transport takes
     /// nothing while the hub is short of memory, the cut of one that does not even take its end, and the session's share of a
     /// full hub. A slow client alone is no reason to end anything: that it is alive, its connection finds out.
-    pub fn tick(&self, now: Instant, wall: SystemTime, write_timeout: Duration) -> Tick {
+    pub fn tick(
+        &self,
+        now: Instant,
+        wall: SystemTime,
+        write_timeout: Duration,
+        alternatives: &Alternatives,
+    ) -> Tick {
         let allowed = self.budget.allowed_bytes();
         let ends_by = self.cut.as_ref().and_then(|cut| cut.ends_by());
         let end = self.with(|state| {
@@ -150,7 +156,7 @@ impl Outbox {
                 });
             }
             state.queues.shed(u32::MAX, allowed);
-            if let Some(end) = ends_by.and_then(|by| state.leave(by, now, wall)) {
+            if let Some(end) = ends_by.and_then(|by| state.leave(by, (now, wall), alternatives)) {
                 return Ok(end);
             }
             if state.writing_since.is_none() {
@@ -228,13 +234,14 @@ impl Outbox {
 }
 
 impl State {
-    fn announce_end(&mut self, deadline: SystemTime, reconnect_delay: Duration) {
-        self.queues.reply(Reply { request_id: 0, frame: Frame::Draining { deadline, reconnect_delay } });
+    fn announce_end(&mut self, deadline: SystemTime, reconnect_delay: Duration, alternatives: &Alternatives) {
+        let frame = Frame::Draining { deadline, reconnect_delay, alternatives: alternatives.clone() };
+        self.queues.reply(Reply { request_id: 0, frame });
     }
 
     /// Tells the client once that its connection ends by `by`, and gives the end when it is time for it. Each session
     /// has a time of its own, late enough for the client to go first, early enough for it to hear the end.
-    fn leave(&mut self, by: Instant, now: Instant, wall: SystemTime) -> Option<End> {
+    fn leave(&mut self, by: Instant, (now, wall): (Instant, SystemTime), alternatives: &Alternatives) -> Option<End> {
         if let Some(leaving) = &self.leaving {
             return (now >= leaving.at).then_some(End::Draining { reconnect_delay: leaving.reconnect_delay });
         }
@@ -242,7 +249,7 @@ impl State {
         let after = patience.mul_f64(0.4 + 0.4 * fastrand::f64());
         let reconnect_delay = LONGEST_RECONNECT_DELAY.min(patience / 10).mul_f64(fastrand::f64());
         self.leaving = Some(Box::new(Leaving { at: now + after, reconnect_delay }));
-        self.announce_end(wall + after, reconnect_delay);
+        self.announce_end(wall + after, reconnect_delay, alternatives);
         None
     }
 

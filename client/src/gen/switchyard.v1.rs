@@ -643,6 +643,11 @@ pub struct Welcome {
     /// When the credential of the session expires. Absent when it does not.
     #[prost(message, optional, tag = "6")]
     pub credential_expiry: ::core::option::Option<::prost_types::Timestamp>,
+    /// Addresses of other hubs to try when this one cannot be reached, as its operator configured them:
+    /// `<http://HOST:PORT`> or `<https://HOST:PORT`.> A client checks their certificates as it checks that of this hub. At most
+    /// 16, each at most 256 bytes. Empty: the hub knows of none.
+    #[prost(string, repeated, tag = "7")]
+    pub alternatives: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// The limits of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -816,7 +821,7 @@ pub struct CredentialExpiring {
 }
 /// The hub is shutting down, or the connection reached its maximum age: reconnect, to another hub or to this one later.
 /// Publishes and acknowledgements that the hub has begun are answered before the session ends.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Draining {
     /// When the hub ends this session if the client has not ended it.
     #[prost(message, optional, tag = "1")]
@@ -824,6 +829,9 @@ pub struct Draining {
     /// How long to wait before reconnecting; different for each session, so that they do not all reconnect at once.
     #[prost(message, optional, tag = "2")]
     pub reconnect_delay: ::core::option::Option<::prost_types::Duration>,
+    /// Where to reconnect instead, as in `Welcome.alternatives`.
+    #[prost(string, repeated, tag = "3")]
+    pub alternatives: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Nothing else was sent for the heartbeat interval. Keeps the stream alive through proxies that ignore HTTP/2 PING.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

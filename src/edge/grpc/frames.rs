@@ -139,9 +139,10 @@ fn frame(frame: Frame, tokens: &TokenKey) -> Wire {
         Frame::CredentialExpiring { deadline } => {
             Wire::CredentialExpiring(wire::CredentialExpiring { deadline: Some(deadline.into()) })
         }
-        Frame::Draining { deadline, reconnect_delay } => Wire::Draining(wire::Draining {
+        Frame::Draining { deadline, reconnect_delay, alternatives } => Wire::Draining(wire::Draining {
             deadline: Some(deadline.into()),
             reconnect_delay: duration(reconnect_delay),
+            alternatives: alternatives.addresses().map(str::to_owned).collect(),
         }),
         Frame::Heartbeat(time) => Wire::Heartbeat(wire::Heartbeat { time: Some(time.into()) }),
         Frame::Pong(nonce) => Wire::Pong(wire::Pong { nonce: nonce.into() }),
@@ -165,6 +166,7 @@ fn welcome(welcome: &Welcome) -> wire::Welcome {
         }),
         heartbeat_interval: duration(welcome.heartbeat_interval),
         credential_expiry: welcome.credential_expiry.map(Into::into),
+        alternatives: welcome.alternatives.addresses().map(str::to_owned).collect(),
     }
 }
 
