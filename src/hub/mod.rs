@@ -4,8 +4,10 @@
 //! rates and resume tokens; groups on streams at work (`group/`); and what takes live events to other hubs (`exchange`). It
 //! never reads a command and knows no wire.
 
+mod about;
 mod exchange;
 mod group;
+mod marks;
 mod observe;
 mod options;
 mod publish;
@@ -27,13 +29,14 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+pub use about::About;
 pub use exchange::Exchange;
 pub use group::{AsOf, GroupStatus, Groups, Redriven, Streams};
 pub(crate) use group::{Command as GroupCommand, Departure, Handle, Identity, Newcomer, Speaker};
 pub use options::Options;
 pub use publish::{Placing, Publish, Publisher, Publishing, Sequenced};
 pub use quota::{InFlight, Options as QuotaOptions};
-pub use registry::{Kind, OpenSession};
+pub use registry::{Kind, OpenSession, Traffic};
 pub use spans::Tracing;
 pub use token::TokenKey;
 pub(crate) use waiting::first;
@@ -183,6 +186,11 @@ impl Hub {
         &self.router
     }
 
+    /// For how long it has run.
+    pub fn uptime(&self) -> Duration {
+        self.start.elapsed()
+    }
+
     /// A name that no other session or publish of any hub has.
     pub fn unique_name(&self) -> Arc<str> {
         self.name(self.next_session.fetch_add(1, Relaxed))
@@ -215,7 +223,8 @@ impl Hub {
         ));
         let number = self.next_session.fetch_add(1, Relaxed);
         let desk = Desk::new(Arc::clone(&outbox));
-        let entry = Arc::new(OpenSession::new((number, self.name(number), kind), caller, (account, counted), outbox));
+        let named = (number, self.name(number), kind);
+        let entry = Arc::new(OpenSession::new(named, caller, (account, counted), outbox, self.uptime()));
         let welcome = Welcome {
             session_id: Arc::clone(&entry.id),
             node: Arc::clone(&self.node),
@@ -320,7 +329,8 @@ impl Hub {
         let mut look_at = Instant::now() + rates::LOOK_INTERVAL;
         loop {
             let now = ticks.tick().await;
-            if now >= look_at {
+            let looks = now >= look_at;
+            if looks {
                 look_at = now + rates::LOOK_INTERVAL;
                 self.look_at_rates();
             }
@@ -329,6 +339,9 @@ impl Hub {
                 for session in some {
                     let tick = session.outbox.tick(now, wall, timeout, &self.options.alternatives);
                     self.note(session, tick);
+                    if looks {
+                        session.mark(self.uptime());
+                    }
                 }
                 tokio::task::yield_now().await;
             }

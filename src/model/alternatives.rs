@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn addresses_are_read_as_clients_write_them() {
-        let read = |text: &str| Alternatives::parse(text).expect(text).addresses().map(str::to_owned).collect::<Vec<_>>();
+        let read =
+            |text: &str| Alternatives::parse(text).expect(text).addresses().map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(read(""), [""; 0]);
         assert_eq!(read(" "), [""; 0]);
         assert_eq!(read("https://hub-1.example:50051"), ["https://hub-1.example:50051"]);

@@ -4,6 +4,7 @@
 //! make one.
 
 mod alternatives;
+mod labels;
 pub mod limits;
 mod peer;
 mod reason;
@@ -13,6 +14,7 @@ mod subscription;
 mod topic;
 
 pub use alternatives::{Alternatives, AlternativesError};
+pub use labels::{Labels, LabelsError};
 pub use peer::Peer;
 pub use reason::Reason;
 pub use refusal::{AckError, CommandError, Denial, End, EventError, Quota, StreamError};

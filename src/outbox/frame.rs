@@ -119,25 +119,6 @@ pub struct SessionLimits {
     pub queue_bytes: usize,
 }
 
-/// How one subscription stands.
-#[derive(Debug, Clone)]
-pub struct SubscriptionStatus {
-    /// Which one.
-    pub subscription_id: i64,
-    /// How many events wait for it.
-    pub waiting_events: usize,
-    /// Their encoded size.
-    pub waiting_bytes: usize,
-    /// The credit it has left; `None` for automatic credit.
-    pub credit: Option<Grant>,
-    /// Something is there for it, and its client gave no credit for it.
-    pub credit_blocked: bool,
-    /// How far it came in its stream; `None` unless it reads one.
-    pub position: Option<Position>,
-    /// It is a member of a group on a stream.
-    pub group_member: bool,
-}
-
 /// A subscription is open, or was updated.
 #[derive(Debug, Clone)]
 pub struct Subscribed {

@@ -17,8 +17,9 @@ use super::{
     allowance::{Allowance, Allowances},
     budget::Budget,
     counts::Counts,
-    frame::{Frame, Reply, SessionLimits, SubscriptionStatus},
+    frame::{Frame, Reply, SessionLimits},
     queues::Queues,
+    status::SubscriptionStatus,
 };
 use crate::{
     cut::Cut,
@@ -50,8 +51,12 @@ pub struct Outbox {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) queues: Queues,
-    /// What its subscriptions cost.
+    /// What its subscriptions cost, and its labels.
     filters: Held,
+    /// What its labels cost, in bytes.
+    label_bytes: usize,
+    /// How many events were handed to the transport.
+    pub(super) sent_events: u64,
     /// The writer, while it waits for something to send.
     pub(super) writer: Option<Waker>,
     /// Since when the transport has not come back for more; `None` while the writer waits.
@@ -101,6 +106,8 @@ impl Outbox {
         let Allowances { subscriptions: allowance, filters } = allowances;
         let state = State {
             filters,
+            label_bytes: 0,
+            sent_events: 0,
             queues: Queues::new(&limits, mirrors),
             writer: None,
             writing_since: None,
@@ -136,13 +143,7 @@ impl Outbox {
     /// What time brings: a heartbeat for an idle client, the end of one whose connection ends, or whose transport takes
     /// nothing while the hub is short of memory, the cut of one that does not even take its end, and the session's share of a
     /// full hub. A slow client alone is no reason to end anything: that it is alive, its connection finds out.
-    pub fn tick(
-        &self,
-        now: Instant,
-        wall: SystemTime,
-        write_timeout: Duration,
-        alternatives: &Alternatives,
-    ) -> Tick {
+    pub fn tick(&self, now: Instant, wall: SystemTime, write_timeout: Duration, alternatives: &Alternatives) -> Tick {
         let allowed = self.budget.allowed_bytes();
         let ends_by = self.cut.as_ref().and_then(|cut| cut.ends_by());
         let end = self.with(|state| {
@@ -194,6 +195,11 @@ impl Outbox {
         self.state.lock().queues.held_bytes()
     }
 
+    /// How many events were handed to the transport.
+    pub fn sent_events(&self) -> u64 {
+        self.state.lock().sent_events
+    }
+
     /// The status of at most `most` subscriptions, and where to go on from; `from` is 0 at first.
     pub fn statuses(&self, from: usize, most: usize) -> (Vec<SubscriptionStatus>, Option<usize>) {
         self.state.lock().queues.backlog.subscribers.statuses(from, most)
@@ -210,7 +216,7 @@ impl Outbox {
         let before = (state.queues.held_bytes(), state.queues.subscriptions());
         let result = act(&mut state);
         self.budget.change(before.0, state.queues.held_bytes());
-        let freed = state.filters.bytes() - state.queues.backlog.subscribers.cost();
+        let freed = state.filters.bytes() - state.queues.backlog.subscribers.cost() - state.label_bytes;
         if freed > 0 {
             state.filters.shrink(freed);
         }
@@ -261,6 +267,13 @@ impl State {
     /// Takes memory for a subscription. What no subscription has when the lock is left is given back.
     pub(super) fn hold_filters(&mut self, bytes: usize) -> Result<(), CommandError> {
         self.filters.grow(bytes).map_err(|full| CommandError::NoMemory { of: full.of.name() })
+    }
+
+    /// Takes memory for labels, which is given back with the outbox.
+    pub(super) fn hold_labels(&mut self, bytes: usize) -> Result<(), CommandError> {
+        self.hold_filters(bytes)?;
+        self.label_bytes += bytes;
+        Ok(())
     }
 
     /// True when more commands may be read; notes whether they wait. A reader that waits goes on later than it stopped.

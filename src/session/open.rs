@@ -14,7 +14,7 @@ use crate::{
     model::{
         CommandError, Filter, Group, OnGap, Position, Start, StreamError, StreamSpec, StreamState, SubscriptionSpec,
     },
-    outbox::{Closed, GapReason, Opened, ResumeOutcome},
+    outbox::{Closed, GapReason, Opened, ResumeOutcome, Wanted},
     tasks::Turn,
 };
 
@@ -110,8 +110,7 @@ impl Session {
             outcome: beginning.outcome,
             ack_deadline: None,
         };
-        // The limit on tokens is below 2^32.
-        if !self.desk.open_stored(key, opened, spec.filter_tokens() as u32, request_id) {
+        if !self.desk.open_stored(key, opened, Wanted::new(Arc::clone(&filters)), request_id) {
             return Ok(id);
         }
         let start = beginning.with_what_is_there.then_some(beginning.after);

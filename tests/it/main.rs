@@ -78,6 +78,7 @@ mod rights;
 #[cfg(feature = "tools-tests")]
 mod rolling;
 mod session;
+mod sessions;
 mod slow;
 mod stalled;
 mod stalled_disk;

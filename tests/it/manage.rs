@@ -167,7 +167,7 @@ async fn sessions_and_backups_are_managed_without_a_wire() {
     let place = Place::new(&folder).await;
     let admin = place.caller(&["admin"]).await;
     let sessions = Sessions::to_manage(&place.hub, &admin).expect("may");
-    assert!(sessions.list(0, 10).0.is_empty());
+    assert!(sessions.list(0, 10, |_| (), |()| 0).0.is_empty());
     let missing = sessions.terminate("no-such", "").expect_err("none");
     assert_eq!(missing, CommandError::SessionNotFound { id: "no-such".into() });
     let mut backup = backups::begin(Arc::clone(&place.hub), &admin).await.expect("begun");

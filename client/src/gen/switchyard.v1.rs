@@ -2512,7 +2512,7 @@ pub mod group_service_client {
     }
 }
 /// One session.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Session {
     /// As in its `Welcome` frame; unique among all sessions of all hubs.
     #[prost(string, tag = "1")]
@@ -2538,6 +2538,24 @@ pub struct Session {
     /// How many bytes wait to be sent to it, overhead included.
     #[prost(int64, tag = "8")]
     pub waiting_bytes: i64,
+    /// The labels that its client gave in `Hello`. At most 32, together at most 4096 bytes.
+    #[prost(map = "string, string", tag = "9")]
+    pub labels: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// How many events were sent to it since it was opened.
+    #[prost(int64, tag = "10")]
+    pub sent_events: i64,
+    /// How many events it has published since it was opened, those that were refused included.
+    #[prost(int64, tag = "11")]
+    pub published_events: i64,
+    /// Events sent to it per second, over the last 5 to 10 seconds.
+    #[prost(double, tag = "12")]
+    pub sent_events_per_second: f64,
+    /// Events that it published per second, over the same time.
+    #[prost(double, tag = "13")]
+    pub published_events_per_second: f64,
 }
 /// One subscription of a session.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2557,23 +2575,41 @@ pub struct SubscriptionState {
     /// True when events wait and its client gave no credit for them.
     #[prost(bool, tag = "5")]
     pub credit_blocked: bool,
-    /// The stream it reads. Empty for a live one, and for a member of a group.
+    /// The stream it reads, by itself or as a member of a group. Empty for a live one.
     #[prost(string, tag = "6")]
     pub stream: ::prost::alloc::string::String,
-    /// Everything in its stream up to this sequence was sent or skipped. 0 unless it reads a stream.
+    /// Everything in its stream up to this sequence was sent or skipped. 0 unless it reads a stream by itself.
     #[prost(int64, tag = "7")]
     pub sequence: i64,
-    /// How many sequences its stream is ahead of `sequence`. 0 unless it reads a stream.
+    /// How many sequences its stream is ahead of `sequence`. 0 unless it reads a stream by itself.
     #[prost(int64, tag = "8")]
     pub lag: i64,
     /// True for a member of a group on a stream.
     #[prost(bool, tag = "9")]
     pub group_member: bool,
+    /// Its filters, in no particular order, each once. Empty: all of its stream. At most 256. A caller that read all of a
+    /// stream without a filter, and may not read every topic, has the filters of that stream here.
+    #[prost(string, repeated, tag = "10")]
+    pub filters: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The group it is a member of, on its stream or on live topics. Empty for none.
+    #[prost(string, tag = "11")]
+    pub group: ::prost::alloc::string::String,
+    /// How many events it was sent and has not acknowledged. Absent unless it is a member of a group on a stream, and while
+    /// that has too much to do to answer.
+    #[prost(int64, optional, tag = "12")]
+    pub unacked: ::core::option::Option<i64>,
+    /// How many events it was sent since it was opened. Absent when it has `max_events`: see `events_left`.
+    #[prost(int64, optional, tag = "13")]
+    pub sent_events: ::core::option::Option<i64>,
+    /// How many of its `max_events` it has yet to be sent. Absent when it has no such limit.
+    #[prost(int64, optional, tag = "14")]
+    pub events_left: ::core::option::Option<i64>,
 }
 /// Asks for a page of all sessions.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListSessionsRequest {
-    /// Limit on sessions in the answer. Not negative, at most 1000. Default: 0, 100.
+    /// Limit on sessions in the answer. Not negative, at most 1000. Default: 0, 100. A page may hold fewer and not be the
+    /// last: it is limited in bytes too.
     #[prost(int32, tag = "1")]
     pub page_size: i32,
     /// The `next_page_token` of the previous page. Default: empty, the first page.
@@ -2596,7 +2632,8 @@ pub struct GetSessionRequest {
     /// Which session. Required.
     #[prost(string, tag = "1")]
     pub session_id: ::prost::alloc::string::String,
-    /// Limit on subscriptions in the answer. Not negative, at most 1000. Default: 0, 100.
+    /// Limit on subscriptions in the answer. Not negative, at most 1000. Default: 0, 100. A page may hold fewer and not be
+    /// the last: it is limited in bytes too.
     #[prost(int32, tag = "2")]
     pub page_size: i32,
     /// The `next_page_token` of the previous page. Default: empty, the first page.
@@ -2673,7 +2710,7 @@ pub mod session_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Shows the clients connected to this hub and how far each subscription is behind, and ends sessions. For operators: a
+    /// Shows the clients connected to this hub, what each subscription asked for and how far it is behind, and ends sessions. For operators: a
     /// client manages its own session by commands.
     #[derive(Debug, Clone)]
     pub struct SessionServiceClient<T> {

@@ -97,7 +97,7 @@ impl Limits {
 
 /// True for a call that answers with a page of a list.
 fn is_list(path: &str) -> bool {
-    path.rsplit('/').next().is_some_and(|call| call.starts_with("List"))
+    path.rsplit('/').next().is_some_and(|call| call.starts_with("List") || call == "GetSession")
 }
 
 /// A service within limits.
@@ -199,6 +199,7 @@ mod tests {
     #[tokio::test]
     async fn one_page_of_a_list_is_made_at_a_time() {
         assert_eq!(at_once("ListStreams").await, 1);
+        assert_eq!(at_once("GetSession").await, 1, "it has a page of subscriptions");
         assert_eq!(at_once("GetStream").await, 100);
     }
 }

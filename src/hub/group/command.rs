@@ -137,6 +137,18 @@ pub(crate) enum Departure {
     Lost,
 }
 
+/// What to show of a group, of which nothing is changed by that.
+#[derive(Debug)]
+pub(crate) enum View {
+    /// How many events each of these members was sent and has yet to acknowledge; `None` for one that is no member.
+    Unacked {
+        /// Which.
+        of: Vec<Identity>,
+        /// Where the answer goes; dropped where there is no such group.
+        answer: oneshot::Sender<Vec<Option<u64>>>,
+    },
+}
+
 /// What to do.
 pub(crate) enum Command {
     /// Take in a member, and tell it that it is subscribed.
@@ -188,6 +200,8 @@ pub(crate) enum Command {
         /// Where the answer goes.
         answer: Answer<GroupStatus>,
     },
+    /// Show something of it.
+    View(View),
     /// Change its settings.
     Update {
         /// What to change.
@@ -227,6 +241,7 @@ impl Command {
             Self::Handed { sent, dropped, .. } => sent.len() + dropped.len(),
             Self::Acknowledge { sequences, .. } => sequences.len(),
             Self::Redrive { events, .. } => events.len(),
+            Self::View(View::Unacked { of, .. }) => of.len(),
             _ => 1,
         };
         SEQUENCE_STEPS * sequences

@@ -209,6 +209,11 @@ impl Driver {
                     Err(error) => _ = answer.send(Err(error)),
                 }
             }
+            Command::View(view) => {
+                if let Ok(active) = self.life.active().await {
+                    view.of(active);
+                }
+            }
             Command::Update { change, answer } => {
                 let updated = self.life.update(change).await;
                 answer.send(updated).ok();

@@ -62,6 +62,11 @@ impl Seats {
         self.taken.get(&member)
     }
 
+    /// The member that is known so, with or without a transport.
+    pub(super) fn member(&self, identity: &Identity) -> Option<MemberId> {
+        self.known.get(identity).copied()
+    }
+
     pub(super) fn filters(&self) -> Option<&Arc<[Filter]>> {
         self.filters.as_ref()
     }

@@ -1,0 +1,20 @@
+//! What one member has: a view for those who list members. Pure.
+
+use super::{member::MemberId, state::GroupState};
+
+/// What one member has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holding {
+    /// Events that were handed out to it and are not written to its transport yet.
+    pub unsent: usize,
+    /// Events that were sent to it, and that it has yet to acknowledge.
+    pub unacked: usize,
+}
+
+impl Holding {
+    /// What a member of a group has; `None` for one that is none.
+    pub fn of(state: &GroupState, member: MemberId) -> Option<Self> {
+        let member = state.members.get(member)?;
+        Some(Self { unsent: member.unsent.len(), unacked: member.sent.len() })
+    }
+}
