@@ -140,6 +140,16 @@ impl Caller {
         self.judge(action).is_ok()
     }
 
+    /// Whether the caller may do that, for a caller that asks before it does it: nothing is recorded.
+    pub fn check(&self, action: &Action<'_>) -> Result<(), Denial> {
+        self.judge(action)
+    }
+
+    /// The names of the roles that the caller has, by the policy of this moment.
+    pub fn roles(&self) -> Vec<Box<str>> {
+        self.guard.as_ref().map(|guard| guard.auth.roles(&self.principal)).unwrap_or_default()
+    }
+
     /// Whether the caller may manage something of a kind: what can be known before a request is read.
     pub fn authorize_verb(&self, verb: Verb) -> Result<(), Denial> {
         if self.guard.as_ref().is_none_or(|guard| guard.rights.allow_some(verb)) {

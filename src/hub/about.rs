@@ -10,6 +10,23 @@ use crate::{
     outbox::{Joined, Route, SubscriptionKey},
 };
 
+/// What goes on in a hub.
+#[derive(Debug, Clone, Copy)]
+pub struct HubTraffic {
+    /// Open sessions.
+    pub sessions: usize,
+    /// Open subscriptions.
+    pub subscriptions: usize,
+    /// Streams.
+    pub streams: usize,
+    /// What waits in all sessions, overhead included, in bytes.
+    pub waiting_bytes: usize,
+    /// Events accepted since it started and their bytes, and events sent and theirs.
+    pub totals: [u64; 4],
+    /// The same in a second, over the last seconds.
+    pub per_second: [f64; 4],
+}
+
 /// Looks at a hub for those who show it.
 #[derive(Debug, Clone, Copy)]
 pub struct About<'a>(&'a Hub);
@@ -18,6 +35,31 @@ impl<'a> About<'a> {
     /// Of a hub.
     pub fn new(hub: &'a Hub) -> Self {
         Self(hub)
+    }
+
+    /// Its name.
+    pub fn node(&self) -> &'a Arc<str> {
+        &self.0.node
+    }
+
+    /// Whether it has live events in common with other hubs.
+    pub fn has_exchange(&self) -> bool {
+        self.0.exchange.is_some()
+    }
+
+    /// What goes on in it.
+    pub async fn traffic(&self) -> HubTraffic {
+        let hub = self.0;
+        let (subscriptions, _) = hub.count_subscriptions().await;
+        let totals = hub.metrics.totals();
+        HubTraffic {
+            sessions: hub.session_count(),
+            subscriptions,
+            streams: hub.engine.as_ref().map_or(0, |engine| engine.streams().len()),
+            waiting_bytes: hub.waiting_bytes(),
+            totals,
+            per_second: hub.traffic.lock().rates(hub.uptime(), totals),
+        }
     }
 
     /// What a live subscription of a session gets, as it was asked for: its filters, and its group. Nothing of one that is

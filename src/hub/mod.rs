@@ -29,7 +29,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-pub use about::About;
+pub use about::{About, HubTraffic};
 pub use exchange::Exchange;
 pub use group::{AsOf, GroupStatus, Groups, Redriven, Streams};
 pub(crate) use group::{Command as GroupCommand, Departure, Handle, Identity, Newcomer, Speaker};
@@ -53,6 +53,7 @@ use crate::{
     telemetry::{Metrics, StreamCut},
 };
 pub use crate::{engine::Precondition, groups::Outcome};
+use marks::Marks;
 use quota::{Account, Quotas};
 use rates::Rates;
 use registry::Registry;
@@ -86,6 +87,8 @@ pub struct Hub {
     prefix: u64,
     start: Instant,
     rates: Mutex<Rates>,
+    /// Of the totals that are counted.
+    traffic: Mutex<Marks<4>>,
 }
 
 /// What a hub is made of.
@@ -134,6 +137,7 @@ impl Hub {
             prefix: fastrand::u64(..),
             start: Instant::now(),
             rates: Mutex::default(),
+            traffic: Mutex::new(Marks::begin(Duration::ZERO)),
         };
         // Before anybody can publish: what streams have by now was not stored in this run.
         hub.look_at_rates();
@@ -319,6 +323,7 @@ impl Hub {
         let streams = self.engine.as_ref().map(|engine| engine.streams()).unwrap_or_default();
         let seen = streams.iter().map(|stream| (stream.name().clone(), stream.epoch(), *stream.visible().borrow()));
         self.rates.lock().look(self.start.elapsed(), seen);
+        self.traffic.lock().look(self.start.elapsed(), self.metrics.totals());
     }
 
     /// Lets time pass for every session, for ever.

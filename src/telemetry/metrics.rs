@@ -136,6 +136,12 @@ impl Metrics {
         self.bytes_out.inc_by(bytes as u64);
     }
 
+    /// How many events were accepted and how many bytes they had, and how many were handed to transports and how many those
+    /// had.
+    pub fn totals(&self) -> [u64; 4] {
+        [&self.events_in, &self.event_bytes_in, &self.events_out, &self.event_bytes_out].map(Counter::get)
+    }
+
     /// A command was answered by an error.
     pub fn command_refused(&self) {
         self.commands_refused.inc();

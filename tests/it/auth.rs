@@ -156,6 +156,12 @@ fn requests(name: &str) -> BTreeMap<&'static str, (Vec<u8>, Bare)> {
 
     row("/switchyard.v1.BackupService/Backup", v1::BackupRequest {}.encode_to_vec(), action);
 
+    row("/switchyard.v1.HubService/GetHub", v1::GetHubRequest {}.encode_to_vec(), Bare::Answer);
+    row("/switchyard.v1.AccessService/WhoAmI", v1::WhoAmIRequest {}.encode_to_vec(), Bare::Answer);
+    let read =
+        v1::CheckRequest { action: v1::AccessAction::Read.into(), stream: stream_name.clone(), ..Default::default() };
+    row("/switchyard.v1.AccessService/Check", read.encode_to_vec(), Bare::Answer);
+
     let of = |call: &str| -> &'static str { format!("/switchyard.v1.GroupService/{call}").leak() };
     row(of("CreateGroup"), v1::CreateGroupRequest { group: Some(group()), start: None }.encode_to_vec(), action);
     let get = v1::GetGroupRequest { stream: stream_name.clone(), name: team.clone() };

@@ -14,6 +14,7 @@
 )]
 
 mod abuse;
+mod access;
 mod auth;
 mod auth_certificates;
 mod auth_cli;

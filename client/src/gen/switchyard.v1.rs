@@ -966,6 +966,111 @@ impl GapReason {
         }
     }
 }
+/// One hub.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Hub {
+    /// Its name, as configured; by default the host name.
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    /// Its version, such as `0.1.0`.
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    /// How long it has been running.
+    #[prost(message, optional, tag = "3")]
+    pub uptime: ::core::option::Option<::prost_types::Duration>,
+    /// The limits that its clients must stay within.
+    #[prost(message, optional, tag = "4")]
+    pub limits: ::core::option::Option<Limits>,
+    /// The longest silence of the hub in a session whose client asks for no other interval.
+    #[prost(message, optional, tag = "5")]
+    pub heartbeat_interval: ::core::option::Option<::prost_types::Duration>,
+    /// What it can do besides live events. Clients ignore values they do not know.
+    #[prost(enumeration = "HubFeature", repeated, tag = "6")]
+    pub features: ::prost::alloc::vec::Vec<i32>,
+    /// Addresses of other hubs, as in `Welcome.alternatives`.
+    #[prost(string, repeated, tag = "7")]
+    pub alternatives: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What goes on in it. Absent for callers that may not manage sessions.
+    #[prost(message, optional, tag = "8")]
+    pub traffic: ::core::option::Option<HubTraffic>,
+}
+/// What goes on in a hub. Rates are over the last 5 to 10 seconds.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct HubTraffic {
+    /// Open sessions, `Subscribe` calls included.
+    #[prost(int64, tag = "1")]
+    pub sessions: i64,
+    /// Open subscriptions.
+    #[prost(int64, tag = "2")]
+    pub subscriptions: i64,
+    /// Streams.
+    #[prost(int64, tag = "3")]
+    pub streams: i64,
+    /// Bytes that wait to be sent to all clients, overhead included.
+    #[prost(int64, tag = "4")]
+    pub waiting_bytes: i64,
+    /// Events accepted from publishers since the hub started.
+    #[prost(int64, tag = "5")]
+    pub events_in: i64,
+    /// Their encoded size, in bytes.
+    #[prost(int64, tag = "6")]
+    pub event_bytes_in: i64,
+    /// Events sent to subscribers since the hub started.
+    #[prost(int64, tag = "7")]
+    pub events_out: i64,
+    /// Their encoded size, in bytes.
+    #[prost(int64, tag = "8")]
+    pub event_bytes_out: i64,
+    /// Events accepted per second.
+    #[prost(double, tag = "9")]
+    pub events_in_per_second: f64,
+    /// Bytes of them per second.
+    #[prost(double, tag = "10")]
+    pub event_bytes_in_per_second: f64,
+    /// Events sent per second.
+    #[prost(double, tag = "11")]
+    pub events_out_per_second: f64,
+    /// Bytes of them per second.
+    #[prost(double, tag = "12")]
+    pub event_bytes_out_per_second: f64,
+}
+/// Something that not every hub can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum HubFeature {
+    /// Never sent.
+    Unspecified = 0,
+    /// It keeps streams, and groups on them.
+    Streams = 1,
+    /// Its callers need a credential, and the right to what they do.
+    Authentication = 2,
+    /// Live events reach the subscribers of other hubs of the same store, and theirs reach the subscribers of this one.
+    Exchange = 3,
+}
+impl HubFeature {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "HUB_FEATURE_UNSPECIFIED",
+            Self::Streams => "HUB_FEATURE_STREAMS",
+            Self::Authentication => "HUB_FEATURE_AUTHENTICATION",
+            Self::Exchange => "HUB_FEATURE_EXCHANGE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "HUB_FEATURE_UNSPECIFIED" => Some(Self::Unspecified),
+            "HUB_FEATURE_STREAMS" => Some(Self::Streams),
+            "HUB_FEATURE_AUTHENTICATION" => Some(Self::Authentication),
+            "HUB_FEATURE_EXCHANGE" => Some(Self::Exchange),
+            _ => None,
+        }
+    }
+}
 /// A stored, ordered record of every event whose topic matches its filters. A topic belongs to at most one stream.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Stream {
@@ -1325,6 +1430,16 @@ pub struct PublishResult {
     #[prost(enumeration = "Durability", tag = "7")]
     pub durability: i32,
 }
+/// Asks for this hub.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetHubRequest {}
+/// This hub.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetHubResponse {
+    /// What it is, and what goes on in it.
+    #[prost(message, optional, tag = "1")]
+    pub hub: ::core::option::Option<Hub>,
+}
 /// Generated client implementations.
 pub mod hub_service_client {
     #![allow(
@@ -1493,6 +1608,28 @@ pub mod hub_service_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("switchyard.v1.HubService", "Publish"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Shows this hub: its version, its limits, what it can do and, to callers that may manage sessions, what goes on in it.
+        pub async fn get_hub(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetHubRequest>,
+        ) -> std::result::Result<tonic::Response<super::GetHubResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchyard.v1.HubService/GetHub",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("switchyard.v1.HubService", "GetHub"));
             self.inner.unary(req, path, codec).await
         }
     }
@@ -3005,6 +3142,273 @@ pub mod backup_service_client {
             req.extensions_mut()
                 .insert(GrpcMethod::new("switchyard.v1.BackupService", "Backup"));
             self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}
+/// Asks as whom the hub knows the caller.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WhoAmIRequest {}
+/// As whom the hub knows the caller.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WhoAmIResponse {
+    /// The principal, as policies and logs have it: `jwt:alice`. Empty on a hub without authentication.
+    #[prost(string, tag = "1")]
+    pub principal: ::prost::alloc::string::String,
+    /// False on a hub without authentication, where every caller may do everything.
+    #[prost(bool, tag = "2")]
+    pub authenticated: bool,
+    /// The roles of the policy that the principal has, in the order of their names. At most 1000, and 1 MiB.
+    #[prost(string, repeated, tag = "3")]
+    pub roles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// True when it has more roles than are shown.
+    #[prost(bool, tag = "4")]
+    pub more_roles: bool,
+    /// When the credential expires. Absent when it does not.
+    #[prost(message, optional, tag = "5")]
+    pub credential_expiry: ::core::option::Option<::prost_types::Timestamp>,
+    /// The address and port from which the hub sees the call come: that of the caller, or of the last proxy before the hub.
+    /// Empty when it is not known.
+    #[prost(string, tag = "6")]
+    pub peer: ::prost::alloc::string::String,
+}
+/// Asks whether the caller may do something. Fields that the action does not name are ignored.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckRequest {
+    /// What. Required.
+    #[prost(enumeration = "AccessAction", tag = "1")]
+    pub action: i32,
+    /// Which topic: see the action. Required where it names one.
+    #[prost(string, tag = "2")]
+    pub topic: ::prost::alloc::string::String,
+    /// Which filters, at most 256. Required where the action names them, except for ACCESS_ACTION_READ.
+    #[prost(string, repeated, tag = "3")]
+    pub filters: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Which stream. Required where the action names one.
+    #[prost(string, tag = "4")]
+    pub stream: ::prost::alloc::string::String,
+    /// Which group. Required where the action names one, except for ACCESS_ACTION_SUBSCRIBE and ACCESS_ACTION_READ.
+    #[prost(string, tag = "5")]
+    pub group: ::prost::alloc::string::String,
+}
+/// Whether the caller may do something.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckResponse {
+    /// True when it may.
+    #[prost(bool, tag = "1")]
+    pub allowed: bool,
+    /// Why it may not: the reason with which the hub would refuse it. END_REASON_UNSPECIFIED when it may.
+    #[prost(enumeration = "EndReason", tag = "2")]
+    pub reason: i32,
+    /// The same as text. Empty when it may. At most 512 bytes.
+    #[prost(string, tag = "3")]
+    pub text: ::prost::alloc::string::String,
+}
+/// What a caller may or may not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AccessAction {
+    /// Refused.
+    Unspecified = 0,
+    /// Publish to `topic`.
+    Publish = 1,
+    /// Subscribe to live events that match `filters`, as a member of `group` if one is named.
+    Subscribe = 2,
+    /// Read what matches `filters` from `stream`, as a member of `group` if one is named. Without filters: everything that
+    /// the filters of the stream match at this moment, as a subscription without filters does.
+    Read = 3,
+    /// See `stream` and its state.
+    SeeStream = 4,
+    /// See `group` on `stream`, and its state.
+    SeeGroup = 5,
+    /// Create, change, purge and delete `stream`. Giving it `filters` needs ACCESS_ACTION_ADD_TOPICS too.
+    ManageStream = 6,
+    /// Have streams take what matches `filters`.
+    AddTopics = 7,
+    /// Create, change, move and delete `group` on `stream`.
+    ManageGroup = 8,
+    /// Redrive and purge the dead letters of `group` on `stream`.
+    ManageDeadLetters = 9,
+    /// Show and terminate sessions.
+    ManageSessions = 10,
+    /// Back up the hub.
+    Backup = 11,
+}
+impl AccessAction {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ACCESS_ACTION_UNSPECIFIED",
+            Self::Publish => "ACCESS_ACTION_PUBLISH",
+            Self::Subscribe => "ACCESS_ACTION_SUBSCRIBE",
+            Self::Read => "ACCESS_ACTION_READ",
+            Self::SeeStream => "ACCESS_ACTION_SEE_STREAM",
+            Self::SeeGroup => "ACCESS_ACTION_SEE_GROUP",
+            Self::ManageStream => "ACCESS_ACTION_MANAGE_STREAM",
+            Self::AddTopics => "ACCESS_ACTION_ADD_TOPICS",
+            Self::ManageGroup => "ACCESS_ACTION_MANAGE_GROUP",
+            Self::ManageDeadLetters => "ACCESS_ACTION_MANAGE_DEAD_LETTERS",
+            Self::ManageSessions => "ACCESS_ACTION_MANAGE_SESSIONS",
+            Self::Backup => "ACCESS_ACTION_BACKUP",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ACCESS_ACTION_UNSPECIFIED" => Some(Self::Unspecified),
+            "ACCESS_ACTION_PUBLISH" => Some(Self::Publish),
+            "ACCESS_ACTION_SUBSCRIBE" => Some(Self::Subscribe),
+            "ACCESS_ACTION_READ" => Some(Self::Read),
+            "ACCESS_ACTION_SEE_STREAM" => Some(Self::SeeStream),
+            "ACCESS_ACTION_SEE_GROUP" => Some(Self::SeeGroup),
+            "ACCESS_ACTION_MANAGE_STREAM" => Some(Self::ManageStream),
+            "ACCESS_ACTION_ADD_TOPICS" => Some(Self::AddTopics),
+            "ACCESS_ACTION_MANAGE_GROUP" => Some(Self::ManageGroup),
+            "ACCESS_ACTION_MANAGE_DEAD_LETTERS" => Some(Self::ManageDeadLetters),
+            "ACCESS_ACTION_MANAGE_SESSIONS" => Some(Self::ManageSessions),
+            "ACCESS_ACTION_BACKUP" => Some(Self::Backup),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod access_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Says to a caller as whom the hub knows it, and what it may do. Nobody learns anything about another caller here.
+    #[derive(Debug, Clone)]
+    pub struct AccessServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl AccessServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> AccessServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> AccessServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            AccessServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Shows as whom the hub knows the caller.
+        pub async fn who_am_i(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WhoAmIRequest>,
+        ) -> std::result::Result<tonic::Response<super::WhoAmIResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchyard.v1.AccessService/WhoAmI",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("switchyard.v1.AccessService", "WhoAmI"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Says whether the caller may do something, by the policy of this moment. Nothing is done, and a no is not recorded as
+        /// a denial. A call can fail all the same for other reasons, such as a quota.
+        pub async fn check(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CheckRequest>,
+        ) -> std::result::Result<tonic::Response<super::CheckResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchyard.v1.AccessService/Check",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("switchyard.v1.AccessService", "Check"));
+            self.inner.unary(req, path, codec).await
         }
     }
 }

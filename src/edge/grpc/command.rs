@@ -285,7 +285,8 @@ fn overflow(value: i32) -> Result<Overflow, CommandError> {
     }
 }
 
-fn filters(texts: &[String]) -> Result<Vec<Filter>, CommandError> {
+/// One filter at least.
+pub(super) fn filters(texts: &[String]) -> Result<Vec<Filter>, CommandError> {
     if texts.is_empty() {
         return Err(CommandError::NoFilter);
     }
