@@ -21,7 +21,8 @@
 //!
 //! Its parts, from below: `done` and `failure` make up `progress`, all that survives a restart (`snapshot`); `held` has the
 //! events that are ready or come later, in the order of their keys, and `put_off` those that are too many of one key;
-//! `backlog` is these together, and `members` knows who has what. [`GroupState`] is above them all.
+//! `backlog` is these together, and `members` knows who has what. [`GroupState`] is above them all; `holding` and `unacked` show
+//! what it has.
 //!
 //! Why it is as it is: docs/adr/0007-groups.md.
 
@@ -43,6 +44,7 @@ mod snapshot;
 mod state;
 #[cfg(test)]
 mod tests;
+mod unacked;
 mod window;
 
 pub use delivery::Delivery;
@@ -53,3 +55,4 @@ pub use member::MemberId;
 pub use outcome::{Answer, Outcome, UpTo};
 pub use snapshot::SnapshotError;
 pub use state::{Counts, GroupState, Oldest};
+pub use unacked::{Stage, Unacked};

@@ -78,6 +78,6 @@ impl<'a> About<'a> {
             subscription_id,
         };
         let members = members.into_iter().map(|(id, joined)| (joined.origin, joined.group, identity(id)));
-        groups.unacked(members.collect(), by).await
+        groups.held(members.collect(), by).await
     }
 }

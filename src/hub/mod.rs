@@ -31,7 +31,7 @@ use tokio::time::Instant;
 
 pub use about::{About, HubTraffic};
 pub use exchange::Exchange;
-pub use group::{AsOf, GroupStatus, Groups, Redriven, Streams};
+pub use group::{AsOf, GroupStatus, Groups, MemberName, MemberStatus, Redriven, Streams, UnackedEvent, UnackedStage};
 pub(crate) use group::{Command as GroupCommand, Departure, Handle, Identity, Newcomer, Speaker};
 pub use options::Options;
 pub use publish::{Placing, Publish, Publisher, Publishing, Sequenced};

@@ -142,6 +142,7 @@ impl Session {
             identity: identity(&self.entry.id),
             previous: self.before.as_ref().map(identity),
             may_return: self.entry.client_name().is_some(),
+            client_name: self.entry.client_name().cloned(),
             filters: spec.filters.as_slice().into(),
             start: from.start.clone(),
             ack_mode: from.ack_mode,

@@ -49,6 +49,7 @@ mod group_edges;
 mod group_members;
 mod group_redrive;
 mod group_retention;
+mod group_views;
 mod groups;
 #[cfg(feature = "tools-tests")]
 mod grpcurl;

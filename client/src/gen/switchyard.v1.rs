@@ -2109,6 +2109,69 @@ pub struct GroupState {
     /// How many events wait behind an earlier one of the same key that is not done. Events of other keys do not wait for them.
     #[prost(int64, tag = "9")]
     pub blocked: i64,
+    /// How many events became dead letters, since the hub started. How many there are now, ListDeadLetters shows.
+    #[prost(int64, tag = "10")]
+    pub dead_letters: i64,
+    /// How many events are to become dead letters and are not stored as such yet, as while the dead-letter stream is full.
+    #[prost(int64, tag = "11")]
+    pub burying: i64,
+}
+/// A member of a group.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GroupMember {
+    /// The name that its client gave in `Hello`. Empty for none.
+    #[prost(string, tag = "1")]
+    pub client_name: ::prost::alloc::string::String,
+    /// Its session. Empty for callers that may not manage sessions, unless the member is of their own principal.
+    #[prost(string, tag = "2")]
+    pub session_id: ::prost::alloc::string::String,
+    /// Its subscription in that session. 0 where the session is not shown.
+    #[prost(int64, tag = "3")]
+    pub subscription_id: i64,
+    /// Its principal. Empty where the session is not shown, and on a hub without authentication.
+    #[prost(string, tag = "4")]
+    pub principal: ::prost::alloc::string::String,
+    /// False for one whose connection is lost and that may still come back for what it was sent.
+    #[prost(bool, tag = "5")]
+    pub connected: bool,
+    /// Until when it may come back. Absent while it is connected.
+    #[prost(message, optional, tag = "6")]
+    pub reattach_deadline: ::core::option::Option<::prost_types::Timestamp>,
+    /// How many events the group gave it that are not written to its connection yet.
+    #[prost(int64, tag = "7")]
+    pub waiting: i64,
+    /// How many events it was sent and has not acknowledged.
+    #[prost(int64, tag = "8")]
+    pub unacked: i64,
+    /// When the lease of the event ends that it was sent first, of those it has not acknowledged. Absent when it has none.
+    #[prost(message, optional, tag = "9")]
+    pub first_lease_deadline: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// An event that was delivered to a member of a group and is not done.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnackedEvent {
+    /// Its sequence in the stream.
+    #[prost(int64, tag = "1")]
+    pub sequence: i64,
+    /// Where it is.
+    #[prost(enumeration = "UnackedState", tag = "2")]
+    pub state: i32,
+    /// Which attempt it is at, or waits for. With UNACKED_STATE_BURYING: how many attempts failed.
+    #[prost(int32, tag = "3")]
+    pub attempt: i32,
+    /// When its lease ends. Only with UNACKED_STATE_SENT.
+    #[prost(message, optional, tag = "4")]
+    pub lease_deadline: ::core::option::Option<::prost_types::Timestamp>,
+    /// Before which it is not delivered again. Only with UNACKED_STATE_WAITING.
+    #[prost(message, optional, tag = "5")]
+    pub next_attempt_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The member that has it, by its name, session, subscription and principal, as in ListMembers. Absent when none has it.
+    #[prost(message, optional, tag = "6")]
+    pub member: ::core::option::Option<GroupMember>,
+    /// Why the last attempt failed, as reported by its member. Empty when none failed, and for callers that may not manage
+    /// the group. At most 256 bytes.
+    #[prost(string, tag = "7")]
+    pub last_failure: ::prost::alloc::string::String,
 }
 /// An event that was rejected or had too many attempts.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2131,6 +2194,51 @@ pub struct DeadLetter {
     /// The event as the dead-letter stream keeps it.
     #[prost(message, optional, tag = "6")]
     pub event: ::core::option::Option<ReceivedEvent>,
+}
+/// Where an event is that was delivered and is not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum UnackedState {
+    /// Never sent.
+    Unspecified = 0,
+    /// With a member, and not written to its connection yet.
+    Assigned = 1,
+    /// Sent to a member, whose lease runs.
+    Sent = 2,
+    /// An attempt failed, and the next one is not due yet.
+    Waiting = 3,
+    /// Due, and waiting for a member that takes it.
+    Ready = 4,
+    /// Rejected, or failed too often: it is about to be stored as a dead letter.
+    Burying = 5,
+}
+impl UnackedState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "UNACKED_STATE_UNSPECIFIED",
+            Self::Assigned => "UNACKED_STATE_ASSIGNED",
+            Self::Sent => "UNACKED_STATE_SENT",
+            Self::Waiting => "UNACKED_STATE_WAITING",
+            Self::Ready => "UNACKED_STATE_READY",
+            Self::Burying => "UNACKED_STATE_BURYING",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "UNACKED_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "UNACKED_STATE_ASSIGNED" => Some(Self::Assigned),
+            "UNACKED_STATE_SENT" => Some(Self::Sent),
+            "UNACKED_STATE_WAITING" => Some(Self::Waiting),
+            "UNACKED_STATE_READY" => Some(Self::Ready),
+            "UNACKED_STATE_BURYING" => Some(Self::Burying),
+            _ => None,
+        }
+    }
 }
 /// Creates a group.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2242,6 +2350,60 @@ pub struct SeekGroupResponse {
     /// The group with its new state.
     #[prost(message, optional, tag = "1")]
     pub group: ::core::option::Option<Group>,
+}
+/// Asks for a page of the members of a group.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListMembersRequest {
+    /// The stream of the group. Required.
+    #[prost(string, tag = "1")]
+    pub stream: ::prost::alloc::string::String,
+    /// The name of the group. Required.
+    #[prost(string, tag = "2")]
+    pub group: ::prost::alloc::string::String,
+    /// Limit on members in the answer. Not negative, at most 1000. Default: 0, 100. A page may hold fewer and not be the
+    /// last: it is limited in bytes too.
+    #[prost(int32, tag = "3")]
+    pub page_size: i32,
+    /// The `next_page_token` of the previous page. Default: empty, the first page.
+    #[prost(string, tag = "4")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// A page of the members of a group.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListMembersResponse {
+    /// The members, those that joined first at the beginning.
+    #[prost(message, repeated, tag = "1")]
+    pub members: ::prost::alloc::vec::Vec<GroupMember>,
+    /// Asks for the next page. Empty when this is the last one.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// Asks for a page of the events of a group that were delivered and are not done.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListUnackedRequest {
+    /// The stream of the group. Required.
+    #[prost(string, tag = "1")]
+    pub stream: ::prost::alloc::string::String,
+    /// The name of the group. Required.
+    #[prost(string, tag = "2")]
+    pub group: ::prost::alloc::string::String,
+    /// Limit on events in the answer. Not negative, at most 1000. Default: 0, 100. A page may hold fewer, even none, and not
+    /// be the last: it is limited in bytes and in work too.
+    #[prost(int32, tag = "3")]
+    pub page_size: i32,
+    /// The `next_page_token` of the previous page. Default: empty, the first page.
+    #[prost(string, tag = "4")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// A page of the events of a group that were delivered and are not done.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListUnackedResponse {
+    /// The events, by sequence.
+    #[prost(message, repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<UnackedEvent>,
+    /// Asks for the next page. Empty when this is the last one.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
 }
 /// Asks for a page of the dead letters of a group.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2562,6 +2724,58 @@ pub mod group_service_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("switchyard.v1.GroupService", "SeekGroup"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Shows the members of a group and what each has, in the order in which they joined, in pages. A connection that is
+        /// lost makes a member of a client with a name stay for 10 seconds, for the client to come back.
+        pub async fn list_members(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListMembersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListMembersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchyard.v1.GroupService/ListMembers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("switchyard.v1.GroupService", "ListMembers"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Shows the events of a group that were delivered and are not done, by sequence, in pages. The same events that
+        /// `GroupState.unacked` counts.
+        pub async fn list_unacked(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListUnackedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListUnackedResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchyard.v1.GroupService/ListUnacked",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("switchyard.v1.GroupService", "ListUnacked"));
             self.inner.unary(req, path, codec).await
         }
         /// Shows the dead letters of a group, oldest first, in pages. CONFIG_MISMATCH when it has no dead-letter stream.

@@ -59,6 +59,8 @@ pub const CALLS: &[(&str, Needs)] = &[
     ("/switchyard.v1.GroupService/GetGroup", Needs::Credential),
     ("/switchyard.v1.GroupService/ListDeadLetters", Needs::Credential),
     ("/switchyard.v1.GroupService/ListGroups", Needs::Credential),
+    ("/switchyard.v1.GroupService/ListMembers", Needs::Credential),
+    ("/switchyard.v1.GroupService/ListUnacked", Needs::Credential),
     ("/switchyard.v1.GroupService/PurgeDeadLetters", Needs::Manage(Verb::DeadLetters)),
     ("/switchyard.v1.GroupService/RedriveDeadLetters", Needs::Manage(Verb::DeadLetters)),
     ("/switchyard.v1.GroupService/SeekGroup", Needs::Manage(Verb::Groups)),
