@@ -24,6 +24,7 @@ const OPAQUE_TO_HUB: Fields = &[
     ("Events", "events"),
     ("GetEventResponse", "event"),
     ("DeadLetter", "event"),
+    ("ListedEvent", "event"),
 ];
 /// The service whose paths the hub serves by hand.
 const SERVED_BY_HAND: &str = "HubService";

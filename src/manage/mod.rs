@@ -11,10 +11,12 @@ pub mod about;
 pub mod access;
 pub mod backups;
 pub mod dead_letters;
+pub mod events;
 pub mod groups;
 mod page;
 pub mod sessions;
 pub mod streams;
+pub mod topics;
 
 use std::sync::Arc;
 

@@ -176,6 +176,10 @@ fn requests(name: &str) -> BTreeMap<&'static str, (Vec<u8>, Bare)> {
     row(of("PurgeStream"), purge.encode_to_vec(), action);
     let which = Some(v1::get_event_request::Which::Sequence(1));
     row(of("GetEvent"), v1::GetEventRequest { stream: stream_name.clone(), which }.encode_to_vec(), topic);
+    let list = v1::ListEventsRequest { stream: stream_name.clone(), ..Default::default() };
+    row(of("ListEvents"), list.encode_to_vec(), topic);
+    let list = v1::ListTopicsRequest { stream: stream_name.clone(), ..Default::default() };
+    row(of("ListTopics"), list.encode_to_vec(), topic);
 
     let of = |call: &str| -> &'static str { format!("/switchyard.v1.SessionService/{call}").leak() };
     row(of("ListSessions"), v1::ListSessionsRequest::default().encode_to_vec(), action);

@@ -89,6 +89,7 @@ mod store;
 mod stored;
 mod stream_feed;
 mod stream_groups;
+mod stream_pages;
 mod stream_starts;
 mod streams;
 #[cfg(feature = "tools-tests")]

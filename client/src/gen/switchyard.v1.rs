@@ -1136,6 +1136,22 @@ pub struct StreamState {
     #[prost(double, tag = "7")]
     pub events_per_second: f64,
 }
+/// A topic that a stream has events of.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TopicState {
+    /// The topic.
+    #[prost(string, tag = "1")]
+    pub topic: ::prost::alloc::string::String,
+    /// How many events of it the stream keeps. Events past their ttl are counted a moment longer.
+    #[prost(int64, tag = "2")]
+    pub events: i64,
+    /// The sequence of the last of them. 0 when it is just being removed.
+    #[prost(int64, tag = "3")]
+    pub last_sequence: i64,
+    /// When that event was stored. Absent when it is just being removed.
+    #[prost(message, optional, tag = "4")]
+    pub last_time: ::core::option::Option<::prost_types::Timestamp>,
+}
 /// Where the events of a stream are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1762,6 +1778,99 @@ pub struct GetEventResponse {
     #[prost(message, optional, tag = "1")]
     pub event: ::core::option::Option<ReceivedEvent>,
 }
+/// Asks for a page of the events of a stream.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListEventsRequest {
+    /// Which stream. Required.
+    #[prost(string, tag = "1")]
+    pub stream: ::prost::alloc::string::String,
+    /// From the newest event to the oldest. Default: false, from the oldest to the newest.
+    #[prost(bool, tag = "4")]
+    pub newest_first: bool,
+    /// Only events whose topic matches this filter. Default: empty, every topic.
+    #[prost(string, tag = "5")]
+    pub filter: ::prost::alloc::string::String,
+    /// Limit on the payload of each event in the answer, in bytes: a longer payload is cut there, a text between two
+    /// characters. Not negative; 0 leaves payloads out. Default: absent, whole payloads.
+    #[prost(int64, optional, tag = "6")]
+    pub max_payload_bytes: ::core::option::Option<i64>,
+    /// Limit on events in the answer. Not negative, at most 1000. Default: 0, 100. A page may hold fewer events, or none,
+    /// and not be the last: it is limited in bytes too, and so is what one call reads.
+    #[prost(int32, tag = "7")]
+    pub page_size: i32,
+    /// The `next_page_token` of the previous page, with the other fields as they were. Refused with EPOCH_CHANGED when it
+    /// is from another epoch of the stream. Default: empty, the first page.
+    #[prost(string, tag = "8")]
+    pub page_token: ::prost::alloc::string::String,
+    /// Where to begin. Default: with the first event, or the last one if `newest_first`. Ignored with a `page_token`.
+    #[prost(oneof = "list_events_request::Begin", tags = "2, 3")]
+    pub begin: ::core::option::Option<list_events_request::Begin>,
+}
+/// Nested message and enum types in `ListEventsRequest`.
+pub mod list_events_request {
+    /// Where to begin. Default: with the first event, or the last one if `newest_first`. Ignored with a `page_token`.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Begin {
+        /// With the event of this sequence. When the stream does not have it: with the next one, or the one before if
+        /// `newest_first`. Must be positive.
+        #[prost(int64, tag = "2")]
+        FromSequence(i64),
+        /// With the first event stored at this time or later; if `newest_first`, the last event stored at this time or
+        /// before.
+        #[prost(message, tag = "3")]
+        FromTime(::prost_types::Timestamp),
+    }
+}
+/// A page of the events of a stream.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListEventsResponse {
+    /// The events, in order of their sequences; in reverse order if `newest_first`.
+    #[prost(message, repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<ListedEvent>,
+    /// Asks for the next page. Empty when this is the last one.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// One event on a page.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListedEvent {
+    /// The event, and where it is stored. Its payload may be cut, see `max_payload_bytes`.
+    #[prost(message, optional, tag = "1")]
+    pub event: ::core::option::Option<ReceivedEvent>,
+    /// The size of the payload as it was published, in bytes. More than what is in `event` when that is cut.
+    #[prost(int64, tag = "2")]
+    pub payload_bytes: i64,
+}
+/// Asks for a page of the topics of a stream.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListTopicsRequest {
+    /// Which stream. Required.
+    #[prost(string, tag = "1")]
+    pub stream: ::prost::alloc::string::String,
+    /// Only topics that match this filter. Default: empty, every topic.
+    #[prost(string, tag = "2")]
+    pub filter: ::prost::alloc::string::String,
+    /// Only topics that begin with this text, at most 256 bytes. It may end inside a token. Default: empty, every topic.
+    #[prost(string, tag = "3")]
+    pub prefix: ::prost::alloc::string::String,
+    /// Limit on topics in the answer. Not negative, at most 1000. Default: 0, 100. A page may hold fewer topics, or none,
+    /// and not be the last: what one call reads is limited too.
+    #[prost(int32, tag = "4")]
+    pub page_size: i32,
+    /// The `next_page_token` of the previous page, with the other fields as they were. Default: empty, the first page.
+    #[prost(string, tag = "5")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// A page of the topics of a stream.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListTopicsResponse {
+    /// The topics, by name.
+    #[prost(message, repeated, tag = "1")]
+    pub topics: ::prost::alloc::vec::Vec<TopicState>,
+    /// Asks for the next page. Empty when this is the last one.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
 /// Generated client implementations.
 pub mod stream_service_client {
     #![allow(
@@ -2031,6 +2140,57 @@ pub mod stream_service_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("switchyard.v1.StreamService", "GetEvent"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Shows events of a stream in pages, oldest or newest first, from any position. To follow a stream, subscribe to it
+        /// instead. Events of topics that the caller may not read are left out.
+        pub async fn list_events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListEventsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchyard.v1.StreamService/ListEvents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("switchyard.v1.StreamService", "ListEvents"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Shows the topics a stream has events of, by name, in pages. Topics that the caller may not read are left out.
+        pub async fn list_topics(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListTopicsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTopicsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchyard.v1.StreamService/ListTopics",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("switchyard.v1.StreamService", "ListTopics"));
             self.inner.unary(req, path, codec).await
         }
     }
