@@ -24,6 +24,7 @@ const OPAQUE_TO_HUB: Fields = &[
     ("Events", "events"),
     ("GetEventResponse", "event"),
     ("DeadLetter", "event"),
+    ("ListedEvent", "event"),
 ];
 /// The service whose paths the hub serves by hand.
 const SERVED_BY_HAND: &str = "HubService";
@@ -42,6 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "switchyard/v1/group_service.proto",
         "switchyard/v1/session_service.proto",
         "switchyard/v1/backup_service.proto",
+        "switchyard/v1/access_service.proto",
         "grpc/health/v1/health.proto",
     ])?;
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;

@@ -148,6 +148,9 @@ pub struct Flags {
     /// The name of this hub as its clients see it [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
+    /// Other hubs for clients to try: URLs with commas between them, such as https://hub-1:50051 [default: none]
+    #[arg(long, value_name = "URL,...")]
+    pub alternatives: Option<String>,
     /// Where streams are kept; '' for a hub without streams [default: data]
     #[arg(long, value_name = "FOLDER")]
     pub data_dir: Option<String>,
@@ -242,6 +245,7 @@ impl Flags {
             ("listen", &self.listen),
             ("ops_listen", &self.ops_listen),
             ("node", &self.node),
+            ("sessions.alternatives", &self.alternatives),
             ("data_dir", &self.data_dir),
             ("log", &self.log),
             ("log_format", &self.log_format),
@@ -249,7 +253,8 @@ impl Flags {
         let mut overrides: Vec<_> = named
             .into_iter()
             .filter_map(|(key, text)| {
-                let flag = format!("--{}", key.replace('_', "-"));
+                let name = key.rsplit('.').next().unwrap_or(key);
+                let flag = format!("--{}", name.replace('_', "-"));
                 text.as_ref().map(|text| (flag, key.to_owned(), text.clone()))
             })
             .collect();
@@ -396,6 +401,8 @@ mod tests {
             &Flags { ops_listen: Some("unix:x".into()), ..Flags::default() },
             "ops-listen: \"unix:x\" is no Unix",
         );
+        check_refused(&set(&["sessions.alternatives=hub-1:1"]), "sessions.alternatives=hub-1:1: \"hub-1:1\" is not");
+        check_refused(&Flags { alternatives: Some("x".into()), ..Flags::default() }, "alternatives: \"x\" is not");
         check_refused(&set(&["tls.client_auth=never"]), "tls.client_auth=never: unknown variant");
         let variable = |name: &str| (name == "SWITCHYARD_OPS_LISTEN").then(|| "foo".to_owned());
         let error = Config::load(&Flags::default(), variable).expect_err("refused").to_string();

@@ -35,7 +35,7 @@ pub enum Use {
     Publishes,
     /// Responses of unary calls that the client has not read.
     Responses,
-    /// Subscriptions and their filters, live and stored.
+    /// Subscriptions and their filters, live and stored, and the labels of sessions.
     Filters,
     /// Events of streams with storage MEMORY.
     MemoryStreams,
@@ -74,7 +74,7 @@ pub struct Options {
     pub publishes_bytes: usize,
     /// Responses of unary calls that clients have not read, in bytes.
     pub responses_bytes: usize,
-    /// Subscriptions and their filters, in bytes.
+    /// Subscriptions and their filters, and the labels of sessions, in bytes.
     pub filters_bytes: usize,
     /// Events of streams with storage MEMORY, in bytes.
     pub memory_streams_bytes: usize,

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     event::Event,
-    model::{Denial, EventError, Peer},
+    model::{Denial, EventError, Peer, Topic},
     tasks::Turn,
 };
 
@@ -140,6 +140,16 @@ impl Caller {
         self.judge(action).is_ok()
     }
 
+    /// Whether the caller may do that, for a caller that asks before it does it: nothing is recorded.
+    pub fn check(&self, action: &Action<'_>) -> Result<(), Denial> {
+        self.judge(action)
+    }
+
+    /// The names of the roles that the caller has, by the policy of this moment.
+    pub fn roles(&self) -> Vec<Box<str>> {
+        self.guard.as_ref().map(|guard| guard.auth.roles(&self.principal)).unwrap_or_default()
+    }
+
     /// Whether the caller may manage something of a kind: what can be known before a request is read.
     pub fn authorize_verb(&self, verb: Verb) -> Result<(), Denial> {
         if self.guard.as_ref().is_none_or(|guard| guard.rights.allow_some(verb)) {
@@ -181,6 +191,29 @@ impl Caller {
         let (denial, told) = refused?;
         self.record(denial, &format!("may not {told}"));
         Some(denial)
+    }
+
+    /// Those of some things of a stream that the caller may read, by the topics of their events. It costs what it costs to
+    /// judge them, and others work meanwhile.
+    pub async fn keep_readable<T>(&self, stream: &str, items: Vec<T>, topic_of: impl Fn(&T) -> Topic<'_>) -> Vec<T> {
+        if self.guard.is_none() {
+            return items;
+        }
+        let (mut kept, mut turn) = (Vec::with_capacity(items.len()), Turn::default());
+        let mut before: Option<(T, bool)> = None;
+        for item in items {
+            // Neighbours are often of one topic.
+            let known = before.as_ref().filter(|(other, _)| topic_of(other) == topic_of(&item)).map(|(_, may)| *may);
+            let may = known.unwrap_or_else(|| self.may(&Action::ReadEvent { stream, topic: topic_of(&item) }));
+            if let Some((item, true)) = before.replace((item, may)) {
+                kept.push(item);
+            }
+            turn.spend(if known.is_some() { 1 } else { JUDGE_STEPS }).await;
+        }
+        if let Some((item, true)) = before {
+            kept.push(item);
+        }
+        kept
     }
 
     /// True for who may read every topic there is.

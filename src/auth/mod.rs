@@ -206,15 +206,7 @@ impl Auth {
     /// What a principal may do, and of which generation that is.
     fn rights(&self, principal: &Principal) -> (Arc<Rights>, u64) {
         let (contents, of) = self.contents();
-        let given = match principal.source() {
-            Source::Token => match contents.tokens.roles(principal.name()) {
-                Some(given) => given,
-                // Its token is gone, and so is what it might do as anybody.
-                None => return (Arc::default(), of.0),
-            },
-            _ => &[],
-        };
-        let roles = contents.policy.roles_of(principal, given);
+        let Some(roles) = roles_of(&contents, principal) else { return (Arc::default(), of.0) };
         if let Some(known) = self.remembered(of, |remembered| remembered.rights.get(&roles).cloned()) {
             return (known, of.0);
         }
@@ -228,6 +220,13 @@ impl Auth {
             None::<()>
         });
         (rights, of.0)
+    }
+
+    /// The names of the roles that a principal has, in order.
+    fn roles(&self, principal: &Principal) -> Vec<Box<str>> {
+        let (contents, _) = self.contents();
+        let roles = roles_of(&contents, principal).unwrap_or_default();
+        contents.policy.names(&roles)
     }
 
     /// What the files say, and of which generation and version of keys that is: read first, so that it is never newer
@@ -281,6 +280,15 @@ impl Auth {
     fn metrics(&self) -> &Metrics {
         &self.metrics
     }
+}
+
+/// Which roles a principal has, by their places; `None` for one whose token is gone, and so is what it might do as anybody.
+fn roles_of(contents: &Contents, principal: &Principal) -> Option<Vec<usize>> {
+    let given = match principal.source() {
+        Source::Token => contents.tokens.roles(principal.name())?,
+        _ => &[],
+    };
+    Some(contents.policy.roles_of(principal, given))
 }
 
 /// The token of a header; `None` without one.

@@ -77,6 +77,11 @@ impl Policy {
         self.roles.iter().enumerate().filter_map(has).collect()
     }
 
+    /// The names of roles.
+    pub fn names(&self, roles: &[usize]) -> Vec<Box<str>> {
+        roles.iter().filter_map(|place| Some(self.roles.get(*place)?.name.clone())).collect()
+    }
+
     /// What roles allow and deny together.
     pub fn rights(&self, roles: &[usize]) -> Rights {
         let mut all = Rights::default();

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{dead_letters::DeadLetters, named::Named, show, value};
 use crate::client::{Target, explain};
 use crate::proto::v1::{
-    CreateGroupRequest, DeleteGroupRequest, GetGroupRequest, Group, ListGroupsRequest, SeekGroupRequest,
+    CreateGroupRequest, DeleteGroupRequest, GetGroupRequest, Group, GroupState, ListGroupsRequest, SeekGroupRequest,
     UpdateGroupRequest, start_position::Position,
 };
 
@@ -249,6 +249,7 @@ impl GroupCommand {
             ("oldest", oldest(&group)),
             ("expired leases", state.expired.to_string()),
             ("dropped", state.dropped.to_string()),
+            ("dead letters", dead_letters(&state)),
             ("ack deadline", group.ack_deadline.as_ref().map_or_else(|| "30s".to_owned(), show::wire_duration)),
             ("max attempts", attempts),
             ("backoff", backoff.join(",")),
@@ -300,6 +301,14 @@ pub(super) fn table(groups: &[Group], streams: bool) -> String {
     show::table(&rows)
 }
 
+/// Since the hub started, and those that are not stored yet.
+fn dead_letters(state: &GroupState) -> String {
+    match state.burying {
+        0 => state.dead_letters.to_string(),
+        waiting => format!("{}, and {waiting} to be stored", state.dead_letters),
+    }
+}
+
 /// Everything that is not done.
 fn lag(group: &Group) -> i64 {
     group.state.map_or(0, |state| state.pending.saturating_add(state.unacked))
@@ -333,6 +342,8 @@ pub(super) fn as_json(group: &Group) -> serde_json::Value {
             "dropped": state.dropped,
             "lost": state.lost,
             "blocked": state.blocked,
+            "dead_letters": state.dead_letters,
+            "burying": state.burying,
         });
     }
     object

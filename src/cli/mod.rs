@@ -51,7 +51,7 @@ Each command has its own examples: switchyard pub --help";
 pub enum Command {
     /// Run a hub
     #[command(after_help = SERVE_EXAMPLES)]
-    Serve(Flags),
+    Serve(Box<Flags>),
     /// Everything that talks to a hub.
     #[command(flatten)]
     Client(Box<ClientCommand>),

@@ -1,5 +1,7 @@
 //! `switchyard session`.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::show;
@@ -132,10 +134,13 @@ impl SessionCommand {
             ("peer", session.peer.clone()),
             ("principal", or_dash(&session.principal)),
             ("client", or_dash(&session.client_name)),
+            ("labels", or_dash(&labels(&session))),
             ("since", session.create_time.as_ref().map(show::time).unwrap_or_default()),
             ("waiting", show::bytes(session.waiting_bytes)),
+            ("sent", traffic(session.sent_events, session.sent_events_per_second)),
+            ("published", traffic(session.published_events, session.published_events_per_second)),
         ];
-        let head = ["SUBSCRIPTION", "WAITING", "CREDIT", "STREAM", "SEQUENCE", "LAG"];
+        let head = ["SUBSCRIPTION", "WAITING", "CREDIT", "STREAM", "GROUP", "SEQUENCE", "LAG", "FILTERS"];
         let mut table = vec![head.map(str::to_owned).to_vec()];
         table.extend(subscriptions.iter().map(subscription_row));
         show::print(&format!("{}\n{}", show::fields(&rows), show::table(&table))).map(drop)
@@ -148,12 +153,14 @@ fn subscription_row(of: &SubscriptionState) -> Vec<String> {
         Some(_) if of.credit_blocked => "none, and events wait".to_owned(),
         Some(credit) => format!("{} events, {} bytes", credit.events, credit.bytes),
     };
-    let (stream, sequence, lag) = match (of.group_member, of.stream.is_empty()) {
-        (true, _) => ("(in a group)".to_owned(), "-".to_owned(), "-".to_owned()),
-        (_, true) => ("(live)".to_owned(), "-".to_owned(), "-".to_owned()),
-        _ => (of.stream.clone(), of.sequence.to_string(), of.lag.to_string()),
+    let (sequence, lag) = match (of.group_member, of.stream.is_empty()) {
+        (false, false) => (of.sequence.to_string(), of.lag.to_string()),
+        _ => ("-".to_owned(), "-".to_owned()),
     };
-    vec![of.subscription_id.to_string(), of.waiting_events.to_string(), credit, stream, sequence, lag]
+    let stream = if of.stream.is_empty() { "(live)".to_owned() } else { of.stream.clone() };
+    let waiting = of.waiting_events.to_string();
+    let (group, filters) = (or_dash(&of.group), or_dash(&of.filters.join(" ")));
+    vec![of.subscription_id.to_string(), waiting, credit, stream, group, sequence, lag, filters]
 }
 
 fn kind(session: &Session) -> &'static str {
@@ -161,6 +168,16 @@ fn kind(session: &Session) -> &'static str {
         SessionKind::Subscribe => "subscribe",
         SessionKind::Session | SessionKind::Unspecified => "session",
     }
+}
+
+/// Name and value pairs, by name.
+fn labels(session: &Session) -> String {
+    let sorted: BTreeMap<_, _> = session.labels.iter().collect();
+    sorted.into_iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+}
+
+fn traffic(events: i64, per_second: f64) -> String {
+    format!("{events} events, {per_second:.1}/s")
 }
 
 fn or_dash(text: &str) -> String {
@@ -177,6 +194,11 @@ fn as_json(session: &Session) -> Value {
         "create_time": session.create_time.as_ref().map(ToString::to_string),
         "subscriptions": session.subscriptions,
         "waiting_bytes": session.waiting_bytes,
+        "labels": session.labels,
+        "sent_events": session.sent_events,
+        "published_events": session.published_events,
+        "sent_events_per_second": session.sent_events_per_second,
+        "published_events_per_second": session.published_events_per_second,
     })
 }
 
@@ -191,5 +213,10 @@ fn subscription_json(of: &SubscriptionState) -> Value {
         "sequence": of.sequence,
         "lag": of.lag,
         "group_member": of.group_member,
+        "filters": of.filters,
+        "group": of.group,
+        "unacked": of.unacked,
+        "sent_events": of.sent_events,
+        "events_left": of.events_left,
     })
 }

@@ -2,6 +2,7 @@
 
 mod groups;
 mod time;
+mod topics;
 
 use std::{
     future::Future,
@@ -12,6 +13,7 @@ use std::{
 use bytes::Bytes;
 pub(crate) use groups::*;
 pub(crate) use time::*;
+pub(crate) use topics::*;
 
 use super::{
     Append, AppendError, Appended, CreateError, DeleteError, Engine, EventStream, GroupStoreError, OpenError,
@@ -577,7 +579,8 @@ macro_rules! suite {
             what_is_larger_than_the_stream_is_refused
             purges_take_what_they_name what_filters_emptied_opens_again
             a_filter_purges_in_parts_between_which_others_append
-            events_are_found_by_time_and_by_sequence
+            events_are_found_by_time_and_by_sequence the_time_of_an_append_is_found_by_sequence
+            topics_are_listed_with_their_events
             groups_are_kept_with_their_last_state a_stream_stays_while_a_group_puts_its_dead_letters_there
             a_letter_that_is_tried_again_is_stored_once no_state_is_there_without_its_letters
             a_stream_in_memory_outlives_nothing_but_its_definition

@@ -33,8 +33,8 @@ pub use kept::Kept;
 pub use options::Options;
 use tokio::sync::watch;
 pub use values::{
-    Append, Appended, Bounds, Chunk, ClockState, DeadLetter, Health, LettersBack, MAX_SEQUENCES, Precondition,
-    ReadLimits, Receipt, Restored, StoredGroup,
+    Append, AppendTimes, Appended, Bounds, Chunk, ClockState, DeadLetter, Health, KeptTopic, LettersBack,
+    MAX_SEQUENCES, Precondition, ReadLimits, Receipt, Restored, StoredGroup, TopicsAsked, TopicsFound,
 };
 
 use crate::{
@@ -254,6 +254,14 @@ pub trait EventStream: Debug + Send + Sync {
     /// The last event of a topic that is kept and not past its ttl, and visible: there is one whenever the topic has one, however
     /// fast others push it out.
     fn last_event<'a>(&'a self, topic: Topic<'a>) -> Boxed<'a, Result<Option<Event>, ReadError>>;
+
+    /// The topics that events are kept of and that are not all past their ttl, by name. Work is bounded: there may be fewer than
+    /// wanted, and more behind [`TopicsFound::through`]. What it tells can be read once it is told.
+    fn topics<'a>(&'a self, asked: TopicsAsked<'a>) -> Boxed<'a, Result<TopicsFound, ReadError>>;
+
+    /// When the events of these sequences were appended, without those that are not kept or not visible. At most
+    /// [`MAX_SEQUENCES`] are looked at.
+    fn append_times(&self, sequences: Vec<u64>) -> Boxed<'_, Result<AppendTimes, ReadError>>;
 
     /// Deletes what matches `filter` (none: everything) up to a sequence, inclusive, and tells how many events that were.
     /// Durable when it resolves. Sequences go on where they were. With a filter it is done in parts, between which others

@@ -4,6 +4,7 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll},
+    time::SystemTime,
 };
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use tokio::sync::oneshot;
 use super::{AppendError, StoreError};
 use crate::{
     event::Event,
-    model::{Group, GroupSettings, Origin, StreamName},
+    model::{Filter, Group, GroupSettings, Origin, StreamName, Topic},
 };
 
 /// The most sequences that are looked at in one call.
@@ -86,6 +87,59 @@ pub struct Chunk {
     pub through: u64,
     /// The last sequence that was visible when it looked.
     pub latest: u64,
+}
+
+/// Which topics of a stream are asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct TopicsAsked<'a> {
+    /// Those behind this name.
+    pub after: &'a [u8],
+    /// Those that begin with this.
+    pub prefix: &'a [u8],
+    /// Those that match this; every one without.
+    pub filter: Option<&'a Filter>,
+    /// So many at most.
+    pub most: usize,
+}
+
+/// A topic that a stream has events of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptTopic {
+    name: Box<[u8]>,
+    /// How many are kept. What is past its ttl may be counted still, and what nobody can read yet already.
+    pub events: u64,
+    /// The sequence of the last one; `None` while it is looked for, since what was the last is gone.
+    pub last: Option<u64>,
+}
+
+impl KeptTopic {
+    /// Of a topic.
+    pub fn new(topic: Topic<'_>, events: u64, last: Option<u64>) -> Self {
+        Self { name: topic.as_bytes().into(), events, last }
+    }
+
+    /// Which it is.
+    pub fn topic(&self) -> Topic<'_> {
+        Topic::checked(&self.name)
+    }
+}
+
+/// Some topics of a stream.
+#[derive(Debug, Default)]
+pub struct TopicsFound {
+    /// By name.
+    pub topics: Vec<KeptTopic>,
+    /// As far as was looked, where there may be more.
+    pub through: Option<Box<[u8]>>,
+}
+
+/// When events were appended.
+#[derive(Debug, Default)]
+pub struct AppendTimes {
+    /// By sequence.
+    pub times: Vec<(u64, SystemTime)>,
+    /// So many bytes were read to find out.
+    pub read_bytes: usize,
 }
 
 /// A store that was put back.

@@ -15,6 +15,7 @@ mod keys;
 #[cfg(test)]
 mod poison;
 mod record;
+mod shortened;
 mod stored;
 pub mod times;
 mod view;

@@ -35,10 +35,12 @@ fn decodes(event: &Event) -> bool {
     let entry = event.encoded();
     let received = event.received();
     let letter = nested(6, &received);
+    let listed = |received: &[u8]| client::ListEventsResponse::decode(&*nested(1, &nested(1, received))).is_ok();
     client::SessionResponse::decode(&*nested(EVENTS, entry)).is_ok()
         && client::SubscribeResponse::decode(&*nested(EVENTS, entry)).is_ok()
         && client::GetEventResponse::decode(&*nested(1, &received)).is_ok()
         && client::ListDeadLettersResponse::decode(&*nested(1, &letter)).is_ok()
+        && [0, 1, usize::MAX].into_iter().all(|most| listed(&event.received_up_to(most).0))
 }
 
 /// `SessionResponse.events`, and the same of `SubscribeResponse`.

@@ -21,7 +21,8 @@
 //!
 //! Its parts, from below: `done` and `failure` make up `progress`, all that survives a restart (`snapshot`); `held` has the
 //! events that are ready or come later, in the order of their keys, and `put_off` those that are too many of one key;
-//! `backlog` is these together, and `members` knows who has what. [`GroupState`] is above them all.
+//! `backlog` is these together, and `members` knows who has what. [`GroupState`] is above them all; `holding` and `unacked` show
+//! what it has.
 //!
 //! Why it is as it is: docs/adr/0007-groups.md.
 
@@ -32,6 +33,7 @@ mod done;
 mod failure;
 mod feed;
 mod held;
+mod holding;
 mod member;
 mod members;
 mod membership;
@@ -42,12 +44,15 @@ mod snapshot;
 mod state;
 #[cfg(test)]
 mod tests;
+mod unacked;
 mod window;
 
 pub use delivery::Delivery;
 pub use failure::DeadLetter;
 pub use feed::{Feed, StaleRead};
+pub use holding::Holding;
 pub use member::MemberId;
 pub use outcome::{Answer, Outcome, UpTo};
 pub use snapshot::SnapshotError;
 pub use state::{Counts, GroupState, Oldest};
+pub use unacked::{Stage, Unacked};

@@ -4,8 +4,10 @@
 //! rates and resume tokens; groups on streams at work (`group/`); and what takes live events to other hubs (`exchange`). It
 //! never reads a command and knows no wire.
 
+mod about;
 mod exchange;
 mod group;
+mod marks;
 mod observe;
 mod options;
 mod publish;
@@ -27,13 +29,14 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+pub use about::{About, HubTraffic};
 pub use exchange::Exchange;
-pub use group::{AsOf, GroupStatus, Groups, Redriven, Streams};
+pub use group::{AsOf, GroupStatus, Groups, MemberName, MemberStatus, Redriven, Streams, UnackedEvent, UnackedStage};
 pub(crate) use group::{Command as GroupCommand, Departure, Handle, Identity, Newcomer, Speaker};
 pub use options::Options;
 pub use publish::{Placing, Publish, Publisher, Publishing, Sequenced};
 pub use quota::{InFlight, Options as QuotaOptions};
-pub use registry::{Kind, OpenSession};
+pub use registry::{Kind, OpenSession, Traffic};
 pub use spans::Tracing;
 pub use token::TokenKey;
 pub(crate) use waiting::first;
@@ -50,6 +53,7 @@ use crate::{
     telemetry::{Metrics, StreamCut},
 };
 pub use crate::{engine::Precondition, groups::Outcome};
+use marks::Marks;
 use quota::{Account, Quotas};
 use rates::Rates;
 use registry::Registry;
@@ -83,6 +87,8 @@ pub struct Hub {
     prefix: u64,
     start: Instant,
     rates: Mutex<Rates>,
+    /// Of the totals that are counted.
+    traffic: Mutex<Marks<4>>,
 }
 
 /// What a hub is made of.
@@ -131,6 +137,7 @@ impl Hub {
             prefix: fastrand::u64(..),
             start: Instant::now(),
             rates: Mutex::default(),
+            traffic: Mutex::new(Marks::begin(Duration::ZERO)),
         };
         // Before anybody can publish: what streams have by now was not stored in this run.
         hub.look_at_rates();
@@ -188,6 +195,11 @@ impl Hub {
         &self.router
     }
 
+    /// For how long it has run.
+    pub fn uptime(&self) -> Duration {
+        self.start.elapsed()
+    }
+
     /// A name that no other session or publish of any hub has.
     pub fn unique_name(&self) -> Arc<str> {
         self.name(self.next_session.fetch_add(1, Relaxed))
@@ -220,13 +232,15 @@ impl Hub {
         ));
         let number = self.next_session.fetch_add(1, Relaxed);
         let desk = Desk::new(Arc::clone(&outbox));
-        let entry = Arc::new(OpenSession::new((number, self.name(number), kind), caller, (account, counted), outbox));
+        let named = (number, self.name(number), kind);
+        let entry = Arc::new(OpenSession::new(named, caller, (account, counted), outbox, self.uptime()));
         let welcome = Welcome {
             session_id: Arc::clone(&entry.id),
             node: Arc::clone(&self.node),
             heartbeat_interval,
             limits: self.options.limits(),
             credential_expiry: caller.principal().expires(),
+            alternatives: self.options.alternatives.clone(),
         };
         // Before anybody else can find it: nothing comes in front of it.
         desk.reply(Reply { request_id: 0, frame: Frame::Welcome(Arc::new(welcome)) });
@@ -314,23 +328,30 @@ impl Hub {
         let streams = self.engine.as_ref().map(|engine| engine.streams()).unwrap_or_default();
         let seen = streams.iter().map(|stream| (stream.name().clone(), stream.epoch(), *stream.visible().borrow()));
         self.rates.lock().look(self.start.elapsed(), seen);
+        self.traffic.lock().look(self.start.elapsed(), self.metrics.totals());
     }
 
     /// Lets time pass for every session, for ever.
     pub async fn keep_time(&self) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let timeout = self.options.write_timeout();
         let mut look_at = Instant::now() + rates::LOOK_INTERVAL;
         loop {
             let now = ticks.tick().await;
-            if now >= look_at {
+            let looks = now >= look_at;
+            if looks {
                 look_at = now + rates::LOOK_INTERVAL;
                 self.look_at_rates();
             }
             let wall = SystemTime::now();
             for some in self.sessions.all().chunks(TICK_AT_ONCE) {
                 for session in some {
-                    self.note(session, session.outbox.tick(now, wall, self.options.write_timeout()));
+                    let tick = session.outbox.tick(now, wall, timeout, &self.options.alternatives);
+                    self.note(session, tick);
+                    if looks {
+                        session.mark(self.uptime());
+                    }
                 }
                 tokio::task::yield_now().await;
             }
@@ -373,7 +394,7 @@ impl Hub {
             })
             .collect();
         for (after, reconnect_delay, outbox) in &ends {
-            outbox.announce_end(wall + *after, *reconnect_delay);
+            outbox.announce_end(wall + *after, *reconnect_delay, &self.options.alternatives);
         }
         ends.sort_unstable_by_key(|(after, ..)| *after);
         for (after, reconnect_delay, outbox) in ends {

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{model::limits, outbox::SessionLimits, router};
+use crate::{
+    model::{Alternatives, limits},
+    outbox::SessionLimits,
+    router,
+};
 
 /// Limits and times of sessions; in the file under `[sessions]`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,6 +47,9 @@ pub struct Options {
     pub write_timeout_ms: u64,
     /// Timeout for a frame from a client, from its first byte to its last, in milliseconds; then its call ends.
     pub frame_timeout_ms: u64,
+    /// Addresses of other hubs that clients may try instead of this one, with commas between them: `http://HOST:PORT` or
+    /// `https://HOST:PORT`. At most 16.
+    pub alternatives: Alternatives,
 }
 
 impl Default for Options {
@@ -64,6 +71,7 @@ impl Default for Options {
             heartbeat_interval_ms: 15_000,
             write_timeout_ms: 30_000,
             frame_timeout_ms: 30_000,
+            alternatives: Alternatives::default(),
         }
     }
 }

@@ -6,19 +6,23 @@ use std::{
     ops::Bound,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::quota::{Account, SessionUse};
+use super::{
+    marks::Marks,
+    quota::{Account, SessionUse},
+};
 use crate::{
     auth::Caller,
-    model::{CommandError, End, Peer},
+    model::{CommandError, End, Labels, Peer},
     outbox::{Counts, Outbox, SubscriptionStatus, Taker},
+    router::OutboxId,
     tasks::Turn,
 };
 
@@ -38,24 +42,59 @@ pub struct OpenSession {
     pub(crate) id: Arc<str>,
     kind: Kind,
     peer: Option<Peer>,
-    principal: Arc<str>,
+    pub(super) principal: Arc<str>,
     pub(crate) account: Arc<Account>,
     _counted: SessionUse,
     opened: SystemTime,
     client_name: OnceLock<Arc<str>>,
+    labels: OnceLock<Labels>,
+    /// How many events its client published.
+    published: AtomicU64,
+    /// Events sent and published.
+    marks: Mutex<Marks<2>>,
     pub(super) outbox: Arc<Outbox>,
+    /// By which the router knows the outbox.
+    outbox_id: OnceLock<OutboxId>,
+}
+
+/// How many events go over one session.
+#[derive(Debug, Clone, Copy)]
+pub struct Traffic {
+    /// Sent to its client since it was opened.
+    pub sent: u64,
+    /// Published by its client since then, with those that were refused.
+    pub published: u64,
+    /// Sent in a second, over the last seconds.
+    pub sent_per_second: f64,
+    /// Published in a second, likewise.
+    pub published_per_second: f64,
 }
 
 impl OpenSession {
+    /// `now` is what the marks of its traffic go by.
     pub(super) fn new(
         (number, id, kind): (u64, Arc<str>, Kind),
         caller: &Caller,
         (account, counted): (Arc<Account>, SessionUse),
         outbox: Arc<Outbox>,
+        now: Duration,
     ) -> Self {
-        let (opened, client_name) = (SystemTime::now(), OnceLock::new());
-        let (peer, principal) = (caller.peer(), Arc::clone(caller.principal().id()));
-        Self { number, id, kind, peer, principal, account, _counted: counted, opened, client_name, outbox }
+        Self {
+            number,
+            id,
+            kind,
+            peer: caller.peer(),
+            principal: Arc::clone(caller.principal().id()),
+            account,
+            _counted: counted,
+            opened: SystemTime::now(),
+            client_name: OnceLock::new(),
+            labels: OnceLock::new(),
+            published: AtomicU64::new(0),
+            marks: Mutex::new(Marks::begin(now)),
+            outbox,
+            outbox_id: OnceLock::new(),
+        }
     }
 
     /// Its name, unique among all sessions of all hubs.
@@ -91,6 +130,49 @@ impl OpenSession {
     /// The first name counts: it is given once, in the first command.
     pub(crate) fn set_client_name(&self, name: &str) {
         self.client_name.get_or_init(|| name.into());
+    }
+
+    /// The labels its client gave it.
+    pub fn labels(&self) -> Option<&Labels> {
+        self.labels.get()
+    }
+
+    /// They are given once, in the first command, and memory is held for them.
+    pub(crate) fn set_labels(&self, labels: Labels) {
+        self.labels.get_or_init(|| labels);
+    }
+
+    /// The router knows its outbox by this.
+    pub(crate) fn set_outbox_id(&self, id: OutboxId) {
+        self.outbox_id.get_or_init(|| id);
+    }
+
+    /// By which the router knows its outbox, once it does.
+    pub(super) fn outbox_id(&self) -> Option<OutboxId> {
+        self.outbox_id.get().copied()
+    }
+
+    /// Its client publishes so many events.
+    pub(crate) fn note_publish(&self, events: usize) {
+        self.published.fetch_add(events as u64, Relaxed);
+    }
+
+    /// How many events go over it. `now` is as in the marks.
+    pub fn traffic(&self, now: Duration) -> Traffic {
+        let counted = self.counted();
+        let [sent_per_second, published_per_second] = self.marks.lock().rates(now, counted);
+        let [sent, published] = counted;
+        Traffic { sent, published, sent_per_second, published_per_second }
+    }
+
+    /// Takes note of how many events went over it by now.
+    pub(super) fn mark(&self, now: Duration) {
+        let counted = self.counted();
+        self.marks.lock().look(now, counted);
+    }
+
+    fn counted(&self) -> [u64; 2] {
+        [self.outbox.sent_events(), self.published.load(Relaxed)]
     }
 
     /// What waits for its client, for the one writer that it has.

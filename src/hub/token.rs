@@ -2,6 +2,8 @@
 //!
 //! A token tells stream, epoch and sequence, and bears a MAC over them, so that a client can hand back only what it was
 //! given. It is good on every hub that has the same key, for as long as the stream has its epoch. Pure.
+//!
+//! A page token that is a name hides it: a list may end a page at a name that its reader may not know.
 
 use std::sync::Arc;
 
@@ -9,7 +11,10 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::model::{Origin, Position, StreamError, StreamName, limits::MAX_TOKEN_BYTES};
+use crate::model::{
+    Origin, Position, StreamError, StreamName,
+    limits::{MAX_NAME_BYTES, MAX_TOKEN_BYTES},
+};
 
 /// What the first byte of a token says: how the rest is to be read.
 const VERSION: u8 = 1;
@@ -17,6 +22,13 @@ const VERSION: u8 = 1;
 const MAC_BYTES: usize = 16;
 /// Version, epoch, sequence; the name of the stream follows, then the MAC.
 const HEAD_BYTES: usize = 1 + 8 + 8;
+
+/// A hidden name: how long it is in two bytes, itself, and zeros, so that nobody sees that.
+const HIDDEN_BYTES: usize = 2 + MAX_NAME_BYTES;
+/// What the MAC of a hidden name is over begins with this,
+const OF_NAME: u8 = 2;
+/// and what the bytes come from that hide it with this. Neither is a version of tokens.
+const OF_PAD: u8 = 3;
 
 /// What tokens are sealed with.
 #[derive(Clone)]
@@ -74,6 +86,47 @@ impl TokenKey {
         }
     }
 
+    /// A name as nobody else can read it or make it up. Always the same for one name, and of the same length for all.
+    /// Empty for what is longer than a name.
+    pub fn hide(&self, name: &[u8]) -> String {
+        let mut hidden = [0; HIDDEN_BYTES];
+        let Some(place) = hidden.get_mut(2..2 + name.len()) else { return String::new() };
+        place.copy_from_slice(name);
+        hidden[..2].copy_from_slice(&(name.len() as u16).to_be_bytes());
+        let mac = self.mac(&[&[OF_NAME], &hidden[..]].concat());
+        self.pad(&mac, &mut hidden);
+        URL_SAFE_NO_PAD.encode([&mac[..], &hidden[..]].concat())
+    }
+
+    /// The name that [`Self::hide`] with this key made it of; `None` for anything else.
+    pub fn reveal(&self, token: &str) -> Option<Vec<u8>> {
+        // Four letters are three bytes.
+        let bytes = Some(token)
+            .filter(|token| token.len() <= (MAC_BYTES + HIDDEN_BYTES).div_ceil(3) * 4)
+            .and_then(|token| URL_SAFE_NO_PAD.decode(token).ok())
+            .filter(|bytes| bytes.len() == MAC_BYTES + HIDDEN_BYTES)?;
+        let (mac, hidden) = bytes.split_at(MAC_BYTES);
+        let mut name = hidden.to_vec();
+        self.pad(mac, &mut name);
+        let mut expected = self.0.clone();
+        expected.update(&[&[OF_NAME], &name[..]].concat());
+        // In the same time whatever is wrong.
+        expected.verify_truncated_left(mac).ok()?;
+        let len = usize::from(u16::from_be_bytes([name[0], name[1]]));
+        name.get(2..2 + len).map(<[u8]>::to_vec)
+    }
+
+    /// Turns bytes into what hides them, and back: no two names have the same MAC, and so no two are hidden by the same bytes.
+    fn pad(&self, mac: &[u8], bytes: &mut [u8]) {
+        for (at, part) in bytes.chunks_mut(32).enumerate() {
+            let mut pad = self.0.clone();
+            pad.update(&[&[OF_PAD, at as u8], mac].concat());
+            for (byte, with) in part.iter_mut().zip(pad.finalize().into_bytes()) {
+                *byte ^= with;
+            }
+        }
+    }
+
     fn mac(&self, bytes: &[u8]) -> [u8; MAC_BYTES] {
         let mut mac = self.0.clone();
         mac.update(bytes);
@@ -115,7 +168,34 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_hidden_name_is_read_by_nobody_without_the_key() {
+        let key = TokenKey::new([1; 32]);
+        let longest = "n".repeat(MAX_NAME_BYTES);
+        for name in ["", "a", "orders.eu", &longest] {
+            let hidden = key.hide(name.as_bytes());
+            assert_eq!(key.reveal(&hidden).as_deref(), Some(name.as_bytes()));
+            assert_eq!((hidden.len(), &hidden), (366, &key.hide(name.as_bytes())));
+            assert_eq!(TokenKey::new([2; 32]).reveal(&hidden), None);
+        }
+        let shared = key.hide(b"orders.eu").bytes().zip(key.hide(b"orders.us").bytes()).filter(|(a, b)| a == b).count();
+        assert!(shared < 40, "{shared} of 366 letters are the same");
+        assert_eq!(key.hide(&[b'n'; MAX_NAME_BYTES + 1]), "");
+        for bad in ["", "a", "****", &"a".repeat(366), &"a".repeat(1000), &key.seal(&position("a", 1, 1))] {
+            assert_eq!(key.reveal(bad), None, "{bad}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_name_whose_hidden_form_was_changed_is_not_read(at in 0..366_usize, with in "[A-Za-z0-9_-]") {
+            let key = TokenKey::new([1; 32]);
+            let hidden = key.hide(b"orders.eu");
+            let mut changed = hidden.clone();
+            changed.replace_range(at..=at, &with);
+            prop_assert!(changed == hidden || key.reveal(&changed).is_none());
+        }
+
         #[test]
         fn a_token_that_was_changed_is_refused(at in any::<prop::sample::Index>(), with in "[A-Za-z0-9_-]") {
             let key = TokenKey::new([1; 32]);

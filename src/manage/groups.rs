@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::engine;
+use super::{engine, page::Filling};
 use crate::{
     auth::{Action, Caller},
     engine::EventStream,
-    hub::{AsOf, GroupStatus, Groups, Hub},
+    hub::{AsOf, GroupStatus, Groups, Hub, MemberName, MemberStatus, UnackedEvent, UnackedStage},
     model::{CommandError, Group, GroupSettings, Start, StreamError, StreamName, limits},
 };
 
@@ -90,6 +90,73 @@ impl<'a> OfStream<'a> {
 pub async fn see(hub: &Hub, caller: &Caller, stream: &StreamName, group: Group) -> Result<GroupStatus, CommandError> {
     let found = OfStream::find(hub, caller, (stream, group), |stream, group| Action::SeeGroup { stream, group })?;
     Ok(found.status().await?)
+}
+
+/// A page of the members of a group, as `show` makes of them, each of as many bytes as `bytes_of` says: at most `most` with
+/// numbers after `after`, and where to go on if there are more.
+pub async fn members<T>(
+    hub: &Hub,
+    caller: &Caller,
+    (stream, group): (&StreamName, Group),
+    (after, most): (u64, usize),
+    show: impl Fn(MemberStatus) -> T,
+    bytes_of: impl Fn(&T) -> usize,
+) -> Result<(Vec<T>, Option<u64>), CommandError> {
+    let found = OfStream::find(hub, caller, (stream, group), |stream, group| Action::SeeGroup { stream, group })?;
+    let (members, next) = found.groups.members(&found.stream, &found.group, after, most).await?;
+    let (mut filling, mut last) = (Filling::new(most), after);
+    for mut member in members {
+        let number = member.number;
+        member.name = seen_by(caller, member.name);
+        let shown = show(member);
+        let bytes = bytes_of(&shown);
+        if !filling.add(shown, bytes) {
+            return Ok((filling.page().items, Some(last)));
+        }
+        last = number;
+    }
+    Ok((filling.page().items, next))
+}
+
+/// A page of the events of a group that were delivered and are not done, likewise, after a sequence; there may be none and
+/// yet more.
+pub async fn unacked<T>(
+    hub: &Hub,
+    caller: &Caller,
+    (stream, group): (&StreamName, Group),
+    (after, most): (u64, usize),
+    show: impl Fn(UnackedEvent) -> T,
+    bytes_of: impl Fn(&T) -> usize,
+) -> Result<(Vec<T>, Option<u64>), CommandError> {
+    let found = OfStream::find(hub, caller, (stream, group), |stream, group| Action::SeeGroup { stream, group })?;
+    let (events, next) = found.groups.unacked(&found.stream, &found.group, after, most).await?;
+    let managed = Action::ManageGroup { stream: stream.as_str(), group: found.group.as_str() };
+    let sees_failures = caller.may(&managed);
+    let (mut filling, mut last) = (Filling::new(most), after);
+    for mut event in events {
+        let sequence = event.sequence;
+        if let UnackedStage::Assigned(member) | UnackedStage::Sent { member, .. } = &mut event.stage {
+            *member = member.take().map(|name| seen_by(caller, name));
+        }
+        if !sees_failures {
+            event.failure = Box::default();
+        }
+        let shown = show(event);
+        let bytes = bytes_of(&shown);
+        if !filling.add(shown, bytes) {
+            return Ok((filling.page().items, Some(last)));
+        }
+        last = sequence;
+    }
+    Ok((filling.page().items, next))
+}
+
+/// What a caller may know of how a member is called: of those of its own principal, and if it manages sessions, all.
+fn seen_by(caller: &Caller, name: MemberName) -> MemberName {
+    if name.principal == *caller.principal().id() || caller.may(&Action::ManageSessions) {
+        return name;
+    }
+    MemberName { principal: Arc::default(), session: Arc::default(), subscription_id: 0, ..name }
 }
 
 /// A group, for a caller that may make, change, move and delete it.

@@ -1,4 +1,5 @@
-//! Managing what a hub keeps: streams, groups, dead letters, sessions, backups. A caller and checked values in, values out.
+//! Managing what a hub keeps: streams, groups, dead letters, sessions, backups; and what callers may know of the hub and of
+//! themselves. A caller and checked values in, values out.
 //!
 //! Every edge offers this in an encoding of its own; the room knows none of them. What the caller may do is asked here, and
 //! before anything is looked up: what changes or reads a thing is a method of a value that only that check gives, such as
@@ -6,12 +7,16 @@
 //!
 //! It opens no session and publishes nothing.
 
+pub mod about;
+pub mod access;
 pub mod backups;
 pub mod dead_letters;
+pub mod events;
 pub mod groups;
 mod page;
 pub mod sessions;
 pub mod streams;
+pub mod topics;
 
 use std::sync::Arc;
 

@@ -80,8 +80,9 @@ pub struct ManagedStream<'a> {
 /// A stream that its caller may read, as far as it may read its topics.
 #[derive(Debug)]
 pub struct ReadableStream<'a> {
-    caller: &'a Caller,
-    stream: Arc<dyn EventStream>,
+    pub(super) hub: &'a Hub,
+    pub(super) caller: &'a Caller,
+    pub(super) stream: Arc<dyn EventStream>,
 }
 
 /// Makes a stream, which its caller owns from then on.
@@ -158,9 +159,9 @@ pub fn to_manage<'a>(hub: &'a Hub, caller: &'a Caller, name: &StreamName) -> Res
 }
 
 /// The stream of that name, for a caller that may read it.
-pub fn to_read<'a>(hub: &Hub, caller: &'a Caller, name: &StreamName) -> Result<ReadableStream<'a>, CommandError> {
+pub fn to_read<'a>(hub: &'a Hub, caller: &'a Caller, name: &StreamName) -> Result<ReadableStream<'a>, CommandError> {
     caller.authorize(&Action::UseStream { stream: name.as_str(), group: None })?;
-    Ok(ReadableStream { caller, stream: find(hub, name)? })
+    Ok(ReadableStream { hub, caller, stream: find(hub, name)? })
 }
 
 impl ManagedStream<'_> {

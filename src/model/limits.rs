@@ -68,6 +68,11 @@ pub const MAX_LABELS: usize = 32;
 /// The labels of a `hello` together, names and values, in bytes.
 pub const MAX_LABEL_BYTES: usize = 4096;
 
+/// The most addresses of other hubs that clients are told of.
+pub const MAX_ALTERNATIVES: usize = 16;
+/// The longest address of another hub, in bytes.
+pub const MAX_ALTERNATIVE_BYTES: usize = 256;
+
 /// The most watches of health on one connection: they need no credential.
 pub const MAX_WATCHES: usize = 100;
 /// The longest credential, in bytes.

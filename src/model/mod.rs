@@ -3,6 +3,8 @@
 //! Nothing here knows protobuf, a clock, a lock or a socket. A value that exists is valid: parsing is the only way to
 //! make one.
 
+mod alternatives;
+mod labels;
 pub mod limits;
 mod peer;
 mod reason;
@@ -11,6 +13,8 @@ mod stream;
 mod subscription;
 mod topic;
 
+pub use alternatives::{Alternatives, AlternativesError};
+pub use labels::{Labels, LabelsError};
 pub use peer::Peer;
 pub use reason::Reason;
 pub use refusal::{AckError, CommandError, Denial, End, EventError, Quota, StreamError};

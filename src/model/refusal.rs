@@ -357,6 +357,18 @@ pub enum StreamError {
         /// The last one.
         latest: u64,
     },
+    /// A page of events is asked for with a token from before the stream was made anew, or lost its tail.
+    #[error(
+        "the page token is from before stream {stream} was created again or restored, or lost its end; it keeps {earliest} to {latest}"
+    )]
+    PageEpoch {
+        /// Which stream.
+        stream: StreamName,
+        /// The first sequence kept; `latest + 1` when none is.
+        earliest: u64,
+        /// The last one.
+        latest: u64,
+    },
     /// The precondition of a publish does not hold.
     #[error("the precondition does not hold: the last sequence is {actual}")]
     SequenceMismatch {

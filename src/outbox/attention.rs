@@ -1,6 +1,6 @@
 //! What an outbox has for its session to do: which subscriptions are over, and which want to be looked after. Pure.
 
-use super::subscriber::Route;
+use super::route::Route;
 
 /// Names one subscription of one session for good: the slot is used again, the generation never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

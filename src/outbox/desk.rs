@@ -9,7 +9,8 @@ use super::{
     frame::{Opened, Reply},
     inlet::Inlet,
     lock::Outbox,
-    subscriber::Route,
+    route::Route,
+    stored::Wanted,
 };
 use crate::model::{CommandError, End, Filter, Grant, SubscriptionSpec, filter_tokens};
 
@@ -80,10 +81,10 @@ impl Desk {
         self.0.with(|state| state.queues.open(key, route, request_id))
     }
 
-    /// Opens a reserved subscription from a stream, with filters of so many tokens, and tells the client; false when it is
-    /// gone.
-    pub fn open_stored(&self, key: SubscriptionKey, opened: Opened, tokens: u32, request_id: i64) -> bool {
-        self.0.with(|state| state.queues.open_stored(key, opened, tokens, request_id))
+    /// Opens a reserved subscription from a stream, which is given what is wanted of it, and tells the client; false when it
+    /// is gone.
+    pub fn open_stored(&self, key: SubscriptionKey, opened: Opened, wanted: Wanted, request_id: i64) -> bool {
+        self.0.with(|state| state.queues.open_stored(key, opened, wanted, request_id))
     }
 
     /// The key of a subscription, and its live group, 0 for none.
@@ -118,14 +119,19 @@ impl Desk {
         self.0.with(|state| state.queues.backlog.subscribers.set_cost(id, cost));
     }
 
-    /// Tells the client that a subscription from a stream has new filters, of so many tokens; false when it is gone.
-    pub fn refiltered(&self, key: SubscriptionKey, tokens: u32, request_id: i64) -> bool {
-        self.0.with(|state| state.queues.refiltered(key, tokens, request_id))
+    /// Tells the client that a subscription from a stream has new filters; false when it is gone.
+    pub fn refiltered(&self, key: SubscriptionKey, wanted: Wanted, request_id: i64) -> bool {
+        self.0.with(|state| state.queues.refiltered(key, wanted, request_id))
     }
 
     /// Ends a subscription and tells the client. What comes back is for the router to forget.
     pub fn close(&self, id: i64, request_id: i64, end: End) -> Result<Vec<Closed>, CommandError> {
         self.0.with(|state| state.queues.close(id, request_id, end).map(|()| state.queues.backlog.take_closed()))
+    }
+
+    /// Takes memory for the labels of the session, which are given once.
+    pub fn hold_labels(&self, bytes: usize) -> Result<(), CommandError> {
+        self.0.with(|state| state.hold_labels(bytes))
     }
 
     /// Sets how often an idle client hears from the hub.

@@ -6,9 +6,12 @@ use super::{
     attention::SubscriptionKey,
     frame::{Gap, GapReason, Opened, Reply},
     lock::Outbox,
-    stored::{Filled, Room},
+    stored::{Filled, Room, Wanted},
 };
-use crate::{event::Event, model::End};
+use crate::{
+    event::Event,
+    model::{End, Group},
+};
 
 /// Fills the queues of subscriptions from streams.
 #[derive(Debug, Clone)]
@@ -76,10 +79,10 @@ impl Filler {
         self.0.with(|state| state.queues.backlog.lose(key, to, reason));
     }
 
-    /// Opens a reserved subscription as a member of a group on a stream, with filters of so many tokens, and tells the
-    /// client; false when it is gone.
-    pub fn open_member(&self, key: SubscriptionKey, opened: Opened, tokens: u32, request_id: i64) -> bool {
-        self.0.with(|state| state.queues.open_member(key, opened, tokens, request_id))
+    /// Opens a reserved subscription as a member of a group on a stream, of which it wants something, and tells the client;
+    /// false when it is gone.
+    pub fn open_member(&self, key: SubscriptionKey, opened: Opened, of: (Wanted, Group), request_id: i64) -> bool {
+        self.0.with(|state| state.queues.open_member(key, opened, of, request_id))
     }
 
     /// Puts events into the queue of a member of a group on a stream; false when it is gone.

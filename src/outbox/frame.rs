@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     event::Event,
-    model::{AckError, CommandError, Durability, End, EventError, Grant, Origin, Position},
+    model::{AckError, Alternatives, CommandError, Durability, End, EventError, Grant, Origin, Position},
 };
 
 /// A frame that is not events, and the request it answers (0 for none).
@@ -78,6 +78,8 @@ pub enum Frame {
         deadline: SystemTime,
         /// How long the client is asked to wait before it connects again.
         reconnect_delay: Duration,
+        /// Where else it may connect.
+        alternatives: Alternatives,
     },
     /// Nothing else was sent for a while.
     Heartbeat(SystemTime),
@@ -98,6 +100,8 @@ pub struct Welcome {
     pub limits: SessionLimits,
     /// When its credential expires; `None` when it does not, or needs none.
     pub credential_expiry: Option<SystemTime>,
+    /// Where else it may connect.
+    pub alternatives: Alternatives,
 }
 
 /// The configurable limits a session keeps.
@@ -113,25 +117,6 @@ pub struct SessionLimits {
     pub queue_events: usize,
     /// The most bytes that wait for one subscription.
     pub queue_bytes: usize,
-}
-
-/// How one subscription stands.
-#[derive(Debug, Clone)]
-pub struct SubscriptionStatus {
-    /// Which one.
-    pub subscription_id: i64,
-    /// How many events wait for it.
-    pub waiting_events: usize,
-    /// Their encoded size.
-    pub waiting_bytes: usize,
-    /// The credit it has left; `None` for automatic credit.
-    pub credit: Option<Grant>,
-    /// Something is there for it, and its client gave no credit for it.
-    pub credit_blocked: bool,
-    /// How far it came in its stream; `None` unless it reads one.
-    pub position: Option<Position>,
-    /// It is a member of a group on a stream.
-    pub group_member: bool,
 }
 
 /// A subscription is open, or was updated.

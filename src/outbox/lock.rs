@@ -18,13 +18,14 @@ use super::{
     allowance::{Allowance, Allowances},
     budget::Budget,
     counts::Counts,
-    frame::{Frame, Reply, SessionLimits, SubscriptionStatus},
+    frame::{Frame, Reply, SessionLimits},
     queues::Queues,
+    status::SubscriptionStatus,
 };
 use crate::{
     cut::Cut,
     memory::Held,
-    model::{CommandError, End, limits::MAX_BATCH_BYTES},
+    model::{Alternatives, CommandError, End, limits::MAX_BATCH_BYTES},
 };
 
 /// A client whose connection has come of age waits this long at most before it connects again: connections end at times
@@ -56,8 +57,12 @@ pub struct Outbox {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) queues: Queues,
-    /// What its subscriptions cost.
+    /// What its subscriptions cost, and its labels.
     filters: Held,
+    /// What its labels cost, in bytes.
+    label_bytes: usize,
+    /// How many events were handed to the transport.
+    pub(super) sent_events: u64,
     /// The writer, while it waits for something to send.
     pub(super) writer: Option<Waker>,
     /// Since when the transport has not come back for more; `None` while the writer waits.
@@ -109,6 +114,8 @@ impl Outbox {
         let Allowances { subscriptions: allowance, filters } = allowances;
         let state = State {
             filters,
+            label_bytes: 0,
+            sent_events: 0,
             queues: Queues::new(&limits, mirrors),
             writer: None,
             writing_since: None,
@@ -122,9 +129,9 @@ impl Outbox {
         Self { state: Mutex::new(state), budget, allowance, cut, reader: Notify::new() }
     }
 
-    /// Tells the client that its session ends by `deadline`.
-    pub fn announce_end(&self, deadline: SystemTime, reconnect_delay: Duration) {
-        self.with(|state| state.announce_end(deadline, reconnect_delay));
+    /// Tells the client that its session ends by `deadline`, and where else it may connect.
+    pub fn announce_end(&self, deadline: SystemTime, reconnect_delay: Duration, alternatives: &Alternatives) {
+        self.with(|state| state.announce_end(deadline, reconnect_delay, alternatives));
     }
 
     /// Ends the session: every subscription is told, then the stream ends. The first end counts.
@@ -145,7 +152,7 @@ impl Outbox {
     /// What time brings: a heartbeat for an idle client, the end of one whose connection ends, or whose transport takes
     /// nothing while the hub is short of memory, the cut of one that does not even take its end, and the session's share of a
     /// full hub. A slow client alone is no reason to end anything: that it is alive, its connection finds out.
-    pub fn tick(&self, now: Instant, wall: SystemTime, write_timeout: Duration) -> Tick {
+    pub fn tick(&self, now: Instant, wall: SystemTime, write_timeout: Duration, alternatives: &Alternatives) -> Tick {
         let allowed = self.budget.allowed_bytes();
         let ends_by = self.cut.as_ref().and_then(|cut| cut.ends_by());
         let end = self.with(|state| {
@@ -159,7 +166,7 @@ impl Outbox {
                 });
             }
             state.queues.shed(u32::MAX, allowed);
-            if let Some(end) = ends_by.and_then(|by| state.leave(by, now, wall)) {
+            if let Some(end) = ends_by.and_then(|by| state.leave(by, (now, wall), alternatives)) {
                 return Ok(end);
             }
             if state.writing_since.is_none() {
@@ -197,6 +204,11 @@ impl Outbox {
         self.state.lock().queues.held_bytes()
     }
 
+    /// How many events were handed to the transport.
+    pub fn sent_events(&self) -> u64 {
+        self.state.lock().sent_events
+    }
+
     /// The status of at most `most` subscriptions, and where to go on from; `from` is 0 at first.
     pub fn statuses(&self, from: usize, most: usize) -> (Vec<SubscriptionStatus>, Option<usize>) {
         self.state.lock().queues.backlog.subscribers.statuses(from, most)
@@ -213,7 +225,7 @@ impl Outbox {
         let before = (state.queues.held_bytes(), state.queues.subscriptions());
         let result = act(&mut state);
         self.budget.change(before.0, state.queues.held_bytes());
-        let freed = state.filters.bytes() - state.queues.backlog.subscribers.cost();
+        let freed = state.filters.bytes() - state.queues.backlog.subscribers.cost() - state.label_bytes;
         if freed > 0 {
             state.filters.shrink(freed);
         }
@@ -248,13 +260,14 @@ impl State {
         waits
     }
 
-    fn announce_end(&mut self, deadline: SystemTime, reconnect_delay: Duration) {
-        self.queues.reply(Reply { request_id: 0, frame: Frame::Draining { deadline, reconnect_delay } });
+    fn announce_end(&mut self, deadline: SystemTime, reconnect_delay: Duration, alternatives: &Alternatives) {
+        let frame = Frame::Draining { deadline, reconnect_delay, alternatives: alternatives.clone() };
+        self.queues.reply(Reply { request_id: 0, frame });
     }
 
     /// Tells the client once that its connection ends by `by`, and gives the end when it is time for it. Each session
     /// has a time of its own, late enough for the client to go first, early enough for it to hear the end.
-    fn leave(&mut self, by: Instant, now: Instant, wall: SystemTime) -> Option<End> {
+    fn leave(&mut self, by: Instant, (now, wall): (Instant, SystemTime), alternatives: &Alternatives) -> Option<End> {
         if let Some(leaving) = &self.leaving {
             return (now >= leaving.at).then_some(End::Draining { reconnect_delay: leaving.reconnect_delay });
         }
@@ -262,7 +275,7 @@ impl State {
         let after = patience.mul_f64(0.4 + 0.4 * fastrand::f64());
         let reconnect_delay = LONGEST_RECONNECT_DELAY.min(patience / 10).mul_f64(fastrand::f64());
         self.leaving = Some(Box::new(Leaving { at: now + after, reconnect_delay }));
-        self.announce_end(wall + after, reconnect_delay);
+        self.announce_end(wall + after, reconnect_delay, alternatives);
         None
     }
 
@@ -274,6 +287,13 @@ impl State {
     /// Takes memory for a subscription. What no subscription has when the lock is left is given back.
     pub(super) fn hold_filters(&mut self, bytes: usize) -> Result<(), CommandError> {
         self.filters.grow(bytes).map_err(|full| CommandError::NoMemory { of: full.of.name() })
+    }
+
+    /// Takes memory for labels, which is given back with the outbox.
+    pub(super) fn hold_labels(&mut self, bytes: usize) -> Result<(), CommandError> {
+        self.hold_filters(bytes)?;
+        self.label_bytes += bytes;
+        Ok(())
     }
 
     /// True when more commands may be read; notes whether they wait. A reader that waits goes on later than it stopped.

@@ -23,6 +23,8 @@ mod pool;
 mod queues;
 mod replies;
 mod round;
+mod route;
+mod status;
 mod stored;
 mod subscriber;
 mod subscribers;
@@ -40,10 +42,11 @@ pub use desk::{Call, Desk};
 pub use filler::Filler;
 pub use frame::{
     Accepted, Acked, Batch, Frame, Gap, GapReason, Item, Opened, Published, Reply, ResumeOutcome, SessionLimits,
-    StoredAt, Subscribed, SubscriptionStatus, Welcome,
+    StoredAt, Subscribed, Welcome,
 };
 pub use inlet::Inlet;
 pub use lock::{Outbox, Tick};
-pub use stored::{Filled, Room};
-pub use subscriber::Route;
+pub use route::Route;
+pub use status::{Place, SubscriptionStatus};
+pub use stored::{Filled, Joined, Room, Wanted};
 pub use taker::{Taken, Taker};

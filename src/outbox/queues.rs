@@ -3,18 +3,21 @@
 
 mod writer;
 
+use std::sync::Arc;
+
 use super::{
     attention::SubscriptionKey,
     backlog::Backlog,
     cost::Cost,
     frame::{Frame, Opened, Reply, ResumeOutcome, SessionLimits},
     replies::Replies,
-    stored::{Member, Stored},
-    subscriber::{Route, Subscriber},
+    route::Route,
+    stored::{Joined, Member, Stored, Wanted},
+    subscriber::Subscriber,
 };
 use crate::{
     event::Event,
-    model::{CommandError, End, Grant, SubscriptionSpec},
+    model::{CommandError, End, Grant, Group, SubscriptionSpec},
 };
 
 /// What became of an event offered to a subscription.
@@ -165,13 +168,27 @@ impl Queues {
         Ok(old)
     }
 
-    pub(super) fn open_stored(&mut self, key: SubscriptionKey, opened: Opened, tokens: u32, request_id: i64) -> bool {
-        let stored = Stored::new(opened.position.clone(), opened.latest, tokens);
+    pub(super) fn open_stored(
+        &mut self,
+        key: SubscriptionKey,
+        opened: Opened,
+        wanted: Wanted,
+        request_id: i64,
+    ) -> bool {
+        let tokens = wanted.tokens;
+        let stored = Stored::new(opened.position.clone(), opened.latest, wanted);
         self.open_unrouted(key, opened, tokens, request_id, |subscriber| subscriber.store(stored))
     }
 
-    pub(super) fn open_member(&mut self, key: SubscriptionKey, opened: Opened, tokens: u32, request_id: i64) -> bool {
-        let member = Member::new(opened.ack_deadline.is_some(), tokens);
+    pub(super) fn open_member(
+        &mut self,
+        key: SubscriptionKey,
+        opened: Opened,
+        (wanted, group): (Wanted, Group),
+        request_id: i64,
+    ) -> bool {
+        let (tokens, joined) = (wanted.tokens, Joined { origin: Arc::clone(&opened.position.origin), group });
+        let member = Member::new(opened.ack_deadline.is_some(), wanted, joined);
         self.open_unrouted(key, opened, tokens, request_id, |subscriber| subscriber.enlist(member))
     }
 
@@ -196,11 +213,12 @@ impl Queues {
         true
     }
 
-    pub(super) fn refiltered(&mut self, key: SubscriptionKey, tokens: u32, request_id: i64) -> bool {
+    pub(super) fn refiltered(&mut self, key: SubscriptionKey, wanted: Wanted, request_id: i64) -> bool {
         let subscribers = &mut self.backlog.subscribers;
         let Some(subscriber) = subscribers.live(key) else { return false };
         let Some(stored) = subscriber.stored_mut() else { return false };
-        let old = std::mem::replace(&mut stored.tokens, tokens);
+        let tokens = wanted.tokens;
+        let old = std::mem::replace(&mut stored.wanted, wanted).tokens;
         let (position, latest) = (stored.position(), stored.latest());
         let earliest = position.sequence + 1;
         let outcome = ResumeOutcome::Fresh;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::frame::{Gap, GapReason};
-use crate::model::{Origin, Position, limits};
+use crate::model::{Filter, Group, Origin, Position, filter_tokens, limits};
 
 /// At most this many events wait for one subscription from a stream: several record batches of small ones, since one that
 /// is read in parts is read again for each part,
@@ -32,6 +32,33 @@ pub struct Room {
     pub bytes: usize,
 }
 
+/// What a subscription from a stream asked for. Shared with whoever reads the stream for it.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// None: everything.
+    pub filters: Arc<[Filter]>,
+    /// The tokens of the filters.
+    pub(super) tokens: u32,
+}
+
+impl Wanted {
+    /// What these filters match.
+    pub fn new(filters: Arc<[Filter]>) -> Self {
+        // The limit on tokens is below 2^32.
+        let tokens = filter_tokens(&filters) as u32;
+        Self { filters, tokens }
+    }
+}
+
+/// The group on a stream that a subscription is a member of.
+#[derive(Debug, Clone)]
+pub struct Joined {
+    /// Its stream.
+    pub origin: Arc<Origin>,
+    /// Its name.
+    pub group: Group,
+}
+
 /// What became of events for a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filled {
@@ -50,15 +77,17 @@ pub(super) struct Member {
     pub(super) hungry: bool,
     /// It says what became of what it was sent: it has not had all it may get before it has said that of the last event.
     pub(super) acknowledges: bool,
-    /// The tokens of its filters.
-    pub(super) tokens: u32,
+    /// What it asked for.
+    pub(super) wanted: Wanted,
+    /// Where it is a member.
+    pub(super) joined: Joined,
     /// What its group has lost and it was not told yet.
     gap: Option<Gap>,
 }
 
 impl Member {
-    pub(super) fn new(acknowledges: bool, tokens: u32) -> Self {
-        Self { hungry: false, acknowledges, tokens, gap: None }
+    pub(super) fn new(acknowledges: bool, wanted: Wanted, joined: Joined) -> Self {
+        Self { hungry: false, acknowledges, wanted, joined, gap: None }
     }
 
     /// Its group has lost events: told with those lost before that it has not heard of yet.
@@ -116,13 +145,13 @@ pub(super) struct Stored {
     pub(super) hungry: bool,
     /// Its session keeps it filled without being asked.
     pub(super) following: bool,
-    /// The tokens of its filters.
-    pub(super) tokens: u32,
+    /// What it asked for.
+    pub(super) wanted: Wanted,
 }
 
 impl Stored {
     /// One that begins behind `position`.
-    pub(super) fn new(position: Position, latest: u64, tokens: u32) -> Self {
+    pub(super) fn new(position: Position, latest: u64, wanted: Wanted) -> Self {
         let Position { origin, sequence } = position;
         Self {
             origin,
@@ -134,7 +163,7 @@ impl Stored {
             gap: None,
             hungry: false,
             following: false,
-            tokens,
+            wanted,
         }
     }
 
@@ -251,7 +280,7 @@ mod tests {
 
     fn stored(sequence: u64, latest: u64) -> Stored {
         let origin = Arc::new(Origin { stream: StreamName::parse("s").expect("a name"), epoch: 7 });
-        Stored::new(Position { origin, sequence }, latest, 1)
+        Stored::new(Position { origin, sequence }, latest, Wanted::new(Arc::default()))
     }
 
     #[test]
@@ -279,7 +308,9 @@ mod tests {
 
     #[test]
     fn what_a_group_loses_while_its_member_hears_nothing_is_one_gap() {
-        let mut member = Member::new(true, 1);
+        let origin = Arc::clone(&stored(0, 0).origin);
+        let joined = Joined { origin, group: Group::parse("g").expect("a name") };
+        let mut member = Member::new(true, Wanted::new(Arc::default()), joined);
         for (count, sequences) in [(3, (5, 7)), (1, (2, 2)), (4, (8, 20))] {
             member.lose(Gap { count, sequences, reason: GapReason::Retention });
         }

@@ -1,15 +1,17 @@
 //! One subscription as the outbox sees it: credit, queue, counts, and what it does when its queue is full. Pure.
 
-use std::{hash::BuildHasher, num::NonZeroU32};
+use std::{hash::BuildHasher, sync::Arc};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
-use smallvec::SmallVec;
 
 use super::{
+    attention::SubscriptionKey,
     cost::Cost,
     credit::Credit,
-    frame::{Frame, Gap, GapReason, Opened, Reply, Subscribed, SubscriptionStatus},
+    frame::{Frame, Gap, GapReason, Opened, Reply, Subscribed},
     pool::{NodeId, Pool, Queue},
+    route::Route,
+    status::{Place, SubscriptionStatus},
     stored::{Member, Room, Stored},
 };
 use crate::{
@@ -21,17 +23,8 @@ use crate::{
 const FETCH_TOGETHER: u32 = 32;
 /// An empty table of topics keeps room for this many.
 const KEEP_TOPICS: usize = 64;
-
-/// Where the router keeps a subscription. Opaque to the outbox, which only hands it back when the subscription ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// The places in the trie.
-    pub nodes: SmallVec<[u32; 4]>,
-    /// The group, 0 for none.
-    pub group: u32,
-    /// How many tokens its filters have together. Never 0, which saves a subscription 8 bytes.
-    pub tokens: NonZeroU32,
-}
+/// No subscription asks for no more than so many events, and none is ever sent as many.
+const NO_LIMIT: u64 = 1 << 63;
 
 /// One subscription, in 112 bytes with its route: a million of them fit one session.
 #[derive(Debug)]
@@ -46,7 +39,7 @@ pub(super) struct Subscriber {
     dropped: u32,
     /// Events replaced by later ones since the last gap frame.
     conflated: u32,
-    /// How many events may still be sent; `u64::MAX` is no limit.
+    /// How many events may still be sent; from [`NO_LIMIT`] on it is no limit, and counts what was sent.
     pub(super) events_left: u64,
     /// At most [`limits::MAX_BATCH_EVENTS`].
     pub(super) max_batch: u16,
@@ -173,7 +166,8 @@ impl Subscriber {
 
     /// The tokens of the filters of one that the router does not know.
     pub(super) fn unrouted_tokens(&self) -> Option<u32> {
-        self.stored().map(|stored| stored.tokens).or(self.member().map(|member| member.tokens))
+        let wanted = self.stored().map(|stored| &stored.wanted).or(self.member().map(|member| &member.wanted));
+        wanted.map(|wanted| wanted.tokens)
     }
 
     /// How much may be put into its queue, if others than the router fill it.
@@ -232,16 +226,37 @@ impl Subscriber {
         Noted::new(self.open && something && !self.credit.may_send(), behind)
     }
 
+    /// How many events may still be sent; `None` for one that may have any number.
+    fn limit_left(&self) -> Option<u64> {
+        (self.events_left < NO_LIMIT).then_some(self.events_left)
+    }
+
+    /// What it gets, and how far it has come.
+    fn place(&self) -> Place {
+        match self.extra.as_deref() {
+            Some(Extra::Stored(stored)) => {
+                Place::Stream { position: stored.position(), filters: Arc::clone(&stored.wanted.filters) }
+            }
+            Some(Extra::Member(member)) => {
+                Place::Member { joined: member.joined.clone(), filters: Arc::clone(&member.wanted.filters) }
+            }
+            Some(Extra::Topics(_)) | None => Place::Live(self.route.clone()),
+        }
+    }
+
     /// How it stands now, for a list.
-    pub(super) fn status(&self) -> SubscriptionStatus {
+    pub(super) fn status(&self, slot: u32) -> SubscriptionStatus {
+        let events_left = self.limit_left();
         SubscriptionStatus {
+            key: SubscriptionKey { slot, generation: self.generation },
             subscription_id: self.id,
             waiting_events: self.queue.len(),
             waiting_bytes: self.queue.bytes(),
             credit: (!self.credit.is_automatic()).then(|| self.credit.held()),
             credit_blocked: self.stands().credit_blocked(),
-            position: self.position(),
-            group_member: self.member().is_some(),
+            sent_events: events_left.is_none().then(|| u64::MAX - self.events_left),
+            events_left,
+            place: self.place(),
         }
     }
 

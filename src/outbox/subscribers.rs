@@ -7,10 +7,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use slab::Slab;
 
 use super::{
-    attention::SubscriptionKey,
-    cost::Cost,
-    frame::{SessionLimits, SubscriptionStatus},
-    subscriber::Subscriber,
+    attention::SubscriptionKey, cost::Cost, frame::SessionLimits, status::SubscriptionStatus, subscriber::Subscriber,
 };
 use crate::model::{CommandError, Filter, SubscriptionSpec};
 
@@ -208,7 +205,8 @@ impl Subscribers {
             if found.len() == most {
                 return (found, Some(slot));
             }
-            found.push(subscriber.status());
+            // A session has fewer than 2^32 subscriptions at a time.
+            found.push(subscriber.status(slot as u32));
         }
         (found, None)
     }

@@ -41,6 +41,7 @@ impl<'a> Taker<'a> {
                 Turn::Some => {
                     state.last_sent = now;
                     state.writing_since = Some(now);
+                    state.sent_events += batch.events.len() as u64;
                     Poll::Ready(Taken::Batch)
                 }
                 Turn::Finished(end) => {

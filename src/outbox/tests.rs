@@ -16,7 +16,7 @@ use super::{
     attention::SubscriptionKey,
     frame::{Accepted, Batch, Frame, Gap, GapReason, Item, Reply, SessionLimits},
     queues::{Offer, Queues, Turn},
-    subscriber::Route,
+    route::Route,
 };
 use crate::{
     event::{Event, Span, Spans},

@@ -179,6 +179,11 @@ impl Router {
         drop(Forgetting { router: self, outbox, closed, keep: &[] });
     }
 
+    /// The filters of a subscription and its group, as they were asked for; nothing when it is forgotten already.
+    pub fn describe(&self, outbox: OutboxId, key: SubscriptionKey, route: &Route) -> (Vec<String>, Option<Group>) {
+        self.table.read().unwrap_or_else(PoisonError::into_inner).describe(outbox.0, key, route)
+    }
+
     /// Hands events to everyone who wants them, in order. [`Scratch::matched`] tells how many each went to.
     pub async fn publish(&self, events: &[Event], scratch: &mut Scratch) {
         scratch.matched.clear();

@@ -223,6 +223,13 @@ impl Table {
         (steps, false)
     }
 
+    /// The filters of a subscription, and its group. What it does not have any more is left out.
+    pub(super) fn describe(&self, outbox: u32, key: SubscriptionKey, route: &Route) -> (Vec<String>, Option<Group>) {
+        let entry = Entry { outbox, key, group: route.group };
+        let filters = route.nodes.iter().filter_map(|node| self.trie.filter_of(*node, entry)).collect();
+        (filters, self.groups.get(&route.group).map(|group| group.name.clone()))
+    }
+
     fn leave_group(&mut self, id: u32) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.members -= 1;

@@ -287,6 +287,20 @@ impl<E: Copy + Eq + Hash> Trie<E> {
         (shape, tokens)
     }
 
+    /// The filter that ends in a node, if the node keeps the entry.
+    pub(super) fn filter_of(&self, node: NodeId, entry: E) -> Option<String> {
+        if !self.nodes.get(node as usize)?.entries.contains(&entry) {
+            return None;
+        }
+        let (mut tokens, mut at) = (Vec::new(), node);
+        while let Some(node) = self.nodes.get(at as usize).filter(|_| at != ROOT) {
+            tokens.push(node.token.as_bytes());
+            at = node.parent;
+        }
+        tokens.reverse();
+        String::from_utf8(tokens.join(&b'.')).ok()
+    }
+
     fn literal(&self, parent: NodeId, token: &[u8]) -> Option<NodeId> {
         self.find_edge(self.hasher.hash_one((parent, token)), parent, token)
     }
@@ -393,6 +407,15 @@ impl<E: Copy + Eq + Hash> Entries<E> {
         };
         if empty {
             *self = Self::None;
+        }
+    }
+
+    fn contains(&self, entry: &E) -> bool {
+        match self {
+            Self::None => false,
+            Self::One(other) => other == entry,
+            Self::Few(list) => list.contains(entry),
+            Self::Many(set) => set.contains(entry),
         }
     }
 
@@ -531,6 +554,8 @@ mod tests {
                     shapes.add(Shape::of(&filter));
                     let node = trie.insert(&filter, entry as u32);
                     assert_eq!(trie.shape_of(node), (Shape::of(&filter), filter.tokens().count()));
+                    assert_eq!(trie.filter_of(node, entry as u32).as_deref(), Some(filter.as_str()));
+                    assert_eq!(trie.filter_of(node, u32::MAX), None);
                     node
                 })
                 .collect();

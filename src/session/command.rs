@@ -13,7 +13,7 @@ use crate::{
     event::Event,
     hub::{Outcome, Precondition},
     memory::Held,
-    model::{CommandError, EventError, Filter, Grant, SubscriptionSpec},
+    model::{CommandError, EventError, Filter, Grant, Labels, SubscriptionSpec},
 };
 
 /// One command, or why it is none, and the request id that its answer bears.
@@ -34,6 +34,8 @@ pub enum Command {
     Hello {
         /// For logs and lists.
         client_name: String,
+        /// For lists.
+        labels: Labels,
         /// Which session it had before.
         previous_session: Option<Arc<str>>,
         /// How often an idle client wants to hear from the hub.

@@ -31,8 +31,8 @@ use crate::{
     groups::Outcome,
     hub::{Hub, Kind, OpenSession, Publish, Speaker},
     memory::Client,
-    model::{AckMode, CommandError, End, Filter, StreamError, SubscriptionSpec, filter_tokens},
-    outbox::{Attention, Call, Closed, Desk, Frame, Published, Reply, SubscriptionKey},
+    model::{AckMode, CommandError, End, Filter, Labels, StreamError, SubscriptionSpec, filter_tokens},
+    outbox::{Attention, Call, Closed, Desk, Frame, Published, Reply, SubscriptionKey, Wanted},
     router::OutboxId,
     tasks::Turn,
 };
@@ -98,6 +98,7 @@ impl Session {
     ) -> Result<Self, CommandError> {
         let (entry, desk) = hub.enter(kind, cut, &caller, client)?;
         let outbox_id = hub.router().join(desk.inlet());
+        entry.set_outbox_id(outbox_id);
         Ok(Self {
             hub: Arc::clone(hub),
             entry,
@@ -224,8 +225,11 @@ impl Session {
     /// What is rare is done in a box: an idle session is as large as the largest thing that it may do.
     async fn command(&mut self, request_id: i64, first: bool, command: Command) -> Result<(), CommandError> {
         match command {
-            Command::Hello { client_name, previous_session, heartbeat_interval } => {
-                self.hello(first, &client_name, heartbeat_interval)?;
+            Command::Hello { client_name, labels, previous_session, heartbeat_interval } => {
+                if !first {
+                    return Err(CommandError::Field { field: "", problem: "must be the first command".into() });
+                }
+                hello(&self.entry, &self.desk, (&client_name, labels), heartbeat_interval)?;
                 self.before = previous_session;
                 Ok(())
             }
@@ -248,6 +252,7 @@ impl Session {
             }
             Command::Publish { events, precondition, memory } => {
                 let quiet = request_id == 0;
+                self.entry.note_publish(events.len());
                 let publish = Publish { events, precondition, memory, quiet };
                 let caller = self.guard.refreshed();
                 let publishing = self.publishes.publisher(&self.hub, caller).publish(caller, publish).await?;
@@ -266,20 +271,6 @@ impl Session {
                 Ok(())
             }
         }
-    }
-
-    fn hello(&mut self, first: bool, name: &str, heartbeat: Option<Duration>) -> Result<(), CommandError> {
-        if !first {
-            return Err(CommandError::Field { field: "", problem: "must be the first command".into() });
-        }
-        if let Some(interval) = heartbeat {
-            self.desk.set_heartbeat_interval(interval.clamp(SHORTEST_HEARTBEAT, LONGEST_HEARTBEAT));
-        }
-        ::tracing::info!(session = %self.entry.id, client = name, "hello");
-        if !name.is_empty() {
-            self.entry.set_client_name(name);
-        }
-        Ok(())
     }
 
     /// Answers with `subscribed` or `ended`; only an id that another subscription has is an error, since `ended` would
@@ -319,9 +310,9 @@ impl Session {
         let (old, new_cost) = self.desk.begin_update(id, filters)?;
         Turn::default().spend(filter_tokens(filters)).await;
         if let Some(feeds) = self.feeds.as_mut().filter(|feeds| feeds.has(key)) {
-            feeds.set_filters(key, filters.into()).inspect_err(|_| self.desk.end_update(id, old))?;
-            // The limit on tokens is below 2^32.
-            self.desk.refiltered(key, filter_tokens(filters) as u32, request_id);
+            let wanted: Arc<[Filter]> = filters.into();
+            feeds.set_filters(key, Arc::clone(&wanted)).inspect_err(|_| self.desk.end_update(id, old))?;
+            self.desk.refiltered(key, Wanted::new(wanted), request_id);
             self.desk.end_update(id, new_cost);
             self.guard.hold_update(id, filters);
             return Ok(());
@@ -469,6 +460,27 @@ impl Drop for Session {
         self.hub.close(self.entry.number);
         self.hub.metrics().session_closed();
     }
+}
+
+/// What a client says of itself, and how often it wants to hear from the hub.
+fn hello(
+    entry: &OpenSession,
+    desk: &Desk,
+    (name, labels): (&str, Labels),
+    heartbeat: Option<Duration>,
+) -> Result<(), CommandError> {
+    if !labels.is_empty() {
+        desk.hold_labels(labels.cost())?;
+        entry.set_labels(labels);
+    }
+    if let Some(interval) = heartbeat {
+        desk.set_heartbeat_interval(interval.clamp(SHORTEST_HEARTBEAT, LONGEST_HEARTBEAT));
+    }
+    ::tracing::info!(session = %entry.id, client = name, "hello");
+    if !name.is_empty() {
+        entry.set_client_name(name);
+    }
+    Ok(())
 }
 
 /// Forgets every route, a few at a time: publishers wait meanwhile, and there may be a million.

@@ -14,7 +14,7 @@ use crate::{
     model::{
         CommandError, Filter, Group, OnGap, Position, Start, StreamError, StreamSpec, StreamState, SubscriptionSpec,
     },
-    outbox::{Closed, GapReason, Opened, ResumeOutcome},
+    outbox::{Closed, GapReason, Opened, ResumeOutcome, Wanted},
     tasks::Turn,
 };
 
@@ -110,8 +110,7 @@ impl Session {
             outcome: beginning.outcome,
             ack_deadline: None,
         };
-        // The limit on tokens is below 2^32.
-        if !self.desk.open_stored(key, opened, spec.filter_tokens() as u32, request_id) {
+        if !self.desk.open_stored(key, opened, Wanted::new(Arc::clone(&filters)), request_id) {
             return Ok(id);
         }
         let start = beginning.with_what_is_there.then_some(beginning.after);
@@ -143,6 +142,7 @@ impl Session {
             identity: identity(&self.entry.id),
             previous: self.before.as_ref().map(identity),
             may_return: self.entry.client_name().is_some(),
+            client_name: self.entry.client_name().cloned(),
             filters: spec.filters.as_slice().into(),
             start: from.start.clone(),
             ack_mode: from.ack_mode,

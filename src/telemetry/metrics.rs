@@ -102,6 +102,13 @@ impl Metrics {
         self.counts.bytes_out.inc_by(bytes as u64);
     }
 
+    /// How many events were accepted and how many bytes they had, and how many were handed to transports and how many those
+    /// had.
+    pub fn totals(&self) -> [u64; 4] {
+        [&self.counts.events_in, &self.counts.event_bytes_in, &self.counts.events_out, &self.counts.event_bytes_out]
+            .map(Counter::get)
+    }
+
     /// A command was answered by an error.
     pub fn command_refused(&self) {
         self.counts.commands_refused.inc();

@@ -108,12 +108,45 @@ enum Bare {
     Refused(&'static str),
 }
 
+/// For every call about groups, what [`requests`] has of it.
+fn group_requests(name: &str) -> Vec<(&'static str, Vec<u8>, Bare)> {
+    let (topic, action) = (Bare::Refused("TOPIC_DENIED"), Bare::Refused("ACTION_DENIED"));
+    let group = || v1::Group { stream: name.into(), name: "team".into(), ..Default::default() };
+    let (stream_name, team) = (name.to_owned(), "team".to_owned());
+    let update_mask = Some(prost_types::FieldMask { paths: vec!["max_unacked".into()] });
+    let mut rows = Vec::new();
+    let mut row = |path: &'static str, message: Vec<u8>, bare| rows.push((path, message, bare));
+    let of = |call: &str| -> &'static str { format!("/switchyard.v1.GroupService/{call}").leak() };
+    row(of("CreateGroup"), v1::CreateGroupRequest { group: Some(group()), start: None }.encode_to_vec(), action);
+    let get = v1::GetGroupRequest { stream: stream_name.clone(), name: team.clone() };
+    row(of("GetGroup"), get.encode_to_vec(), topic);
+    let list = v1::ListGroupsRequest { stream: stream_name.clone(), ..Default::default() };
+    row(of("ListGroups"), list.encode_to_vec(), Bare::Answer);
+    let update = v1::UpdateGroupRequest { group: Some(group()), update_mask };
+    row(of("UpdateGroup"), update.encode_to_vec(), action);
+    let delete = v1::DeleteGroupRequest { stream: stream_name.clone(), name: team.clone() };
+    row(of("DeleteGroup"), delete.encode_to_vec(), action);
+    let seek = v1::SeekGroupRequest { stream: stream_name.clone(), name: team.clone(), ..Default::default() };
+    row(of("SeekGroup"), seek.encode_to_vec(), action);
+    let list = v1::ListDeadLettersRequest { stream: stream_name.clone(), group: team.clone(), ..Default::default() };
+    row(of("ListDeadLetters"), list.encode_to_vec(), topic);
+    let list = v1::ListMembersRequest { stream: stream_name.clone(), group: team.clone(), ..Default::default() };
+    row(of("ListMembers"), list.encode_to_vec(), topic);
+    let list = v1::ListUnackedRequest { stream: stream_name.clone(), group: team.clone(), ..Default::default() };
+    row(of("ListUnacked"), list.encode_to_vec(), topic);
+    let redrive =
+        v1::RedriveDeadLettersRequest { stream: stream_name.clone(), group: team.clone(), sequences: vec![1] };
+    row(of("RedriveDeadLetters"), redrive.encode_to_vec(), action);
+    let purge = v1::PurgeDeadLettersRequest { stream: stream_name, group: team, sequences: vec![1] };
+    row(of("PurgeDeadLetters"), purge.encode_to_vec(), action);
+    rows
+}
+
 /// For every call: a request that names the stream `name`, and what it means to have no right.
 fn requests(name: &str) -> BTreeMap<&'static str, (Vec<u8>, Bare)> {
     let (topic, action) = (Bare::Refused("TOPIC_DENIED"), Bare::Refused("ACTION_DENIED"));
     let stream = || v1::Stream { name: name.into(), filters: vec![format!("{name}.>")], ..Default::default() };
-    let group = || v1::Group { stream: name.into(), name: "team".into(), ..Default::default() };
-    let (stream_name, team) = (name.to_owned(), "team".to_owned());
+    let stream_name = name.to_owned();
     let mask = |path: &str| Some(prost_types::FieldMask { paths: vec![path.into()] });
     let from_stream = SubscriptionSpec { stream: name.into(), ..Default::default() };
     let mut rows = BTreeMap::new();
@@ -143,6 +176,10 @@ fn requests(name: &str) -> BTreeMap<&'static str, (Vec<u8>, Bare)> {
     row(of("PurgeStream"), purge.encode_to_vec(), action);
     let which = Some(v1::get_event_request::Which::Sequence(1));
     row(of("GetEvent"), v1::GetEventRequest { stream: stream_name.clone(), which }.encode_to_vec(), topic);
+    let list = v1::ListEventsRequest { stream: stream_name.clone(), ..Default::default() };
+    row(of("ListEvents"), list.encode_to_vec(), topic);
+    let list = v1::ListTopicsRequest { stream: stream_name.clone(), ..Default::default() };
+    row(of("ListTopics"), list.encode_to_vec(), topic);
 
     let of = |call: &str| -> &'static str { format!("/switchyard.v1.SessionService/{call}").leak() };
     row(of("ListSessions"), v1::ListSessionsRequest::default().encode_to_vec(), action);
@@ -156,25 +193,15 @@ fn requests(name: &str) -> BTreeMap<&'static str, (Vec<u8>, Bare)> {
 
     row("/switchyard.v1.BackupService/Backup", v1::BackupRequest {}.encode_to_vec(), action);
 
-    let of = |call: &str| -> &'static str { format!("/switchyard.v1.GroupService/{call}").leak() };
-    row(of("CreateGroup"), v1::CreateGroupRequest { group: Some(group()), start: None }.encode_to_vec(), action);
-    let get = v1::GetGroupRequest { stream: stream_name.clone(), name: team.clone() };
-    row(of("GetGroup"), get.encode_to_vec(), topic);
-    let list = v1::ListGroupsRequest { stream: stream_name.clone(), ..Default::default() };
-    row(of("ListGroups"), list.encode_to_vec(), Bare::Answer);
-    let update = v1::UpdateGroupRequest { group: Some(group()), update_mask: mask("max_unacked") };
-    row(of("UpdateGroup"), update.encode_to_vec(), action);
-    let delete = v1::DeleteGroupRequest { stream: stream_name.clone(), name: team.clone() };
-    row(of("DeleteGroup"), delete.encode_to_vec(), action);
-    let seek = v1::SeekGroupRequest { stream: stream_name.clone(), name: team.clone(), ..Default::default() };
-    row(of("SeekGroup"), seek.encode_to_vec(), action);
-    let list = v1::ListDeadLettersRequest { stream: stream_name.clone(), group: team.clone(), ..Default::default() };
-    row(of("ListDeadLetters"), list.encode_to_vec(), topic);
-    let redrive =
-        v1::RedriveDeadLettersRequest { stream: stream_name.clone(), group: team.clone(), sequences: vec![1] };
-    row(of("RedriveDeadLetters"), redrive.encode_to_vec(), action);
-    let purge = v1::PurgeDeadLettersRequest { stream: stream_name, group: team, sequences: vec![1] };
-    row(of("PurgeDeadLetters"), purge.encode_to_vec(), action);
+    row("/switchyard.v1.HubService/GetHub", v1::GetHubRequest {}.encode_to_vec(), Bare::Answer);
+    row("/switchyard.v1.AccessService/WhoAmI", v1::WhoAmIRequest {}.encode_to_vec(), Bare::Answer);
+    let read =
+        v1::CheckRequest { action: v1::AccessAction::Read.into(), stream: stream_name.clone(), ..Default::default() };
+    row("/switchyard.v1.AccessService/Check", read.encode_to_vec(), Bare::Answer);
+
+    for (path, message, bare) in group_requests(name) {
+        row(path, message, bare);
+    }
     rows
 }
 

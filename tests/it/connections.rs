@@ -11,6 +11,7 @@ use std::{
 use h2::client::Builder;
 use http::{Request, Response};
 use switchyard::{
+    model::Alternatives,
     net::{self, Acceptor, Connections, Http, Inbound, Options},
     proto::v1::{Draining, EndReason, Ping, StartPreset, session_request::Command as Wire, session_response::Frame},
     server::Server,
@@ -268,6 +269,18 @@ async fn a_client_that_does_not_go_is_closed_after_the_grace() {
     })
     .await;
     assert_eq!(ended(&hub, "age").await, 1);
+}
+
+#[tokio::test]
+async fn a_client_whose_connection_is_of_age_learns_where_else_to_connect() {
+    let hub = hub_with(|config| {
+        config.connections.max_age_ms = 200;
+        config.sessions.alternatives = Alternatives::parse("http://hub-1:50051").expect("addresses");
+    })
+    .await;
+    let mut session = Session::open(hub.address).await;
+    let Some(Frame::Draining(draining)) = session.frame().await.frame else { panic!("not draining") };
+    assert_eq!(draining.alternatives, ["http://hub-1:50051"]);
 }
 
 #[tokio::test]

@@ -2,14 +2,21 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use switchyard::proto::v1::{EndReason, SessionResponse, session_request::Command as Wire, session_response::Frame};
+use switchyard::{
+    model::{Alternatives, limits},
+    proto::v1::{
+        EndReason, SessionResponse, SubscribeRequest, session_request::Command as Wire, session_response::Frame,
+        subscribe_response,
+    },
+};
 use tokio::{io::AsyncReadExt, net::TcpStream};
+use tokio_stream::StreamExt;
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
 
 use crate::{
-    harness::{Process, Session, client, event, publish, reason, reason_of_call, soon, spec},
+    harness::{Process, Session, client, event, hub_with, publish, reason, reason_of_call, soon, spec},
     stored::{Folder, all, create, hub_on, stop, stream, text},
 };
 
@@ -104,6 +111,31 @@ async fn while_draining_no_new_session_is_opened() {
     assert!(matches!(refused.expect_err("refused").code(), Code::Unavailable | Code::Cancelled));
     let metrics = crate::harness::http_get(process.ops_address, "/metrics").await;
     assert!(metrics.contains("switchyard_sessions_total 1\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn clients_learn_where_else_to_connect_when_they_come_and_when_they_have_to_go() {
+    // As many as there may be, each as long as it may be.
+    let host = "h".repeat(limits::MAX_ALTERNATIVE_BYTES - "https://-00:50051".len());
+    let all: Vec<String> = (0..limits::MAX_ALTERNATIVES).map(|n| format!("https://{host}-{n:02}:50051")).collect();
+    let hub = hub_with(|config| {
+        config.sessions.alternatives = Alternatives::parse(&all.join(",")).expect("addresses");
+        config.drain.spread_ms = 0;
+    })
+    .await;
+    let mut client = client(hub.address).await;
+    let mut session = Session::open_raw(&mut client).await;
+    let Some(Frame::Welcome(welcome)) = session.frame().await.frame else { panic!("no welcome") };
+    assert_eq!(welcome.alternatives, all);
+    let one = client.subscribe(SubscribeRequest { spec: Some(spec(&["a"])) }).await.expect("subscribed");
+    let first = soon("a frame", one.into_inner().next()).await.expect("a frame").expect("no error").frame;
+    let Some(subscribe_response::Frame::Welcome(welcome)) = first else { panic!("no welcome: {first:?}") };
+    assert_eq!(welcome.alternatives, all);
+    let stopping = tokio::spawn(hub.stop(Duration::ZERO));
+    let Some(Frame::Draining(draining)) = session.frame().await.frame else { panic!("not draining") };
+    assert_eq!(draining.alternatives, all);
+    assert_eq!(reason_of_call(&session.end().await.expect_err("not OK")), "DRAINING");
+    stopping.await.expect("stopped");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use crate::harness::{http_get, hub, hub_with, soon, until};
 
-const SERVICES: [&str; 8] = [
+const SERVICES: [&str; 9] = [
     "",
     "liveness",
     "readiness",
@@ -18,6 +18,7 @@ const SERVICES: [&str; 8] = [
     "switchyard.v1.GroupService",
     "switchyard.v1.SessionService",
     "switchyard.v1.BackupService",
+    "switchyard.v1.AccessService",
 ];
 
 async fn health(address: std::net::SocketAddr) -> HealthClient<Channel> {

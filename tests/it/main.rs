@@ -14,6 +14,7 @@
 )]
 
 mod abuse;
+mod access;
 mod auth;
 mod auth_certificates;
 mod auth_cli;
@@ -48,6 +49,7 @@ mod group_edges;
 mod group_members;
 mod group_redrive;
 mod group_retention;
+mod group_views;
 mod groups;
 #[cfg(feature = "tools-tests")]
 mod grpcurl;
@@ -78,6 +80,7 @@ mod rights;
 #[cfg(feature = "tools-tests")]
 mod rolling;
 mod session;
+mod sessions;
 mod slow;
 mod stalled;
 mod stalled_disk;
@@ -86,6 +89,7 @@ mod store;
 mod stored;
 mod stream_feed;
 mod stream_groups;
+mod stream_pages;
 mod stream_starts;
 mod streams;
 #[cfg(feature = "tools-tests")]

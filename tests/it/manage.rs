@@ -8,9 +8,11 @@ use switchyard::{
     hub::{Hub, Setup, Streams},
     manage::{
         backups, dead_letters,
+        events::{Begin, EventsAsked},
         groups::{self, GroupSetting},
         sessions::Sessions,
         streams::{self, StreamSetting},
+        topics::TopicsPageAsked,
     },
     model::{CommandError, Filter, Group, GroupSettings, Start, StreamError, StreamName, StreamSettings, Topic},
     tasks::Tasks,
@@ -121,6 +123,10 @@ async fn streams_are_managed_without_a_wire() {
     let readable = streams::to_read(hub, &admin, &name("a")).expect("may");
     let missing = readable.last_of(Topic::parse(b"a.x").expect("a topic")).await.expect_err("empty");
     assert!(matches!(missing, CommandError::Stream(StreamError::EventNotFound { .. })), "{missing:?}");
+    let events = EventsAsked { begin: Begin::First, newest_first: true, filter: None, most: 1 };
+    assert_eq!(readable.events(events, |event| (event.sequence(), 0)).await, Ok((Vec::new(), None)));
+    let topics = TopicsPageAsked { prefix: "", filter: None, page_token: "", most: 1 };
+    assert_eq!(readable.topics(topics).await, Ok((Vec::new(), None)));
     streams::delete(hub, &admin, &name("a")).await.expect("deleted");
     let gone = stream.update(&changes).await.expect_err("gone");
     assert_eq!(gone, CommandError::Stream(StreamError::NotFound("a".into())));
@@ -159,7 +165,7 @@ async fn sessions_and_backups_are_managed_without_a_wire() {
     let place = Place::new(&folder).await;
     let admin = place.caller(&["admin"]).await;
     let sessions = Sessions::to_manage(&place.hub, &admin).expect("may");
-    assert!(sessions.list(0, 10).0.is_empty());
+    assert!(sessions.list(0, 10, |_| (), |()| 0).0.is_empty());
     let missing = sessions.terminate("no-such", "").expect_err("none");
     assert_eq!(missing, CommandError::SessionNotFound { id: "no-such".into() });
     let mut backup = backups::begin(Arc::clone(&place.hub), &admin).await.expect("begun");

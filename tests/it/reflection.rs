@@ -65,6 +65,7 @@ async fn what_is_unknown_is_answered_in_the_stream_which_goes_on() {
                 "grpc.health.v1.Health",
                 "grpc.reflection.v1.ServerReflection",
                 "grpc.reflection.v1alpha.ServerReflection",
+                "switchyard.v1.AccessService",
                 "switchyard.v1.BackupService",
                 "switchyard.v1.GroupService",
                 "switchyard.v1.HubService",

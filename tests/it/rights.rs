@@ -9,6 +9,8 @@
 //! | dead letters that are given back | `what_is_given_back_goes_to_no_member_that_may_not_read_it` |
 //! | what another member of a group has left | `what_a_member_leaves_goes_to_no_other_that_may_not_read_it` |
 //! | GetEvent by sequence, and the last of a topic | `no_event_of_a_denied_topic_is_shown` |
+//! | ListEvents from either end, from anywhere, through a filter, in pages; as dead letters | `no_page_has_an_event_of_a_denied_topic` |
+//! | ListTopics, and where its pages end | `no_page_has_a_denied_topic` |
 //! | dead letters: listed, and read as events of their stream | `dead_letters_of_a_denied_topic_are_not_shown` |
 //! | `sub` and `stream event` of the command line | `the_program_prints_nothing_of_a_denied_topic` |
 //!
@@ -17,10 +19,12 @@
 
 use std::{net::SocketAddr, process::Output};
 
+use prost::Message;
 use switchyard::proto::v1::{
     self, AckMode, AckOutcome, Acknowledge, Event, Stream, Subscribe, SubscribeRequest, SubscriptionSpec,
-    get_event_request::Which, group_service_client::GroupServiceClient, session_request::Command as Wire,
-    session_response::Frame, start_position::Position, stream_service_client::StreamServiceClient, subscribe_response,
+    get_event_request::Which, group_service_client::GroupServiceClient, list_events_request::Begin,
+    session_request::Command as Wire, session_response::Frame, start_position::Position,
+    stream_service_client::StreamServiceClient, subscribe_response,
 };
 use tokio_stream::StreamExt;
 use tonic::{Code, Request, Status, transport::Channel};
@@ -195,6 +199,40 @@ impl Place {
         Ok(crate::stored::text(got.get_ref().event.as_ref().expect("an event")).to_owned())
     }
 
+    /// The texts on each page of events that alice gets.
+    async fn pages(&self, mut asked: v1::ListEventsRequest) -> Vec<Vec<String>> {
+        let (mut client, mut pages) = (self.streams().await, Vec::new());
+        loop {
+            let page = client.list_events(bearing(&self.alice, asked.clone())).await.expect("a page").into_inner();
+            assert!(!tells(&page, "secret"), "{page:?}");
+            let events = page.events.iter().map(|listed| listed.event.as_ref().expect("an event"));
+            pages.push(events.map(|event| crate::stored::text(event).to_owned()).collect());
+            asked.page_token = page.next_page_token;
+            if asked.page_token.is_empty() {
+                return pages;
+            }
+        }
+    }
+
+    /// The names on each page of topics that alice gets.
+    async fn topic_pages(&self, mut asked: v1::ListTopicsRequest) -> Vec<Vec<String>> {
+        let (mut client, mut pages) = (self.streams().await, Vec::new());
+        loop {
+            let page = client.list_topics(bearing(&self.alice, asked.clone())).await.expect("a page").into_inner();
+            assert!(!tells(&page, "secret") && !tells(&page, "s.d"), "{page:?}");
+            pages.push(page.topics.into_iter().map(|state| state.topic).collect());
+            asked.page_token = page.next_page_token;
+            if asked.page_token.is_empty() {
+                return pages;
+            }
+        }
+    }
+
+    /// Publishes many events at once.
+    async fn publish_all(&self, events: Vec<Event>) {
+        client(self.address).await.publish(bearing(&self.root, publish(events))).await.expect("published");
+    }
+
     /// Runs the program as alice.
     fn run(&self, arguments: &[&str]) -> Output {
         let mut command = program();
@@ -207,6 +245,11 @@ fn bearing<T>(token: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     bear(&mut request, token);
     request
+}
+
+/// Whether an answer has a word anywhere.
+fn tells(answer: &impl Message, word: &str) -> bool {
+    answer.encode_to_vec().windows(word.len()).any(|part| part == word.as_bytes())
 }
 
 async fn until_last(session: &mut Session) -> Vec<String> {
@@ -337,6 +380,62 @@ async fn no_event_of_a_denied_topic_is_shown() {
         let denied = Err((Code::PermissionDenied, "TOPIC_DENIED".to_owned()));
         assert_eq!(place.get("s", Which::LastOfTopic(topic.into())).await, denied, "{topic}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_page_has_an_event_of_a_denied_topic() {
+    let folder = Folder::new();
+    let place = Place::new(&folder).await;
+    let of = |stream: &str| v1::ListEventsRequest { stream: stream.into(), ..Default::default() };
+    for (page_size, newest_first) in [(0, false), (0, true), (1, false), (1, true)] {
+        for (filter, begin, opens) in [
+            ("", None, 2),
+            ("s.>", None, 2),
+            ("s.open", None, 2),
+            ("s.secret", None, 0),
+            ("", Some(Begin::FromSequence(3)), 1),
+            ("", Some(Begin::FromTime(prost_types::Timestamp::default())), if newest_first { 0 } else { 2 }),
+        ] {
+            let asked = v1::ListEventsRequest { filter: filter.into(), begin, page_size, newest_first, ..of("s") };
+            let got = place.pages(asked).await.concat();
+            assert_eq!(got, vec!["open"; opens], "{page_size} {newest_first} {filter} {begin:?}");
+        }
+    }
+    place.give_up().await;
+    assert_eq!(place.pages(of("lost")).await, [["open", "open"]], "as dead letters");
+    // What she may not read costs no more than a call may, and does not end her pages.
+    let (secret, last) = (event("s.secret", "secret"), event("s.open", "last"));
+    for _ in 0..2 {
+        place.publish_all(vec![secret.clone(); 10_000]).await;
+    }
+    place.publish_all(vec![last]).await;
+    let from = v1::ListEventsRequest { begin: Some(Begin::FromSequence(5)), page_size: 1, ..of("s") };
+    assert_eq!(place.pages(from).await, [vec![], vec!["last"]]);
+    let newest = v1::ListEventsRequest { newest_first: true, ..of("s") };
+    assert_eq!(place.pages(newest).await.concat(), ["last", "open", "open"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_page_has_a_denied_topic() {
+    let folder = Folder::new();
+    let place = Place::new(&folder).await;
+    let all = v1::ListTopicsRequest { stream: "s".into(), ..Default::default() };
+    for (prefix, filter, expected) in [
+        ("", "", vec!["s.open"]),
+        ("s.", "s.*", vec!["s.open"]),
+        ("s.o", "", vec!["s.open"]),
+        ("s.s", "", vec![]),
+        ("", "s.secret", vec![]),
+    ] {
+        let asked = v1::ListTopicsRequest { prefix: prefix.into(), filter: filter.into(), ..all.clone() };
+        assert_eq!(place.topic_pages(asked).await, [expected], "{prefix} {filter}");
+    }
+    // Before the one that she may read are more than one call looks at; where its page ends, she does not learn.
+    for batch in 0..7 {
+        let topic = |n: usize| event(&format!("s.d{}", batch * 10_000 + n), "");
+        place.publish_all((0..10_000).map(topic).collect()).await;
+    }
+    assert_eq!(place.topic_pages(all).await, [vec![], vec!["s.open"]]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,6 +20,7 @@ async fn headers_and_welcome_come_before_any_command() {
     let limits = welcome.limits.expect("limits");
     assert_eq!((limits.max_event_bytes, limits.max_subscriptions), (1024 * 1024, 100_000));
     assert_eq!(welcome.heartbeat_interval.expect("an interval").seconds, 15);
+    assert!(welcome.alternatives.is_empty(), "none is configured");
 }
 
 #[tokio::test]

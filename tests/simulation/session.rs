@@ -56,6 +56,7 @@ enum State {
 }
 
 /// What came.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and its frame is matched with it")]
 pub enum Next {
     Frame(i64, Frame),
     /// Nothing, for as long as was asked.

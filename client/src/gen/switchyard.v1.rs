@@ -643,6 +643,11 @@ pub struct Welcome {
     /// When the credential of the session expires. Absent when it does not.
     #[prost(message, optional, tag = "6")]
     pub credential_expiry: ::core::option::Option<::prost_types::Timestamp>,
+    /// Addresses of other hubs to try when this one cannot be reached, as its operator configured them:
+    /// `<http://HOST:PORT`> or `<https://HOST:PORT`.> A client checks their certificates as it checks that of this hub. At most
+    /// 16, each at most 256 bytes. Empty: the hub knows of none.
+    #[prost(string, repeated, tag = "7")]
+    pub alternatives: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// The limits of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -816,7 +821,7 @@ pub struct CredentialExpiring {
 }
 /// The hub is shutting down, or the connection reached its maximum age: reconnect, to another hub or to this one later.
 /// Publishes and acknowledgements that the hub has begun are answered before the session ends.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Draining {
     /// When the hub ends this session if the client has not ended it.
     #[prost(message, optional, tag = "1")]
@@ -824,6 +829,9 @@ pub struct Draining {
     /// How long to wait before reconnecting; different for each session, so that they do not all reconnect at once.
     #[prost(message, optional, tag = "2")]
     pub reconnect_delay: ::core::option::Option<::prost_types::Duration>,
+    /// Where to reconnect instead, as in `Welcome.alternatives`.
+    #[prost(string, repeated, tag = "3")]
+    pub alternatives: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Nothing else was sent for the heartbeat interval. Keeps the stream alive through proxies that ignore HTTP/2 PING.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -958,6 +966,111 @@ impl GapReason {
         }
     }
 }
+/// One hub.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Hub {
+    /// Its name, as configured; by default the host name.
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    /// Its version, such as `0.1.0`.
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    /// How long it has been running.
+    #[prost(message, optional, tag = "3")]
+    pub uptime: ::core::option::Option<::prost_types::Duration>,
+    /// The limits that its clients must stay within.
+    #[prost(message, optional, tag = "4")]
+    pub limits: ::core::option::Option<Limits>,
+    /// The longest silence of the hub in a session whose client asks for no other interval.
+    #[prost(message, optional, tag = "5")]
+    pub heartbeat_interval: ::core::option::Option<::prost_types::Duration>,
+    /// What it can do besides live events. Clients ignore values they do not know.
+    #[prost(enumeration = "HubFeature", repeated, tag = "6")]
+    pub features: ::prost::alloc::vec::Vec<i32>,
+    /// Addresses of other hubs, as in `Welcome.alternatives`.
+    #[prost(string, repeated, tag = "7")]
+    pub alternatives: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What goes on in it. Absent for callers that may not manage sessions.
+    #[prost(message, optional, tag = "8")]
+    pub traffic: ::core::option::Option<HubTraffic>,
+}
+/// What goes on in a hub. Rates are over the last 5 to 10 seconds.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct HubTraffic {
+    /// Open sessions, `Subscribe` calls included.
+    #[prost(int64, tag = "1")]
+    pub sessions: i64,
+    /// Open subscriptions.
+    #[prost(int64, tag = "2")]
+    pub subscriptions: i64,
+    /// Streams.
+    #[prost(int64, tag = "3")]
+    pub streams: i64,
+    /// Bytes that wait to be sent to all clients, overhead included.
+    #[prost(int64, tag = "4")]
+    pub waiting_bytes: i64,
+    /// Events accepted from publishers since the hub started.
+    #[prost(int64, tag = "5")]
+    pub events_in: i64,
+    /// Their encoded size, in bytes.
+    #[prost(int64, tag = "6")]
+    pub event_bytes_in: i64,
+    /// Events sent to subscribers since the hub started.
+    #[prost(int64, tag = "7")]
+    pub events_out: i64,
+    /// Their encoded size, in bytes.
+    #[prost(int64, tag = "8")]
+    pub event_bytes_out: i64,
+    /// Events accepted per second.
+    #[prost(double, tag = "9")]
+    pub events_in_per_second: f64,
+    /// Bytes of them per second.
+    #[prost(double, tag = "10")]
+    pub event_bytes_in_per_second: f64,
+    /// Events sent per second.
+    #[prost(double, tag = "11")]
+    pub events_out_per_second: f64,
+    /// Bytes of them per second.
+    #[prost(double, tag = "12")]
+    pub event_bytes_out_per_second: f64,
+}
+/// Something that not every hub can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum HubFeature {
+    /// Never sent.
+    Unspecified = 0,
+    /// It keeps streams, and groups on them.
+    Streams = 1,
+    /// Its callers need a credential, and the right to what they do.
+    Authentication = 2,
+    /// Live events reach the subscribers of other hubs of the same store, and theirs reach the subscribers of this one.
+    Exchange = 3,
+}
+impl HubFeature {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "HUB_FEATURE_UNSPECIFIED",
+            Self::Streams => "HUB_FEATURE_STREAMS",
+            Self::Authentication => "HUB_FEATURE_AUTHENTICATION",
+            Self::Exchange => "HUB_FEATURE_EXCHANGE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "HUB_FEATURE_UNSPECIFIED" => Some(Self::Unspecified),
+            "HUB_FEATURE_STREAMS" => Some(Self::Streams),
+            "HUB_FEATURE_AUTHENTICATION" => Some(Self::Authentication),
+            "HUB_FEATURE_EXCHANGE" => Some(Self::Exchange),
+            _ => None,
+        }
+    }
+}
 /// A stored, ordered record of every event whose topic matches its filters. A topic belongs to at most one stream.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Stream {
@@ -1022,6 +1135,22 @@ pub struct StreamState {
     /// Events stored per second, over the last minute.
     #[prost(double, tag = "7")]
     pub events_per_second: f64,
+}
+/// A topic that a stream has events of.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TopicState {
+    /// The topic.
+    #[prost(string, tag = "1")]
+    pub topic: ::prost::alloc::string::String,
+    /// How many events of it the stream keeps. Events past their ttl are counted a moment longer.
+    #[prost(int64, tag = "2")]
+    pub events: i64,
+    /// The sequence of the last of them. 0 when it is just being removed.
+    #[prost(int64, tag = "3")]
+    pub last_sequence: i64,
+    /// When that event was stored. Absent when it is just being removed.
+    #[prost(message, optional, tag = "4")]
+    pub last_time: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// Where the events of a stream are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1317,6 +1446,16 @@ pub struct PublishResult {
     #[prost(enumeration = "Durability", tag = "7")]
     pub durability: i32,
 }
+/// Asks for this hub.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetHubRequest {}
+/// This hub.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetHubResponse {
+    /// What it is, and what goes on in it.
+    #[prost(message, optional, tag = "1")]
+    pub hub: ::core::option::Option<Hub>,
+}
 /// Generated client implementations.
 pub mod hub_service_client {
     #![allow(
@@ -1487,6 +1626,28 @@ pub mod hub_service_client {
                 .insert(GrpcMethod::new("switchyard.v1.HubService", "Publish"));
             self.inner.unary(req, path, codec).await
         }
+        /// Shows this hub: its version, its limits, what it can do and, to callers that may manage sessions, what goes on in it.
+        pub async fn get_hub(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetHubRequest>,
+        ) -> std::result::Result<tonic::Response<super::GetHubResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchyard.v1.HubService/GetHub",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("switchyard.v1.HubService", "GetHub"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Creates a stream.
@@ -1616,6 +1777,99 @@ pub struct GetEventResponse {
     /// The event, and where it is stored.
     #[prost(message, optional, tag = "1")]
     pub event: ::core::option::Option<ReceivedEvent>,
+}
+/// Asks for a page of the events of a stream.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListEventsRequest {
+    /// Which stream. Required.
+    #[prost(string, tag = "1")]
+    pub stream: ::prost::alloc::string::String,
+    /// From the newest event to the oldest. Default: false, from the oldest to the newest.
+    #[prost(bool, tag = "4")]
+    pub newest_first: bool,
+    /// Only events whose topic matches this filter. Default: empty, every topic.
+    #[prost(string, tag = "5")]
+    pub filter: ::prost::alloc::string::String,
+    /// Limit on the payload of each event in the answer, in bytes: a longer payload is cut there, a text between two
+    /// characters. Not negative; 0 leaves payloads out. Default: absent, whole payloads.
+    #[prost(int64, optional, tag = "6")]
+    pub max_payload_bytes: ::core::option::Option<i64>,
+    /// Limit on events in the answer. Not negative, at most 1000. Default: 0, 100. A page may hold fewer events, or none,
+    /// and not be the last: it is limited in bytes too, and so is what one call reads.
+    #[prost(int32, tag = "7")]
+    pub page_size: i32,
+    /// The `next_page_token` of the previous page, with the other fields as they were. Refused with EPOCH_CHANGED when it
+    /// is from another epoch of the stream. Default: empty, the first page.
+    #[prost(string, tag = "8")]
+    pub page_token: ::prost::alloc::string::String,
+    /// Where to begin. Default: with the first event, or the last one if `newest_first`. Ignored with a `page_token`.
+    #[prost(oneof = "list_events_request::Begin", tags = "2, 3")]
+    pub begin: ::core::option::Option<list_events_request::Begin>,
+}
+/// Nested message and enum types in `ListEventsRequest`.
+pub mod list_events_request {
+    /// Where to begin. Default: with the first event, or the last one if `newest_first`. Ignored with a `page_token`.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Begin {
+        /// With the event of this sequence. When the stream does not have it: with the next one, or the one before if
+        /// `newest_first`. Must be positive.
+        #[prost(int64, tag = "2")]
+        FromSequence(i64),
+        /// With the first event stored at this time or later; if `newest_first`, the last event stored at this time or
+        /// before.
+        #[prost(message, tag = "3")]
+        FromTime(::prost_types::Timestamp),
+    }
+}
+/// A page of the events of a stream.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListEventsResponse {
+    /// The events, in order of their sequences; in reverse order if `newest_first`.
+    #[prost(message, repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<ListedEvent>,
+    /// Asks for the next page. Empty when this is the last one.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// One event on a page.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListedEvent {
+    /// The event, and where it is stored. Its payload may be cut, see `max_payload_bytes`.
+    #[prost(message, optional, tag = "1")]
+    pub event: ::core::option::Option<ReceivedEvent>,
+    /// The size of the payload as it was published, in bytes. More than what is in `event` when that is cut.
+    #[prost(int64, tag = "2")]
+    pub payload_bytes: i64,
+}
+/// Asks for a page of the topics of a stream.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListTopicsRequest {
+    /// Which stream. Required.
+    #[prost(string, tag = "1")]
+    pub stream: ::prost::alloc::string::String,
+    /// Only topics that match this filter. Default: empty, every topic.
+    #[prost(string, tag = "2")]
+    pub filter: ::prost::alloc::string::String,
+    /// Only topics that begin with this text, at most 256 bytes. It may end inside a token. Default: empty, every topic.
+    #[prost(string, tag = "3")]
+    pub prefix: ::prost::alloc::string::String,
+    /// Limit on topics in the answer. Not negative, at most 1000. Default: 0, 100. A page may hold fewer topics, or none,
+    /// and not be the last: what one call reads is limited too.
+    #[prost(int32, tag = "4")]
+    pub page_size: i32,
+    /// The `next_page_token` of the previous page, with the other fields as they were. Default: empty, the first page.
+    #[prost(string, tag = "5")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// A page of the topics of a stream.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListTopicsResponse {
+    /// The topics, by name.
+    #[prost(message, repeated, tag = "1")]
+    pub topics: ::prost::alloc::vec::Vec<TopicState>,
+    /// Asks for the next page. Empty when this is the last one.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
 }
 /// Generated client implementations.
 pub mod stream_service_client {
@@ -1888,6 +2142,57 @@ pub mod stream_service_client {
                 .insert(GrpcMethod::new("switchyard.v1.StreamService", "GetEvent"));
             self.inner.unary(req, path, codec).await
         }
+        /// Shows events of a stream in pages, oldest or newest first, from any position. To follow a stream, subscribe to it
+        /// instead. Events of topics that the caller may not read are left out.
+        pub async fn list_events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListEventsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchyard.v1.StreamService/ListEvents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("switchyard.v1.StreamService", "ListEvents"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Shows the topics a stream has events of, by name, in pages. Topics that the caller may not read are left out.
+        pub async fn list_topics(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListTopicsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTopicsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchyard.v1.StreamService/ListTopics",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("switchyard.v1.StreamService", "ListTopics"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// A group on a stream. Its members, which are the subscriptions that name it, share the events of the stream between
@@ -1964,6 +2269,69 @@ pub struct GroupState {
     /// How many events wait behind an earlier one of the same key that is not done. Events of other keys do not wait for them.
     #[prost(int64, tag = "9")]
     pub blocked: i64,
+    /// How many events became dead letters, since the hub started. How many there are now, ListDeadLetters shows.
+    #[prost(int64, tag = "10")]
+    pub dead_letters: i64,
+    /// How many events are to become dead letters and are not stored as such yet, as while the dead-letter stream is full.
+    #[prost(int64, tag = "11")]
+    pub burying: i64,
+}
+/// A member of a group.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GroupMember {
+    /// The name that its client gave in `Hello`. Empty for none.
+    #[prost(string, tag = "1")]
+    pub client_name: ::prost::alloc::string::String,
+    /// Its session. Empty for callers that may not manage sessions, unless the member is of their own principal.
+    #[prost(string, tag = "2")]
+    pub session_id: ::prost::alloc::string::String,
+    /// Its subscription in that session. 0 where the session is not shown.
+    #[prost(int64, tag = "3")]
+    pub subscription_id: i64,
+    /// Its principal. Empty where the session is not shown, and on a hub without authentication.
+    #[prost(string, tag = "4")]
+    pub principal: ::prost::alloc::string::String,
+    /// False for one whose connection is lost and that may still come back for what it was sent.
+    #[prost(bool, tag = "5")]
+    pub connected: bool,
+    /// Until when it may come back. Absent while it is connected.
+    #[prost(message, optional, tag = "6")]
+    pub reattach_deadline: ::core::option::Option<::prost_types::Timestamp>,
+    /// How many events the group gave it that are not written to its connection yet.
+    #[prost(int64, tag = "7")]
+    pub waiting: i64,
+    /// How many events it was sent and has not acknowledged.
+    #[prost(int64, tag = "8")]
+    pub unacked: i64,
+    /// When the lease of the event ends that it was sent first, of those it has not acknowledged. Absent when it has none.
+    #[prost(message, optional, tag = "9")]
+    pub first_lease_deadline: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// An event that was delivered to a member of a group and is not done.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnackedEvent {
+    /// Its sequence in the stream.
+    #[prost(int64, tag = "1")]
+    pub sequence: i64,
+    /// Where it is.
+    #[prost(enumeration = "UnackedState", tag = "2")]
+    pub state: i32,
+    /// Which attempt it is at, or waits for. With UNACKED_STATE_BURYING: how many attempts failed.
+    #[prost(int32, tag = "3")]
+    pub attempt: i32,
+    /// When its lease ends. Only with UNACKED_STATE_SENT.
+    #[prost(message, optional, tag = "4")]
+    pub lease_deadline: ::core::option::Option<::prost_types::Timestamp>,
+    /// Before which it is not delivered again. Only with UNACKED_STATE_WAITING.
+    #[prost(message, optional, tag = "5")]
+    pub next_attempt_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The member that has it, by its name, session, subscription and principal, as in ListMembers. Absent when none has it.
+    #[prost(message, optional, tag = "6")]
+    pub member: ::core::option::Option<GroupMember>,
+    /// Why the last attempt failed, as reported by its member. Empty when none failed, and for callers that may not manage
+    /// the group. At most 256 bytes.
+    #[prost(string, tag = "7")]
+    pub last_failure: ::prost::alloc::string::String,
 }
 /// An event that was rejected or had too many attempts.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1986,6 +2354,51 @@ pub struct DeadLetter {
     /// The event as the dead-letter stream keeps it.
     #[prost(message, optional, tag = "6")]
     pub event: ::core::option::Option<ReceivedEvent>,
+}
+/// Where an event is that was delivered and is not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum UnackedState {
+    /// Never sent.
+    Unspecified = 0,
+    /// With a member, and not written to its connection yet.
+    Assigned = 1,
+    /// Sent to a member, whose lease runs.
+    Sent = 2,
+    /// An attempt failed, and the next one is not due yet.
+    Waiting = 3,
+    /// Due, and waiting for a member that takes it.
+    Ready = 4,
+    /// Rejected, or failed too often: it is about to be stored as a dead letter.
+    Burying = 5,
+}
+impl UnackedState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "UNACKED_STATE_UNSPECIFIED",
+            Self::Assigned => "UNACKED_STATE_ASSIGNED",
+            Self::Sent => "UNACKED_STATE_SENT",
+            Self::Waiting => "UNACKED_STATE_WAITING",
+            Self::Ready => "UNACKED_STATE_READY",
+            Self::Burying => "UNACKED_STATE_BURYING",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "UNACKED_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "UNACKED_STATE_ASSIGNED" => Some(Self::Assigned),
+            "UNACKED_STATE_SENT" => Some(Self::Sent),
+            "UNACKED_STATE_WAITING" => Some(Self::Waiting),
+            "UNACKED_STATE_READY" => Some(Self::Ready),
+            "UNACKED_STATE_BURYING" => Some(Self::Burying),
+            _ => None,
+        }
+    }
 }
 /// Creates a group.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2097,6 +2510,60 @@ pub struct SeekGroupResponse {
     /// The group with its new state.
     #[prost(message, optional, tag = "1")]
     pub group: ::core::option::Option<Group>,
+}
+/// Asks for a page of the members of a group.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListMembersRequest {
+    /// The stream of the group. Required.
+    #[prost(string, tag = "1")]
+    pub stream: ::prost::alloc::string::String,
+    /// The name of the group. Required.
+    #[prost(string, tag = "2")]
+    pub group: ::prost::alloc::string::String,
+    /// Limit on members in the answer. Not negative, at most 1000. Default: 0, 100. A page may hold fewer and not be the
+    /// last: it is limited in bytes too.
+    #[prost(int32, tag = "3")]
+    pub page_size: i32,
+    /// The `next_page_token` of the previous page. Default: empty, the first page.
+    #[prost(string, tag = "4")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// A page of the members of a group.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListMembersResponse {
+    /// The members, those that joined first at the beginning.
+    #[prost(message, repeated, tag = "1")]
+    pub members: ::prost::alloc::vec::Vec<GroupMember>,
+    /// Asks for the next page. Empty when this is the last one.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// Asks for a page of the events of a group that were delivered and are not done.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListUnackedRequest {
+    /// The stream of the group. Required.
+    #[prost(string, tag = "1")]
+    pub stream: ::prost::alloc::string::String,
+    /// The name of the group. Required.
+    #[prost(string, tag = "2")]
+    pub group: ::prost::alloc::string::String,
+    /// Limit on events in the answer. Not negative, at most 1000. Default: 0, 100. A page may hold fewer, even none, and not
+    /// be the last: it is limited in bytes and in work too.
+    #[prost(int32, tag = "3")]
+    pub page_size: i32,
+    /// The `next_page_token` of the previous page. Default: empty, the first page.
+    #[prost(string, tag = "4")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// A page of the events of a group that were delivered and are not done.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListUnackedResponse {
+    /// The events, by sequence.
+    #[prost(message, repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<UnackedEvent>,
+    /// Asks for the next page. Empty when this is the last one.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
 }
 /// Asks for a page of the dead letters of a group.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2419,6 +2886,58 @@ pub mod group_service_client {
                 .insert(GrpcMethod::new("switchyard.v1.GroupService", "SeekGroup"));
             self.inner.unary(req, path, codec).await
         }
+        /// Shows the members of a group and what each has, in the order in which they joined, in pages. A connection that is
+        /// lost makes a member of a client with a name stay for 10 seconds, for the client to come back.
+        pub async fn list_members(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListMembersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListMembersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchyard.v1.GroupService/ListMembers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("switchyard.v1.GroupService", "ListMembers"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Shows the events of a group that were delivered and are not done, by sequence, in pages. The same events that
+        /// `GroupState.unacked` counts.
+        pub async fn list_unacked(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListUnackedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListUnackedResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchyard.v1.GroupService/ListUnacked",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("switchyard.v1.GroupService", "ListUnacked"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Shows the dead letters of a group, oldest first, in pages. CONFIG_MISMATCH when it has no dead-letter stream.
         pub async fn list_dead_letters(
             &mut self,
@@ -2504,7 +3023,7 @@ pub mod group_service_client {
     }
 }
 /// One session.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Session {
     /// As in its `Welcome` frame; unique among all sessions of all hubs.
     #[prost(string, tag = "1")]
@@ -2530,6 +3049,24 @@ pub struct Session {
     /// How many bytes wait to be sent to it, overhead included.
     #[prost(int64, tag = "8")]
     pub waiting_bytes: i64,
+    /// The labels that its client gave in `Hello`. At most 32, together at most 4096 bytes.
+    #[prost(map = "string, string", tag = "9")]
+    pub labels: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// How many events were sent to it since it was opened.
+    #[prost(int64, tag = "10")]
+    pub sent_events: i64,
+    /// How many events it has published since it was opened, those that were refused included.
+    #[prost(int64, tag = "11")]
+    pub published_events: i64,
+    /// Events sent to it per second, over the last 5 to 10 seconds.
+    #[prost(double, tag = "12")]
+    pub sent_events_per_second: f64,
+    /// Events that it published per second, over the same time.
+    #[prost(double, tag = "13")]
+    pub published_events_per_second: f64,
 }
 /// One subscription of a session.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2549,23 +3086,41 @@ pub struct SubscriptionState {
     /// True when events wait and its client gave no credit for them.
     #[prost(bool, tag = "5")]
     pub credit_blocked: bool,
-    /// The stream it reads. Empty for a live one, and for a member of a group.
+    /// The stream it reads, by itself or as a member of a group. Empty for a live one.
     #[prost(string, tag = "6")]
     pub stream: ::prost::alloc::string::String,
-    /// Everything in its stream up to this sequence was sent or skipped. 0 unless it reads a stream.
+    /// Everything in its stream up to this sequence was sent or skipped. 0 unless it reads a stream by itself.
     #[prost(int64, tag = "7")]
     pub sequence: i64,
-    /// How many sequences its stream is ahead of `sequence`. 0 unless it reads a stream.
+    /// How many sequences its stream is ahead of `sequence`. 0 unless it reads a stream by itself.
     #[prost(int64, tag = "8")]
     pub lag: i64,
     /// True for a member of a group on a stream.
     #[prost(bool, tag = "9")]
     pub group_member: bool,
+    /// Its filters, in no particular order, each once. Empty: all of its stream. At most 256. A caller that read all of a
+    /// stream without a filter, and may not read every topic, has the filters of that stream here.
+    #[prost(string, repeated, tag = "10")]
+    pub filters: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The group it is a member of, on its stream or on live topics. Empty for none.
+    #[prost(string, tag = "11")]
+    pub group: ::prost::alloc::string::String,
+    /// How many events it was sent and has not acknowledged. Absent unless it is a member of a group on a stream, and while
+    /// that has too much to do to answer.
+    #[prost(int64, optional, tag = "12")]
+    pub unacked: ::core::option::Option<i64>,
+    /// How many events it was sent since it was opened. Absent when it has `max_events`: see `events_left`.
+    #[prost(int64, optional, tag = "13")]
+    pub sent_events: ::core::option::Option<i64>,
+    /// How many of its `max_events` it has yet to be sent. Absent when it has no such limit.
+    #[prost(int64, optional, tag = "14")]
+    pub events_left: ::core::option::Option<i64>,
 }
 /// Asks for a page of all sessions.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListSessionsRequest {
-    /// Limit on sessions in the answer. Not negative, at most 1000. Default: 0, 100.
+    /// Limit on sessions in the answer. Not negative, at most 1000. Default: 0, 100. A page may hold fewer and not be the
+    /// last: it is limited in bytes too.
     #[prost(int32, tag = "1")]
     pub page_size: i32,
     /// The `next_page_token` of the previous page. Default: empty, the first page.
@@ -2588,7 +3143,8 @@ pub struct GetSessionRequest {
     /// Which session. Required.
     #[prost(string, tag = "1")]
     pub session_id: ::prost::alloc::string::String,
-    /// Limit on subscriptions in the answer. Not negative, at most 1000. Default: 0, 100.
+    /// Limit on subscriptions in the answer. Not negative, at most 1000. Default: 0, 100. A page may hold fewer and not be
+    /// the last: it is limited in bytes too.
     #[prost(int32, tag = "2")]
     pub page_size: i32,
     /// The `next_page_token` of the previous page. Default: empty, the first page.
@@ -2665,7 +3221,7 @@ pub mod session_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Shows the clients connected to this hub and how far each subscription is behind, and ends sessions. For operators: a
+    /// Shows the clients connected to this hub, what each subscription asked for and how far it is behind, and ends sessions. For operators: a
     /// client manages its own session by commands.
     #[derive(Debug, Clone)]
     pub struct SessionServiceClient<T> {
@@ -2960,6 +3516,273 @@ pub mod backup_service_client {
             req.extensions_mut()
                 .insert(GrpcMethod::new("switchyard.v1.BackupService", "Backup"));
             self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}
+/// Asks as whom the hub knows the caller.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WhoAmIRequest {}
+/// As whom the hub knows the caller.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WhoAmIResponse {
+    /// The principal, as policies and logs have it: `jwt:alice`. Empty on a hub without authentication.
+    #[prost(string, tag = "1")]
+    pub principal: ::prost::alloc::string::String,
+    /// False on a hub without authentication, where every caller may do everything.
+    #[prost(bool, tag = "2")]
+    pub authenticated: bool,
+    /// The roles of the policy that the principal has, in the order of their names. At most 1000, and 1 MiB.
+    #[prost(string, repeated, tag = "3")]
+    pub roles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// True when it has more roles than are shown.
+    #[prost(bool, tag = "4")]
+    pub more_roles: bool,
+    /// When the credential expires. Absent when it does not.
+    #[prost(message, optional, tag = "5")]
+    pub credential_expiry: ::core::option::Option<::prost_types::Timestamp>,
+    /// The address and port from which the hub sees the call come: that of the caller, or of the last proxy before the hub.
+    /// Empty when it is not known.
+    #[prost(string, tag = "6")]
+    pub peer: ::prost::alloc::string::String,
+}
+/// Asks whether the caller may do something. Fields that the action does not name are ignored.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckRequest {
+    /// What. Required.
+    #[prost(enumeration = "AccessAction", tag = "1")]
+    pub action: i32,
+    /// Which topic: see the action. Required where it names one.
+    #[prost(string, tag = "2")]
+    pub topic: ::prost::alloc::string::String,
+    /// Which filters, at most 256. Required where the action names them, except for ACCESS_ACTION_READ.
+    #[prost(string, repeated, tag = "3")]
+    pub filters: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Which stream. Required where the action names one.
+    #[prost(string, tag = "4")]
+    pub stream: ::prost::alloc::string::String,
+    /// Which group. Required where the action names one, except for ACCESS_ACTION_SUBSCRIBE and ACCESS_ACTION_READ.
+    #[prost(string, tag = "5")]
+    pub group: ::prost::alloc::string::String,
+}
+/// Whether the caller may do something.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckResponse {
+    /// True when it may.
+    #[prost(bool, tag = "1")]
+    pub allowed: bool,
+    /// Why it may not: the reason with which the hub would refuse it. END_REASON_UNSPECIFIED when it may.
+    #[prost(enumeration = "EndReason", tag = "2")]
+    pub reason: i32,
+    /// The same as text. Empty when it may. At most 512 bytes.
+    #[prost(string, tag = "3")]
+    pub text: ::prost::alloc::string::String,
+}
+/// What a caller may or may not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AccessAction {
+    /// Refused.
+    Unspecified = 0,
+    /// Publish to `topic`.
+    Publish = 1,
+    /// Subscribe to live events that match `filters`, as a member of `group` if one is named.
+    Subscribe = 2,
+    /// Read what matches `filters` from `stream`, as a member of `group` if one is named. Without filters: everything that
+    /// the filters of the stream match at this moment, as a subscription without filters does.
+    Read = 3,
+    /// See `stream` and its state.
+    SeeStream = 4,
+    /// See `group` on `stream`, and its state.
+    SeeGroup = 5,
+    /// Create, change, purge and delete `stream`. Giving it `filters` needs ACCESS_ACTION_ADD_TOPICS too.
+    ManageStream = 6,
+    /// Have streams take what matches `filters`.
+    AddTopics = 7,
+    /// Create, change, move and delete `group` on `stream`.
+    ManageGroup = 8,
+    /// Redrive and purge the dead letters of `group` on `stream`.
+    ManageDeadLetters = 9,
+    /// Show and terminate sessions.
+    ManageSessions = 10,
+    /// Back up the hub.
+    Backup = 11,
+}
+impl AccessAction {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ACCESS_ACTION_UNSPECIFIED",
+            Self::Publish => "ACCESS_ACTION_PUBLISH",
+            Self::Subscribe => "ACCESS_ACTION_SUBSCRIBE",
+            Self::Read => "ACCESS_ACTION_READ",
+            Self::SeeStream => "ACCESS_ACTION_SEE_STREAM",
+            Self::SeeGroup => "ACCESS_ACTION_SEE_GROUP",
+            Self::ManageStream => "ACCESS_ACTION_MANAGE_STREAM",
+            Self::AddTopics => "ACCESS_ACTION_ADD_TOPICS",
+            Self::ManageGroup => "ACCESS_ACTION_MANAGE_GROUP",
+            Self::ManageDeadLetters => "ACCESS_ACTION_MANAGE_DEAD_LETTERS",
+            Self::ManageSessions => "ACCESS_ACTION_MANAGE_SESSIONS",
+            Self::Backup => "ACCESS_ACTION_BACKUP",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ACCESS_ACTION_UNSPECIFIED" => Some(Self::Unspecified),
+            "ACCESS_ACTION_PUBLISH" => Some(Self::Publish),
+            "ACCESS_ACTION_SUBSCRIBE" => Some(Self::Subscribe),
+            "ACCESS_ACTION_READ" => Some(Self::Read),
+            "ACCESS_ACTION_SEE_STREAM" => Some(Self::SeeStream),
+            "ACCESS_ACTION_SEE_GROUP" => Some(Self::SeeGroup),
+            "ACCESS_ACTION_MANAGE_STREAM" => Some(Self::ManageStream),
+            "ACCESS_ACTION_ADD_TOPICS" => Some(Self::AddTopics),
+            "ACCESS_ACTION_MANAGE_GROUP" => Some(Self::ManageGroup),
+            "ACCESS_ACTION_MANAGE_DEAD_LETTERS" => Some(Self::ManageDeadLetters),
+            "ACCESS_ACTION_MANAGE_SESSIONS" => Some(Self::ManageSessions),
+            "ACCESS_ACTION_BACKUP" => Some(Self::Backup),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod access_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Says to a caller as whom the hub knows it, and what it may do. Nobody learns anything about another caller here.
+    #[derive(Debug, Clone)]
+    pub struct AccessServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl AccessServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> AccessServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> AccessServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            AccessServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Shows as whom the hub knows the caller.
+        pub async fn who_am_i(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WhoAmIRequest>,
+        ) -> std::result::Result<tonic::Response<super::WhoAmIResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchyard.v1.AccessService/WhoAmI",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("switchyard.v1.AccessService", "WhoAmI"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Says whether the caller may do something, by the policy of this moment. Nothing is done, and a no is not recorded as
+        /// a denial. A call can fail all the same for other reasons, such as a quota.
+        pub async fn check(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CheckRequest>,
+        ) -> std::result::Result<tonic::Response<super::CheckResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchyard.v1.AccessService/Check",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("switchyard.v1.AccessService", "Check"));
+            self.inner.unary(req, path, codec).await
         }
     }
 }

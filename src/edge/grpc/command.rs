@@ -14,7 +14,8 @@ use crate::{
     event::times,
     hub::{Outcome, Precondition},
     model::{
-        AckMode, CommandError, Filter, Grant, Group, OnGap, Overflow, Start, StreamSpec, SubscriptionSpec, limits,
+        AckMode, CommandError, Filter, Grant, Group, Labels, OnGap, Overflow, Start, StreamSpec, SubscriptionSpec,
+        limits,
     },
     session::{Command, Request, Secret},
 };
@@ -127,13 +128,7 @@ fn hello(hello: wire::Hello) -> Result<Command, CommandError> {
     if previous.len() > limits::MAX_SESSION_ID_BYTES {
         return Err(too_long("previous_session_id", previous.len(), limits::MAX_SESSION_ID_BYTES));
     }
-    if hello.labels.len() > limits::MAX_LABELS {
-        return Err(field("labels", format!("has more than {} pairs", limits::MAX_LABELS)));
-    }
-    let label_bytes = hello.labels.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if label_bytes > limits::MAX_LABEL_BYTES {
-        return Err(too_long("labels", label_bytes, limits::MAX_LABEL_BYTES));
-    }
+    let labels = Labels::check(hello.labels).map_err(|error| field("labels", error.to_string()))?;
     let heartbeat_interval = match hello.heartbeat_interval {
         None => None,
         Some(interval) => match times::duration(interval) {
@@ -143,7 +138,7 @@ fn hello(hello: wire::Hello) -> Result<Command, CommandError> {
         },
     };
     let previous_session = (!previous.is_empty()).then(|| previous.into());
-    Ok(Command::Hello { client_name: hello.client_name, previous_session, heartbeat_interval })
+    Ok(Command::Hello { client_name: hello.client_name, labels, previous_session, heartbeat_interval })
 }
 
 /// What holds for a publish as a whole, and what must hold for it to happen.
@@ -290,7 +285,8 @@ fn overflow(value: i32) -> Result<Overflow, CommandError> {
     }
 }
 
-fn filters(texts: &[String]) -> Result<Vec<Filter>, CommandError> {
+/// One filter at least.
+pub(super) fn filters(texts: &[String]) -> Result<Vec<Filter>, CommandError> {
     if texts.is_empty() {
         return Err(CommandError::NoFilter);
     }

@@ -22,7 +22,7 @@ use crate::{
     field_numbers::{events, nested, number, session_response},
     hub::TokenKey,
     model::{End, Grant, Reason, limits},
-    outbox::{Acked, Batch, Frame, GapReason, Item, Reply, ResumeOutcome, Subscribed, Welcome},
+    outbox::{Acked, Batch, Frame, GapReason, Item, Reply, ResumeOutcome, SessionLimits, Subscribed, Welcome},
     telemetry::Metrics,
 };
 
@@ -139,32 +139,39 @@ fn frame(frame: Frame, tokens: &TokenKey) -> Wire {
         Frame::CredentialExpiring { deadline } => {
             Wire::CredentialExpiring(wire::CredentialExpiring { deadline: Some(deadline.into()) })
         }
-        Frame::Draining { deadline, reconnect_delay } => Wire::Draining(wire::Draining {
+        Frame::Draining { deadline, reconnect_delay, alternatives } => Wire::Draining(wire::Draining {
             deadline: Some(deadline.into()),
             reconnect_delay: duration(reconnect_delay),
+            alternatives: alternatives.addresses().map(str::to_owned).collect(),
         }),
         Frame::Heartbeat(time) => Wire::Heartbeat(wire::Heartbeat { time: Some(time.into()) }),
         Frame::Pong(nonce) => Wire::Pong(wire::Pong { nonce: nonce.into() }),
     }
 }
 
-fn welcome(welcome: &Welcome) -> wire::Welcome {
+/// What the clients of a hub must keep to.
+pub(super) fn limits(of: &SessionLimits) -> wire::Limits {
     let told = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    wire::Limits {
+        max_event_bytes: told(of.max_event_bytes),
+        max_frame_bytes: told(limits::MAX_FRAME_BYTES),
+        max_subscriptions: told(of.max_subscriptions),
+        max_publish_events: limits::MAX_PUBLISH_EVENTS,
+        max_filters: limits::MAX_FILTERS,
+        queue_events: told(of.queue_events),
+        queue_bytes: told(of.queue_bytes),
+    }
+}
+
+fn welcome(welcome: &Welcome) -> wire::Welcome {
     wire::Welcome {
         session_id: welcome.session_id.to_string(),
         node: welcome.node.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        limits: Some(wire::Limits {
-            max_event_bytes: told(welcome.limits.max_event_bytes),
-            max_frame_bytes: told(limits::MAX_FRAME_BYTES),
-            max_subscriptions: told(welcome.limits.max_subscriptions),
-            max_publish_events: limits::MAX_PUBLISH_EVENTS,
-            max_filters: limits::MAX_FILTERS,
-            queue_events: told(welcome.limits.queue_events),
-            queue_bytes: told(welcome.limits.queue_bytes),
-        }),
+        limits: Some(limits(&welcome.limits)),
         heartbeat_interval: duration(welcome.heartbeat_interval),
         credential_expiry: welcome.credential_expiry.map(Into::into),
+        alternatives: welcome.alternatives.addresses().map(str::to_owned).collect(),
     }
 }
 
@@ -212,12 +219,13 @@ fn acknowledged((sequence, result): &Acked) -> wire::AckResult {
     wire::AckResult { sequence: sequence.cast_signed(), status }
 }
 
-fn duration(duration: std::time::Duration) -> Option<prost_types::Duration> {
+/// A duration, unless it is too long for one of the contract.
+pub(super) fn duration(duration: std::time::Duration) -> Option<prost_types::Duration> {
     duration.try_into().ok()
 }
 
 /// The proto's value for a reason.
-fn reason(reason: Reason) -> wire::EndReason {
+pub(super) fn reason(reason: Reason) -> wire::EndReason {
     wire::EndReason::from_str_name(&format!("END_REASON_{}", reason.name())).unwrap_or_default()
 }
 

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     auth::Caller,
     event::Event,
-    hub::{GroupStatus, Hub},
+    hub::{GroupStatus, Hub, MemberName, MemberStatus, UnackedEvent, UnackedStage},
     manage::{
         Page,
         dead_letters::{self, Letter, ManagedLetters},
@@ -145,22 +145,42 @@ impl GroupService {
         Ok(letters.purge(sequences(&asked.sequences)?).await?.cast_signed())
     }
 
+    async fn members(
+        &self,
+        caller: &Caller,
+        asked: &wire::ListMembersRequest,
+    ) -> Result<wire::ListMembersResponse, Refusal> {
+        let page = (number(&asked.page_token)?, page_size(asked.page_size)?);
+        let (stream, group) = names(&asked.stream, ("group", &asked.group))?;
+        let members = groups::members(&self.hub, caller, (&stream, group), page, shown_member, Message::encoded_len);
+        let (members, next) = members.await?;
+        Ok(wire::ListMembersResponse { members, next_page_token: token(next) })
+    }
+
+    async fn unacked(
+        &self,
+        caller: &Caller,
+        asked: &wire::ListUnackedRequest,
+    ) -> Result<wire::ListUnackedResponse, Refusal> {
+        let page = (number(&asked.page_token)?, page_size(asked.page_size)?);
+        let (stream, group) = names(&asked.stream, ("group", &asked.group))?;
+        let events = groups::unacked(&self.hub, caller, (&stream, group), page, shown_unacked, Message::encoded_len);
+        let (events, next) = events.await?;
+        Ok(wire::ListUnackedResponse { events, next_page_token: token(next) })
+    }
+
     async fn list_letters(
         &self,
         caller: &Caller,
         asked: &wire::ListDeadLettersRequest,
     ) -> Result<wire::ListDeadLettersResponse, Refusal> {
-        let size = page_size(asked.page_size)?;
-        let after = match asked.page_token.as_str() {
-            "" => 0,
-            token => token.parse().map_err(|_| field("page_token", "was not issued by this call"))?,
-        };
+        let (after, size) = (number(&asked.page_token)?, page_size(asked.page_size)?);
         let (stream, group) = names(&asked.stream, ("group", &asked.group))?;
         let letters = dead_letters::to_read(&self.hub, caller, &stream, group).await?;
         let (some, next) = letters.page(after, size).await?;
         Ok(wire::ListDeadLettersResponse {
             dead_letters: some.iter().map(shown_letter).collect(),
-            next_page_token: next.map_or_else(String::new, |next| next.to_string()),
+            next_page_token: token(next),
         })
     }
 }
@@ -220,6 +240,22 @@ impl group_service_server::GroupService for GroupService {
         Ok(Response::new(wire::SeekGroupResponse { group: Some(group) }))
     }
 
+    async fn list_members(
+        &self,
+        request: Request<wire::ListMembersRequest>,
+    ) -> Result<Response<wire::ListMembersResponse>, Status> {
+        let caller = self.caller(&request, "ListMembers")?;
+        Ok(Response::new(self.members(&caller, request.get_ref()).await?))
+    }
+
+    async fn list_unacked(
+        &self,
+        request: Request<wire::ListUnackedRequest>,
+    ) -> Result<Response<wire::ListUnackedResponse>, Status> {
+        let caller = self.caller(&request, "ListUnacked")?;
+        Ok(Response::new(self.unacked(&caller, request.get_ref()).await?))
+    }
+
     async fn list_dead_letters(
         &self,
         request: Request<wire::ListDeadLettersRequest>,
@@ -265,6 +301,18 @@ fn of_settings(error: CommandError) -> Refusal {
         }
         error => error.into(),
     }
+}
+
+/// Where a page begins; tokens are numbers that mean nothing to clients.
+fn number(token: &str) -> Result<u64, CommandError> {
+    match token {
+        "" => Ok(0),
+        token => token.parse().map_err(|_| field("page_token", "was not issued by this call")),
+    }
+}
+
+fn token(next: Option<u64>) -> String {
+    next.map_or_else(String::new, |next| next.to_string())
 }
 
 /// Sequences of dead letters.
@@ -316,6 +364,50 @@ fn shown_letter(letter: &Letter) -> wire::DeadLetter {
     }
 }
 
+/// A member as clients see it.
+fn shown_member(member: MemberStatus) -> wire::GroupMember {
+    let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    wire::GroupMember {
+        connected: member.away_until.is_none(),
+        reattach_deadline: member.away_until.map(Into::into),
+        waiting: count(member.waiting),
+        unacked: count(member.unacked),
+        first_lease_deadline: member.lease_ends.map(Into::into),
+        ..shown_name(member.name)
+    }
+}
+
+/// How a member is called, and nothing else of it.
+fn shown_name(name: MemberName) -> wire::GroupMember {
+    wire::GroupMember {
+        client_name: name.client_name.map_or_else(String::new, |name| name.to_string()),
+        session_id: name.session.to_string(),
+        subscription_id: name.subscription_id,
+        principal: name.principal.to_string(),
+        ..wire::GroupMember::default()
+    }
+}
+
+fn shown_unacked(event: UnackedEvent) -> wire::UnackedEvent {
+    use wire::UnackedState as State;
+    let (state, member, lease, next) = match event.stage {
+        UnackedStage::Assigned(member) => (State::Assigned, member, None, None),
+        UnackedStage::Sent { member, until } => (State::Sent, member, Some(until), None),
+        UnackedStage::Waiting(due) => (State::Waiting, None, None, Some(due)),
+        UnackedStage::Ready => (State::Ready, None, None, None),
+        UnackedStage::Burying => (State::Burying, None, None, None),
+    };
+    wire::UnackedEvent {
+        sequence: event.sequence.cast_signed(),
+        state: state.into(),
+        attempt: i32::try_from(event.attempt).unwrap_or(i32::MAX),
+        lease_deadline: lease.map(Into::into),
+        next_attempt_time: next.map(Into::into),
+        member: member.map(shown_name),
+        last_failure: event.failure.into(),
+    }
+}
+
 /// A group as clients see it.
 fn shown(status: &GroupStatus) -> wire::Group {
     let told = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
@@ -338,6 +430,8 @@ fn shown(status: &GroupStatus) -> wire::Group {
             dropped: told(status.dropped),
             lost: told(status.lost),
             blocked: told(status.blocked),
+            dead_letters: told(status.buried),
+            burying: told(status.burying),
         }),
     }
 }

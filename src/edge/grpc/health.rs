@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Every name there is a status for; empty is the server as a whole.
-const SERVICES: [&str; 8] = [
+const SERVICES: [&str; 9] = [
     "",
     "liveness",
     "readiness",
@@ -28,6 +28,7 @@ const SERVICES: [&str; 8] = [
     "switchyard.v1.GroupService",
     "switchyard.v1.SessionService",
     "switchyard.v1.BackupService",
+    "switchyard.v1.AccessService",
 ];
 
 /// Answers health checks from the phase of the process.

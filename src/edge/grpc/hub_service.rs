@@ -1,4 +1,4 @@
-//! `switchyard.v1.HubService`: the three calls, as one tower service.
+//! `switchyard.v1.HubService`: its calls, as one tower service.
 //!
 //! Written by hand rather than generated, because its responses are bodies of their own and its requests are cut into
 //! frames without decoding them (docs/adr/0002). The response to `Session` is returned before its first command is
@@ -24,6 +24,7 @@ use super::{
     command,
     framer::{Encoding, Framer, Message},
     head::Frames,
+    hub_status,
     publish::{self, events_bytes, for_publish},
     requests::{self, DECODED_BYTES_A_STEP},
     response::{client_of, unary},
@@ -38,8 +39,9 @@ use crate::{
     edge::Opening,
     event::EventIds,
     hub::{Hub, Kind, Publish},
+    manage::about,
     memory::{Client, Held, Use},
-    model::CommandError,
+    model::{CommandError, limits},
     net::{Ahead, AtItsOwnPace},
     session::{self, NoRequests, Requests},
     tasks::{OnPanic, Tasks, Turn},
@@ -47,6 +49,9 @@ use crate::{
 
 /// A result is encoded, and its event forgotten, in a part of a step.
 const RESULTS_A_STEP: usize = 2;
+
+/// Held for what a hub is: the addresses of others, and little besides.
+const HUB_RESPONSE_BYTES: usize = 1024 + limits::MAX_ALTERNATIVES * (limits::MAX_ALTERNATIVE_BYTES + 4);
 
 /// What stands before the names of the calls.
 const PATH: &str = "/switchyard.v1.HubService/";
@@ -73,6 +78,7 @@ impl HubService {
             Some("Session") => self.session(request),
             Some("Subscribe") => self.subscribe(request).await,
             Some("Publish") => self.publish(request).await,
+            Some("GetHub") => self.get_hub(request).await,
             _ => Err(status::unimplemented("HubService has no such method")),
         }
     }
@@ -132,6 +138,16 @@ impl HubService {
             Some(Err(error)) if results.iter().all(Result::is_err) => Err(status::of_event(error, 0).status()),
             _ => Ok(unary(&results::encode(&results), response)),
         }
+    }
+
+    async fn get_hub(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let caller = self.caller(&request, "GetHub")?;
+        let client = client_of(&self.hub, request.extensions());
+        let message = only_message(self.messages(request, None)?.expected()).await?;
+        v1::GetHubRequest::decode(message.bytes).map_err(|error| undecodable(&error))?;
+        let held = client.hold(Use::Responses, HUB_RESPONSE_BYTES).map_err(no_memory)?;
+        let hub = hub_status::shown(&about::see(&self.hub, &caller).await);
+        Ok(unary(&v1::GetHubResponse { hub: Some(hub) }.encode_to_vec(), held))
     }
 
     /// Memory for the events of a publish, if any of them is to be stored; waits for it as long as a frame may take.

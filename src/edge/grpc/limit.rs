@@ -3,7 +3,8 @@
 //!
 //! Left to themselves they would wait for the rest of a message as long as its connection lives, hold what has come of it
 //! uncounted, and keep every answer until its client reads it. A page of a list takes milliseconds to make: one is made at a
-//! time, so that no client keeps all workers busy with them.
+//! time, so that no client keeps all workers busy with them. Those that are read from the disk wait for it, and no other list
+//! waits for them.
 
 use std::{
     future::Future,
@@ -49,14 +50,16 @@ pub(super) struct Limits {
     hub: Arc<Hub>,
     /// A request is one message.
     one: bool,
-    /// Whose turn it is to have a page of a list made.
+    /// Whose turn it is to have a page of a list made,
     lists: Arc<Semaphore>,
+    /// and one that is read from the disk.
+    reads: Arc<Semaphore>,
 }
 
 impl Limits {
     /// For services whose requests are one message each.
     pub(super) fn new(hub: Arc<Hub>) -> Self {
-        Self { hub, one: true, lists: Arc::new(Semaphore::new(1)) }
+        Self { hub, one: true, lists: Arc::new(Semaphore::new(1)), reads: Arc::new(Semaphore::new(1)) }
     }
 
     /// For services whose requests are many messages.
@@ -97,7 +100,12 @@ impl Limits {
 
 /// True for a call that answers with a page of a list.
 fn is_list(path: &str) -> bool {
-    path.rsplit('/').next().is_some_and(|call| call.starts_with("List"))
+    path.rsplit('/').next().is_some_and(|call| call.starts_with("List") || call == "GetSession")
+}
+
+/// True for one whose page is read from the disk.
+fn is_read(path: &str) -> bool {
+    path.rsplit('/').next().is_some_and(|call| ["ListDeadLetters", "ListEvents", "ListTopics"].contains(&call))
 }
 
 /// A service within limits.
@@ -129,19 +137,21 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (mut inner, whole, limit) = (self.inner.clone(), self.whole.clone(), self.limit);
         Box::pin(async move {
-            let list = is_list(request.uri().path());
+            let path = request.uri().path();
+            let turns = if is_read(path) { &whole.reads } else { &whole.lists };
+            let turns = is_list(path).then(|| Arc::clone(turns));
             let (mut request, held) = match whole.prepare(request, limit) {
                 Ok(prepared) => prepared,
                 Err(status) => return Ok(status.into_http()),
             };
             let mut turn = None;
-            if list {
+            if let Some(turns) = turns {
                 // Before it is its turn: nobody waits for what a client has not said.
                 request = match read(request).await {
                     Ok(request) => request,
                     Err(status) => return Ok(status.into_http()),
                 };
-                turn = whole.lists.acquire().await.ok();
+                turn = turns.acquire_owned().await.ok();
             }
             let response = kept(inner.call(request).await?, held).await;
             drop(turn);
@@ -167,7 +177,7 @@ mod tests {
         sync::atomic::{AtomicUsize, Ordering::Relaxed},
     };
 
-    use tokio::task::JoinSet;
+    use tokio::{sync::Notify, task::JoinSet};
     use tower::ServiceExt;
 
     use super::*;
@@ -199,6 +209,31 @@ mod tests {
     #[tokio::test]
     async fn one_page_of_a_list_is_made_at_a_time() {
         assert_eq!(at_once("ListStreams").await, 1);
+        assert_eq!(at_once("GetSession").await, 1, "it has a page of subscriptions");
+        assert_eq!(at_once("ListEvents").await, 1);
         assert_eq!(at_once("GetStream").await, 100);
+    }
+
+    #[tokio::test]
+    async fn a_list_waits_for_no_page_that_is_read_from_the_disk() {
+        let listed = Arc::new(Notify::new());
+        let inner = tower::service_fn(move |request: Request<Body>| {
+            let listed = Arc::clone(&listed);
+            async move {
+                if is_read(request.uri().path()) {
+                    listed.notified().await;
+                } else {
+                    listed.notify_one();
+                }
+                Ok::<_, Infallible>(Response::new(Body::empty()))
+            }
+        });
+        let service = Limits::new(Arc::new(Hub::new(Setup::default()))).of(inner, 1024);
+        let call = |method| {
+            let request = Request::post(format!("/switchyard.v1.StreamService/{method}"));
+            service.clone().oneshot(request.body(Body::empty()).expect("a request"))
+        };
+        let (read, other) = tokio::join!(call("ListEvents"), call("ListStreams"));
+        assert!(read.is_ok() && other.is_ok());
     }
 }

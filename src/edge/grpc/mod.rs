@@ -5,6 +5,7 @@
 //! routing, credit and ends are the session's, who may manage what, and how, is `manage`'s, connections are the net's.
 
 mod access;
+mod access_service;
 mod backup_service;
 mod buffer;
 mod command;
@@ -16,6 +17,7 @@ mod group_service;
 mod head;
 mod health;
 mod hub_service;
+mod hub_status;
 mod limit;
 mod publish;
 mod reflection;
@@ -42,6 +44,7 @@ use crate::{
     readiness::ReadinessView,
     tasks::Tasks,
 };
+use access_service::AccessService;
 use backup_service::BackupService;
 use group_service::GroupService;
 use health::HealthService;
@@ -53,15 +56,17 @@ use stream_service::StreamService;
 use wire::{
     health::health_server::HealthServer,
     v1::{
-        backup_service_server::BackupServiceServer, group_service_server::GroupServiceServer,
-        session_service_server::SessionServiceServer, stream_service_server::StreamServiceServer,
+        access_service_server::AccessServiceServer, backup_service_server::BackupServiceServer,
+        group_service_server::GroupServiceServer, session_service_server::SessionServiceServer,
+        stream_service_server::StreamServiceServer,
     },
 };
 
 /// Requests of small services are no larger than this, in bytes.
 const SMALL_REQUEST_BYTES: usize = 64 * 1024;
 
-/// Requests about streams may have as many filters, each as long, as a stream may have. What else is in one is small.
+/// Requests about streams, and about what a caller may do, may have as many filters, each as long, as a stream may have. What
+/// else is in one is small.
 const STREAM_REQUEST_BYTES: usize = 128 * 1024;
 const _: () = assert!(limits::MAX_STREAM_FILTERS * (limits::MAX_NAME_BYTES + 3) + 1024 < STREAM_REQUEST_BYTES);
 
@@ -87,12 +92,15 @@ pub fn routes(hub: Arc<Hub>, tasks: Tasks, readiness: ReadinessView, access: &Ac
         .max_decoding_message_size(SMALL_REQUEST_BYTES);
     let backups = BackupServiceServer::new(BackupService::new(Arc::clone(&hub), access.clone()))
         .max_decoding_message_size(SMALL_REQUEST_BYTES);
+    let callers = AccessServiceServer::new(AccessService::new(Arc::clone(&hub), access.clone()))
+        .max_decoding_message_size(STREAM_REQUEST_BYTES);
     let (reflection, alpha) = Descriptors::new()?.services(SMALL_REQUEST_BYTES);
     Ok(Routes::new(one.of(health, SMALL_REQUEST_BYTES))
         .add_service(one.of(streams, STREAM_REQUEST_BYTES))
         .add_service(one.of(groups, GROUP_REQUEST_BYTES))
         .add_service(one.of(sessions, SMALL_REQUEST_BYTES))
         .add_service(one.of(backups, SMALL_REQUEST_BYTES))
+        .add_service(one.of(callers, STREAM_REQUEST_BYTES))
         .add_service(HubService::new(hub, tasks, access.clone()))
         .add_service(many.of(reflection, SMALL_REQUEST_BYTES))
         .add_service(many.of(alpha, SMALL_REQUEST_BYTES))

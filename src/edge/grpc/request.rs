@@ -46,6 +46,11 @@ pub(super) fn not_negative(name: &'static str, value: i64) -> Result<i64, Comman
     if value < 0 { Err(field(name, "is negative")) } else { Ok(value) }
 }
 
+pub(super) fn positive(name: &'static str, value: i64) -> Result<u64, CommandError> {
+    let positive = u64::try_from(value).ok().filter(|value| *value > 0);
+    positive.ok_or_else(|| field(name, "must be positive"))
+}
+
 /// The name of a stream that was given in a field.
 pub(super) fn stream_name(field_path: &'static str, name: &str) -> Result<StreamName, CommandError> {
     StreamName::parse(name).map_err(|error| field(field_path, format!("is not the name of a stream: {error}")))

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -12,24 +13,10 @@ use super::{
 use crate::{
     auth::Caller,
     hub::{Hub, Kind, OpenSession},
-    manage::{
-        MAX_PAGE, MAX_PAGE_BYTES,
-        sessions::{Sessions, SubscriptionProgress},
-    },
-    model::{
-        CommandError,
-        limits::{MAX_CLIENT_NAME_BYTES, MAX_PRINCIPAL_BYTES, MAX_SESSION_ID_BYTES},
-    },
+    manage::sessions::{Sessions, SubscriptionProgress},
+    model::{CommandError, Labels},
+    outbox::Place,
 };
-
-/// What a session is shown with besides its id and the names of its principal and its client, in bytes: its peer, numbers, a
-/// time.
-const MOST_OF_THE_REST_BYTES: usize = 256;
-const _: () = assert!(
-    MAX_PAGE * (MAX_SESSION_ID_BYTES + MAX_PRINCIPAL_BYTES + MAX_CLIENT_NAME_BYTES + MOST_OF_THE_REST_BYTES)
-        <= MAX_PAGE_BYTES,
-    "the largest page of sessions is no larger than any other"
-);
 
 /// Serves the calls of `SessionService`.
 #[derive(Debug)]
@@ -49,20 +36,45 @@ impl SessionService {
 
     fn list(&self, caller: &Caller, asked: &wire::ListSessionsRequest) -> Result<wire::ListSessionsResponse, Refusal> {
         let sessions = Sessions::to_manage(&self.hub, caller)?;
-        let (page, next) = sessions.list(page_token(&asked.page_token)?, page_size(asked.page_size)?);
-        let sessions = page.iter().map(|session| shown(session)).collect();
+        let (after, size) = (page_token(&asked.page_token)?, page_size(asked.page_size)?);
+        let (sessions, next) = sessions.list(after, size, |session| self.shown(session), Message::encoded_len);
         Ok(wire::ListSessionsResponse { sessions, next_page_token: told(next) })
     }
 
-    fn get(&self, caller: &Caller, asked: &wire::GetSessionRequest) -> Result<wire::GetSessionResponse, Refusal> {
+    async fn get(&self, caller: &Caller, asked: &wire::GetSessionRequest) -> Result<wire::GetSessionResponse, Refusal> {
         let sessions = Sessions::to_manage(&self.hub, caller)?;
         let session = sessions.find(&asked.session_id)?;
         // A slot is a place in a table of this process.
         let from = usize::try_from(page_token(&asked.page_token)?).unwrap_or(usize::MAX);
-        let (page, next) = sessions.subscriptions(&session, from, page_size(asked.page_size)?);
-        let subscriptions = page.into_iter().map(shown_subscription).collect();
+        let size = page_size(asked.page_size)?;
+        let page = sessions.subscriptions(&session, from, size, shown_subscription, Message::encoded_len);
+        let (subscriptions, next) = page.await;
         let next_page_token = told(next.map(|slot| slot as u64));
-        Ok(wire::GetSessionResponse { session: Some(shown(&session)), subscriptions, next_page_token })
+        Ok(wire::GetSessionResponse { session: Some(self.shown(&session)), subscriptions, next_page_token })
+    }
+
+    fn shown(&self, session: &OpenSession) -> wire::Session {
+        let traffic = session.traffic(self.hub.uptime());
+        let kind = match session.kind() {
+            Kind::Many => wire::SessionKind::Session,
+            Kind::One => wire::SessionKind::Subscribe,
+        };
+        let labels = session.labels().into_iter().flat_map(Labels::pairs);
+        wire::Session {
+            session_id: session.id().to_owned(),
+            kind: kind.into(),
+            peer: session.peer().map_or_else(String::new, |peer| peer.to_string()),
+            principal: session.principal().to_owned(),
+            client_name: session.client_name().map_or_else(String::new, ToString::to_string),
+            create_time: Some(session.opened().into()),
+            subscriptions: count(session.subscriptions()),
+            waiting_bytes: count(session.waiting_bytes()),
+            labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            sent_events: traffic.sent.cast_signed(),
+            published_events: traffic.published.cast_signed(),
+            sent_events_per_second: traffic.sent_per_second,
+            published_events_per_second: traffic.published_per_second,
+        }
     }
 
     fn terminate(&self, caller: &Caller, asked: &wire::TerminateSessionRequest) -> Result<(), Refusal> {
@@ -86,7 +98,7 @@ impl session_service_server::SessionService for SessionService {
         request: Request<wire::GetSessionRequest>,
     ) -> Result<Response<wire::GetSessionResponse>, Status> {
         let caller = self.caller(&request, "GetSession")?;
-        Ok(Response::new(self.get(&caller, request.get_ref())?))
+        Ok(Response::new(self.get(&caller, request.get_ref()).await?))
     }
 
     async fn terminate_session(
@@ -99,37 +111,28 @@ impl session_service_server::SessionService for SessionService {
     }
 }
 
-fn shown_subscription(SubscriptionProgress { status, lag }: SubscriptionProgress) -> wire::SubscriptionState {
-    let (stream, sequence) = status.position.map_or_else(Default::default, |position| {
-        (position.origin.stream.to_string(), position.sequence.cast_signed())
-    });
+fn shown_subscription(progress: SubscriptionProgress) -> wire::SubscriptionState {
+    let SubscriptionProgress { status, filters, stream, group, lag, unacked } = progress;
+    let sequence = match &status.place {
+        Place::Stream { position, .. } => position.sequence,
+        Place::Live(_) | Place::Member { .. } => 0,
+    };
+    let told = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     wire::SubscriptionState {
         subscription_id: status.subscription_id,
         waiting_events: count(status.waiting_events),
         waiting_bytes: count(status.waiting_bytes),
         credit: status.credit.map(|grant| wire::Credit { events: grant.events, bytes: grant.bytes }),
         credit_blocked: status.credit_blocked,
-        stream,
-        sequence,
+        stream: stream.map_or_else(String::new, |stream| stream.to_string()),
+        sequence: sequence.cast_signed(),
         lag: lag.cast_signed(),
-        group_member: status.group_member,
-    }
-}
-
-fn shown(session: &OpenSession) -> wire::Session {
-    let kind = match session.kind() {
-        Kind::Many => wire::SessionKind::Session,
-        Kind::One => wire::SessionKind::Subscribe,
-    };
-    wire::Session {
-        session_id: session.id().to_owned(),
-        kind: kind.into(),
-        peer: session.peer().map_or_else(String::new, |peer| peer.to_string()),
-        principal: session.principal().to_owned(),
-        client_name: session.client_name().map_or_else(String::new, ToString::to_string),
-        create_time: Some(session.opened().into()),
-        subscriptions: count(session.subscriptions()),
-        waiting_bytes: count(session.waiting_bytes()),
+        group_member: matches!(status.place, Place::Member { .. }),
+        filters,
+        group: group.map_or_else(String::new, |group| group.as_str().to_owned()),
+        unacked: unacked.map(told),
+        sent_events: status.sent_events.map(told),
+        events_left: status.events_left.map(told),
     }
 }
 

@@ -204,7 +204,7 @@ pub(super) fn of_stream(error: &StreamError) -> Fault {
         StreamError::Lost { after, earliest, latest, .. } => {
             fault(Reason::ResumePointLost).with([("after", *after), ("earliest", *earliest), ("latest", *latest)])
         }
-        StreamError::Epoch { earliest, latest, .. } => {
+        StreamError::Epoch { earliest, latest, .. } | StreamError::PageEpoch { earliest, latest, .. } => {
             fault(Reason::EpochChanged).with([("earliest", *earliest), ("latest", *latest)])
         }
         StreamError::SequenceMismatch { actual } => fault(Reason::SequenceMismatch).with([("actual", *actual)]),
@@ -221,6 +221,7 @@ fn field_of(error: &StreamError) -> &'static str {
         StreamError::None | StreamError::NotFound(_) => "stream",
         StreamError::Token => "start.resume_token",
         StreamError::Lost { .. } | StreamError::Epoch { .. } => "start",
+        StreamError::PageEpoch { .. } => "page_token",
         StreamError::GroupNotFound { .. } | StreamError::GroupExists { .. } => "group",
         StreamError::Overlap { .. } | StreamError::TooManySteps { .. } => "filters",
         StreamError::Setting(SettingError { field, .. }) | StreamError::Mismatch { field, .. } => field,

@@ -9,14 +9,18 @@ use tonic::{Request, Response, Status};
 
 use super::{
     access::Access,
-    request::{Refusal, duration, field, page_size, stream_name},
+    request::{Refusal, duration, field, not_negative, page_size, positive, stream_name},
     wire::v1::{self as wire, get_event_request::Which, stream_service_server},
 };
 use crate::{
     auth::Caller,
-    event::Event,
+    event::{Event, times},
     hub::Hub,
-    manage::streams::{self, StreamSetting, StreamStatus},
+    manage::{
+        events::{Begin, EventMark, EventsAsked},
+        streams::{self, StreamSetting, StreamStatus},
+        topics::{TopicStatus, TopicsPageAsked},
+    },
     model::{CommandError, Durability, Filter, Storage, StreamError, StreamSettings, Topic, limits},
 };
 
@@ -91,29 +95,66 @@ impl StreamService {
             0 => None,
             sequence => Some(u64::try_from(sequence).map_err(|_| field("up_to_sequence", "is negative"))?),
         };
-        let filter = match asked.filter.as_str() {
-            "" => None,
-            text => {
-                Some(Filter::parse(text.as_bytes()).map_err(|error| field("filter", format!("is invalid: {error}")))?)
-            }
-        };
-        Ok(stream.purge(up_to, filter).await?.cast_signed())
+        Ok(stream.purge(up_to, filter(&asked.filter)?).await?.cast_signed())
     }
 
     async fn event(&self, caller: &Caller, asked: &wire::GetEventRequest) -> Result<Event, Refusal> {
         let stream = streams::to_read(&self.hub, caller, &stream_name("stream", &asked.stream)?)?;
         match &asked.which {
             None => Err(field("which", "is missing").into()),
-            Some(Which::Sequence(sequence)) => {
-                let sequence = u64::try_from(*sequence).ok().filter(|sequence| *sequence > 0);
-                Ok(stream.event(sequence.ok_or_else(|| field("sequence", "must be positive"))?).await?)
-            }
+            Some(Which::Sequence(sequence)) => Ok(stream.event(positive("sequence", *sequence)?).await?),
             Some(Which::LastOfTopic(topic)) => {
                 let topic = Topic::parse(topic.as_bytes());
                 let topic = topic.map_err(|error| field("last_of_topic", format!("is not a topic: {error}")))?;
                 Ok(stream.last_of(topic).await?)
             }
         }
+    }
+
+    async fn events(
+        &self,
+        caller: &Caller,
+        asked: &wire::ListEventsRequest,
+    ) -> Result<wire::ListEventsResponse, Refusal> {
+        let stream = streams::to_read(&self.hub, caller, &stream_name("stream", &asked.stream)?)?;
+        let wanted = EventsAsked {
+            begin: begin(asked)?,
+            newest_first: asked.newest_first,
+            filter: filter(&asked.filter)?,
+            most: page_size(asked.page_size)?,
+        };
+        let most = asked.max_payload_bytes.map_or(Ok(i64::MAX), |most| not_negative("max_payload_bytes", most))?;
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let show = |event: &Event| {
+            let (event, payload_bytes) = event.received_up_to(most);
+            let shown = wire::ListedEvent { event, payload_bytes: (payload_bytes as u64).cast_signed() };
+            let bytes = shown.encoded_len();
+            (shown, bytes)
+        };
+        let (events, next) = stream.events(wanted, show).await?;
+        Ok(wire::ListEventsResponse { events, next_page_token: next.map(token).unwrap_or_default() })
+    }
+
+    async fn topics(
+        &self,
+        caller: &Caller,
+        asked: &wire::ListTopicsRequest,
+    ) -> Result<wire::ListTopicsResponse, Refusal> {
+        let stream = streams::to_read(&self.hub, caller, &stream_name("stream", &asked.stream)?)?;
+        if asked.prefix.len() > limits::MAX_NAME_BYTES {
+            let problem = format!("has {} bytes; the limit is {}", asked.prefix.len(), limits::MAX_NAME_BYTES);
+            return Err(field("prefix", problem).into());
+        }
+        let filter = filter(&asked.filter)?;
+        let wanted = TopicsPageAsked {
+            prefix: &asked.prefix,
+            filter: filter.as_ref(),
+            page_token: &asked.page_token,
+            most: page_size(asked.page_size)?,
+        };
+        let (topics, next) = stream.topics(wanted).await?;
+        let topics = topics.into_iter().map(shown_topic).collect();
+        Ok(wire::ListTopicsResponse { topics, next_page_token: next.unwrap_or_default() })
     }
 }
 
@@ -180,6 +221,52 @@ impl stream_service_server::StreamService for StreamService {
         let event = self.event(&caller, request.get_ref()).await?;
         Ok(Response::new(wire::GetEventResponse { event: event.received() }))
     }
+
+    async fn list_events(
+        &self,
+        request: Request<wire::ListEventsRequest>,
+    ) -> Result<Response<wire::ListEventsResponse>, Status> {
+        let caller = self.caller(&request, "ListEvents")?;
+        Ok(Response::new(self.events(&caller, request.get_ref()).await?))
+    }
+
+    async fn list_topics(
+        &self,
+        request: Request<wire::ListTopicsRequest>,
+    ) -> Result<Response<wire::ListTopicsResponse>, Status> {
+        let caller = self.caller(&request, "ListTopics")?;
+        Ok(Response::new(self.topics(&caller, request.get_ref()).await?))
+    }
+}
+
+/// Where a page of events begins.
+fn begin(asked: &wire::ListEventsRequest) -> Result<Begin, CommandError> {
+    use wire::list_events_request::Begin as Asked;
+    if !asked.page_token.is_empty() {
+        let mark = mark(&asked.page_token).ok_or_else(|| field("page_token", "was not issued by this call"))?;
+        return Ok(Begin::Behind(mark));
+    }
+    Ok(match asked.begin {
+        None => Begin::First,
+        Some(Asked::FromSequence(sequence)) => Begin::Sequence(positive("from_sequence", sequence)?),
+        Some(Asked::FromTime(time)) => Begin::Time(times::time(time).map_err(|problem| field("from_time", problem))?),
+    })
+}
+
+/// How far pages of events have come, in a form that means nothing to clients.
+fn token(mark: EventMark) -> String {
+    format!("{}.{}", mark.epoch, mark.sequence)
+}
+
+fn mark(token: &str) -> Option<EventMark> {
+    let (epoch, sequence) = token.split_once('.')?;
+    Some(EventMark { epoch: epoch.parse().ok()?, sequence: sequence.parse().ok()? })
+}
+
+/// What topics have to match, in the field `filter`; empty for every one.
+fn filter(text: &str) -> Result<Option<Filter>, CommandError> {
+    let filter = (!text.is_empty()).then(|| Filter::parse(text.as_bytes())).transpose();
+    filter.map_err(|error| field("filter", format!("is invalid: {error}")))
 }
 
 /// The settings of a stream that can be changed, as update masks name them.
@@ -275,5 +362,15 @@ fn shown(StreamStatus { state, events_per_second }: StreamStatus) -> wire::Strea
             create_time: Some(state.created.into()),
             events_per_second,
         }),
+    }
+}
+
+/// A topic as clients see it.
+fn shown_topic(TopicStatus { topic, events, last }: TopicStatus) -> wire::TopicState {
+    wire::TopicState {
+        topic: topic.into(),
+        events: events.cast_signed(),
+        last_sequence: last.map_or(0, |(sequence, _)| sequence.cast_signed()),
+        last_time: last.map(|(_, time)| time.into()),
     }
 }

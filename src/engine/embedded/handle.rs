@@ -24,8 +24,9 @@ use super::{
 };
 use crate::{
     engine::{
-        Append, AppendError, Bounds, Boxed, Chunk, Claim, DeadLetter, EventStream, Fence, GroupStore, GroupStoreError,
-        Kept, LettersBack, MAX_SEQUENCES, PurgeError, ReadError, ReadLimits, Receipt, StoreError, StoredGroup,
+        Append, AppendError, AppendTimes, Bounds, Boxed, Chunk, Claim, DeadLetter, EventStream, Fence, GroupStore,
+        GroupStoreError, Kept, LettersBack, MAX_SEQUENCES, PurgeError, ReadError, ReadLimits, Receipt, StoreError,
+        StoredGroup, TopicsAsked, TopicsFound,
     },
     event::Event,
     model::{
@@ -89,20 +90,36 @@ impl Handle {
         self.link.beside(look).await?
     }
 
+    /// Some of the topics. What is counted is shown a moment later; nobody learns of the last of a topic before.
+    async fn some_topics(&self, asked: TopicsAsked<'_>) -> Result<TopicsFound, ReadError> {
+        let stream = &self.stream;
+        stream.check(ReadError::Closed)?;
+        let found = stream.topics.read().some(&asked, stream.now(), LOOK_STEPS);
+        let last = found.topics.iter().filter_map(|topic| topic.last).max().unwrap_or_default();
+        self.until_visible(last).await?;
+        Ok(found)
+    }
+
+    /// Waits until readers may see a sequence.
+    async fn until_visible(&self, sequence: u64) -> Result<(), ReadError> {
+        if self.stream.visible.clone().wait_for(|visible| *visible >= sequence).await.is_err() {
+            self.stream.check(ReadError::Closed)?;
+            return Err(StoreError::Unavailable.into());
+        }
+        Ok(())
+    }
+
     /// The last event of a topic. What newer ones push out between the looks is found all the same, since it was the last.
     async fn find_last_event(&self, topic: Topic<'_>) -> Result<Option<Event>, ReadError> {
         let stream = &self.stream;
-        let (mut visible, mut before) = (stream.visible.clone(), None);
+        let mut before = None;
         loop {
             stream.check(ReadError::Closed)?;
             let last = stream.topics.read().last(topic.as_bytes(), stream.now());
             let Some(sequence) = last.filter(|_| last != before) else { return Ok(None) };
             before = last;
             // Events are counted before they are shown.
-            if visible.wait_for(|visible| *visible >= sequence).await.is_err() {
-                stream.check(ReadError::Closed)?;
-                return Err(StoreError::Unavailable.into());
-            }
+            self.until_visible(sequence).await?;
             let found = match read::in_tail(stream, sequence) {
                 Some(event) => Some(event),
                 None => self.read_disk(move |stream| read::one(stream, sequence)).await?,
@@ -324,6 +341,15 @@ impl EventStream for Handle {
 
     fn last_event<'a>(&'a self, topic: Topic<'a>) -> Boxed<'a, Result<Option<Event>, ReadError>> {
         Box::pin(self.find_last_event(topic))
+    }
+
+    fn topics<'a>(&'a self, asked: TopicsAsked<'a>) -> Boxed<'a, Result<TopicsFound, ReadError>> {
+        Box::pin(self.some_topics(asked))
+    }
+
+    fn append_times(&self, sequences: Vec<u64>) -> Boxed<'_, Result<AppendTimes, ReadError>> {
+        let sequences = ascending(sequences);
+        Box::pin(self.read_disk(move |stream| read::times(stream, &sequences)))
     }
 
     fn purge(&self, up_to: u64, filter: Option<Filter>) -> Boxed<'_, Result<u64, PurgeError>> {

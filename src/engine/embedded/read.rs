@@ -4,12 +4,12 @@
 use bytes::Bytes;
 
 use super::{
-    batch::{Damaged, Record, Records},
+    batch::{Damaged, Record, Records, time_of},
     store::{Loaded, Trouble},
     stream::{Bounds, Shared},
 };
 use crate::{
-    engine::{Chunk, ReadError, ReadLimits, StoreError},
+    engine::{AppendTimes, Chunk, ReadError, ReadLimits, StoreError},
     event::Event,
     model::{Filter, Topic},
 };
@@ -229,26 +229,42 @@ pub(super) fn one(stream: &Shared, sequence: u64) -> Result<Option<Event>, ReadE
 
 /// The events of these sequences, which ascend.
 pub(super) fn some(stream: &Shared, sequences: &[u64]) -> Result<Chunk, ReadError> {
-    let (events, latest) = pick(stream, sequences, |record, value| Ok(record.place(value)?.detached(value)))?;
-    Ok(Chunk { events, through: sequences.last().copied().unwrap_or_default(), latest })
+    let picked = pick(stream, sequences, |record, value| Ok(record.place(value)?.detached(value)))?;
+    let through = sequences.last().copied().unwrap_or_default();
+    Ok(Chunk { events: picked.taken, through, latest: picked.latest })
 }
 
 /// Those of these sequences, which ascend, that readers can get.
 pub(super) fn which(stream: &Shared, sequences: &[u64]) -> Result<Vec<u64>, ReadError> {
-    pick(stream, sequences, |record, _| Ok(record.sequence)).map(|(kept, _)| kept)
+    pick(stream, sequences, |record, _| Ok(record.sequence)).map(|picked| picked.taken)
 }
 
-/// Takes something of each of these records, which ascend, that readers can get; and the last sequence that they can.
+/// When those of these sequences were appended, which ascend, that readers can get.
+pub(super) fn times(stream: &Shared, sequences: &[u64]) -> Result<AppendTimes, ReadError> {
+    let picked = pick(stream, sequences, |record, _| Ok((record.sequence, time_of(record.time))))?;
+    Ok(AppendTimes { times: picked.taken, read_bytes: picked.loaded_bytes })
+}
+
+/// What was taken of records.
+struct Picked<T> {
+    taken: Vec<T>,
+    /// The last sequence that readers can get.
+    latest: u64,
+    /// So much was loaded.
+    loaded_bytes: usize,
+}
+
+/// Takes something of each of these records, which ascend, that readers can get.
 fn pick<T>(
     stream: &Shared,
     sequences: &[u64],
     take: impl Fn(&Record, &Bytes) -> Result<T, Damaged>,
-) -> Result<(Vec<T>, u64), ReadError> {
+) -> Result<Picked<T>, ReadError> {
     stream.check(ReadError::Closed)?;
     let bounds = stream.bounds();
     let now = stream.now();
     let found = stream.store().read(|batches| {
-        let mut taken = Vec::new();
+        let (mut taken, mut loaded_bytes) = (Vec::new(), 0);
         let mut rest = sequences.iter().copied().filter(|sequence| (bounds.floor..=bounds.latest).contains(sequence));
         let mut next = rest.next();
         while let Some(sequence) = next {
@@ -256,6 +272,7 @@ fn pick<T>(
                 next = rest.next();
                 continue;
             };
+            loaded_bytes += loaded.value.len();
             let damaged = Trouble::batch(stream.id, loaded.head.first);
             for record in Records::new(&loaded.head, &loaded.value) {
                 let record = record.map_err(&damaged)?;
@@ -274,9 +291,9 @@ fn pick<T>(
                 next = rest.next();
             }
         }
-        Ok(taken)
+        Ok(Picked { taken, latest: bounds.latest, loaded_bytes })
     });
-    found.map(|taken| (taken, bounds.latest)).map_err(|trouble| read_error(stream, &trouble))
+    found.map_err(|trouble| read_error(stream, &trouble))
 }
 
 /// The first sequence appended at `time` or later: times never go back, so halving finds it.

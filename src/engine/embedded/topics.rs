@@ -3,7 +3,8 @@
 //! Where the last has a ttl, the ones before it that outlive it are known, too: which is the last at a point in time is
 //! always known from here, whether or not what is past its ttl was counted as gone yet.
 //!
-//! Topics are found by name in a table, and gone through in the order of their names, some at a time.
+//! Topics are found by name in a table, and gone through in the order of their names, some at a time: for the last of each,
+//! or to list them.
 
 use std::{
     collections::{BTreeSet, BinaryHeap, VecDeque},
@@ -13,7 +14,10 @@ use std::{
 
 use hashbrown::HashMap;
 
-use crate::model::{Filter, Token, Topic};
+use crate::{
+    engine::{KeptTopic, TopicsAsked, TopicsFound},
+    model::{Filter, Token, Topic},
+};
 
 /// What a topic costs, besides its name: measured, see `what_topics_cost_is_what_is_counted`.
 const TOPIC_BYTES: usize = 120;
@@ -276,6 +280,38 @@ impl Topics {
         oldest.is_some_and(|oldest| oldest.sequence <= sequence)
     }
 
+    /// Some of the topics that are asked for, without those all of which is past its ttl at a time; looks for about so many steps.
+    pub(super) fn some(&self, asked: &TopicsAsked<'_>, now: u64, mut steps: usize) -> TopicsFound {
+        let part = asked.filter.map(Part::new);
+        let (begins, is_name) = part.as_ref().map_or((&[][..], false), |part| (&*part.prefix, part.is_name));
+        let (short, long) =
+            if begins.len() < asked.prefix.len() { (begins, asked.prefix) } else { (asked.prefix, begins) };
+        let mut found = TopicsFound::default();
+        if !long.starts_with(short) {
+            return found;
+        }
+        let begin = if asked.after < long { Bound::Included(long) } else { Bound::Excluded(asked.after) };
+        let mut at = asked.after;
+        for name in self.names.range::<[u8], _>((begin, Bound::Unbounded)) {
+            // A name is before all others that begin with it.
+            if !name.starts_with(long) || (is_name && **name != *begins) {
+                break;
+            }
+            if steps == 0 || found.topics.len() >= asked.most {
+                found.through = Some(at.into());
+                break;
+            }
+            steps = steps.saturating_sub(2);
+            at = name;
+            let (topic, Some(kept)) = (Topic::checked(name), self.kept.get(name)) else { continue };
+            let last = kept.last_at(now);
+            if (last.is_some() || kept.last == 0) && asked.filter.is_none_or(|filter| filter.matches(topic)) {
+                found.topics.push(KeptTopic::new(topic, kept.count, last));
+            }
+        }
+        found
+    }
+
     /// The sequence of the last event of a topic that is not past its ttl.
     pub(super) fn last(&self, topic: &[u8], now: u64) -> Option<u64> {
         self.kept.get(topic).and_then(|kept| kept.last_at(now))
@@ -481,6 +517,66 @@ mod tests {
         assert_eq!(topics.last(b"a", 0), Some(2));
         topics.remove_oldest(b"a", 2);
         assert_eq!((topics.last(b"a", 0), topics.len(), topics.bytes()), (None, 0, 0));
+    }
+
+    /// The names of all topics that are asked for, some at a time, and in how many times.
+    fn listed(topics: &Topics, prefix: &str, filter: Option<&str>, most: usize, steps: usize) -> (Vec<String>, usize) {
+        let filter = filter.map(|filter| Filter::parse(filter.as_bytes()).expect("a filter"));
+        let (mut names, mut times) = (Vec::new(), 0);
+        let mut after: Box<[u8]> = Box::default();
+        loop {
+            let asked = TopicsAsked { after: &after, prefix: prefix.as_bytes(), filter: filter.as_ref(), most };
+            let found = topics.some(&asked, 5, steps);
+            assert!(found.topics.len() <= most);
+            names.extend(found.topics.iter().map(|topic| topic.topic().to_string()));
+            times += 1;
+            match found.through {
+                Some(through) => after = through,
+                None => return (names, times),
+            }
+        }
+    }
+
+    #[test]
+    fn topics_are_listed_by_name_some_at_a_time() {
+        let mut topics = Topics::new(None);
+        for (sequence, topic) in (1..).zip(["b.x", "a", "a.b", "a.bc", "a.b.c", "c"]) {
+            topics.add(topic.as_bytes(), sequence, 9, NEVER);
+        }
+        let all = ["a", "a.b", "a.b.c", "a.bc", "b.x", "c"];
+        assert_eq!(listed(&topics, "", None, 9, 99), (all.map(String::from).to_vec(), 1));
+        assert_eq!(listed(&topics, "", None, 2, 99), (all.map(String::from).to_vec(), 3), "in pages of two");
+        assert_eq!(listed(&topics, "", None, 9, 1), (all.map(String::from).to_vec(), 6), "in single steps");
+        let cases = [
+            ("a.b", None, vec!["a.b", "a.b.c", "a.bc"]),
+            ("a.b", Some("a.*"), vec!["a.b", "a.bc"]),
+            ("", Some("a.b"), vec!["a.b"]),
+            ("a.b", Some("a.b"), vec!["a.b"]),
+            ("a.bc", Some("a.b"), vec![]),
+            ("b", Some("a.>"), vec![]),
+            ("a", Some(">"), vec!["a", "a.b", "a.b.c", "a.bc"]),
+            ("", Some("*.x"), vec!["b.x"]),
+            ("d", None, vec![]),
+        ];
+        for (prefix, filter, expected) in cases {
+            for (most, steps) in [(9, 99), (1, 99), (9, 1)] {
+                assert_eq!(listed(&topics, prefix, filter, most, steps).0, expected, "{prefix} {filter:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_topic_is_listed_with_what_is_known_of_it() {
+        let mut topics = Topics::new(None);
+        let events = [("a", 1, NEVER), ("a", 2, 5), ("dead", 3, 5), ("gone", 4, NEVER), ("gone", 5, NEVER)];
+        for (topic, sequence, ends) in events {
+            topics.add(topic.as_bytes(), sequence, 9, ends);
+        }
+        topics.remove(b"gone", 5);
+        let asked = TopicsAsked { after: b"", prefix: b"", filter: None, most: 9 };
+        let found = topics.some(&asked, 5, 99).topics;
+        let found: Vec<_> = found.iter().map(|it| (it.topic().to_string(), it.events, it.last)).collect();
+        assert_eq!(found, [("a".to_owned(), 2, Some(1)), ("gone".to_owned(), 1, None)]);
     }
 
     #[test]

@@ -53,13 +53,19 @@ impl Active {
     pub(super) fn tally(&self, base: Tally) -> Tally {
         let counts = self.state.counts();
         let (expired, dropped) = (base.expired + counts.expired, base.dropped + counts.dropped);
-        Tally { expired, dropped, lost: base.lost + self.removed.lost() }
+        let (lost, buried) = (base.lost + self.removed.lost(), base.buried + self.saves.buried());
+        Tally { expired, dropped, lost, buried }
     }
 
     /// What members have, and what waits for that.
     pub(super) fn in_hands(&self) -> InHands {
         let counts = self.state.counts();
-        InHands { members: self.seats.len(), unacked: counts.unacked as u64, blocked: counts.behind as u64 }
+        InHands {
+            members: self.seats.len(),
+            unacked: counts.unacked as u64,
+            blocked: counts.behind as u64,
+            burying: counts.burying as u64,
+        }
     }
 
     /// Does `then` once all that was done so far is stored, or could not be.

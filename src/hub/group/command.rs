@@ -4,7 +4,10 @@ use std::{fmt, sync::Arc};
 
 use tokio::sync::oneshot;
 
-use super::status::GroupStatus;
+use super::{
+    shown::{MemberStatus, UnackedEvent},
+    status::GroupStatus,
+};
 use crate::{
     engine::EventStream,
     event::Event,
@@ -66,6 +69,8 @@ pub(crate) struct Newcomer {
     pub(crate) previous: Option<Identity>,
     /// It is waited for when its transport is lost.
     pub(crate) may_return: bool,
+    /// The name that its client gave itself.
+    pub(crate) client_name: Option<Arc<str>>,
     /// What it wants of the stream; none: everything.
     pub(crate) filters: Arc<[Filter]>,
     /// Where a group begins that does not exist yet.
@@ -137,6 +142,39 @@ pub(crate) enum Departure {
     Lost,
 }
 
+/// What to show of a group, of which nothing is changed by that.
+#[derive(Debug)]
+pub(crate) enum View {
+    /// How many events each of these members was sent and has yet to acknowledge; `None` for one that is no member.
+    Held {
+        /// Which.
+        of: Vec<Identity>,
+        /// Where the answer goes; dropped where there is no such group.
+        answer: oneshot::Sender<Vec<Option<u64>>>,
+    },
+    /// Some members, and where to go on if there are more.
+    Members {
+        /// Those with higher numbers.
+        after: u64,
+        /// At most so many.
+        most: usize,
+        /// Where the answer goes.
+        answer: Answer<(Vec<MemberStatus>, Option<u64>)>,
+    },
+    /// Some events that were delivered and are not done, and where to go on if there may be more.
+    Unacked {
+        /// Those behind this sequence.
+        after: u64,
+        /// At most so many.
+        most: usize,
+        /// Where the answer goes.
+        answer: Answer<(Vec<UnackedEvent>, Option<u64>)>,
+    },
+}
+
+/// About how many things are looked at to show some of a group.
+const VIEW_STEPS: usize = 2048;
+
 /// What to do.
 pub(crate) enum Command {
     /// Take in a member, and tell it that it is subscribed.
@@ -188,6 +226,8 @@ pub(crate) enum Command {
         /// Where the answer goes.
         answer: Answer<GroupStatus>,
     },
+    /// Show something of it.
+    View(View),
     /// Change its settings.
     Update {
         /// What to change.
@@ -227,6 +267,8 @@ impl Command {
             Self::Handed { sent, dropped, .. } => sent.len() + dropped.len(),
             Self::Acknowledge { sequences, .. } => sequences.len(),
             Self::Redrive { events, .. } => events.len(),
+            Self::View(View::Held { of, .. }) => of.len(),
+            Self::View(_) => return VIEW_STEPS,
             _ => 1,
         };
         SEQUENCE_STEPS * sequences

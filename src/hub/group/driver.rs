@@ -209,6 +209,10 @@ impl Driver {
                     Err(error) => _ = answer.send(Err(error)),
                 }
             }
+            Command::View(view) => match self.life.active().await {
+                Ok(active) => view.show(active),
+                Err(error) => view.refuse(error),
+            },
             Command::Update { change, answer } => {
                 let updated = self.life.update(change).await;
                 answer.send(updated).ok();

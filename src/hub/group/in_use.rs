@@ -83,6 +83,14 @@ impl InUse {
         Handle { in_use: Arc::clone(self), key, mailbox: Arc::clone(&entry.mailbox) }
     }
 
+    /// Reaches a group that has a task.
+    pub(super) fn find(self: &Arc<Self>, key: &Key) -> Option<Handle> {
+        let mut used = self.used.lock();
+        let entry = used.entries.get_mut(key)?;
+        entry.handles += 1;
+        Some(Handle { in_use: Arc::clone(self), key: key.clone(), mailbox: Arc::clone(&entry.mailbox) })
+    }
+
     /// What was counted of a group that has no task.
     pub(super) fn tally(&self, key: &Key) -> Tally {
         self.used.lock().tallies.get(key).copied().unwrap_or_default()

@@ -3,7 +3,8 @@
 use super::{active::Active, command::Newcomer};
 use crate::{
     groups::MemberId,
-    model::{AckMode, StreamError, filter_tokens},
+    model::{AckMode, StreamError},
+    outbox::Wanted,
 };
 
 impl Active {
@@ -16,8 +17,10 @@ impl Active {
         let ack_deadline = acknowledges.then(|| self.state.settings().ack_deadline);
         let opened = self.source.opened(self.state.floor(), ack_deadline);
         let Newcomer { member, key, request_id, .. } = newcomer;
-        // The limit on tokens is below 2^32.
-        newcomer.outbox.open_member(key, opened, filter_tokens(&newcomer.filters) as u32, request_id);
+        // Those of all members, which share them.
+        let filters = self.seats.filters().cloned().unwrap_or_default();
+        let of = (Wanted::new(filters), self.source.key.group.clone());
+        newcomer.outbox.open_member(key, opened, of, request_id);
         self.state.join(member);
         if acknowledges && newcomer.automatic_credit {
             self.state.pace(member);

@@ -7,8 +7,8 @@
 //!
 //! From below: the parts of a group at work, each with a state of its own (`source`, `ready`, `removed`, `saves`, `seats`,
 //! `round`); `active`, which has them all, and what it does with them (`deliver`, `acknowledge`, `save`,
-//! `letters`, `losses`, `join`, `manage`); `life`, which makes, loads and deletes it; `driver`, the task. What tasks share is
-//! in `in_use`; [`Groups`] is above them all.
+//! `letters`, `losses`, `join`, `manage`, `view`); `life`, which makes, loads and deletes it; `driver`, the task. What tasks share is
+//! in `in_use`; [`Groups`] is above them all, and what it only asks for is in `holdings`.
 
 mod acknowledge;
 mod active;
@@ -16,6 +16,7 @@ mod clock;
 mod command;
 mod deliver;
 mod driver;
+mod holdings;
 mod in_use;
 mod join;
 mod key;
@@ -29,9 +30,11 @@ mod round;
 mod save;
 mod saves;
 mod seats;
+mod shown;
 mod source;
 mod start;
 mod status;
+mod view;
 
 use std::{
     sync::{
@@ -49,6 +52,7 @@ use tokio::{
 pub use command::{AsOf, Redriven};
 pub(crate) use command::{Command, Departure, Identity, Newcomer, Speaker};
 pub(crate) use in_use::Handle;
+pub use shown::{MemberName, MemberStatus, UnackedEvent, UnackedStage};
 pub use status::GroupStatus;
 
 use crate::{

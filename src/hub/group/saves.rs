@@ -64,6 +64,8 @@ pub(super) struct Saves {
     /// After a failure of dead letters alone: none is stored before.
     letters_at: u64,
     failed: bool,
+    /// How many dead letters were stored.
+    buried: u64,
 }
 
 impl fmt::Debug for Saves {
@@ -90,12 +92,18 @@ impl Saves {
             retry_at: 0,
             letters_at: 0,
             failed: false,
+            buried: 0,
         }
     }
 
     /// The state as it was stored last.
     pub(super) fn state(&self) -> &Bytes {
         &self.state
+    }
+
+    /// How many dead letters were stored.
+    pub(super) fn buried(&self) -> u64 {
+        self.buried
     }
 
     /// The save that is under way, to be waited for.
@@ -216,6 +224,7 @@ impl Saves {
             Ok(()) => {
                 self.failed = false;
                 self.state = saved.state;
+                self.buried += saved.buried.len() as u64;
                 let unchanged = state.revision() == saved.revision;
                 for sequence in saved.buried {
                     state.buried(sequence);

@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use super::command::{Identity, Newcomer};
+use super::{
+    command::{Identity, Newcomer},
+    shown::MemberName,
+};
 use crate::{
     groups::{GroupState, MemberId},
     model::{AckMode, End, Filter, StreamError},
@@ -45,6 +48,8 @@ pub(super) struct Seats {
     sated: Vec<MemberId>,
     /// All members, with or without a transport, by how they are told when they come back.
     known: HashMap<Identity, MemberId>,
+    /// How they are called.
+    names: HashMap<MemberId, MemberName>,
     /// What all members want of the stream, sorted; none: everything. That of the last ones when there is none.
     filters: Option<Arc<[Filter]>>,
 }
@@ -60,6 +65,21 @@ impl Seats {
 
     pub(super) fn get(&self, member: MemberId) -> Option<&Seat> {
         self.taken.get(&member)
+    }
+
+    /// The numbers of all members, in no order. Some may be gone.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u64> {
+        self.names.keys().map(|member| member.0)
+    }
+
+    /// How a member is called.
+    pub(super) fn name(&self, member: MemberId) -> Option<&MemberName> {
+        self.names.get(&member)
+    }
+
+    /// The member that is known so, with or without a transport.
+    pub(super) fn member(&self, identity: &Identity) -> Option<MemberId> {
+        self.known.get(identity).copied()
     }
 
     pub(super) fn filters(&self) -> Option<&Arc<[Filter]>> {
@@ -176,6 +196,13 @@ impl Seats {
         let Newcomer { member, outbox, key, identity, may_return, ends_with_gap, .. } = newcomer;
         let acknowledges = newcomer.ack_mode != AckMode::None;
         let left = newcomer.max_events.unwrap_or(u64::MAX);
+        let name = MemberName {
+            client_name: newcomer.client_name,
+            principal: Arc::clone(&identity.principal),
+            session: Arc::clone(&identity.session),
+            subscription_id: identity.subscription_id,
+        };
+        self.names.insert(member, name);
         self.known.insert(identity, member);
         let seat = Seat { outbox, key, acknowledges, may_return, ends_with_gap, left, in_rotation: false };
         self.taken.insert(member, seat);
@@ -212,6 +239,9 @@ impl Seats {
     pub(super) fn forget_absent(&mut self, state: &GroupState) {
         if self.known.len() > state.counts().members {
             self.known.retain(|_, member| state.has_member(*member));
+        }
+        if self.names.len() > state.counts().members {
+            self.names.retain(|member, _| state.has_member(*member));
         }
     }
 }

@@ -42,6 +42,10 @@ pub struct GroupStatus {
     pub lost: u64,
     /// How many wait behind an earlier one of their key.
     pub blocked: u64,
+    /// How many became dead letters since the hub started.
+    pub buried: u64,
+    /// How many are given up, and not stored as dead letters yet.
+    pub burying: u64,
 }
 
 /// What was counted for a group since the start of the hub.
@@ -50,6 +54,7 @@ pub(super) struct Tally {
     pub(super) expired: u64,
     pub(super) dropped: u64,
     pub(super) lost: u64,
+    pub(super) buried: u64,
 }
 
 /// What is with the members of a group, and what that holds up.
@@ -60,6 +65,8 @@ pub(super) struct InHands {
     pub(super) unacked: u64,
     /// Events behind an earlier one of their key.
     pub(super) blocked: u64,
+    /// Events that are given up, and not stored as dead letters yet.
+    pub(super) burying: u64,
 }
 
 /// What is told of a group while its task waits for the disk.
@@ -126,7 +133,7 @@ pub(super) async fn of_state(
         Some(after) => first_not_done(stream, state, after).await?,
         None => None,
     };
-    let InHands { members, unacked, blocked } = in_hands;
+    let InHands { members, unacked, blocked, burying } = in_hands;
     Ok(GroupStatus {
         stream: key.stream.clone(),
         group: key.group.clone(),
@@ -140,6 +147,8 @@ pub(super) async fn of_state(
         dropped: tally.dropped,
         lost: tally.lost,
         blocked,
+        buried: tally.buried,
+        burying,
     })
 }
 

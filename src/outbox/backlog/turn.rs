@@ -56,9 +56,7 @@ impl Backlog {
             batch.items.push(Item::Events { subscription_id: subscriber.id, count: events.len(), position });
         }
         batch.items.extend(subscriber.take_news().map(Item::Reply));
-        if subscriber.events_left != u64::MAX {
-            subscriber.events_left -= events.len() as u64;
-        }
+        subscriber.events_left -= events.len() as u64;
         Some(sent)
     }
 

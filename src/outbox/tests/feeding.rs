@@ -4,7 +4,7 @@
 use super::*;
 use crate::{
     model::{Origin, Position, StreamName},
-    outbox::{Filled, Opened, ResumeOutcome},
+    outbox::{Filled, Opened, ResumeOutcome, Wanted},
 };
 
 fn stored_event(sequence: u64) -> Event {
@@ -81,7 +81,7 @@ impl Session {
             outcome: ResumeOutcome::Fresh,
             ack_deadline: None,
         };
-        assert!(queues.open_stored(key, opened, 1, 0));
+        assert!(queues.open_stored(key, opened, Wanted::new(Arc::default()), 0));
         Self { queues, key, latest: 0, reading: None, joining: None, waiting: false, following: None, delivered: 0 }
     }
 
