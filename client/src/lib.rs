@@ -14,10 +14,27 @@
 //! It holds no state: a connection that breaks is for its user to make again.
 
 #![warn(missing_docs)]
+// Counts in tests are small.
+#![cfg_attr(test, allow(clippy::cast_possible_wrap, clippy::cast_sign_loss))]
+// Until handles and driver use it.
+#![allow(dead_code, unreachable_pub)]
 
+mod backoff;
 mod connect;
 mod credential;
+mod error;
+mod event;
+mod ids;
+mod item;
+mod machine;
+mod outcome;
+mod position;
 pub mod proto;
+mod spec;
+mod state;
+mod token;
 
+pub use backoff::Backoff;
 pub use connect::{Target, TlsFiles, explain, explain_message};
 pub use credential::{Bearer, Credential, Link, TOKEN_VARIABLE};
+pub use error::{Error, ErrorKind};
