@@ -20,16 +20,20 @@
 #![allow(dead_code, unreachable_pub)]
 
 mod backoff;
+mod codec;
 mod connect;
 mod credential;
+mod driver;
 mod error;
 mod event;
 mod ids;
 mod item;
+mod link;
 mod machine;
 mod outcome;
 mod position;
 pub mod proto;
+mod shared;
 mod spec;
 mod state;
 mod token;
