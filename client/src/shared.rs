@@ -4,8 +4,8 @@
 //! or whoever moved the machine, rings those who wait for a subscription, for room or for an answer.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     time::{Duration, SystemTime},
 };
 
@@ -52,11 +52,15 @@ pub(crate) struct Shared {
     pub(crate) turnstile: Semaphore,
     status: watch::Sender<Status>,
     on_state: Option<OnState>,
+    /// Whoever has it tells of states: one after the other, in their order.
+    telling: Mutex<()>,
     start: Instant,
 }
 
 struct Inner {
     machine: Machine,
+    /// States that nobody was told of yet, in order.
+    untold: VecDeque<Status>,
     ids: Ids,
     bells: HashMap<i64, Arc<Notify>>,
     publishers: HashMap<u64, oneshot::Sender<Results>>,
@@ -74,6 +78,7 @@ impl Shared {
         let status = watch::Sender::new(machine.status().clone());
         let inner = Inner {
             machine,
+            untold: VecDeque::new(),
             ids: Ids::new(),
             bells: HashMap::new(),
             publishers: HashMap::new(),
@@ -86,6 +91,7 @@ impl Shared {
             turnstile: Semaphore::new(1),
             status,
             on_state,
+            telling: Mutex::new(()),
             start: Instant::now(),
         }
     }
@@ -103,13 +109,12 @@ impl Shared {
     /// The same for handles: the driver looks at it.
     pub(crate) fn call<T>(&self, act: impl FnOnce(&mut Machine, Moment) -> T) -> T {
         let done = self.with(act);
-        self.doorbell.notify_one();
+        self.ring();
         done
     }
 
     fn with_inner<T>(&self, act: impl FnOnce(&mut Inner, Moment) -> T) -> T {
         let now = self.start.elapsed();
-        let mut states = Vec::new();
         let mut inner = self.lock();
         let done = act(&mut inner, now);
         while let Some(news) = inner.machine.news.pop_front() {
@@ -131,29 +136,58 @@ impl Shared {
                     }
                 }
                 News::Room => self.room.notify_waiters(),
-                News::State(status) => states.push(status),
+                News::State(status) => inner.untold.push_back(status),
             }
         }
+        let has_states = !inner.untold.is_empty();
         drop(inner);
-        for status in states {
-            self.tell(status);
+        if has_states {
+            self.tell_states();
         }
         done
+    }
+
+    /// Tells of all states, in their order, unless somebody is doing that; who then tells of these too.
+    fn tell_states(&self) {
+        loop {
+            let telling = match self.telling.try_lock() {
+                Ok(telling) => telling,
+                // One that hears of states has panicked: the others are to be heard all the same.
+                Err(TryLockError::Poisoned(telling)) => telling.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
+            };
+            // In a statement of its own: the lock must be free when it is told.
+            while let Some(status) = { self.lock().untold.pop_front() } {
+                self.tell(status);
+            }
+            drop(telling);
+            // One may have come in between.
+            if self.lock().untold.is_empty() {
+                return;
+            }
+        }
     }
 
     fn tell(&self, status: Status) {
         let Status { state, reason, address, session_id, attempt } = &status;
         let reason = reason.as_ref().map(ToString::to_string).unwrap_or_default();
-        let (state, attempt) = (state.to_string(), *attempt);
-        match status.state {
-            State::Failed => tracing::error!(state, reason, address, session_id, attempt, "client"),
-            State::Waiting => tracing::warn!(state, reason, address, session_id, attempt, "client"),
-            _ => tracing::info!(state, reason, address, session_id, attempt, "client"),
+        let (name, attempt) = (state.to_string(), *attempt);
+        match state {
+            State::Failed => {
+                tracing::error!(state = name, reason, address, session_id, attempt, "the client has failed");
+            }
+            State::Waiting => tracing::warn!(state = name, reason, address, session_id, attempt, "no session"),
+            _ => tracing::info!(state = name, reason, address, session_id, attempt, "state of the client"),
         }
         if let Some(hears) = &self.on_state {
             hears(&status);
         }
         self.status.send_replace(status);
+    }
+
+    /// The driver is to look at the machine.
+    pub(crate) fn ring(&self) {
+        self.doorbell.notify_one();
     }
 
     /// The state now.
@@ -174,7 +208,7 @@ impl Shared {
             inner.bells.insert(id, Arc::clone(&bell));
             Ok(id)
         })?;
-        self.doorbell.notify_one();
+        self.ring();
         Ok((id, bell))
     }
 
@@ -185,7 +219,7 @@ impl Shared {
             let Machine { table, news, .. } = &mut inner.machine;
             table.abandon(now, id, news);
         });
-        self.doorbell.notify_one();
+        self.ring();
     }
 
     /// An event is dropped, and nothing was said of it.
@@ -209,7 +243,7 @@ impl Shared {
                 })
             })
         });
-        self.doorbell.notify_one();
+        self.ring();
         taken
     }
 
@@ -229,7 +263,7 @@ impl Shared {
                 receiver
             })
         });
-        self.doorbell.notify_one();
+        self.ring();
         answer
     }
 

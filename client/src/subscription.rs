@@ -84,10 +84,15 @@ impl Subscription {
     }
 
     fn take(&self) -> Next {
-        self.shared().call(|machine, now| match machine.table.take(now, self.id) {
+        let next = self.shared().with(|machine, now| match machine.table.take(now, self.id) {
             Some(incoming) => Next::Some(incoming),
             None => machine.table.take_end(self.id).map_or(Next::Nothing, Next::End),
-        })
+        });
+        if matches!(next, Next::Some(_)) {
+            // There is room, which the hub may hear of.
+            self.shared().ring();
+        }
+        next
     }
 
     fn item(&self, incoming: Incoming) -> Item {

@@ -178,6 +178,8 @@ mod tests {
         assert!(refresh.fetched(2 * S, 1, Some(fresh("late", None))));
         assert!(!refresh.has_fresh());
         assert_eq!(refresh.fetch(2 * S), Some(2));
+        assert!(refresh.fetched(2 * S, 1, Some(fresh("later still", None))));
+        assert!(!refresh.has_fresh());
         assert!(refresh.fetched(2 * S, 2, Some(fresh("good", None))));
         assert_eq!(refresh.take().as_deref(), Some("good"));
     }

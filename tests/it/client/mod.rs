@@ -113,7 +113,7 @@ async fn next_batch(subscription: &mut Subscription) -> Batch {
         match next(subscription).await {
             Item::Events(batch) => return batch,
             Item::CaughtUp => {}
-            other => panic!("not events: {other:?}"),
+            Item::Gap(gap) => panic!("a gap: {gap:?}"),
         }
     }
 }
@@ -134,7 +134,7 @@ async fn next_gap(subscription: &mut Subscription) -> (Vec<String>, Gap) {
         match next(subscription).await {
             Item::Events(batch) => before.extend(texts(&batch)),
             Item::Gap(gap) => return (before, gap),
-            _ => {}
+            Item::CaughtUp => {}
         }
     }
 }

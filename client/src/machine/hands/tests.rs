@@ -59,3 +59,20 @@ fn a_word_whose_lease_is_lost_is_said_again_when_the_event_comes_again_unless_so
         assert_eq!(hands.write(Moment::ZERO, 1).is_some(), !is_told);
     }
 }
+
+#[test]
+fn words_that_a_lost_session_left_unanswered_are_said_again_in_their_order() {
+    let (mut hands, copies) = hands_with(1..=40);
+    for (at, copy) in copies.iter().enumerate() {
+        let verdict = if at % 2 == 0 { Verdict::Ack } else { Verdict::Reject { reason: at.to_string() } };
+        hands.settle(at as i64 + 1, *copy, verdict, None).expect("in hand");
+    }
+    let say = |hands: &mut Hands| {
+        let said: Vec<i64> =
+            (0..99).filter_map(|request| hands.write(Moment::ZERO, request)).flat_map(|told| told.sequences).collect();
+        said
+    };
+    assert_eq!(say(&mut hands), (1..=40).collect::<Vec<_>>());
+    hands.session_lost();
+    assert_eq!(say(&mut hands), (1..=40).collect::<Vec<_>>());
+}

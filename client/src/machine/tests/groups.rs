@@ -178,6 +178,8 @@ fn a_nack_brings_the_event_again_and_one_that_is_moot_is_forgotten() {
     world.settle();
     assert_eq!(world.hub.done.len(), 1);
     assert_eq!(take_all(&mut world, id), []);
+    let mark = world.machine.table.mark(id);
+    assert_eq!(world.machine.table.settled(id, mark), Some(Lost::default()), "no lease was lost");
 }
 
 #[test]

@@ -161,6 +161,14 @@ fn the_deadline_says_whether_it_may_have_been_published() {
     world.hear_news();
     assert_eq!(kind(&world, lost), (ErrorKind::Unknown, "DEADLINE_PASSED".into()));
     world.settle();
+    let now = world.now;
+    let told = world.publish_with("s.x", "4", |new| new.deadline = now + deadline);
+    world.turn(9);
+    world.pass(deadline);
+    world.turn(9);
+    world.cut();
+    world.settle();
+    assert_eq!(kind(&world, told), (ErrorKind::Unknown, "DEADLINE_PASSED".into()));
     assert_eq!(ids(&world), ["2"], "what its caller has given up is not published");
 }
 

@@ -105,6 +105,33 @@ fn the_wait_that_the_hub_asks_for_is_kept_and_one_for_what_is_used_up_may_be_lon
 }
 
 #[test]
+fn a_hub_that_ends_sessions_at_once_and_asks_for_no_wait_is_not_called_in_a_loop() {
+    let mut world = World::new(|_| {});
+    let mut waits = Vec::new();
+    for _ in 0..40 {
+        world.connect();
+        world.client_reads(1);
+        let since = world.now;
+        let told = status(Code::Unavailable, "DRAINING", Some(Duration::from_millis(1)));
+        world.lose(Loss::Failed(Error::of_message(ErrorKind::Lost, &told)));
+        world.connect();
+        waits.push(world.since(since));
+        world.client_reads(1);
+        world.cut();
+    }
+    assert!(waits[20..].iter().any(|wait| *wait > Duration::from_secs(3)), "{waits:?}");
+    // One that worked is left as soon as the hub says.
+    world.connect();
+    world.client_reads(1);
+    world.pass(Duration::from_secs(10));
+    let since = world.now;
+    let told = status(Code::Unavailable, "DRAINING", Some(Duration::from_millis(1)));
+    world.lose(Loss::Failed(Error::of_message(ErrorKind::Lost, &told)));
+    world.connect();
+    assert_eq!(world.since(since), Duration::from_millis(1));
+}
+
+#[test]
 fn each_failure_leads_to_the_next_address() {
     let mut world = World::new(|setup| setup.addresses = (0..3).map(|n| format!("hub-{n}")).collect());
     for _ in 0..6 {
@@ -239,6 +266,32 @@ fn a_hub_that_drains_is_left_when_nothing_is_begun_and_the_next_one_is_tried_aft
     assert_ne!(world.opened[0].1, world.opened[1].1);
     world.settle();
     assert_eq!(world.take_events(id).map(|(_, events)| events[0].0), Some(2));
+}
+
+#[test]
+fn a_hub_that_drains_is_not_left_while_a_publish_is_unanswered_and_gets_no_new_one() {
+    let mut world = World::new(|_| {});
+    world.connect();
+    world.client_reads(1);
+    let first = world.publish("s.x", "1");
+    world.turn(9);
+    drain(&mut world, Duration::ZERO);
+    world.pass(Duration::from_millis(20));
+    world.turn(9);
+    let second = world.publish("s.x", "2");
+    for _ in 0..20 {
+        world.pass(Duration::from_millis(20));
+        world.turn(9);
+    }
+    assert!(world.is_connected);
+    world.hub_reads(9);
+    assert_eq!(world.hub.log.len(), 1);
+    world.client_reads(9);
+    world.pass(Duration::from_millis(20));
+    world.turn(9);
+    assert!(!world.is_connected && world.results.contains_key(&first));
+    world.settle();
+    assert!(world.results.contains_key(&second));
 }
 
 #[test]
