@@ -5,6 +5,7 @@
 use std::{future::pending, pin::pin, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
@@ -36,7 +37,9 @@ enum Event {
     Token(u64, Result<Option<Fresh>, Error>),
     /// The call takes no more commands.
     Closed,
-    /// Something was written, some time has passed, or a handle rang.
+    /// It is time for something.
+    Time,
+    /// Something was written, or a handle rang.
     Other,
 }
 
@@ -120,8 +123,17 @@ impl Driver {
                         None => pending().await,
                     }
                 } => Event::Token(session, token),
-                () = &mut timer => Event::Other,
+                () = &mut timer => Event::Time,
                 () = self.shared.rung() => Event::Other,
+            };
+            let event = match event {
+                // Nothing is silent of which a frame is there.
+                Event::Time => match frames.next().now_or_never() {
+                    Some(frame) => Event::Frame(frame),
+                    None if self.shared.with(Machine::is_silent) => return Loss::Silent,
+                    None => Event::Other,
+                },
+                other => other,
             };
             match event {
                 Event::Frame(Some(Ok((frame, sizes)))) => {
@@ -135,7 +147,7 @@ impl Driver {
                 }
                 // Why, the next frame says.
                 Event::Closed => commands = None,
-                Event::Other => {}
+                Event::Time | Event::Other => {}
             }
             tokio::task::consume_budget().await;
         }

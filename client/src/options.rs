@@ -11,7 +11,7 @@ use crate::{
     error::Error,
     ids,
     link::{Links, Shows, endpoint},
-    machine::{Machine, Setup, publishes::Amount},
+    machine::{Machine, Returns, Setup, publishes::Amount},
     shared::{OnState, Shared},
     state::Status,
     token::{Token, TokenSource},
@@ -41,7 +41,7 @@ pub struct Builder {
     labels: HashMap<String, String>,
     heartbeat: Duration,
     queue: Amount,
-    returns_when_terminated: bool,
+    returns: Returns,
     tls: Option<ClientTlsConfig>,
     shows: Shows,
     on_state: Option<OnState>,
@@ -65,7 +65,7 @@ impl Client {
             labels: HashMap::new(),
             heartbeat: HEARTBEAT,
             queue: Amount { events: QUEUE_EVENTS, bytes: QUEUE_BYTES },
-            returns_when_terminated: false,
+            returns: Returns::default(),
             tls: None,
             shows: Shows::Nothing,
             on_state: None,
@@ -147,7 +147,20 @@ impl Builder {
 
     /// Comes back even if an operator has ended its session, which otherwise fails the client.
     pub fn returns_when_terminated(mut self) -> Self {
-        self.returns_when_terminated = true;
+        self.returns.when_terminated = true;
+        self
+    }
+
+    /// Fails if none of the addresses leads to a session at first, instead of trying until one does: for programs that a
+    /// person starts, who may have mistyped them.
+    pub fn fails_fast(mut self) -> Self {
+        self.returns.fails_fast = true;
+        self
+    }
+
+    /// Fails when its session is lost, instead of coming back: for scripts that start again by themselves.
+    pub fn for_one_session(mut self) -> Self {
+        self.returns.is_for_once = true;
         self
     }
 
@@ -175,7 +188,7 @@ impl Builder {
             heartbeat: self.heartbeat,
             addresses: self.addresses,
             has_source: matches!(self.shows, Shows::Source(_)),
-            returns_when_terminated: self.returns_when_terminated,
+            returns: self.returns,
             most: self.queue,
             seed,
         });

@@ -18,6 +18,8 @@ pub enum Published {
         duplicate: bool,
         /// What the stream promises.
         durability: Durability,
+        /// How many live subscriptions of that hub got it too; a group counts as one.
+        matched: i64,
     },
     /// No stream holds its topic. It went to live subscriptions.
     #[non_exhaustive]

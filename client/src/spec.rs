@@ -234,13 +234,25 @@ pub(crate) struct Window {
     pub(crate) bytes: i64,
 }
 
-/// What a subscription asks for, whichever kind it is: [`Live`] or [`Stream`].
+/// What a subscription asks for, whichever kind it is: [`Live`], [`Stream`], or what the contract has.
 #[derive(Clone)]
 pub struct Spec {
     /// Without its credit, which the window makes.
     pub(crate) wire: SubscriptionSpec,
     pub(crate) window: Window,
     pub(crate) position: Option<Arc<dyn PositionStore>>,
+}
+
+impl From<SubscriptionSpec> for Spec {
+    /// Whatever the contract has. Its credit is the window: a unit that it does not name has the usual one.
+    fn from(mut wire: SubscriptionSpec) -> Self {
+        let credit = wire.credit.take().unwrap_or_default();
+        let mut spec = Self::new(wire);
+        let named = |value: i64, usual: i64| if value > 0 { value } else { usual };
+        spec.window.events = named(credit.events, spec.window.events);
+        spec.window.bytes = named(credit.bytes, spec.window.bytes);
+        spec
+    }
 }
 
 impl From<Live> for Spec {
@@ -278,9 +290,15 @@ impl fmt::Display for Spec {
 }
 
 impl Spec {
-    pub(crate) fn new(wire: SubscriptionSpec) -> Self {
+    fn new(wire: SubscriptionSpec) -> Self {
         let window = Window { events: WINDOW_EVENTS.into(), bytes: WINDOW_BYTES.into() };
         Self { wire, window, position: None }
+    }
+
+    /// Where the place is kept between two runs of the program: as [`Stream::position`].
+    #[must_use]
+    pub fn position(self, store: impl PositionStore) -> Self {
+        Self { position: Some(Arc::new(store)), ..self }
     }
 
     /// Whether its events are acknowledged.
@@ -374,6 +392,18 @@ mod tests {
             let error = Spec::check(&bad).expect_err("refused");
             assert_eq!((error.kind(), error.field()), (ErrorKind::Invalid, Some(field)));
         }
+    }
+
+    #[test]
+    fn a_spec_of_the_contract_is_taken_as_it_is_and_its_credit_is_the_window() {
+        use crate::proto::v1::Credit;
+        let credit = Some(Credit { events: 5, bytes: 0 });
+        let spec =
+            Spec::from(SubscriptionSpec { filters: vec!["a".into()], max_batch: 3, credit, ..Default::default() });
+        assert_eq!(spec.window, Window { events: 5, bytes: WINDOW_BYTES.into() });
+        assert_eq!((spec.wire.max_batch, spec.wire.credit), (3, None));
+        let usual = Spec::from(SubscriptionSpec::default()).window;
+        assert_eq!(usual, Window { events: WINDOW_EVENTS.into(), bytes: WINDOW_BYTES.into() });
     }
 
     #[test]

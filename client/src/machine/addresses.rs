@@ -23,6 +23,10 @@ impl Addresses {
         self.all.get(self.at).map_or("", String::as_str)
     }
 
+    pub(crate) fn count(&self) -> u64 {
+        self.all.len() as u64
+    }
+
     /// That one does not serve, or not any longer.
     pub(crate) fn next(&mut self) {
         self.at = (self.at + 1) % self.all.len().max(1);

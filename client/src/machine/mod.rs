@@ -60,10 +60,23 @@ const WORKED_AFTER: Duration = Duration::from_secs(10);
 pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// A session in which nothing comes for two heartbeat intervals and this long is lost.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A client that looks later than this did not run, as in a machine that slept.
+const ASLEEP: Duration = Duration::from_secs(1);
 /// How often it is checked whether a session that is to end has anything left to do. It takes a look at every subscription.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// Losses are counted by at most this many reasons.
 const MOST_REASONS: usize = 64;
+
+/// When a client comes back, and when it does not.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Returns {
+    /// Although an operator has ended its session.
+    pub(crate) when_terminated: bool,
+    /// Not if no address leads to a session at first,
+    pub(crate) fails_fast: bool,
+    /// and not when its session is lost.
+    pub(crate) is_for_once: bool,
+}
 
 /// What a client is made of.
 #[derive(Debug, Clone)]
@@ -73,8 +86,7 @@ pub(crate) struct Setup {
     pub(crate) heartbeat: Duration,
     pub(crate) addresses: Vec<String>,
     pub(crate) has_source: bool,
-    /// It comes back although an operator has ended its session.
-    pub(crate) returns_when_terminated: bool,
+    pub(crate) returns: Returns,
     /// What may wait to be published.
     pub(crate) most: Amount,
     pub(crate) seed: u64,
@@ -86,7 +98,7 @@ pub(crate) struct Machine {
     name: String,
     labels: HashMap<String, String>,
     heartbeat: Duration,
-    returns_when_terminated: bool,
+    returns: Returns,
     phase: Phase,
     status: Status,
     addresses: Addresses,
@@ -119,7 +131,7 @@ impl Machine {
             name: setup.name,
             labels: setup.labels,
             heartbeat: setup.heartbeat,
-            returns_when_terminated: setup.returns_when_terminated,
+            returns: setup.returns,
             phase: Phase::Idle,
             status: Status::idle(),
             addresses: Addresses::new(setup.addresses, seed()),
@@ -254,12 +266,15 @@ impl Machine {
         *self.losses.entry(reason).or_default() += 1;
     }
 
-    /// Whether it would be the same the next time.
+    /// Whether it would be the same the next time, or there is to be no next time.
     fn is_fatal(&self, error: &Error) -> bool {
-        match error.code() {
-            Code::Unauthenticated => !self.refresh.has_source(),
-            Code::PermissionDenied | Code::Unimplemented => true,
-            _ => error.reason() == "SESSION_TERMINATED" && !self.returns_when_terminated,
+        let Returns { when_terminated, fails_fast, is_for_once } = self.returns;
+        match (error.code(), self.sessions) {
+            (Code::Unauthenticated, _) if !self.refresh.has_source() => true,
+            (Code::PermissionDenied | Code::Unimplemented, _) => true,
+            (_, 0) if fails_fast => self.session >= self.addresses.count(),
+            (_, 0) => false,
+            _ => is_for_once || (error.reason() == "SESSION_TERMINATED" && !when_terminated),
         }
     }
 
@@ -268,11 +283,8 @@ impl Machine {
     /// What the driver does now.
     pub(crate) fn turn(&mut self, now: Moment) -> Turn {
         self.tick(now);
-        let silent = (now.saturating_sub(self.last_frame) >= self.patience()).then_some(Loss::Silent);
         let mut half_closes = false;
-        let cut = if silent.is_some() {
-            silent
-        } else if self.closing.is_some() {
+        let cut = if self.closing.is_some() {
             let step = self.close_in_session(now);
             half_closes = step.half_closes;
             step.is_over.then_some(Loss::Ended)
@@ -286,6 +298,17 @@ impl Machine {
             half_closes,
             wake_at: self.wake_at(now),
         }
+    }
+
+    /// Some time has passed, and no frame is there. Whether the session is lost for that. The time in which this client did
+    /// not run itself does not count: frames may have come meanwhile, and are on their way here.
+    pub(crate) fn is_silent(&mut self, now: Moment) -> bool {
+        let Some(over) = now.checked_sub(self.last_frame + self.patience()) else { return false };
+        if over < ASLEEP {
+            return true;
+        }
+        self.last_frame = (now + PATIENCE).saturating_sub(self.patience());
+        false
     }
 
     /// How long nothing may come.

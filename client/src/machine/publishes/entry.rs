@@ -250,6 +250,7 @@ pub(super) fn published(result: PublishResult) -> Published {
         sequence: result.sequence,
         epoch: result.epoch,
         duplicate: result.duplicate,
+        matched: result.matched,
     }
 }
 

@@ -172,7 +172,9 @@ fn what_trying_again_cannot_mend_fails_the_client_loudly() {
             assert!(matches!(world.machine.table.take_end(id), Some(Ok(()))), "an error is told once");
         }
     }
-    let mut world = World::new(|setup| setup.returns_when_terminated = true);
+    let mut world = World::new(|setup| setup.returns.when_terminated = true);
+    world.connect();
+    world.client_reads(1);
     world.connect();
     world.lose(failed(Code::Aborted, "SESSION_TERMINATED"));
     assert_eq!(world.state(), State::Waiting);
@@ -198,6 +200,46 @@ fn a_session_in_which_nothing_comes_is_lost_after_two_intervals_and_five_seconds
     assert!(!world.is_connected);
     let reason = world.states.last().and_then(|status| status.reason.clone()).expect("a reason");
     assert_eq!((reason.reason(), reason.code()), ("NOTHING_HEARD", Code::Unavailable));
+}
+
+#[test]
+fn time_in_which_the_client_did_not_run_is_no_silence_of_the_hub() {
+    let mut world = World::new(|setup| setup.heartbeat = Duration::from_secs(2));
+    world.connect();
+    world.client_reads(1);
+    // It was stopped for an hour. What has come meanwhile gets a moment to arrive.
+    world.pass(Duration::from_secs(3600));
+    world.turn(9);
+    assert!(world.is_connected);
+    assert_eq!(world.machine.turn(world.now).wake_at, world.now + Duration::from_secs(5));
+    world.pass(Duration::from_secs(5));
+    world.turn(9);
+    assert!(!world.is_connected, "nothing has come");
+}
+
+#[test]
+fn one_that_fails_fast_tries_every_address_once_and_one_for_one_session_does_not_come_back() {
+    let mut world = World::new(|setup| {
+        setup.addresses = (0..3).map(|n| format!("hub-{n}")).collect();
+        setup.returns.fails_fast = true;
+    });
+    for n in 0..3 {
+        assert_ne!(world.state(), State::Failed, "attempt {n}");
+        world.connect();
+        world.lose(failed(Code::Unavailable, "NOT_CONNECTED"));
+    }
+    assert_eq!((world.state(), world.opened.len()), (State::Failed, 3));
+
+    for once in [false, true] {
+        let mut world = World::new(|setup| {
+            setup.returns.fails_fast = true;
+            setup.returns.is_for_once = once;
+        });
+        world.connect();
+        world.client_reads(1);
+        world.cut();
+        assert_eq!(world.state() == State::Failed, once);
+    }
 }
 
 #[test]

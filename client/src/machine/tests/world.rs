@@ -10,7 +10,7 @@ use tonic_types::{ErrorDetails, StatusExt, pb};
 
 use crate::{
     machine::{
-        Loss, Machine, Plan, Setup,
+        Loss, Machine, Plan, Returns, Setup,
         incoming::Incoming,
         news::{Moment, News},
         publishes::{Amount, NewPublish},
@@ -281,7 +281,7 @@ impl World {
             heartbeat: Duration::from_secs(15),
             addresses: vec!["hub".into()],
             has_source: false,
-            returns_when_terminated: false,
+            returns: Returns::default(),
             most: Amount { events: 8192, bytes: 16 << 20 },
             seed: 7,
         };
@@ -377,6 +377,9 @@ impl World {
     pub(super) fn turn(&mut self, frames: usize) {
         if !self.is_connected {
             return;
+        }
+        if self.hub.out.is_empty() && self.machine.is_silent(self.now) {
+            return self.lose(Loss::Silent);
         }
         let turn = self.machine.turn(self.now);
         if let Some(loss) = turn.cut {
