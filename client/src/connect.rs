@@ -27,9 +27,9 @@ use crate::{
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often to ask an idle hub whether it is there; hubs and proxies take no offence at this pace.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// The largest frame from a hub: one event of the largest size any hub may be set to, and its frame.
-const MAX_FRAME_BYTES: usize = 4 * 1024 * 1024;
+pub(crate) const MAX_FRAME_BYTES: usize = 4 * 1024 * 1024;
 
 /// Which hub to talk to.
 #[derive(Debug, Clone, Default)]
@@ -110,7 +110,12 @@ impl TlsFiles {
         files.into_iter().filter_map(|(name, value)| value.map(|value| (name, value.to_owned())))
     }
 
-    fn config(&self) -> anyhow::Result<ClientTlsConfig> {
+    /// Whether anything is wanted.
+    pub(crate) fn is_set(&self) -> bool {
+        self.variables().next().is_some()
+    }
+
+    pub(crate) fn config(&self) -> anyhow::Result<ClientTlsConfig> {
         let read = |path: &Path| std::fs::read(path).with_context(|| path.display().to_string());
         let mut config = ClientTlsConfig::new().timeout(CONNECT_TIMEOUT);
         config = match &self.ca {
@@ -164,7 +169,7 @@ impl Target {
         if self.server.contains("://") || self.server.starts_with("unix:") {
             return self.server.clone();
         }
-        let scheme = if self.tls.variables().next().is_some() { "https" } else { "http" };
+        let scheme = if self.tls.is_set() { "https" } else { "http" };
         format!("{scheme}://{}", self.server)
     }
 
@@ -200,7 +205,7 @@ impl Target {
 }
 
 /// What an error comes from.
-fn deepest<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+pub(crate) fn deepest<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
@@ -208,7 +213,7 @@ fn deepest<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     cause
 }
 
-fn is_of_tls(error: &(dyn Error + 'static)) -> bool {
+pub(crate) fn is_of_tls(error: &(dyn Error + 'static)) -> bool {
     let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     error.is::<rustls::Error>() || inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()).is_some()
 }

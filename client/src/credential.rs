@@ -1,6 +1,9 @@
 //! What a client shows of itself: a bearer token, with every call.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, anyhow};
 use tonic::{
@@ -48,11 +51,7 @@ impl Credential {
     pub fn bearer(&self) -> anyhow::Result<Bearer> {
         let token = match (&self.token, &self.token_file) {
             (Some(token), _) if !token.is_empty() => token.clone(),
-            (_, Some(path)) => {
-                let size = std::fs::metadata(path).with_context(|| format!("--token-file {}", path.display()))?.len();
-                anyhow::ensure!(size <= MAX_FILE_BYTES, "--token-file {}: it is too large", path.display());
-                std::fs::read_to_string(path).with_context(|| format!("--token-file {}", path.display()))?
-            }
+            (_, Some(path)) => read_file(path)?,
             _ => return Ok(Bearer(None)),
         };
         let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.trim())
@@ -61,6 +60,13 @@ impl Credential {
         value.set_sensitive(true);
         Ok(Bearer(Some(value)))
     }
+}
+
+/// The token in a file, as it is now.
+pub(crate) fn read_file(path: &Path) -> anyhow::Result<String> {
+    let size = std::fs::metadata(path).with_context(|| format!("--token-file {}", path.display()))?.len();
+    anyhow::ensure!(size <= MAX_FILE_BYTES, "--token-file {}: it is too large", path.display());
+    std::fs::read_to_string(path).with_context(|| format!("--token-file {}", path.display()))
 }
 
 /// Puts a token before every call.

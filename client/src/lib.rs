@@ -1,25 +1,54 @@
-//! A client of Switchyard: connecting to a hub, and the contract as generated code.
-//!
-//! ```no_run
-//! # async fn publish() -> anyhow::Result<()> {
-//! use switchyard_client::{Target, proto::v1};
-//!
-//! let mut hub = Target { server: "127.0.0.1:50051".into(), ..Target::default() }.hub().await?;
-//! let event = v1::Event { topic: "orders.eu.created".into(), ..v1::Event::default() };
-//! hub.publish(v1::PublishRequest { events: vec![event], ..v1::PublishRequest::default() }).await?;
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! It holds no state: a connection that breaks is for its user to make again.
-
+#![doc = include_str!("../README.md")]
 #![warn(missing_docs)]
+// Counts in tests are small.
+#![cfg_attr(test, allow(clippy::cast_possible_wrap, clippy::cast_sign_loss))]
 
 mod backoff;
+mod client;
+mod codec;
 mod connect;
 mod credential;
+mod delivery;
+mod driver;
+mod error;
+mod event;
+mod ids;
+mod item;
+mod keeper;
+mod link;
+mod machine;
+mod options;
+mod outcome;
+mod position;
 pub mod proto;
+mod publish;
+mod shared;
+mod spec;
+mod state;
+mod subscription;
+mod token;
+mod worker;
 
 pub use backoff::Backoff;
+pub use client::Client;
 pub use connect::{Target, TlsFiles, explain, explain_message};
 pub use credential::{Bearer, Credential, Link, TOKEN_VARIABLE};
+pub use delivery::{Batch, Deliveries, Delivery};
+pub use error::{Error, ErrorKind};
+pub use event::{Event, Received};
+pub use item::{Gap, GapReason, Opened};
+pub use options::Builder;
+pub use outcome::Published;
+pub use position::{FilePosition, Keeping, MemoryPosition, PositionStore};
+pub use publish::{Publish, PublishAll, Publishing, PublishingAll};
+pub use spec::{Live, OnGap, Overflow, Spec, Start, Stream};
+pub use state::{Drain, Left, State, Stats, Status};
+pub use subscription::{Item, Subscription};
+pub use token::{Fetching, Token, TokenError, TokenSource};
+pub use worker::Failure;
+
+/// What is needed to set up TLS, and what errors bear, of the gRPC library.
+pub use tonic::{
+    Code,
+    transport::{Certificate, ClientTlsConfig, Identity},
+};

@@ -157,7 +157,7 @@ impl Remote {
                 }
                 Err(error) => {
                     tracing::error!(address = ?remote.address, error, "keys for tokens cannot be fetched; the old ones stay");
-                    backoff.delay()
+                    backoff.next()
                 }
             };
             remote.rounds.send_modify(|rounds| *rounds += 1);

@@ -117,7 +117,7 @@ impl Acceptor {
                 Some(Err(error)) if is_of_the_peer(&error) => {}
                 Some(Err(error)) => {
                     self.metrics.accept_failed();
-                    let delay = backoff.delay();
+                    let delay = backoff.next();
                     tracing::warn!(%error, retry_in_ms = delay.as_millis() as u64, "accept failed");
                     tokio::select! {
                         () = self.stop.cancelled() => return,

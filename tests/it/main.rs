@@ -30,6 +30,7 @@ mod bench;
 mod cli;
 mod cli_streams;
 mod cli_work;
+mod client;
 mod connections;
 mod contract;
 mod door;

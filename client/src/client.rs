@@ -1,0 +1,207 @@
+//! The handle of a client: what its user begins, and what it can know.
+
+use std::{collections::HashMap, fmt, future::Future, sync::Arc, time::Duration};
+
+use prost::Message;
+use tokio::sync::watch;
+
+use crate::{
+    driver::Driver,
+    error::Error,
+    event::Event,
+    keeper::Keeper,
+    link::Links,
+    proto::v1,
+    publish::{Publish, PublishAll, Publishing},
+    shared::{Owner, Shared},
+    spec::Spec,
+    state::{Drain, Left, State, Stats, Status},
+    subscription::Subscription,
+};
+
+/// Adds what carries a trace to the attributes of an event.
+pub(crate) type Inject = Arc<dyn Fn(&mut HashMap<String, String>) + Send + Sync>;
+
+/// A client of Switchyard that comes back by itself.
+///
+/// It is a handle: clones are of the same client. Nothing happens until somebody runs it, in a task of the caller's choice.
+/// With the last handle the client is over; [`Client::drain`] ends it in order.
+///
+/// See the front page of the crate for an example.
+#[derive(Clone)]
+pub struct Client {
+    owner: Arc<Owner>,
+    links: Arc<Links>,
+    name: Arc<str>,
+    inject: Option<Inject>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("name", &self.name).field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    pub(crate) fn new(shared: Shared, links: Links, name: String, inject: Option<Inject>) -> Self {
+        Self { owner: Owner::new(Arc::new(shared)), links: Arc::new(links), name: name.into(), inject }
+    }
+
+    fn shared(&self) -> &Shared {
+        self.owner.shared()
+    }
+
+    /// Runs the client, until it is drained, its last other handle is gone, or it has failed for good. Only one may run it.
+    ///
+    /// This is all of the client that runs: spawn it, or poll it beside something else. If it is dropped, the client is
+    /// over.
+    ///
+    /// ```no_run
+    /// # async fn run(hub: switchyard_client::Client) {
+    /// let running = tokio::spawn(hub.clone().run());
+    /// // ...
+    /// # drop(running);
+    /// # }
+    /// ```
+    pub fn run(self) -> impl Future<Output = Result<(), Error>> + Send + 'static {
+        let shared = Arc::clone(self.owner.shared());
+        // From now on, not from the first poll: what is begun meanwhile may count on it.
+        let driver = shared.with(|machine, _| machine.drive()).map(|()| Driver::new(shared, Arc::clone(&self.links)));
+        drop(self);
+        async move { driver?.run().await }
+    }
+
+    /// What the client is doing.
+    pub fn status(&self) -> Status {
+        self.shared().status()
+    }
+
+    /// What it is doing, now and whenever that changes. Whoever is slow sees the latest only;
+    /// [`on_state`](crate::Builder::on_state) hears of every change.
+    pub fn states(&self) -> watch::Receiver<Status> {
+        self.shared().states()
+    }
+
+    /// What it has counted, and has in hand now.
+    pub fn stats(&self) -> Stats {
+        self.shared().with(|machine, now| machine.stats(now))
+    }
+
+    /// Subscribes to live events or to a stream, and waits until the hub has opened that: for a live subscription, nothing
+    /// that is published later is missed. As long as there is no hub, it waits; to give up, drop it.
+    ///
+    /// Fails when the hub refuses it in a way that waiting does not mend.
+    ///
+    /// ```no_run
+    /// # async fn read(hub: switchyard_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// use switchyard_client::{FilePosition, Item, Start, Stream};
+    ///
+    /// let spec = Stream::named("orders").filter("orders.eu.>").from(Start::Earliest);
+    /// let mut orders = hub.subscribe(spec.position(FilePosition::new("orders.token"))).await?;
+    /// while let Some(item) = orders.next().await {
+    ///     match item? {
+    ///         Item::Events(batch) => {
+    ///             for event in &batch {
+    ///                 println!("{} {:?}", event.topic(), event.text());
+    ///             }
+    ///             batch.done().await?;
+    ///         }
+    ///         Item::Gap(gap) => println!("lost: {gap:?}"),
+    ///         Item::CaughtUp => println!("that is all for now"),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn subscribe(&self, spec: impl Into<Spec>) -> Result<Subscription, Error> {
+        let mut subscription = self.subscribe_soon(spec).await?;
+        subscription.ready().await?;
+        Ok(subscription)
+    }
+
+    /// The same without waiting for the hub: it is opened as soon as there is a session. What the hub says of it comes with
+    /// what is next.
+    pub async fn subscribe_soon(&self, spec: impl Into<Spec>) -> Result<Subscription, Error> {
+        let spec = spec.into();
+        spec.check()?;
+        let (keeper, token) = match &spec.position {
+            Some(store) => Keeper::load(Arc::clone(store)).await?,
+            None => (None, None),
+        };
+        let (id, bell) = self.shared().subscribe(spec, token)?;
+        Ok(Subscription::new(Arc::clone(&self.owner), id, bell, keeper))
+    }
+
+    /// Publishes an event. Await it for the hub's answer, which is the only thing that counts as published.
+    ///
+    /// What was lost with a session is written again with the same id, in order, until the deadline.
+    ///
+    /// ```no_run
+    /// # async fn publish(hub: switchyard_client::Client) -> Result<(), switchyard_client::Error> {
+    /// use std::time::Duration;
+    /// use switchyard_client::{Event, Published};
+    ///
+    /// let event = Event::new("invoices.eu").text("17 paid").key("c-17");
+    /// match hub.publish(event).deadline(Duration::from_secs(20)).await? {
+    ///     Published::Stored { stream, sequence, .. } => println!("{stream} has it as {sequence}"),
+    ///     Published::Live { matched, .. } => println!("{matched} subscriptions got it"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn publish(&self, event: impl Into<Event>) -> Publish<'_> {
+        Publish::new(&self.owner, self.encode(event.into()))
+    }
+
+    /// Publishes events in one call: what becomes of each, in their order.
+    pub fn publish_all<E: Into<Event>>(&self, events: impl IntoIterator<Item = E>) -> PublishAll<'_> {
+        PublishAll::new(&self.owner, events.into_iter().map(|event| self.encode(event.into())).collect())
+    }
+
+    /// Publishes an event if there is room in the queue: an error with the reason `QUEUE_FULL` says that there is none.
+    pub fn try_publish(&self, event: impl Into<Event>) -> Result<Publishing, Error> {
+        Publish::new(&self.owner, self.encode(event.into())).try_queue()
+    }
+
+    /// Ends the client in order: no subscription gets anything new, what was begun is finished or given back, and
+    /// acknowledgements and publishes are flushed. Returns when the client is over, at the latest after the timeout, with
+    /// what was left. Fails when the client has failed.
+    ///
+    /// ```no_run
+    /// # async fn stop(hub: switchyard_client::Client) -> Result<(), switchyard_client::Error> {
+    /// use std::time::Duration;
+    /// use switchyard_client::Drain;
+    ///
+    /// let left = hub.drain(Duration::from_secs(20), Drain::Finish).await?;
+    /// if !left.is_nothing() {
+    ///     eprintln!("left: {left:?}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn drain(&self, timeout: Duration, how: Drain) -> Result<Left, Error> {
+        let mut states = self.states();
+        self.shared().call(|machine, now| machine.drain(now, how, timeout));
+        // The sender lives as long as this handle.
+        let last = states.wait_for(|status| status.state.is_over()).await.map(|status| status.clone());
+        match last {
+            Ok(Status { state: State::Failed, reason: Some(error), .. }) => Err(error),
+            _ => Ok(self.shared().with(|machine, _| machine.left())),
+        }
+    }
+
+    /// An event gets what it is known again by, and is encoded once.
+    fn encode(&self, event: Event) -> bytes::Bytes {
+        let mut event = v1::Event::from(event);
+        if event.id.is_empty() {
+            event.id = self.shared().new_id();
+            if event.source.is_empty() {
+                event.source = self.name.to_string();
+            }
+        }
+        if let Some(inject) = &self.inject {
+            inject(&mut event.attributes);
+        }
+        event.encode_to_vec().into()
+    }
+}

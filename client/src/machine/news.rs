@@ -1,0 +1,23 @@
+//! What the machine tells the handles, and in what it counts time. Pure.
+
+use std::time::Duration;
+
+use crate::{error::Error, outcome::Published, state::Status};
+
+/// A point in time: how long after the client was made.
+pub(crate) type Moment = Duration;
+
+/// Something that somebody may wait for.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// Something has changed for whoever reads this subscription, or waits for it.
+    Subscription(i64),
+    /// What became of the events of a publish.
+    Published(u64, Vec<Result<Published, Error>>),
+    /// What became of an acknowledgement.
+    Settled(u64, Result<(), Error>),
+    /// There is room in the queue of publishes.
+    Room,
+    /// The client is in another state.
+    State(Status),
+}
