@@ -27,6 +27,7 @@
 
 mod acknowledge;
 mod backlog;
+mod counts;
 mod delivery;
 mod done;
 mod failure;
@@ -44,10 +45,11 @@ mod state;
 mod tests;
 mod window;
 
+pub use counts::Counts;
 pub use delivery::Delivery;
 pub use failure::DeadLetter;
 pub use feed::{Feed, StaleRead};
 pub use member::MemberId;
 pub use outcome::{Answer, Outcome, UpTo};
 pub use snapshot::SnapshotError;
-pub use state::{Counts, GroupState, Oldest};
+pub use state::{GroupState, Oldest};

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use super::{
     backlog::Backlog,
+    counts::Counts,
     done::MAX_SEQUENCE,
     failure::DeadLetter,
     feed::{Feed, StaleRead},
@@ -32,29 +33,6 @@ pub struct GroupState {
     pub(super) members: Members,
     pub(super) last_turn: u64,
     expired: u64,
-}
-
-/// How a group stands, for metrics and for those who manage it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counts {
-    /// Offered, and not handed out, whether held or put off. What the stream has behind [`GroupState::read_to`] is pending too.
-    pub pending: usize,
-    /// Handed out, and neither acknowledged nor given up; `leased`, `redelivering` and `burying` together.
-    pub unacked: usize,
-    /// With a member.
-    pub leased: usize,
-    /// Came back: they wait for their time or for a member.
-    pub redelivering: usize,
-    /// Given up, and not stored as dead letters yet.
-    pub burying: usize,
-    /// Behind an earlier one of their key.
-    pub behind: usize,
-    /// Members, with those that may still come back.
-    pub members: usize,
-    /// How many leases ended without an answer, since the start.
-    pub expired: u64,
-    /// How many events were given up without a dead-letter stream, since the start.
-    pub dropped: u64,
 }
 
 /// The lowest sequence that is not done.
@@ -295,19 +273,7 @@ impl GroupState {
 
     /// How the group stands.
     pub fn counts(&self) -> Counts {
-        let (held, put_off) = (&self.backlog.held, self.backlog.put_off.len());
-        let unacked = held.unacked();
-        Counts {
-            pending: held.len() - unacked + put_off,
-            unacked,
-            leased: held.leased(),
-            redelivering: held.redelivering(),
-            burying: held.burying().len(),
-            behind: held.ahead() - held.fresh() + put_off,
-            members: self.members.len(),
-            expired: self.expired,
-            dropped: self.backlog.dropped,
-        }
+        Counts::of(&self.backlog, self.members.len(), self.expired)
     }
 
     /// The oldest event that is not done, if any was offered.
