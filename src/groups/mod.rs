@@ -9,6 +9,7 @@
 //! - It reads the stream where [`GroupState::feed`] says and offers what it found ([`GroupState::offer`]).
 //! - When an event from [`GroupState::next`] was written to the transport it says so ([`GroupState::sent`]): that
 //!   starts the lease. If it will not be written, [`GroupState::unsend`].
+//! - A member that comes back is a new one, which goes on for the one it was ([`GroupState::succeed`]).
 //! - Members that grant no credit are to be paced ([`GroupState::pace`]); which of them may have more than before
 //!   [`GroupState::take_eased`] tells.
 //! - What it finds missing in the stream it says ([`GroupState::gone`], [`GroupState::purge`]).

@@ -23,8 +23,6 @@ use crate::model::GroupSettings;
 const TIMERS_AT_ONCE: usize = 4096;
 /// The failure of an event that was not acknowledged in time.
 const EXPIRED: &str = "it was not acknowledged in time";
-/// The failure of an event whose member did not come back.
-const LOST: &str = "the member it was delivered to was lost";
 
 /// One group on one stream.
 #[derive(Debug)]
@@ -223,7 +221,7 @@ impl GroupState {
         true
     }
 
-    /// Lets end what has to end by now: leases, waits, and the hope for members that do not come back. Bounded: if
+    /// Lets end what has to end by now: leases, waits, and the time in which members may come back. Bounded: if
     /// [`Self::due`] is not later than `now` after it, there is more.
     pub fn tick(&mut self, now: u64) {
         let clock = self.backlog.clock.max(now);
@@ -240,10 +238,14 @@ impl GroupState {
         }
     }
 
-    /// The lease of an event, or its wait, ends by time.
+    /// The lease of an event, or its wait, ends by time. A member that is away could not say anything: its event is lost.
     fn ring(&mut self, sequence: u64) {
         match self.lift(sequence) {
             Some(Phase::Waiting { .. }) => self.backlog.held.place(sequence, Phase::Again),
+            Some(Phase::Leased { member, .. }) if self.members.is_away(member) => {
+                self.expired += 1;
+                self.backlog.lose(sequence, false);
+            }
             phase => {
                 if let Some(Phase::Leased { member, sent: Some(sent) }) = phase {
                     self.members.owe(member, sent.turn, sequence, self.backlog.clock);
@@ -254,7 +256,7 @@ impl GroupState {
         }
     }
 
-    /// A member is lost for good: for each event that was sent to it, an attempt has failed.
+    /// A member is lost for good, and with it each event that was sent to it.
     pub(super) fn lose(&mut self, id: MemberId) {
         let Some(member) = self.members.remove(id) else { return };
         for sequence in member.unsent {
@@ -262,7 +264,7 @@ impl GroupState {
         }
         for sequence in member.sent.into_values() {
             self.lift(sequence);
-            self.backlog.fail(sequence, Cow::Borrowed(LOST), None);
+            self.backlog.lose(sequence, false);
         }
     }
 

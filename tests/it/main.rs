@@ -48,6 +48,7 @@ mod group_edges;
 mod group_members;
 mod group_redrive;
 mod group_retention;
+mod group_return;
 mod groups;
 #[cfg(feature = "tools-tests")]
 mod grpcurl;
@@ -73,6 +74,7 @@ mod quotas;
 mod ranges;
 mod recovery;
 mod reflection;
+mod relay;
 mod resume;
 mod rights;
 #[cfg(feature = "tools-tests")]
