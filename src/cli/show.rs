@@ -119,6 +119,9 @@ pub(super) fn event_json(received: &ReceivedEvent) -> serde_json::Value {
     if !received.last_failure.is_empty() {
         object.insert("last_failure".into(), json!(received.last_failure));
     }
+    if received.redelivered {
+        object.insert("redelivered".into(), json!(true));
+    }
     if let Some(event) = &received.event {
         put_event(&mut object, event);
     }
@@ -281,5 +284,7 @@ mod tests {
             event_json(&stored),
             json!({ "stream": "s", "sequence": 7, "attempt": 1, "topic": "a", "text": "x" })
         );
+        let again = ReceivedEvent { redelivered: true, ..stored };
+        assert_eq!(event_json(&again)["redelivered"], true);
     }
 }

@@ -316,6 +316,7 @@ fn environment(received: &ReceivedEvent) -> Vec<(&'static str, String)> {
         ("SWITCHYARD_SEQUENCE", received.sequence.to_string()),
         ("SWITCHYARD_ATTEMPT", received.attempt.to_string()),
         ("SWITCHYARD_LAST_FAILURE", received.last_failure.clone()),
+        ("SWITCHYARD_REDELIVERED", received.redelivered.to_string()),
         ("SWITCHYARD_APPEND_TIME", time(received.append_time.as_ref())),
         ("SWITCHYARD_TIME", time(event.time.as_ref())),
         ("SWITCHYARD_ATTRIBUTES", attributes),
@@ -366,6 +367,7 @@ mod tests {
             stream: "orders".into(),
             sequence: 42,
             attempt: 2,
+            redelivered: true,
             ..ReceivedEvent::default()
         }
     }
@@ -380,7 +382,8 @@ mod tests {
     async fn a_command_gets_the_payload_and_the_environment() {
         let checks = "test \"$(cat)\" = 'hello world' && test $SWITCHYARD_TOPIC = orders.eu \
             && test $SWITCHYARD_SEQUENCE = 42 && test $SWITCHYARD_ATTEMPT = 2 && test $SWITCHYARD_ID = ab \
-            && test $SWITCHYARD_STREAM = orders && test $SWITCHYARD_ATTRIBUTES = '{}'";
+            && test $SWITCHYARD_STREAM = orders && test $SWITCHYARD_ATTRIBUTES = '{}' \
+            && test $SWITCHYARD_REDELIVERED = true";
         assert_eq!(ran(checks, "hello world").await, Ok(()));
     }
 

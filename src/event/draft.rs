@@ -121,6 +121,7 @@ mod tests {
         let view = again.view();
         assert_eq!((view.stream, view.sequence, view.append_time), ("orders", 300, Some(time)));
         assert_eq!((view.attempt, view.last_failure, view.topic), (200, "no luck", "a.b"));
+        assert_eq!((view.redelivered, stored.view().redelivered), (true, false));
 
         let given_up = GivenUp { stream: "orders", sequence: 300, group: "g", attempts: 2, reason: "no" };
         let letter = stored.dead_letter(&given_up);

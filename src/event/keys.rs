@@ -18,6 +18,8 @@ pub(super) const KEY_APPEND_TIME: u8 = nested(received_event::APPEND_TIME);
 pub(super) const KEY_LAST_FAILURE: u8 = nested(received_event::LAST_FAILURE);
 /// `ReceivedEvent.attempt`.
 pub(super) const KEY_ATTEMPT: u8 = number(received_event::ATTEMPT);
+/// `ReceivedEvent.redelivered`.
+pub(super) const KEY_REDELIVERED: u8 = number(received_event::REDELIVERED);
 /// `Event.attributes`, a pair.
 pub(super) const KEY_ATTRIBUTE: u8 = nested(event::ATTRIBUTES);
 /// The name in a pair.

@@ -14,7 +14,7 @@ use super::{
     Event, Spans, fields,
     keys::{
         KEY_APPEND_TIME, KEY_ATTEMPT, KEY_ATTRIBUTE, KEY_ENTRY, KEY_EVENT, KEY_LAST_FAILURE, KEY_PAIR_NAME,
-        KEY_PAIR_VALUE, KEY_SEQUENCE, KEY_STREAM, put_bytes, varint_bytes,
+        KEY_PAIR_VALUE, KEY_REDELIVERED, KEY_SEQUENCE, KEY_STREAM, put_bytes, varint_bytes,
     },
 };
 
@@ -81,12 +81,12 @@ impl Event {
         1 + varint_bytes(received_bytes) + received_bytes
     }
 
-    /// A stored event as it is delivered once more.
+    /// A stored event as it is delivered to a group once more, which it says.
     #[must_use]
     pub fn again(&self, attempt: u32, last_failure: &str) -> Self {
         let (at, body) = body(self);
         let mut rest = &self.encoded()[at + body.len()..];
-        let mut stamped = Vec::with_capacity(rest.len() + 10 + last_failure.len());
+        let mut stamped = Vec::with_capacity(rest.len() + 12 + last_failure.len());
         // What the stream stamped stays, up to the number of the attempt, which is the last field of what a stream keeps.
         while let [key, ..] = rest
             && *key != KEY_ATTEMPT
@@ -102,6 +102,7 @@ impl Event {
         if !last_failure.is_empty() {
             put_bytes(KEY_LAST_FAILURE, last_failure.as_bytes(), &mut stamped);
         }
+        stamped.extend_from_slice(&[KEY_REDELIVERED, 1]);
         let mut entry = Vec::with_capacity(body.len() + stamped.len() + 4 * 5);
         let spans = put_event(self.spans(), at, body, stamped.len(), &mut entry);
         entry.extend_from_slice(&stamped);
@@ -314,11 +315,18 @@ mod tests {
             append_time: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 123_000_000 }),
             attempt: 1,
             last_failure: String::new(),
+            redelivered: false,
         };
         assert_eq!(received(&stored), first);
-        let second = client::ReceivedEvent { attempt: 200, last_failure: "no luck".into(), ..first.clone() };
+        let again = client::ReceivedEvent { redelivered: true, ..first };
+        let second = client::ReceivedEvent { attempt: 200, last_failure: "no luck".into(), ..again.clone() };
         assert_eq!(received(&stored.again(200, "no luck")), second);
-        assert_eq!(received(&stored.again(3, "")), client::ReceivedEvent { attempt: 3, ..first });
+        assert_eq!(received(&stored.again(3, "")), client::ReceivedEvent { attempt: 3, ..again.clone() });
+        assert_eq!(
+            received(&stored.again(200, "no luck").again(1, "")),
+            again,
+            "nothing of the delivery before is left"
+        );
     }
 
     proptest::proptest! {

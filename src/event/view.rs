@@ -47,6 +47,8 @@ pub struct View<'a> {
     /// 1 for the first.
     pub attempt: u64,
     pub last_failure: &'a str,
+    /// It may have been delivered before.
+    pub redelivered: bool,
     published: &'a [u8],
 }
 
@@ -111,6 +113,7 @@ impl<'a> View<'a> {
             (received::LAST_FAILURE, Value::Bytes(reason)) => {
                 self.last_failure = std::str::from_utf8(reason).unwrap_or_default();
             }
+            (received::REDELIVERED, Value::Number(number)) => self.redelivered = number != 0,
             _ => {}
         }
     }

@@ -235,7 +235,7 @@ impl Backlog {
             let phase = match self.progress.failure(sequence) {
                 Some(failure) if failure.is_final(&self.settings) => Phase::Burying,
                 Some(failure) if failure.due > self.clock => Phase::Waiting { due: failure.due },
-                Some(failure) if failure.attempts > 0 => Phase::Again,
+                Some(failure) if failure.was_tried() => Phase::Again,
                 _ if event.sent_since.is_some() => Phase::Again,
                 _ => Phase::New,
             };
@@ -263,7 +263,13 @@ impl Backlog {
         self.come_back(sequence, failure);
     }
 
-    /// The same, and it is given up at once.
+    /// An event that is in no set is lost with the member that had it, which may be back: it comes back after a wait, or then.
+    pub(super) fn lose(&mut self, sequence: u64, is_back: bool) {
+        let failure = Failure::lost(self.progress.failure(sequence), &self.settings, self.clock, is_back);
+        self.come_back(sequence, failure);
+    }
+
+    /// An attempt at it has failed, and it is given up at once.
     pub(super) fn reject(&mut self, sequence: u64, reason: Cow<'static, str>) {
         let failure = Failure::rejected(self.progress.failure(sequence), self.clock, reason);
         self.come_back(sequence, failure);
@@ -288,14 +294,14 @@ impl Backlog {
         match (event.phase, outcome) {
             (Phase::Leased { member: lessee, .. }, _) if lessee == member => Answer::Applied,
             (Phase::Burying, Outcome::Reject { .. }) => Answer::AlreadyDone,
-            _ if event.sent_since.is_some() || self.has_failed(sequence) => Answer::Expired,
+            _ if event.sent_since.is_some() || self.was_tried(sequence) => Answer::Expired,
             _ => Answer::NotDelivered,
         }
     }
 
-    /// True when an attempt at an event has failed.
-    fn has_failed(&self, sequence: u64) -> bool {
-        self.progress.failure(sequence).is_some_and(|failure| failure.attempts > 0)
+    /// True when an attempt at an event has failed, or was lost.
+    fn was_tried(&self, sequence: u64) -> bool {
+        self.progress.failure(sequence).is_some_and(Failure::was_tried)
     }
 
     /// Those that are given up and not stored as such, ascending.

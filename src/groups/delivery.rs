@@ -1,6 +1,7 @@
 //! Handing out: which event a member gets, and the lease that starts when it is sent. Pure.
 
 use super::{
+    backlog::Backlog,
     held::Phase,
     member::{MemberId, Sent},
     state::GroupState,
@@ -15,6 +16,20 @@ pub struct Delivery {
     pub attempt: u32,
     /// Why the attempt before failed; empty for the first.
     pub last_failure: Box<str>,
+    /// It was sent to a member before, as far as is known: that it was is not stored before it failed or was lost.
+    pub redelivered: bool,
+}
+
+impl Delivery {
+    fn of(backlog: &Backlog, sequence: u64) -> Self {
+        let failure = backlog.progress.failure(sequence);
+        let was_sent = backlog.held.get(sequence).is_some_and(|event| event.sent_since.is_some());
+        let (attempt, last_failure) = match failure {
+            Some(failure) => (failure.attempts.saturating_add(1), failure.reason.as_ref().into()),
+            None => (1, Box::default()),
+        };
+        Self { sequence, attempt, last_failure, redelivered: was_sent || failure.is_some() }
+    }
 }
 
 impl GroupState {
@@ -33,11 +48,7 @@ impl GroupState {
         let sequence = self.backlog.next()?;
         self.lift(sequence);
         self.lease(sequence, member, None);
-        let (attempt, last_failure) = match self.backlog.progress.failure(sequence) {
-            Some(failure) => (failure.attempts.saturating_add(1), failure.reason.as_ref().into()),
-            None => (1, Box::default()),
-        };
-        Some(Delivery { sequence, attempt, last_failure })
+        Some(Delivery::of(&self.backlog, sequence))
     }
 
     /// An event was written to the transport of its member: the lease runs from now. False when the event is not that

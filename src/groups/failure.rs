@@ -1,4 +1,8 @@
 //! How an event has failed so far: the wait before its next attempt, and when there is none any more. Pure.
+//!
+//! A member that is lost with an event is no failure of the event: its connection broke, or its machine did. Only an event
+//! that is lost again and again, with nobody who says anything of it in between, may be what ends its members or their
+//! connections; from then on each loss counts. Why: docs/adr/0029-what-counts-as-an-attempt.md.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -7,11 +11,19 @@ use crate::model::{
     limits::{MAX_FAILURE_BYTES, MAX_TIME_MS},
 };
 
+/// An event may be lost this often in a row before that counts as a failed attempt.
+const LOSSES_FORGIVEN: u32 = 3;
+/// The failure of an event that is lost more often than that.
+const LOST: &str = "the member it was delivered to was lost";
+
 /// How an event has failed so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
-    /// How many attempts failed; 0 for one that was given back and has not failed since.
+    /// How many attempts failed.
     pub(super) attempts: u32,
+    /// How often it was lost since an attempt last failed by what a member said, or did not say in time. With neither attempts
+    /// nor losses it is one that was given back, and nothing has come of it since.
+    pub(super) losses: u32,
     /// No attempt is made before.
     pub(super) due: u64,
     /// That is this long after the last one failed.
@@ -36,7 +48,7 @@ pub struct DeadLetter {
 impl Failure {
     /// That of a dead letter which is given back.
     pub(super) fn given_back() -> Self {
-        Self { attempts: 0, due: 0, wait: 0, rejected: false, reason: Cow::Borrowed("") }
+        Self { attempts: 0, losses: 0, due: 0, wait: 0, rejected: false, reason: Cow::Borrowed("") }
     }
 
     /// One more attempt has failed: the next is made after `delay`, or else after the backoff of its attempts.
@@ -49,16 +61,34 @@ impl Failure {
     ) -> Self {
         let attempts = Self::attempts_after(before);
         let wait = delay.unwrap_or_else(|| backoff(settings, attempts)).min(MAX_TIME_MS);
-        Self { attempts, due: now.saturating_add(wait), wait, rejected: false, reason }
+        Self { attempts, losses: 0, due: now.saturating_add(wait), wait, rejected: false, reason }
+    }
+
+    /// It is lost with the member that had it, and waits as after a failure, so that one which ends its members does not end all
+    /// of them at once. It does not wait if the member is back already.
+    pub(super) fn lost(before: Option<&Self>, settings: &GroupSettings, now: u64, is_back: bool) -> Self {
+        let losses = before.map_or(0, |failure| failure.losses).saturating_add(1);
+        if losses > LOSSES_FORGIVEN {
+            return Self { losses, ..Self::after(before, settings, now, Cow::Borrowed(LOST), None) };
+        }
+        let (attempts, reason) =
+            before.map_or((0, Cow::Borrowed("")), |failure| (failure.attempts, failure.reason.clone()));
+        let wait = if is_back { 0 } else { backoff(settings, losses) };
+        Self { attempts, losses, due: now.saturating_add(wait), wait, rejected: false, reason }
     }
 
     /// One more attempt has failed, and no other is to be made.
     pub(super) fn rejected(before: Option<&Self>, now: u64, reason: Cow<'static, str>) -> Self {
-        Self { attempts: Self::attempts_after(before), due: now, wait: 0, rejected: true, reason }
+        Self { attempts: Self::attempts_after(before), losses: 0, due: now, wait: 0, rejected: true, reason }
     }
 
     fn attempts_after(before: Option<&Self>) -> u32 {
         before.map_or(0, |failure| failure.attempts).saturating_add(1)
+    }
+
+    /// False for one that was given back and that nothing has come of since.
+    pub(super) fn was_tried(&self) -> bool {
+        self.attempts > 0 || self.losses > 0
     }
 
     /// True when no further attempt is made.

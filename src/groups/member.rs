@@ -98,6 +98,12 @@ impl Member {
         self.sent.range(..=turn).map(|(_, sequence)| *sequence).collect()
     }
 
+    /// Of what was sent to one whose transport is lost, the event that it was about to read then: the first behind the last that
+    /// it has in its hands.
+    pub(super) fn next_to_read(&self, is_held: impl Fn(u64) -> bool) -> Option<u64> {
+        self.sent.values().rev().copied().take_while(|sequence| !is_held(*sequence)).last()
+    }
+
     pub(super) fn leases(&self) -> usize {
         self.unsent.len() + self.sent.len()
     }

@@ -74,6 +74,11 @@ impl Members {
         std::mem::take(&mut member.unsent)
     }
 
+    /// True for one that has lost its transport, and may come back.
+    pub(super) fn is_away(&self, id: MemberId) -> bool {
+        self.all.get(&id).is_some_and(|member| !member.is_attached())
+    }
+
     /// One that was not come back for by now.
     pub(super) fn lost_by(&self, now: u64) -> Option<MemberId> {
         self.windows.first().filter(|(until, _)| *until <= now).map(|(_, id)| *id)

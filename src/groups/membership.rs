@@ -1,6 +1,10 @@
 //! Members that come and go, and what happens to their leases when they do. Pure.
 
-use super::{member::MemberId, state::GroupState};
+use super::{
+    member::MemberId,
+    outcome::{Answer, Outcome},
+    state::GroupState,
+};
 
 impl GroupState {
     /// A member joins. One that is there stays as it is.
@@ -18,20 +22,46 @@ impl GroupState {
         self.members.take_eased().into_iter()
     }
 
-    /// A member goes on as another, which joins with that if it has not yet: it has the leases of what was sent, whether or
-    /// not the first had lost its transport. What was not sent goes back.
-    pub fn succeed(&mut self, old: MemberId, new: MemberId) {
+    /// A member goes on as another, which joins with that if it has not yet, whether or not the first had lost its transport.
+    /// One that says which events it `holds`, ascending, has the leases of those, and of no others; one that does not has
+    /// all that was sent. Leases keep their deadlines. The rest goes back at once: nobody knows whether it ever came. The one
+    /// that was about to come is lost, as it may be what broke the transport. True when the first was still a member.
+    pub fn succeed(&mut self, old: MemberId, new: MemberId, holds: Option<&[u64]>, now: u64) -> bool {
+        self.tick(now);
         self.join(new);
-        let Some(member) = (old != new).then(|| self.members.remove(old)).flatten() else { return };
+        let Some(member) = (old != new).then(|| self.members.remove(old)).flatten() else { return false };
         self.members.inherit_window(new, member.window);
-        for sequence in member.unsent {
-            self.give_back(sequence);
-        }
+        let is_held = |sequence: u64| holds.is_none_or(|holds| holds.binary_search(&sequence).is_ok());
+        let suspect = member.next_to_read(is_held);
         for sequence in member.sent.into_values() {
-            let Some((_, sent)) = self.backlog.held.sent_to(sequence) else { continue };
-            self.lift(sequence);
-            self.lease(sequence, new, Some(sent));
+            match self.backlog.held.sent_to(sequence).filter(|_| is_held(sequence)) {
+                Some((_, sent)) => {
+                    self.lift(sequence);
+                    self.lease(sequence, new, Some(sent));
+                }
+                None if suspect == Some(sequence) => {
+                    self.lift(sequence);
+                    self.backlog.lose(sequence, true);
+                }
+                None => self.give_back(sequence),
+            }
         }
+        for sequence in member.unsent {
+            if holds.is_some() && is_held(sequence) {
+                // It was sent, and whoever wrote it has not said so yet.
+                self.lift(sequence);
+                self.lease(sequence, new, None);
+                self.sent(new, sequence, now);
+            } else {
+                self.give_back(sequence);
+            }
+        }
+        true
+    }
+
+    /// True for an event that a member has, or that is done: its acknowledgement is taken.
+    pub fn may_acknowledge(&self, member: MemberId, sequence: u64) -> bool {
+        matches!(self.backlog.judge(member, sequence, &Outcome::Ack), Answer::Applied | Answer::AlreadyDone)
     }
 
     /// A member goes in good order: what it has may be handed out at once, and no attempt has failed.
@@ -56,7 +86,7 @@ impl GroupState {
         }
     }
 
-    /// A member is lost for good: for each event that was sent to it, an attempt has failed.
+    /// A member is lost for good, and with it each event that was sent to it: what is lost too often has failed.
     pub fn die(&mut self, id: MemberId, now: u64) {
         self.tick(now);
         self.lose(id);

@@ -9,6 +9,7 @@
 //! - It reads the stream where [`GroupState::feed`] says and offers what it found ([`GroupState::offer`]).
 //! - When an event from [`GroupState::next`] was written to the transport it says so ([`GroupState::sent`]): that
 //!   starts the lease. If it will not be written, [`GroupState::unsend`].
+//! - A member that comes back is a new one, which goes on for the one it was ([`GroupState::succeed`]).
 //! - Members that grant no credit are to be paced ([`GroupState::pace`]); which of them may have more than before
 //!   [`GroupState::take_eased`] tells.
 //! - What it finds missing in the stream it says ([`GroupState::gone`], [`GroupState::purge`]).
@@ -28,6 +29,7 @@
 
 mod acknowledge;
 mod backlog;
+mod counts;
 mod delivery;
 mod done;
 mod failure;
@@ -47,6 +49,7 @@ mod tests;
 mod unacked;
 mod window;
 
+pub use counts::Counts;
 pub use delivery::Delivery;
 pub use failure::DeadLetter;
 pub use feed::{Feed, StaleRead};
@@ -54,5 +57,5 @@ pub use holding::Holding;
 pub use member::MemberId;
 pub use outcome::{Answer, Outcome, UpTo};
 pub use snapshot::SnapshotError;
-pub use state::{Counts, GroupState, Oldest};
+pub use state::{GroupState, Oldest};
 pub use unacked::{Stage, Unacked};

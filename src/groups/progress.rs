@@ -16,7 +16,7 @@ pub(super) struct Progress {
     /// The last sequence that was offered or passed over.
     read_to: u64,
     done: Done,
-    /// What failed at least once and is not done. After a restart also what was not offered again yet.
+    /// What failed or was lost at least once and is not done. After a restart also what was not offered again yet.
     failures: BTreeMap<u64, Failure>,
     /// Events appended before that are nothing for the group, in microseconds since 1970.
     begins: u64,
@@ -81,7 +81,7 @@ impl Progress {
         self.failures.get(&sequence)
     }
 
-    /// How many events have failed or were given back, and are not done.
+    /// How many events have failed, were lost or were given back, and are not done.
     pub(super) fn failure_count(&self) -> usize {
         self.failures.len()
     }
@@ -91,12 +91,12 @@ impl Progress {
         self.failures.keys().copied().collect()
     }
 
-    /// Those from `first` to `last` that were given back and have not failed since.
+    /// Those from `first` to `last` that were given back and that nothing has come of since.
     pub(super) fn given_back(&self, first: u64, last: u64) -> Vec<u64> {
         if first > last {
             return Vec::new();
         }
-        let known = self.failures.range(first..=last).filter(|(_, failure)| failure.attempts == 0);
+        let known = self.failures.range(first..=last).filter(|(_, failure)| !failure.was_tried());
         known.map(|(sequence, _)| *sequence).collect()
     }
 

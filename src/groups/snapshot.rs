@@ -3,8 +3,8 @@
 //! `SYGS`, a version, then numbers of seven bits a byte, lowest first: the floor; how many ranges are done above it, and
 //! of each the distance to the one before and its length; how many events have failed, and of each the distance to the
 //! one before, its attempts, whether it was rejected, when it is due, and its reason with the length before; in version 2
-//! when it begins, or 0, and how long each of those that failed waits at most; at the end a CRC-32 of all before it, four
-//! bytes, lowest first. What version 1 can say is said so.
+//! when it begins, or 0, and how long each of those that failed waits at most; in version 3 also how often each of them was
+//! lost; at the end a CRC-32 of all before it, four bytes, lowest first. What an earlier version can say is said in that.
 //!
 //! Decoding trusts nothing: whatever is not exactly what encoding makes is an error.
 
@@ -24,6 +24,8 @@ const PLAIN: u8 = 1;
 /// With times, and with events that were given back and have not failed since: their attempts are 0. Written only when there is
 /// something to say, so that an earlier hub reads all others.
 const FULL: u8 = 2;
+/// With events that were lost with their members. Written only while there are some.
+const LOSSES: u8 = 3;
 const CRC_BYTES: usize = 4;
 /// All reasons together get no more room than this, in bytes; those that do not fit are forgotten with a restart.
 const REASONS_BYTES: usize = 64 * 1024;
@@ -58,10 +60,9 @@ pub(super) fn encode(done: &Done, failures: &BTreeMap<u64, Failure>, begins: u64
         done.to_mut().insert(*sequence, *sequence);
     }
     let failed: Vec<_> = failures.iter().filter(|(sequence, _)| !buried.contains(sequence)).collect();
-    let full = begins > 0 || failed.iter().any(|(_, failure)| failure.wait < MAX_TIME_MS);
+    let version = version_of(begins, failed.iter().map(|(_, failure)| *failure));
     let mut out = MAGIC.to_vec();
-    let full = full || failed.iter().any(|(_, failure)| failure.attempts == 0);
-    out.push(if full { FULL } else { PLAIN });
+    out.push(version);
     number(&mut out, done.floor());
     number(&mut out, done.ranges().len() as u64);
     let mut last = done.floor();
@@ -83,10 +84,15 @@ pub(super) fn encode(done: &Done, failures: &BTreeMap<u64, Failure>, begins: u64
         out.extend_from_slice(reason);
         last = **sequence;
     }
-    if full {
+    if version >= FULL {
         number(&mut out, begins);
         for (_, failure) in &failed {
             number(&mut out, failure.wait);
+        }
+    }
+    if version >= LOSSES {
+        for (_, failure) in &failed {
+            number(&mut out, u64::from(failure.losses));
         }
     }
     let crc = crc32fast::hash(&out);
@@ -94,11 +100,22 @@ pub(super) fn encode(done: &Done, failures: &BTreeMap<u64, Failure>, begins: u64
     out
 }
 
+/// The first version that can say all of it.
+fn version_of<'a>(begins: u64, failures: impl Iterator<Item = &'a Failure>) -> u8 {
+    let least = if begins > 0 { FULL } else { PLAIN };
+    let version = |failure: &Failure| match failure {
+        Failure { losses: 1.., .. } => LOSSES,
+        Failure { attempts: 0, .. } | Failure { wait: 0..MAX_TIME_MS, .. } => FULL,
+        _ => PLAIN,
+    };
+    failures.map(version).fold(least, u8::max)
+}
+
 /// What [`encode`] was given.
 pub(super) fn decode(bytes: &[u8]) -> Result<Saved, SnapshotError> {
     let rest = bytes.strip_prefix(MAGIC).ok_or(SnapshotError::Foreign)?;
     let version = *rest.first().ok_or(SnapshotError::Damaged("it is cut short"))?;
-    if ![PLAIN, FULL].contains(&version) {
+    if ![PLAIN, FULL, LOSSES].contains(&version) {
         return Err(SnapshotError::Version(version));
     }
     let (told, crc) = bytes.split_last_chunk::<CRC_BYTES>().ok_or(SnapshotError::Damaged("it is cut short"))?;
@@ -108,10 +125,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Saved, SnapshotError> {
     let mut reader = Reader { rest: told.get(MAGIC.len() + 1..).ok_or(SnapshotError::Damaged("it is cut short"))? };
     let done = reader.done()?;
     let mut failures = reader.failures(&done)?;
-    let begins = if version == FULL { reader.times(&mut failures)? } else { 0 };
-    let given_back = failures.values().any(|failure| failure.attempts == 0);
-    let timed = begins > 0 || failures.values().any(|failure| failure.wait < MAX_TIME_MS);
-    if (given_back || timed) != (version == FULL) {
+    let begins = if version >= FULL { reader.times(&mut failures)? } else { 0 };
+    if version >= LOSSES {
+        reader.losses(&mut failures)?;
+    }
+    if version != version_of(begins, failures.values()) {
         return Err(SnapshotError::Damaged("its version is not the one it claims"));
     }
     if reader.rest.is_empty() {
@@ -166,7 +184,7 @@ impl Reader<'_> {
             if (attempts == 0 && rejected) || done.contains(sequence) {
                 return Err(SnapshotError::Damaged("a failure of an event that has none"));
             }
-            failures.insert(sequence, Failure { attempts, due, wait: MAX_TIME_MS, rejected, reason });
+            failures.insert(sequence, Failure { attempts, losses: 0, due, wait: MAX_TIME_MS, rejected, reason });
             last = sequence;
         }
         Ok(failures)
@@ -182,6 +200,17 @@ impl Reader<'_> {
             }
         }
         Ok(begins)
+    }
+
+    /// How often those that failed were lost.
+    fn losses(&mut self, failures: &mut BTreeMap<u64, Failure>) -> Result<(), SnapshotError> {
+        for failure in failures.values_mut() {
+            failure.losses = u32::try_from(self.number()?).map_err(|_| SnapshotError::Damaged("too many losses"))?;
+            if failure.losses > 0 && failure.rejected {
+                return Err(SnapshotError::Damaged("a loss of an event that is given up"));
+            }
+        }
+        Ok(())
     }
 
     /// A sequence told by its distance to the one before.

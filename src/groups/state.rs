@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use super::{
     backlog::Backlog,
+    counts::Counts,
     done::MAX_SEQUENCE,
     failure::DeadLetter,
     feed::{Feed, StaleRead},
@@ -22,8 +23,6 @@ use crate::model::GroupSettings;
 const TIMERS_AT_ONCE: usize = 4096;
 /// The failure of an event that was not acknowledged in time.
 const EXPIRED: &str = "it was not acknowledged in time";
-/// The failure of an event whose member did not come back.
-const LOST: &str = "the member it was delivered to was lost";
 
 /// One group on one stream.
 #[derive(Debug)]
@@ -32,29 +31,6 @@ pub struct GroupState {
     pub(super) members: Members,
     pub(super) last_turn: u64,
     expired: u64,
-}
-
-/// How a group stands, for metrics and for those who manage it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counts {
-    /// Offered, and not handed out, whether held or put off. What the stream has behind [`GroupState::read_to`] is pending too.
-    pub pending: usize,
-    /// Handed out, and neither acknowledged nor given up; `leased`, `redelivering` and `burying` together.
-    pub unacked: usize,
-    /// With a member.
-    pub leased: usize,
-    /// Came back: they wait for their time or for a member.
-    pub redelivering: usize,
-    /// Given up, and not stored as dead letters yet.
-    pub burying: usize,
-    /// Behind an earlier one of their key.
-    pub behind: usize,
-    /// Members, with those that may still come back.
-    pub members: usize,
-    /// How many leases ended without an answer, since the start.
-    pub expired: u64,
-    /// How many events were given up without a dead-letter stream, since the start.
-    pub dropped: u64,
 }
 
 /// The lowest sequence that is not done.
@@ -245,7 +221,7 @@ impl GroupState {
         true
     }
 
-    /// Lets end what has to end by now: leases, waits, and the hope for members that do not come back. Bounded: if
+    /// Lets end what has to end by now: leases, waits, and the time in which members may come back. Bounded: if
     /// [`Self::due`] is not later than `now` after it, there is more.
     pub fn tick(&mut self, now: u64) {
         let clock = self.backlog.clock.max(now);
@@ -262,10 +238,14 @@ impl GroupState {
         }
     }
 
-    /// The lease of an event, or its wait, ends by time.
+    /// The lease of an event, or its wait, ends by time. A member that is away could not say anything: its event is lost.
     fn ring(&mut self, sequence: u64) {
         match self.lift(sequence) {
             Some(Phase::Waiting { .. }) => self.backlog.held.place(sequence, Phase::Again),
+            Some(Phase::Leased { member, .. }) if self.members.is_away(member) => {
+                self.expired += 1;
+                self.backlog.lose(sequence, false);
+            }
             phase => {
                 if let Some(Phase::Leased { member, sent: Some(sent) }) = phase {
                     self.members.owe(member, sent.turn, sequence, self.backlog.clock);
@@ -276,7 +256,7 @@ impl GroupState {
         }
     }
 
-    /// A member is lost for good: for each event that was sent to it, an attempt has failed.
+    /// A member is lost for good, and with it each event that was sent to it.
     pub(super) fn lose(&mut self, id: MemberId) {
         let Some(member) = self.members.remove(id) else { return };
         for sequence in member.unsent {
@@ -284,7 +264,7 @@ impl GroupState {
         }
         for sequence in member.sent.into_values() {
             self.lift(sequence);
-            self.backlog.fail(sequence, Cow::Borrowed(LOST), None);
+            self.backlog.lose(sequence, false);
         }
     }
 
@@ -295,19 +275,7 @@ impl GroupState {
 
     /// How the group stands.
     pub fn counts(&self) -> Counts {
-        let (held, put_off) = (&self.backlog.held, self.backlog.put_off.len());
-        let unacked = held.unacked();
-        Counts {
-            pending: held.len() - unacked + put_off,
-            unacked,
-            leased: held.leased(),
-            redelivering: held.redelivering(),
-            burying: held.burying().len(),
-            behind: held.ahead() - held.fresh() + put_off,
-            members: self.members.len(),
-            expired: self.expired,
-            dropped: self.backlog.dropped,
-        }
+        Counts::of(&self.backlog, self.members.len(), self.expired)
     }
 
     /// The oldest event that is not done, if any was offered.

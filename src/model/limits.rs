@@ -50,6 +50,8 @@ pub const MAX_BATCH_EVENTS: i32 = 10_000;
 pub const MAX_BATCH_BYTES: usize = 64 * 1024;
 /// The most sequences in one `acknowledge`.
 pub const MAX_ACKNOWLEDGED: usize = 10_000;
+/// The most sequences in one `reattach`: as many as a member can hold.
+pub const MAX_HELD_SEQUENCES: usize = MAX_UNACKED as usize;
 /// The longest reason of an `acknowledge`, in bytes.
 pub const MAX_ACK_REASON_BYTES: usize = 1024;
 

@@ -37,6 +37,12 @@ impl SubscriptionSpec {
     pub fn filter_tokens(&self) -> usize {
         filter_tokens(&self.filters)
     }
+
+    /// About how many steps it takes to open it.
+    pub fn steps(&self) -> usize {
+        let held = self.stream.as_ref().and_then(|from| from.held.as_ref());
+        self.filter_tokens() + held.map_or(0, |held| held.len())
+    }
 }
 
 /// What a subscription from a stream wants besides.
@@ -50,6 +56,9 @@ pub struct StreamSpec {
     pub on_gap: OnGap,
     /// How members of a group acknowledge.
     pub ack_mode: AckMode,
+    /// What a member that comes back has in its hands, ascending; `None` for one that does not say: it has all that it was
+    /// sent.
+    pub held: Option<Arc<[u64]>>,
 }
 
 /// Where in a stream a subscription begins.

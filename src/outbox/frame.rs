@@ -145,6 +145,17 @@ pub struct Opened {
     pub outcome: ResumeOutcome,
     /// How long a member of a group may take to acknowledge; `None` for one that does not.
     pub ack_deadline: Option<Duration>,
+    /// What a member of a group that comes back has.
+    pub returned: Returned,
+}
+
+/// What a member of a group that comes back on another session has; all others came back to nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Returned {
+    /// It goes on for the one it was.
+    pub reattached: bool,
+    /// Of the events it says that it holds those whose acknowledgement is not taken, ascending.
+    pub lost: Vec<u64>,
 }
 
 /// What came of a resume.
@@ -261,9 +272,11 @@ impl Frame {
             Self::Error { .. } | Self::Ended { .. } => 128,
             Self::Pong(nonce) => nonce.len(),
             Self::Welcome(_) => size_of::<Welcome>(),
-            Self::Subscribed(subscribed) if subscribed.opened.is_some() => size_of::<Opened>(),
-            Self::Subscribed(_)
-            | Self::Gap { .. }
+            Self::Subscribed(subscribed) => subscribed
+                .opened
+                .as_ref()
+                .map_or(0, |opened| size_of::<Opened>() + opened.returned.lost.len() * size_of::<u64>()),
+            Self::Gap { .. }
             | Self::Progress { .. }
             | Self::CredentialExpiring { .. }
             | Self::Draining { .. }

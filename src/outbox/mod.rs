@@ -41,8 +41,8 @@ pub use counts::Counts;
 pub use desk::{Call, Desk};
 pub use filler::Filler;
 pub use frame::{
-    Accepted, Acked, Batch, Frame, Gap, GapReason, Item, Opened, Published, Reply, ResumeOutcome, SessionLimits,
-    StoredAt, Subscribed, Welcome,
+    Accepted, Acked, Batch, Frame, Gap, GapReason, Item, Opened, Published, Reply, ResumeOutcome, Returned,
+    SessionLimits, StoredAt, Subscribed, Welcome,
 };
 pub use inlet::Inlet;
 pub use lock::{Outbox, Tick};

@@ -9,7 +9,7 @@ use super::{
     attention::SubscriptionKey,
     backlog::Backlog,
     cost::Cost,
-    frame::{Frame, Opened, Reply, ResumeOutcome, SessionLimits},
+    frame::{Frame, Opened, Reply, ResumeOutcome, Returned, SessionLimits},
     replies::Replies,
     route::Route,
     stored::{Joined, Member, Stored, Wanted},
@@ -222,7 +222,7 @@ impl Queues {
         let (position, latest) = (stored.position(), stored.latest());
         let earliest = position.sequence + 1;
         let outcome = ResumeOutcome::Fresh;
-        let opened = Opened { position, earliest, latest, outcome, ack_deadline: None };
+        let opened = Opened { position, earliest, latest, outcome, ack_deadline: None, returned: Returned::default() };
         let subscribed = subscriber.subscribed(Some(opened));
         subscribers.exchange_tokens(old, tokens);
         self.reply(Reply { request_id, frame: Frame::Subscribed(subscribed) });

@@ -14,7 +14,7 @@ use crate::{
     model::{
         CommandError, Filter, Group, OnGap, Position, Start, StreamError, StreamSpec, StreamState, SubscriptionSpec,
     },
-    outbox::{Closed, GapReason, Opened, ResumeOutcome, Wanted},
+    outbox::{Closed, GapReason, Opened, ResumeOutcome, Returned, Wanted},
     tasks::Turn,
 };
 
@@ -58,7 +58,7 @@ impl Session {
             self.note(attention).await;
         }
         let spec = self.guard.admitted(spec, self.hub.engine())?;
-        Turn::default().spend(spec.filter_tokens()).await;
+        Turn::default().spend(spec.steps()).await;
         let id = match &spec.stream {
             Some(from) => self.open_stream(request_id, id, &spec, from).await?,
             None => self.open_live(request_id, id, &spec).await?,
@@ -109,6 +109,7 @@ impl Session {
             latest: state.latest,
             outcome: beginning.outcome,
             ack_deadline: None,
+            returned: Returned::default(),
         };
         if !self.desk.open_stored(key, opened, Wanted::new(Arc::clone(&filters)), request_id) {
             return Ok(id);
@@ -146,6 +147,7 @@ impl Session {
             filters: spec.filters.as_slice().into(),
             start: from.start.clone(),
             ack_mode: from.ack_mode,
+            held: from.held.clone(),
             automatic_credit: spec.credit.is_none(),
             ends_with_gap: from.on_gap == OnGap::Fail,
             max_events: spec.max_events,

@@ -50,6 +50,7 @@ mod group_edges;
 mod group_members;
 mod group_redrive;
 mod group_retention;
+mod group_return;
 mod group_views;
 mod groups;
 #[cfg(feature = "tools-tests")]
@@ -76,6 +77,7 @@ mod quotas;
 mod ranges;
 mod recovery;
 mod reflection;
+mod relay;
 mod resume;
 mod rights;
 #[cfg(feature = "tools-tests")]

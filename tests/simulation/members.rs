@@ -3,8 +3,8 @@
 use std::{collections::HashMap, rc::Rc, time::Duration};
 
 use switchyard::proto::v1::{
-    AckMode, AckOutcome, Acknowledge, Acknowledged, SubscriptionSpec, Unsubscribe, session_request::Command as Wire,
-    session_response::Frame,
+    AckMode, AckOutcome, Acknowledge, Acknowledged, Reattach, SubscriptionSpec, Unsubscribe,
+    session_request::Command as Wire, session_response::Frame,
 };
 
 use crate::{
@@ -55,9 +55,12 @@ impl Member {
         }
     }
 
-    fn wish() -> SubscriptionSpec {
+    /// One that comes back says what it has in its hands, or not: then it has all that it was sent.
+    fn wish(&mut self) -> SubscriptionSpec {
         let (stream, group) = (STREAM.to_owned(), GROUP.to_owned());
-        SubscriptionSpec { stream, group, ack_mode: AckMode::Explicit.into(), ..SubscriptionSpec::default() }
+        let says = self.named && self.random.bool();
+        let reattach = says.then(|| Reattach { held_sequences: self.held.clone() });
+        SubscriptionSpec { stream, group, ack_mode: AckMode::Explicit.into(), reattach, ..SubscriptionSpec::default() }
     }
 
     async fn visit(&mut self) {
@@ -66,7 +69,7 @@ impl Member {
         let Some(session) = opened else { return };
         self.session.clone_from(&session.id);
         let mut visit = Visit { session, open: HashMap::new(), requests: 10, away: true };
-        if !visit.session.subscribe(1, Self::wish()).await {
+        if !visit.session.subscribe(1, self.wish()).await {
             return;
         }
         while self.world.phase() < Phase::Over || !visit.open.is_empty() {
@@ -116,7 +119,7 @@ impl Member {
                 }
                 assert_eq!(status.code, 0, "{}: {status:?}", self.who);
                 assert!(visit.open.is_empty(), "{}: every word is answered before the end", self.who);
-                visit.session.subscribe(1, Self::wish()).await
+                visit.session.subscribe(1, self.wish()).await
             }
             Frame::Heartbeat(_) => true,
             // The group could not be reached when it was told.

@@ -76,12 +76,22 @@ pub struct ReceivedEvent {
     /// was live.
     #[prost(message, optional, tag = "4")]
     pub append_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// Which delivery to its group this is: 1 is the first, higher ones only after a NACK or an expired lease.
+    /// Which attempt of its group this is: one more than have failed. A NACK fails an attempt, and so does a lease that
+    /// expires while its member is connected. A delivery alone counts nothing: the same attempt may come more than once,
+    /// after a member left, after the hub was restarted or crashed, and after a connection was lost. Only an event that is
+    /// lost more than three times in a row fails by each further loss: it may be what ends its members or their
+    /// connections. It is lost when its member does not come back, or comes back without it and was about to read it. 1 for
+    /// an event that no group delivers.
     #[prost(int32, tag = "5")]
     pub attempt: i32,
     /// Why the last attempt failed, as reported by its member. Empty on the first attempt.
     #[prost(string, tag = "6")]
     pub last_failure: ::prost::alloc::string::String,
+    /// True when the hub knows that a member of the group was sent this event before, whatever came of that: it may have been
+    /// worked on. Always true when `attempt` is above 1. False does not promise that nobody has seen it: after a restart
+    /// of the hub, and for a group that had no members for a while, only failures and lost members are known.
+    #[prost(bool, tag = "7")]
+    pub redelivered: bool,
 }
 /// Every reason the hub gives. `google.rpc.ErrorInfo.reason` (domain `switchyard`) of every error has the same names,
 /// without the prefix. What each means and what to do about it: docs/errors.md.
@@ -284,7 +294,9 @@ pub struct SubscriptionSpec {
     /// supported yet: anything but empty is refused with INVALID_EXPRESSION.
     #[prost(string, tag = "2")]
     pub expression: ::prost::alloc::string::String,
-    /// The stream to read from. Default: empty, a live subscription, which gets what is published from now on.
+    /// The stream to read from. Default: empty, a live subscription, which gets what is published from now on. Nothing is
+    /// kept for a live subscription once its session ends: what is published until its client is back is lost to it, and
+    /// no `gap` frame says so.
     #[prost(string, tag = "3")]
     pub stream: ::prost::alloc::string::String,
     /// Where in the stream to start. Default: START_PRESET_NEW. A live subscription has no other start. An existing group
@@ -325,6 +337,22 @@ pub struct SubscriptionSpec {
     /// Limit on events in one `events` frame. Default: 0, as many as fit in 64 KiB. At most 10000.
     #[prost(int32, tag = "11")]
     pub max_batch: i32,
+    /// For a member of a group that acknowledges and comes back after it lost its connection: what it has in its hands. See
+    /// `Hello.previous_session_id`. Default: absent, the client does not say: it holds everything that was sent to the
+    /// subscription before, and what got lost on the way comes again only when its lease ends. Refused for others.
+    #[prost(message, optional, tag = "12")]
+    pub reattach: ::core::option::Option<Reattach>,
+}
+/// What a member of a group has in its hands when it comes back with a new session.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Reattach {
+    /// The sequences of the events that it received and has not settled: those that it works on, and those whose
+    /// acknowledgement was not answered. In any order. Their leases go on with the deadlines they have; EXTEND renews them.
+    /// All other events that were sent to the subscription before are delivered again at once, to any member, with the
+    /// same `attempt`. Sequences that the subscription did not hold are ignored, and named in `Subscribed.lost_sequences`.
+    /// Default: empty, it has nothing. Each positive; at most 100000.
+    #[prost(int64, repeated, tag = "1")]
+    pub held_sequences: ::prost::alloc::vec::Vec<i64>,
 }
 /// Permission to send: counted in events and bytes, additive. A unit that no grant has ever named is not counted; with
 /// explicit credit and no grant at all nothing is sent.
@@ -531,9 +559,14 @@ pub struct Hello {
     pub heartbeat_interval: ::core::option::Option<::prost_types::Duration>,
     /// For a client that reconnects after it lost its connection: the `welcome.session_id` of its previous session. A
     /// subscription with the same `subscription_id` to the same group on a stream then takes over from the one of that
-    /// session: it holds the events that one was sent, and may acknowledge them. If the hub has not noticed yet that the
-    /// old connection is lost, the old subscription ends. Without `client_name` the hub does not wait for a client to come
-    /// back. The session of another principal is ignored. Default: empty. At most 64 bytes.
+    /// session: it holds the events that one was sent, or those of them that `SubscriptionSpec.reattach` names, and may
+    /// acknowledge them. `Subscribed.reattached` says whether it did. A client that loses its connection again before it has
+    /// read the `welcome` of the new session names the same session once more. If the hub has not noticed yet that the old
+    /// connection is lost, the old subscription ends. The hub waits 10 seconds for a client to come back, and not at all
+    /// without `client_name`. The session of another principal is ignored. Keep it in memory only: a process that names it
+    /// shows that what it was sent has not ended it. Subscriptions that are live, or read a stream without a group, take
+    /// over nothing. A live one misses what is published until it is open again, and no frame says so. Default: empty. At
+    /// most 64 bytes.
     #[prost(string, tag = "4")]
     pub previous_session_id: ::prost::alloc::string::String,
 }
@@ -675,7 +708,7 @@ pub struct Limits {
     pub queue_bytes: i64,
 }
 /// A subscription is open.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Subscribed {
     /// Which subscription.
     #[prost(int64, tag = "1")]
@@ -706,6 +739,16 @@ pub struct Subscribed {
     /// The ack deadline of this subscription, as its group is configured. Absent when it does not acknowledge.
     #[prost(message, optional, tag = "9")]
     pub ack_deadline: ::core::option::Option<::prost_types::Duration>,
+    /// True when this member of a group took over from the subscription that it had in `Hello.previous_session_id`. False: it
+    /// holds no event yet. Either its session named none, or the hub waited no longer, was restarted, or had nothing to keep
+    /// for it because everything was settled.
+    #[prost(bool, tag = "10")]
+    pub reattached: bool,
+    /// Those of `Reattach.held_sequences` that this subscription may not acknowledge, ascending: their leases have ended, or
+    /// were never its own. Stop work on them and drop them: they go to other members, and acknowledgements of them are
+    /// answered with LEASE_EXPIRED. Events that are done already are not among them. At most 100000.
+    #[prost(int64, repeated, tag = "11")]
+    pub lost_sequences: ::prost::alloc::vec::Vec<i64>,
 }
 /// Events for a subscription, in order.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2212,11 +2255,13 @@ pub struct Group {
     /// seconds.
     #[prost(message, optional, tag = "3")]
     pub ack_deadline: ::core::option::Option<::prost_types::Duration>,
-    /// How many times an event is tried before it becomes a dead letter. Not negative; 0: no limit. Default: absent, 5.
+    /// How many times an event may fail before it becomes a dead letter: see `ReceivedEvent.attempt`. Not negative; 0: no
+    /// limit. Default: absent, 5.
     #[prost(int32, optional, tag = "4")]
     pub max_attempts: ::core::option::Option<i32>,
     /// How long to wait after each failed attempt: the first entry after the first, and so on; the last entry applies to
-    /// all that follow. At most 32, each at most 1 day, none negative. Default: empty, 1 second, 5 seconds, 30 seconds.
+    /// all that follow. Also after each time in a row that a member is lost with the event and does not come back. At most
+    /// 32, each at most 1 day, none negative. Default: empty, 1 second, 5 seconds, 30 seconds.
     #[prost(message, repeated, tag = "5")]
     pub backoff: ::prost::alloc::vec::Vec<::prost_types::Duration>,
     /// Limit on unacknowledged events of all members together. Not negative, at most 100000. Members with automatic credit

@@ -1,6 +1,6 @@
 //! From a client's frame to a checked command: plain functions that validate once.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use prost::Message;
@@ -250,6 +250,9 @@ fn stream_spec(spec: &wire::SubscriptionSpec) -> Result<Option<StreamSpec>, Comm
     };
     let start = start(spec.start.as_ref())?;
     let needs = |field, needs| Err(CommandError::Unsupported { field, needs });
+    if spec.reattach.is_some() && ack_mode == AckMode::None {
+        return needs("reattach", "a member of a group on a stream that acknowledges");
+    }
     if spec.stream.is_empty() {
         return match (start, ack_mode) {
             (Start::New, AckMode::None) => Ok(None),
@@ -272,8 +275,26 @@ fn stream_spec(spec: &wire::SubscriptionSpec) -> Result<Option<StreamSpec>, Comm
     if !spec.group.is_empty() && matches!(start, Start::LastPerTopic | Start::Token(_)) {
         return needs("start", "a subscription without a group: a group keeps its own position");
     }
+    let held = held(spec.reattach.as_ref())?;
     let name = stream_name("stream", &spec.stream)?;
-    Ok(Some(StreamSpec { name, start, on_gap, ack_mode }))
+    Ok(Some(StreamSpec { name, start, on_gap, ack_mode, held }))
+}
+
+/// What a member that comes back has in its hands, ascending.
+fn held(reattach: Option<&wire::Reattach>) -> Result<Option<Arc<[u64]>>, CommandError> {
+    const FIELD: &str = "reattach.held_sequences";
+    let Some(wire::Reattach { held_sequences }) = reattach else { return Ok(None) };
+    let (count, most) = (held_sequences.len(), limits::MAX_HELD_SEQUENCES);
+    if count > most {
+        return Err(field(FIELD, format!("has {count} sequences; the limit is {most}")));
+    }
+    let mut held = Vec::with_capacity(count);
+    for sequence in held_sequences {
+        held.push(positive(FIELD, *sequence)?.unsigned_abs());
+    }
+    held.sort_unstable();
+    held.dedup();
+    Ok(Some(held.into()))
 }
 
 fn overflow(value: i32) -> Result<Overflow, CommandError> {

@@ -196,6 +196,8 @@ fn subscribed(subscribed: Subscribed) -> wire::Subscribed {
         }
         .into();
         told.ack_deadline = opened.ack_deadline.and_then(duration);
+        told.reattached = opened.returned.reattached;
+        told.lost_sequences = opened.returned.lost.iter().map(|sequence| sequence.cast_signed()).collect();
     }
     told
 }

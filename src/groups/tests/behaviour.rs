@@ -245,21 +245,8 @@ fn a_member_that_comes_back_in_time_keeps_what_it_was_sent() {
     assert_eq!(group.next(A, 1_000), None, "it has no transport");
     assert_eq!(take(&mut group, B, 1_000), [2], "what was not sent to it goes to others");
     assert_eq!(take(&mut group, B, 5_999), NOTHING);
-    group.succeed(A, MemberId(3));
+    assert!(group.succeed(A, MemberId(3), None, 5_999));
     assert_eq!(ack(&mut group, MemberId(3), 1, 7_000), Answer::Applied);
-}
-
-#[test]
-fn a_member_that_does_not_come_back_has_failed_what_it_was_sent() {
-    let mut group = group(&[0]);
-    group.join(B);
-    take(&mut group, A, 0);
-    group.detach(A, 5_000, 1_000);
-    assert_eq!(group.due(), Some(6_000));
-    group.tick(6_000);
-    assert!(!group.has_member(A));
-    let again = deliveries(&mut group, B, 7_000).remove(0);
-    assert_eq!((again.attempt, &*again.last_failure), (2, "the member it was delivered to was lost"));
 }
 
 #[test]
@@ -277,12 +264,12 @@ fn a_lease_also_ends_while_its_member_has_no_transport() {
     group.detach(A, 60_000, 9_000);
     group.tick(10_000);
     assert_eq!((group.counts().leased, group.counts().redelivering), (0, 1));
-    group.succeed(A, MemberId(3));
+    assert!(group.succeed(A, MemberId(3), None, 10_000));
     assert_eq!(ack(&mut group, MemberId(3), 1, 10_000), Answer::Expired);
 }
 
 #[test]
-fn a_member_that_dies_has_failed_what_it_was_sent_and_not_what_it_was_not() {
+fn what_a_member_that_dies_was_sent_waits_and_what_it_was_not_does_not() {
     let mut group = group(&[0, 0]);
     group.join(B);
     group.next(A, 0);
@@ -400,14 +387,14 @@ fn a_member_that_goes_on_as_another_keeps_what_it_was_sent() {
     group.next(A, 0);
     group.sent(A, 1, 0);
     group.next(A, 0);
-    group.succeed(A, B);
+    assert!(group.succeed(A, B, None, 0));
     assert!(!group.has_member(A) && group.has_leases(B));
     assert!(!group.sent(A, 2, 0), "what the first was sent since is not its own");
     assert_eq!(ack(&mut group, A, 1, 0), Answer::Expired);
     assert_eq!(group.acknowledge_up_to(B, 1, &Outcome::Ack, 0), UpTo { answer: Answer::Applied, applied: 1 });
     assert_eq!(take(&mut group, B, 0), [2]);
     group.detach(B, 5_000, 0);
-    group.succeed(B, A);
+    assert!(group.succeed(B, A, None, 0));
     assert_eq!(group.due(), Some(10_000), "the lease runs on, and nobody is waited for");
     assert_eq!(ack(&mut group, A, 2, 9_999), Answer::Applied);
 }

@@ -8,6 +8,7 @@ mod paced;
 mod put_off;
 mod removed;
 mod restart;
+mod returning;
 mod views;
 
 use std::time::Duration;

@@ -74,9 +74,11 @@ enum Step {
     Reopen {
         sequence: u64,
     },
+    /// One comes back as another, and has of each event, by its bit, whether it holds it; or does not say.
     Succeed {
         member: u64,
         by: u64,
+        holds: Option<u64>,
     },
 }
 
@@ -114,7 +116,8 @@ fn a_step() -> impl Strategy<Value = Step> {
         1 => sequence().prop_map(|sequence| Step::Gone { sequence }),
         1 => (0..4_u64).prop_map(|which| Step::Settings { which }),
         2 => sequence().prop_map(|sequence| Step::Reopen { sequence }),
-        1 => (member(), member()).prop_map(|(member, by)| Step::Succeed { member, by }),
+        2 => (member(), member(), prop::option::of(any::<u64>()))
+            .prop_map(|(member, by, holds)| Step::Succeed { member, by, holds }),
     ]
 }
 
@@ -277,10 +280,7 @@ impl Both {
                 self.group.join(member);
                 self.naive.members.entry(member).or_insert(None);
             }
-            Step::Succeed { by, .. } => {
-                self.group.succeed(member, MemberId(*by));
-                self.naive.succeed(member, MemberId(*by));
-            }
+            Step::Succeed { by, holds, .. } => self.succeed(member, MemberId(*by), *holds),
             Step::Leave { .. } => {
                 self.group.leave(member);
                 self.naive.leave(member);
@@ -305,6 +305,25 @@ impl Both {
             _ => {}
         }
         self.naive.drop_those_given_up();
+    }
+
+    fn succeed(&mut self, member: MemberId, by: MemberId, holds: Option<u64>) {
+        let bit = |bits: u64, sequence: u64| bits >> sequence & 1 == 1;
+        let holds: Option<Vec<u64>> = holds.map(|bits| (1..=LAST).filter(|sequence| bit(bits, *sequence)).collect());
+        let is_foreign = |sequence: u64| self.naive.lessee(sequence).is_some_and(|one| one != member && one != by);
+        let foreign = self.naive.those(is_foreign);
+        let expected = self.naive.succeed(member, by, holds.as_deref(), self.now);
+        assert_eq!(self.group.succeed(member, by, holds.as_deref(), self.now), expected);
+        self.naive.drop_those_given_up();
+        for sequence in holds.into_iter().flatten() {
+            let answer = self.naive.judge(by, sequence, &Outcome::Ack);
+            let may = [Answer::Applied, Answer::AlreadyDone].contains(&answer);
+            assert_eq!(self.group.may_acknowledge(by, sequence), may);
+        }
+        for sequence in foreign {
+            let has = self.group.backlog.held.sent_to(sequence).map(|(member, _)| member);
+            assert_ne!(has, Some(by), "{sequence} was another's");
+        }
     }
 
     fn step(&mut self, step: &Step) {

@@ -23,6 +23,8 @@ pub(super) struct Known {
 #[derive(Debug, Clone)]
 pub(super) struct Failed {
     pub(super) attempts: u32,
+    /// With a member that was lost, in a row.
+    pub(super) losses: u32,
     pub(super) due: u64,
     pub(super) rejected: bool,
     pub(super) reason: String,
@@ -106,6 +108,11 @@ impl Naive {
         self.held[&sequence].lease.is_some()
     }
 
+    /// Which member has it.
+    pub(super) fn lessee(&self, sequence: u64) -> Option<MemberId> {
+        self.held[&sequence].lease.as_ref().map(|lease| lease.member)
+    }
+
     pub(super) fn is_burying(&self, sequence: u64) -> bool {
         !self.is_leased(sequence) && !self.is_blocked(sequence) && self.is_final(sequence)
     }
@@ -119,7 +126,7 @@ impl Naive {
     }
 
     pub(super) fn has_failed(&self, sequence: u64) -> bool {
-        self.failed.get(&sequence).is_some_and(|failed| failed.attempts > 0)
+        self.failed.get(&sequence).is_some_and(|failed| failed.attempts + failed.losses > 0)
     }
 
     /// Given up before a restart, and not read since.
@@ -156,18 +163,45 @@ impl Naive {
 
     pub(super) fn fail(&mut self, sequence: u64, reason: &str, delay: Option<u64>, rejected: bool) {
         let attempts = self.failed.get(&sequence).map_or(0, |failed| failed.attempts) + 1;
-        let steps: Vec<u64> = self.settings.backoff.iter().map(|wait| wait.as_millis() as u64).collect();
-        let wait = steps.get(attempts as usize - 1).or(steps.last()).copied().unwrap_or(0);
-        let due = self.clock + delay.unwrap_or(wait);
-        self.failed.insert(sequence, Failed { attempts, due, rejected, reason: reason.to_owned() });
+        let due = self.clock + delay.unwrap_or_else(|| self.backoff(attempts));
+        self.failed.insert(sequence, Failed { attempts, losses: 0, due, rejected, reason: reason.to_owned() });
         self.held.get_mut(&sequence).expect("held").lease = None;
+    }
+
+    fn backoff(&self, times: u32) -> u64 {
+        let steps: Vec<u64> = self.settings.backoff.iter().map(|wait| wait.as_millis() as u64).collect();
+        steps.get(times as usize - 1).or(steps.last()).copied().unwrap_or(0)
+    }
+
+    /// It was with a member that is lost, and may be back: three times in a row nobody counts that.
+    fn lose_one(&mut self, sequence: u64, is_back: bool) {
+        let before = self.failed.get(&sequence).cloned();
+        let losses = before.as_ref().map_or(0, |failed| failed.losses) + 1;
+        if losses > 3 {
+            self.fail(sequence, "the member it was delivered to was lost", None, false);
+            self.failed.get_mut(&sequence).expect("failed").losses = losses;
+            return;
+        }
+        let (attempts, reason) = before.map_or((0, String::new()), |failed| (failed.attempts, failed.reason));
+        let due = self.clock + if is_back { 0 } else { self.backoff(losses) };
+        self.failed.insert(sequence, Failed { attempts, losses, due, rejected: false, reason });
+        self.held.get_mut(&sequence).expect("held").lease = None;
+    }
+
+    fn is_with_one_away(&self, sequence: u64) -> bool {
+        let lessee = self.lessee(sequence);
+        lessee.is_some_and(|member| matches!(self.members.get(&member), Some(Some(_))))
     }
 
     pub(super) fn tick(&mut self, now: u64) {
         self.clock = self.clock.max(now);
         for sequence in self.those(|sequence| self.deadline(sequence).is_some_and(|end| end <= self.clock)) {
             self.expired += 1;
-            self.fail(sequence, "it was not acknowledged in time", None, false);
+            if self.is_with_one_away(sequence) {
+                self.lose_one(sequence, false);
+            } else {
+                self.fail(sequence, "it was not acknowledged in time", None, false);
+            }
         }
         let over = |until: &Option<u64>| until.is_some_and(|until| until <= self.clock);
         let lost: Vec<_> = self.members.iter().filter(|(_, until)| over(until)).map(|(member, _)| *member).collect();
@@ -191,7 +225,7 @@ impl Naive {
         self.members.remove(&member);
         self.unlease(self.leases_of(member, false));
         for sequence in self.leases_of(member, true) {
-            self.fail(sequence, "the member it was delivered to was lost", None, false);
+            self.lose_one(sequence, false);
         }
     }
 
@@ -213,10 +247,13 @@ impl Naive {
         let again = ready.iter().find(|sequence| self.came_back(**sequence));
         let room = self.unacked().len() < self.settings.max_unacked as usize;
         let sequence = *again.or(ready.first().filter(|_| room))?;
-        self.held.get_mut(&sequence).expect("held").lease = Some(Lease { member, sent: None });
+        let known = self.held.get_mut(&sequence).expect("held");
+        known.lease = Some(Lease { member, sent: None });
         let failed = self.failed.get(&sequence);
+        let (redelivered, attempt) =
+            (known.was_sent || failed.is_some(), failed.map_or(0, |failed| failed.attempts) + 1);
         let last_failure = failed.map_or("", |failed| &failed.reason).into();
-        Some(Delivery { sequence, attempt: failed.map_or(0, |failed| failed.attempts) + 1, last_failure })
+        Some(Delivery { sequence, attempt, last_failure, redelivered })
     }
 
     pub(super) fn sent(&mut self, member: MemberId, sequence: u64, now: u64) -> bool {
@@ -318,7 +355,7 @@ impl Naive {
     }
 
     pub(super) fn reopen(&mut self, sequence: u64, key: u64) {
-        let given_back = Failed { attempts: 0, due: 0, rejected: false, reason: String::new() };
+        let given_back = Failed { attempts: 0, losses: 0, due: 0, rejected: false, reason: String::new() };
         if self.done.contains(&sequence) || sequence > self.read_to {
             self.failed.entry(sequence).or_insert(given_back);
         }
@@ -330,14 +367,34 @@ impl Naive {
         }
     }
 
-    pub(super) fn succeed(&mut self, old: MemberId, new: MemberId) {
+    pub(super) fn succeed(&mut self, old: MemberId, new: MemberId, holds: Option<&[u64]>, now: u64) -> bool {
+        self.tick(now);
         self.members.entry(new).or_insert(None);
-        if old != new && self.members.remove(&old).is_some() {
-            self.unlease(self.leases_of(old, false));
-            for sequence in self.leases_of(old, true) {
+        if old == new || self.members.remove(&old).is_none() {
+            return false;
+        }
+        let is_held = |sequence: u64| holds.is_none_or(|holds| holds.contains(&sequence));
+        let mut sent = self.leases_of(old, true);
+        sent.sort_unstable_by_key(|sequence| self.turn_of(*sequence));
+        // What it has, it has read, and what came before that.
+        let read = sent.iter().rposition(|sequence| is_held(*sequence)).map_or(0, |last| last + 1);
+        for (at, sequence) in sent.into_iter().enumerate() {
+            if is_held(sequence) {
                 self.held.get_mut(&sequence).and_then(|known| known.lease.as_mut()).expect("leased").member = new;
+            } else if at == read {
+                self.lose_one(sequence, true);
+            } else {
+                self.unlease(vec![sequence]);
             }
         }
+        for sequence in self.leases_of(old, false) {
+            self.unlease(vec![sequence]);
+            if holds.is_some() && is_held(sequence) {
+                self.held.get_mut(&sequence).expect("held").lease = Some(Lease { member: new, sent: None });
+                self.sent(new, sequence, now);
+            }
+        }
+        true
     }
 
     pub(super) fn skip(&mut self) {

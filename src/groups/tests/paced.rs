@@ -133,6 +133,6 @@ fn a_member_that_comes_back_goes_on_with_the_window_it_had() {
     let before = group.room(A);
     group.join(B);
     group.pace(B);
-    group.succeed(A, B);
+    group.succeed(A, B, None, 0);
     assert_eq!(group.room(B), before);
 }

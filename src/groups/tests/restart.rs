@@ -71,6 +71,32 @@ fn attempts_survive_two_restarts_even_if_the_event_was_not_read_between() {
 }
 
 #[test]
+fn how_often_an_event_was_lost_survives_and_is_known_before_it_is_read_again() {
+    let mut group = group(&[0]);
+    for loss in 0..3 {
+        take(&mut group, A, 0);
+        group.die(A, loss * 10_000);
+        group = restarted(&group, &[], (loss + 1) * 10_000, &[0]);
+        let counts = group.counts();
+        assert_eq!((counts.redelivering, counts.pending, group.unread_dead_letters(9)), (1, 0, vec![]));
+    }
+    let fourth = deliveries(&mut group, A, 30_000).remove(0);
+    assert_eq!((fourth.attempt, fourth.redelivered), (1, true));
+    group.die(A, 30_000);
+    group = restarted(&group, &[], 40_000, &[0]);
+    assert_eq!(deliveries(&mut group, A, 40_000)[0].attempt, 2);
+}
+
+#[test]
+fn a_loss_of_what_is_given_up_or_too_many_are_no_state() {
+    let is_taken = |numbers: &[u64]| GroupState::restore(settings(), &sealed_as(3, numbers, b""), 0).is_ok();
+    assert!(is_taken(&[5, 0, 1, 1, 0, 0, 9, 0, 0, 7, 1]), "as encoding makes it");
+    assert!(!is_taken(&[5, 0, 1, 1, 0, 0, 9, 0, 0, 7, 0]), "that is of version 2");
+    assert!(!is_taken(&[5, 0, 1, 1, 1, 1, 9, 0, 0, 7, 1]), "it was rejected");
+    assert!(!is_taken(&[5, 0, 1, 1, 0, 0, 9, 0, 0, 7, 1 << 32]));
+}
+
+#[test]
 fn a_dead_letter_is_buried_with_the_state_it_was_stored_with_and_never_without() {
     let keys = [7, 7, 0];
     let mut group = group(&keys);
@@ -144,8 +170,8 @@ fn other_bytes_and_later_versions_are_told_apart() {
     let damaged = |bytes: &[u8]| GroupState::restore(settings(), bytes, 0).expect_err("no state");
     assert_eq!((damaged(b""), damaged(b"{}")), (SnapshotError::Foreign, SnapshotError::Foreign));
     let mut bytes = GroupState::new(settings(), 5).encode(&[]);
-    bytes[4] = 3;
-    assert_eq!(damaged(&bytes), SnapshotError::Version(3));
+    bytes[4] = 4;
+    assert_eq!(damaged(&bytes), SnapshotError::Version(4));
 }
 
 /// Bytes with a right checksum, whatever they tell.
@@ -226,7 +252,7 @@ proptest! {
     #[test]
     fn any_bytes_with_a_right_checksum_are_a_state_or_an_error(
         numbers in prop::collection::vec(0..6_u64, 0..40),
-        version in 1..=2_u8,
+        version in 1..=3_u8,
     ) {
         let bytes = sealed_as(version, &numbers, b"");
         if let Ok(mut group) = GroupState::restore(settings(), &bytes, 0) {

@@ -77,6 +77,8 @@ pub(crate) struct Newcomer {
     pub(crate) start: Start,
     /// How it acknowledges.
     pub(crate) ack_mode: AckMode,
+    /// If it comes back: the events that it has in its hands, ascending; `None` if it does not say.
+    pub(crate) held: Option<Arc<[u64]>>,
     /// It grants no credit: it is sent as much as it acknowledges.
     pub(crate) automatic_credit: bool,
     /// It ends when the stream has removed what the group has yet to do, instead of going on behind that.
@@ -264,6 +266,7 @@ impl Command {
     /// About how many steps it takes, beside waiting.
     pub(super) fn steps(&self) -> usize {
         let sequences = match self {
+            Self::Join { newcomer, .. } => newcomer.held.as_ref().map_or(1, |held| held.len()),
             Self::Handed { sent, dropped, .. } => sent.len() + dropped.len(),
             Self::Acknowledge { sequences, .. } => sequences.len(),
             Self::Redrive { events, .. } => events.len(),

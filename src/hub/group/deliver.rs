@@ -83,7 +83,7 @@ impl Active {
         let Portion { member, deliveries, bytes: mut bytes_left, .. } = portion;
         let mut events = Vec::with_capacity(deliveries.len());
         let earliest = self.source.stream.bounds().earliest;
-        for Delivery { sequence, attempt, last_failure } in &deliveries {
+        for Delivery { sequence, attempt, last_failure, redelivered } in &deliveries {
             if bytes_left == 0 {
                 self.state.unsend(member, *sequence);
                 continue;
@@ -94,7 +94,7 @@ impl Active {
                 self.gone(*sequence);
                 continue;
             };
-            let event = if *attempt > 1 { event.again(*attempt, last_failure) } else { event };
+            let event = if *redelivered { event.again(*attempt, last_failure) } else { event };
             bytes_left = bytes_left.saturating_sub(event.encoded_len());
             events.push(event);
         }

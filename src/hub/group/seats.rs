@@ -46,7 +46,8 @@ pub(super) struct Seats {
     starved_until: u64,
     /// Those that were sent all they wanted, and have yet to acknowledge some of it.
     sated: Vec<MemberId>,
-    /// All members, with or without a transport, by how they are told when they come back.
+    /// All members, with or without a transport, by how they are told when they come back: by their session, and by the one
+    /// that this went on for. Some may be gone.
     known: HashMap<Identity, MemberId>,
     /// How they are called.
     names: HashMap<MemberId, MemberName>,
@@ -209,10 +210,12 @@ impl Seats {
         self.hungry(member);
     }
 
-    /// A member comes back: which one it was. Its old transport may not be known to be lost yet: what that says is of nobody
-    /// then.
-    pub(super) fn come_back(&mut self, previous: &Identity) -> Option<MemberId> {
-        let before = self.known.remove(previous)?;
+    /// A member comes back as another: which one it was, if the group has that one still. Its old transport may not be known to
+    /// be lost yet: what that says is of nobody then. It is found by the same name once more: its client may lose this
+    /// connection, too, before it has read how its new session is called.
+    pub(super) fn come_back(&mut self, previous: &Identity, member: MemberId, state: &GroupState) -> Option<MemberId> {
+        let known = self.known.get_mut(previous).filter(|before| state.has_member(**before))?;
+        let before = std::mem::replace(known, member);
         if let Some(seat) = self.taken.remove(&before) {
             seat.outbox.close_key(seat.key, End::Unsubscribed);
         }
@@ -237,7 +240,8 @@ impl Seats {
 
     /// Forgets how members that are gone would be told.
     pub(super) fn forget_absent(&mut self, state: &GroupState) {
-        if self.known.len() > state.counts().members {
+        // Each by two names at most.
+        if self.known.len() > 2 * state.counts().members {
             self.known.retain(|_, member| state.has_member(*member));
         }
         if self.names.len() > state.counts().members {

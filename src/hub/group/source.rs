@@ -8,7 +8,7 @@ use crate::{
     event::{Event, GivenUp},
     groups::DeadLetter,
     model::{Origin, Position, StreamError},
-    outbox::{Opened, ResumeOutcome},
+    outbox::{Opened, ResumeOutcome, Returned},
 };
 
 /// After a read that failed, the next is tried this much later.
@@ -119,6 +119,7 @@ impl Source {
             latest: kept.latest,
             outcome: ResumeOutcome::Fresh,
             ack_deadline,
+            returned: Returned::default(),
         }
     }
 

@@ -4,7 +4,7 @@
 use super::*;
 use crate::{
     model::{Origin, Position, StreamName},
-    outbox::{Filled, Opened, ResumeOutcome, Wanted},
+    outbox::{Filled, Opened, ResumeOutcome, Returned, Wanted},
 };
 
 fn stored_event(sequence: u64) -> Event {
@@ -80,6 +80,7 @@ impl Session {
             latest: 0,
             outcome: ResumeOutcome::Fresh,
             ack_deadline: None,
+            returned: Returned::default(),
         };
         assert!(queues.open_stored(key, opened, Wanted::new(Arc::default()), 0));
         Self { queues, key, latest: 0, reading: None, joining: None, waiting: false, following: None, delivered: 0 }

@@ -13,9 +13,9 @@ use std::{
 
 use switchyard::proto::v1::{
     AckMode, AckOutcome, Acknowledge, Acknowledged, CreateGroupRequest, EndReason, GetGroupRequest, Group, GroupState,
-    Hello, ReceivedEvent, SessionRequest, SessionResponse, StartPreset, Subscribe, SubscriptionSpec, Unsubscribe,
-    group_service_client::GroupServiceClient, hub_service_client::HubServiceClient, session_request::Command as Wire,
-    session_response::Frame,
+    Hello, Reattach, ReceivedEvent, SessionRequest, SessionResponse, StartPreset, Subscribe, SubscriptionSpec,
+    Unsubscribe, group_service_client::GroupServiceClient, hub_service_client::HubServiceClient,
+    session_request::Command as Wire, session_response::Frame,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -312,9 +312,12 @@ impl Member {
         }
     }
 
-    fn wish(&self) -> SubscriptionSpec {
+    /// One that comes back says what it has in its hands, or not: then it has all that it was sent.
+    fn wish(&mut self) -> SubscriptionSpec {
         let (stream, group) = (NAME.to_owned(), self.ledger.group.to_owned());
-        SubscriptionSpec { stream, group, ack_mode: self.ledger.mode.into(), ..SubscriptionSpec::default() }
+        let says = self.manner == Manner::Returns && self.random.bool();
+        let reattach = says.then(|| Reattach { held_sequences: self.held.clone() });
+        SubscriptionSpec { stream, group, ack_mode: self.ledger.mode.into(), reattach, ..SubscriptionSpec::default() }
     }
 
     /// Works over one session until the hub dies, the member drops it, or all is over.
@@ -335,7 +338,7 @@ impl Member {
         }
     }
 
-    fn subscribe(&self) -> Wire {
+    fn subscribe(&mut self) -> Wire {
         Wire::Subscribe(Subscribe { subscription_id: 1, spec: Some(self.wish()) })
     }
 

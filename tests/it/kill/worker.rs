@@ -27,7 +27,7 @@ const NEVER_MS: i64 = 3_600_000;
 pub(super) struct Worker {
     /// Keeps what it has for long enough that the stream loses some of it.
     is_slow: bool,
-    /// Drops its session now and then, with events in its hands: an attempt at each of them has failed.
+    /// Drops its session now and then, with events in its hands: they come again, and those that are lost too often fail.
     drops: bool,
     ledger: Arc<Ledger>,
     random: fastrand::Rng,
