@@ -35,7 +35,8 @@ pub(crate) const MAX_FRAME_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Debug, Clone, Default)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct Target {
-    /// The hub: http://HOST:PORT, https://HOST:PORT, unix:/PATH, or HOST:PORT, which is https with any of the --tls options
+    /// The hub: http://HOST:PORT, https://HOST:PORT, unix:/PATH, or HOST:PORT, which is https with any of the --tls options;
+    /// several with commas between them
     #[cfg_attr(
         feature = "clap",
         arg(long, global = true, value_name = "URL", env = "SWITCHYARD_SERVER", default_value = "127.0.0.1:50051")
@@ -138,10 +139,20 @@ impl Target {
         self.channel_with(|endpoint| endpoint).await
     }
 
-    /// Connects with other settings than usual.
-    pub async fn channel_with(&self, set: impl FnOnce(Endpoint) -> Endpoint) -> anyhow::Result<Channel> {
-        let url = self.url();
-        let mut endpoint = Endpoint::from_shared(url.clone())
+    /// Connects with other settings than usual: to the first address where a hub answers.
+    pub async fn channel_with(&self, set: impl Fn(Endpoint) -> Endpoint) -> anyhow::Result<Channel> {
+        let mut last = None;
+        for url in self.urls() {
+            match self.connect(&url, &set).await {
+                Ok(channel) => return Ok(channel),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| anyhow!("--server names no hub")))
+    }
+
+    async fn connect(&self, url: &str, set: impl Fn(Endpoint) -> Endpoint) -> anyhow::Result<Channel> {
+        let mut endpoint = Endpoint::from_shared(url.to_owned())
             .map_err(|_| anyhow!("--server {}: not a URL such as http://127.0.0.1:50051", self.server))?
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
@@ -164,13 +175,19 @@ impl Target {
         self.tls.variables().chain(self.credential.variables()).chain([("SWITCHYARD_SERVER", self.url().into())])
     }
 
-    /// The hub, with its scheme.
+    /// The hub, with its scheme; with several, all of them.
     pub fn url(&self) -> String {
-        if self.server.contains("://") || self.server.starts_with("unix:") {
-            return self.server.clone();
-        }
+        self.urls().collect::<Vec<_>>().join(",")
+    }
+
+    fn urls(&self) -> impl Iterator<Item = String> {
         let scheme = if self.tls.is_set() { "https" } else { "http" };
-        format!("{scheme}://{}", self.server)
+        self.server.split(',').map(str::trim).map(move |server| {
+            if server.contains("://") || server.starts_with("unix:") {
+                return server.to_owned();
+            }
+            format!("{scheme}://{server}")
+        })
     }
 
     /// A connection over which every call shows the credential.

@@ -116,15 +116,18 @@ impl Subscription {
     pub async fn ready(&mut self) -> Result<(), Error> {
         loop {
             let rung = self.bell.notified();
-            let (is_open, end) = self.shared().with(|machine, _| {
+            let end = self.shared().with(|machine, _| {
                 let table = &mut machine.table;
-                let is_over = table.is_over(self.id);
-                (table.opened(self.id).is_some(), if is_over { table.take_end(self.id) } else { None })
+                // Whatever has become of it since, it was open.
+                if table.opened(self.id).is_some() {
+                    return Some(None);
+                }
+                table.is_over(self.id).then(|| table.take_end(self.id))
             });
             match end {
-                _ if is_open => return Ok(()),
-                Some(Err(error)) => return Err(error),
-                Some(Ok(())) => return Err(Error::closed()),
+                Some(None) => return Ok(()),
+                Some(Some(Err(error))) => return Err(error),
+                Some(Some(Ok(()))) => return Err(Error::closed()),
                 None => rung.await,
             }
         }
@@ -156,9 +159,14 @@ impl Subscription {
         Error::new(ErrorKind::LeaseLost, Code::FailedPrecondition, "LEASE_EXPIRED", text).at(&place)
     }
 
-    /// Where it is, from when the hub opened it last; `None` while it is not open.
+    /// Where it is, from when the hub opened it last; `None` if it never did.
     pub fn opened(&self) -> Option<Opened> {
         self.shared().with(|machine, _| machine.table.opened(self.id))
+    }
+
+    /// Whether it is open now.
+    pub fn is_open(&self) -> bool {
+        self.shared().with(|machine, _| machine.table.is_open(self.id))
     }
 
     /// Whether it has all that the stream has, as far as the hub has said.

@@ -519,7 +519,7 @@ impl Subscription {
     }
 
     pub(super) fn opened(&self) -> Option<Opened> {
-        self.opened.filter(|_| self.is_open())
+        self.opened
     }
 
     pub(super) fn lag(&self) -> (bool, i64) {

@@ -373,6 +373,10 @@ impl Table {
         self.all.get(&id)?.opened()
     }
 
+    pub(crate) fn is_open(&self, id: i64) -> bool {
+        self.all.get(&id).is_some_and(Subscription::is_open)
+    }
+
     pub(crate) fn lag(&self, id: i64) -> (bool, i64) {
         self.all.get(&id).map_or((false, 0), Subscription::lag)
     }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use switchyard::{
-    client::{Client, Live, State},
+    client::{Client, Live, State, Subscription},
     proto::v1::{CreateGroupRequest, Group, StartPreset, group_service_client::GroupServiceClient},
 };
 
@@ -151,7 +151,7 @@ async fn ten_thousand_subscriptions_are_back_soon_after_their_session_was_lost()
     relay.cut();
     let (_, gap) = next_gap(all.last_mut().expect("some")).await;
     assert_eq!(gap.count, None);
-    until("all are open", async || all.iter().all(|one| one.opened().is_some())).await;
+    until("all are open", async || all.iter().all(Subscription::is_open)).await;
     answer(client.publish(super::numbered("a.77", 77))).await.expect("published");
     let (before, _) = next_gap(&mut all[77]).await;
     assert!(before.is_empty());

@@ -82,3 +82,19 @@ async fn a_place_that_is_lost_ends_the_subscription_or_is_a_gap_as_asked() {
     until("it has caught up", async || reader.is_caught_up()).await;
     assert_eq!(reader.lag(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_has_all_that_it_wanted_is_over_and_was_open() {
+    let folder = Folder::new();
+    let server = hub_on(&folder).await;
+    create(server.address, stream("s", &["s.>"])).await;
+    let client = Running::of(server.address);
+    publish_numbered(&client, "s.x", 0..3).await;
+    for _ in 0..30 {
+        // It may have ended before anybody looks.
+        let mut reader = client.subscribe(all_of("s").limit(2)).await.expect("it was open");
+        assert_eq!(reader.opened().map(|opened| opened.latest_sequence), Some(3));
+        assert_eq!(read(&mut reader, 2).await, ["0", "1"]);
+        assert!(soon("the end", reader.next()).await.is_none());
+    }
+}

@@ -54,6 +54,7 @@ async fn a_reader_and_a_publisher_go_on_over_restarts_and_nothing_is_lost_or_rep
     let mut reader = client.subscribe(all_of("s")).await.expect("open");
     let reading = tokio::spawn(async move { read(&mut reader, ROUNDS * EACH).await });
     for round in 0..ROUNDS {
+        client.until(State::Up).await;
         let publisher = client.clone();
         let publishing =
             tokio::spawn(async move { publish_numbered(&publisher, "s.x", round * EACH..(round + 1) * EACH).await });
@@ -69,7 +70,8 @@ async fn a_reader_and_a_publisher_go_on_over_restarts_and_nothing_is_lost_or_rep
     let stored = all(home.address, "s").await;
     let stored: Vec<&str> = stored.iter().map(text).collect();
     assert_eq!(stored, numbers(0..ROUNDS * EACH), "once each, and in order");
-    assert!(client.states_so_far().contains(&State::Draining));
+    let states = client.states_so_far();
+    assert!(states.contains(&State::Draining), "{states:?} {:?}", client.reasons());
 }
 
 #[tokio::test(flavor = "multi_thread")]

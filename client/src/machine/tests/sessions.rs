@@ -397,9 +397,9 @@ fn a_thousand_subscriptions_are_opened_again_in_one_session() {
             world.hub_reads(usize::MAX);
             world.client_reads(usize::MAX);
         }
-        assert!(ids.iter().all(|id| world.machine.table.opened(*id).is_some()));
+        assert!(ids.iter().all(|id| world.machine.table.is_open(*id)));
         world.cut();
-        assert!(ids.iter().all(|id| world.machine.table.opened(*id).is_none()));
+        assert!(ids.iter().all(|id| !world.machine.table.is_open(*id)));
     }
 }
 

@@ -74,7 +74,7 @@ fn a_subscription_of_what_is_new_misses_nothing_that_comes_while_it_is_away() {
     world.hub_reads(usize::MAX);
     // It is open, and no token has come.
     world.client_reads(usize::MAX);
-    assert!(world.machine.table.opened(id).is_some());
+    assert!(world.machine.table.is_open(id));
     world.cut();
     for n in 3..=4 {
         // By somebody else.
@@ -133,7 +133,7 @@ fn one_that_ends_for_a_while_comes_back_after_its_delay() {
     let id = world.subscribe(Stream::named(STREAM).from(Start::Earliest));
     world.settle();
     ended(&mut world, id, Code::Unavailable, EndReason::EngineUnavailable, Some(Duration::from_secs(3)));
-    assert!(world.machine.table.opened(id).is_none());
+    assert!(!world.machine.table.is_open(id));
     let due = world.machine.table.due().expect("a time");
     assert_eq!(due, world.now + Duration::from_secs(3));
     world.pass(Duration::from_millis(2_999));
@@ -141,7 +141,7 @@ fn one_that_ends_for_a_while_comes_back_after_its_delay() {
     world.hub_reads(9);
     assert!(world.hub.out.is_empty(), "it is not time");
     world.settle();
-    assert!(world.machine.table.opened(id).is_some());
+    assert!(world.machine.table.is_open(id));
     assert!(world.machine.table.take_end(id).is_none());
 }
 
@@ -159,7 +159,7 @@ fn one_that_ends_at_once_again_and_again_waits_longer_and_longer() {
         world.turn(9);
         world.hub_reads(9);
         world.client_reads(9);
-        assert!(world.machine.table.opened(id).is_some());
+        assert!(world.machine.table.is_open(id));
     }
     assert!(longest > Duration::from_secs(5) && longest <= Duration::from_secs(30), "{longest:?}");
 }
@@ -178,7 +178,7 @@ fn one_that_ends_for_good_says_why_once_behind_what_came() {
     assert!(matches!(world.machine.table.take_end(id), Some(Ok(()))));
     world.cut();
     world.settle();
-    assert!(world.machine.table.opened(id).is_none(), "it does not come back");
+    assert!(!world.machine.table.is_open(id), "it does not come back");
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn an_expired_credential_ends_a_subscription_only_where_no_other_can_come() {
         world.settle();
         ended(&mut world, id, Code::Unauthenticated, EndReason::CredentialExpired, None);
         world.settle();
-        assert_eq!(world.machine.table.opened(id).is_some(), source);
+        assert_eq!(world.machine.table.is_open(id), source);
     }
 }
 
