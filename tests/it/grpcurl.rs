@@ -79,7 +79,7 @@ fn list_and_describe_need_no_proto_files() {
         assert!(services.lines().any(|line| line == service), "{services}");
     }
     let methods = output(&hub, &[], &["list", SERVICE]);
-    assert_eq!(methods.lines().count(), 3, "{methods}");
+    assert_eq!(methods.lines().count(), 4, "{methods}");
     let described = output(&hub, &[], &["describe", "switchyard.v1.Event"]);
     assert!(described.contains("string topic = 2;") && described.contains("1 to 32 tokens"), "{described}");
     let value = output(&hub, &[], &["describe", "switchyard.v1.ACK_MODE_EXPLICIT"]);
