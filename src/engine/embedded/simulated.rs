@@ -18,8 +18,6 @@ use super::disk::Disk;
 
 /// What a disk writes as a whole.
 const SECTOR_BYTES: usize = 512;
-/// What a stopped wall clock shows, since 1970.
-const STOPPED_AT: Duration = Duration::new(2_000_000_000, 123_456_000);
 /// What a disk gives to a file at a time; a file has holes where nothing was written.
 const BLOCK_BYTES: u64 = 4096;
 const RESERVE_BYTES: u64 = 8 * 1024 * 1024;
@@ -110,9 +108,10 @@ impl Simulated {
         self.0.lock().wall_ahead = seconds;
     }
 
-    /// From now on time passes only by [`Self::pass`]: what is stored of an event then has the same length every time.
+    /// From now on time passes only by [`Self::pass`], from the present second on, and what is stored of an event has the
+    /// same length every time.
     pub fn stop_clock(&self) {
-        self.0.lock().stopped.get_or_insert_with(|| (Instant::now(), SystemTime::UNIX_EPOCH + STOPPED_AT));
+        self.0.lock().stopped.get_or_insert_with(|| (Instant::now(), stopped_wall()));
     }
 
     /// Writes and flushes wait from now on, or no longer. Reading goes on. Not where there is only one thread.
@@ -287,6 +286,12 @@ impl Disk for Simulated {
         let apart = Duration::from_secs_f64(state.wall_ahead.abs());
         (at, if state.wall_ahead < 0.0 { wall - apart } else { wall + apart })
     }
+}
+
+/// The present second, with a fraction whose encoding has the same length every time.
+fn stopped_wall() -> SystemTime {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::new(since.as_secs(), 123_456_000)
 }
 
 impl Backend {

@@ -80,6 +80,7 @@ fn times_that_are_not_yet_are_as_of_the_start_and_are_made_good() {
     for storage in [Storage::File, Storage::Memory] {
         runtime().block_on(async {
             let ground = OnDisk::new(options());
+            ground.stop_clock();
             ground.disk.set_wall_ahead(HOUR);
             let engine = ground.engine().await;
             let wanted = StreamSettings { max_age: None, storage, ..brief_settings() };
