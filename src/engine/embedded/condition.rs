@@ -5,6 +5,8 @@ use crate::{engine::StoreError, model::Storage};
 
 /// With so many bytes deleted there is room inside the file.
 const ROOM_BYTES: u64 = 4 * 1024 * 1024;
+/// To use that room may mean to move all there is: what did not help is tried again after 1, 2, 4 passes, and up to so many.
+const MOST_PASSES: u32 = 64;
 
 /// The condition of the store.
 #[derive(Debug, Default)]
@@ -13,6 +15,10 @@ pub(super) struct Condition {
     broken: Option<StoreError>,
     /// How many bytes were deleted since the disk is full.
     deleted: u64,
+    /// How often it was asked since that room was last tried,
+    passes: u32,
+    /// and how often it is to be until it is tried again.
+    wait: u32,
     /// Even what makes room does not fit. Only who asks for it has it tried again.
     stuck: bool,
 }
@@ -54,20 +60,20 @@ impl Condition {
         self.stuck = false;
     }
 
-    /// So many bytes more were deleted: whether there is room inside the file. If that is not enough, so much more is to be
-    /// deleted.
+    /// So many bytes more were deleted: whether the room inside the file is to be tried now.
     pub(super) fn has_made_room(&mut self, more: u64) -> bool {
         self.deleted += more;
-        let has_room = self.deleted >= ROOM_BYTES;
-        if has_room {
-            self.deleted = 0;
+        self.passes += 1;
+        let is_due = self.deleted >= ROOM_BYTES && self.passes > self.wait;
+        if is_due {
+            (self.passes, self.wait) = (0, (2 * self.wait + 1).min(MOST_PASSES));
         }
-        has_room
+        is_due
     }
 
     /// The disk has no room.
     pub(super) fn fill(&mut self) {
-        *self = Self { stuck: self.is_full(), deleted: 0, broken: Some(StoreError::Full) };
+        *self = Self { stuck: self.is_full(), broken: Some(StoreError::Full), ..Self::default() };
     }
 
     /// Nothing is written to the disk any more.
@@ -99,7 +105,11 @@ mod tests {
         assert!(!condition.may_sweep(Storage::File, &file) && condition.may_sweep(Storage::Memory, &file));
         condition.made_room(ROOM_BYTES - 1);
         assert!(condition.may_sweep(Storage::File, &file));
-        assert_eq!([0, 1, ROOM_BYTES - 1, 1].map(|more| condition.has_made_room(more)), [false, true, false, true]);
+        assert_eq!(
+            [0, 1, 0, 0, 0, 0, 0].map(|more| condition.has_made_room(more)),
+            [0, 1, 0, 1, 0, 0, 0].map(|due| due == 1)
+        );
+        assert!((0..1_000).filter(|_| condition.has_made_room(0)).count() >= 14, "it is never given up");
         file.close();
         assert_eq!(condition.may_make_room(Storage::File, &file), Err(StoreError::Full), "it is not open");
         assert_eq!(condition.may_make_room(Storage::Memory, &file), Ok(()));

@@ -117,21 +117,22 @@ impl Writer {
 
     /// Whether there is room inside the file, and the reserve besides.
     fn has_made_room(&mut self) -> bool {
-        if !self.condition.has_made_room(self.streams.take_deleted()) {
-            return false;
-        }
+        self.condition.has_made_room(self.streams.take_deleted()) && (self.takes_room(false) || self.takes_room(true))
+    }
+
+    /// Closed, the file ends behind the last page that is used, which may be far behind all others unless they are moved.
+    fn takes_room(&mut self, compact: bool) -> bool {
         let file = &self.stores.file;
-        // Closed, it ends behind the last page that is used.
         file.close();
-        let filled = file.disk().fill().or_else(|_| {
-            // Which may be far behind all others.
-            file.compact().and_then(|()| file.disk().fill().map_err(Trouble::from))
-        });
-        if let Err(trouble) = &filled {
-            tracing::warn!(%trouble, "the deleted space cannot be used yet");
-        }
+        let compacted = if compact { file.compact() } else { Ok(()) };
+        let filled = compacted.and_then(|()| file.disk().fill().map_err(Trouble::from));
         self.reopen();
-        filled.is_ok() && self.stores.file.is_good() && self.stores.file.disk().reserve(false).is_ok()
+        let file = &self.stores.file;
+        let taken = filled.and_then(|()| file.disk().reserve(false).map_err(Trouble::from));
+        if let Err(trouble) = &taken {
+            tracing::warn!(%trouble, compact, "the deleted space cannot be used yet");
+        }
+        taken.is_ok() && file.is_good()
     }
 
     /// Streams are compared with the store after that was opened again; false when one could not be read, and is to be looked

@@ -251,7 +251,7 @@ impl Disk for Simulated {
         let mut state = self.0.lock();
         let blocks = (state.seen.len() as u64).div_ceil(BLOCK_BYTES);
         let more = (blocks - state.blocks.len() as u64) * BLOCK_BYTES;
-        if state.capacity.is_some_and(|capacity| state.used() + more > capacity) {
+        if more > RESERVE_BYTES / 2 || state.capacity.is_some_and(|capacity| state.used() + more > capacity) {
             return Err(ErrorKind::StorageFull.into());
         }
         state.blocks.extend(0..blocks);

@@ -140,7 +140,7 @@ fn a_disk_fills_and_is_purged_again_and_again() {
     runtime().block_on(async {
         let (engine, mut stored) = full(&disk).await;
         let stream = engine.stream("s").expect("the stream");
-        for round in 0..5 {
+        for round in 0..12 {
             stream.purge(stored - 50, None).await.expect("purged");
             until_it_heals(&engine).await;
             let before = stored;
