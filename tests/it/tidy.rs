@@ -121,7 +121,7 @@ fn rust_files(folder: &str) -> Vec<PathBuf> {
 }
 
 /// Where the crates of the workspace, and the programs beside them, have their sources.
-const CRATES: [&str; 4] = ["src", "client/src", "benches/versus/src", "benches/siege"];
+const CRATES: [&str; 5] = ["src", "client/src", "clients/conformance/src", "benches/versus/src", "benches/siege"];
 
 /// Path below `src`, and text, of every source file of the hub.
 fn sources() -> BTreeMap<String, String> {

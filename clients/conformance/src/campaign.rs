@@ -75,7 +75,12 @@ pub async fn run(
         playing.spawn(async move {
             let _turn = room.acquire_owned().await;
             let played = play(&job.scenario, &options, &below).await;
-            Result { job, played }
+            let result = Result { job, played };
+            if result.is_good() {
+                // What a mutant leaves is of no use to anybody.
+                std::fs::remove_dir_all(&result.played.folder).ok();
+            }
+            result
         });
     }
     let mut results = Vec::new();

@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
+    io::Write,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
@@ -11,8 +13,7 @@ use std::{
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
-    fs::File,
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     process::{Child, ChildStderr, Command},
     task::JoinSet,
     time::timeout,
@@ -72,7 +73,7 @@ impl Hub {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().with_context(|| format!("{}", self.program.display()))?;
         let log = child.stderr.take().context("a log")?;
-        let log_file = File::options().create(true).append(true).open(self.folder.join("hub.log")).await?;
+        let log_file = File::options().create(true).append(true).open(self.folder.join("hub.log"))?;
         let (address, log, log_file) =
             timeout(PATIENCE, serving(log, log_file)).await.context("the hub did not serve in time")??;
         // Nobody who reads no log may stop the hub from writing one.
@@ -152,7 +153,7 @@ async fn serving(
         if log.read_line(&mut line).await? == 0 {
             bail!("the hub ended before it served; see its log");
         }
-        file.write_all(line.as_bytes()).await?;
+        file.write_all(line.as_bytes())?;
         let said: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
         if said["message"] == "serving" {
             let address = said["address"].as_str().context("no address")?.parse()?;
@@ -162,6 +163,8 @@ async fn serving(
 }
 
 async fn copy(mut log: BufReader<ChildStderr>, mut file: File) {
-    tokio::io::copy(&mut log, &mut file).await.ok();
-    file.flush().await.ok();
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(count @ 1..) = log.read(&mut buffer).await {
+        file.write_all(&buffer[..count]).ok();
+    }
 }

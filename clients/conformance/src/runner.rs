@@ -46,6 +46,9 @@ pub async fn play(scenario: &Scenario, options: &Options, below: &Path) -> Playe
     let verdict = judge(scenario, &history);
     if verdict.findings.is_empty() {
         std::fs::remove_dir_all(&folder).ok();
+    } else {
+        let lines: Vec<String> = history.iter().map(|Entry { at, fact }| format!("{at:>8} {fact:?}\n")).collect();
+        std::fs::write(folder.join("history.txt"), lines.concat()).ok();
     }
     Played { name: scenario.name.clone(), verdict, took: began.elapsed(), history, folder }
 }
@@ -101,7 +104,8 @@ async fn take(stage: &mut Stage, step: &Step, is_long: bool) -> anyhow::Result<(
         Step::Until(counts) => stage.until(counts).await,
         Step::Check(counts) => stage.check(counts),
         Step::Group(wait) => stage.until_group(wait).await,
-        Step::Up => stage.until_up().await,
+        Step::Up => stage.until_up(true).await,
+        Step::Down => stage.until_up(false).await,
         Step::Pass(ms) => {
             sleep(Duration::from_millis(*ms)).await;
             Ok(())

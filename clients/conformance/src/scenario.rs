@@ -95,8 +95,10 @@ pub enum Step {
     Check(Counts),
     /// Wait until the hub says this of a group.
     Group(GroupWait),
-    /// Wait until the client has a session, which may be one that it has had.
+    /// Wait until the client has a session, which may be one that it has had,
     Up,
+    /// or until it has none.
+    Down,
     /// Let this much time pass, in milliseconds: as part of what is tested.
     Pass(u64),
     /// Measure the driver's process.

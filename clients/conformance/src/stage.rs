@@ -231,10 +231,15 @@ impl Stage {
         self.reached("until", missing)
     }
 
-    pub(crate) async fn until_up(&self) -> anyhow::Result<()> {
-        let lacks = |tally: &Tally| if tally.is_up() { Vec::new() } else { vec!["no session".to_owned()] };
+    /// Waits until the client has a session, or has none.
+    pub(crate) async fn until_up(&self, wanted: bool) -> anyhow::Result<()> {
+        let lacks = |tally: &Tally| match tally.is_up() {
+            is_up if is_up == wanted => Vec::new(),
+            true => vec!["it still has its session".to_owned()],
+            false => vec!["it has no session".to_owned()],
+        };
         let missing = self.recorder.until(self.patience, lacks).await;
-        self.reached("up", missing)
+        self.reached(if wanted { "up" } else { "down" }, missing)
     }
 
     pub(crate) fn check(&self, counts: &Counts) -> anyhow::Result<()> {
@@ -296,7 +301,10 @@ impl Stage {
         } else {
             self.start_hub().await?;
         }
-        let truth = self.truth()?;
+        // A connection of its own: that of before may have come of age.
+        let hub = self.proxy.hub.borrow().context("there is no hub")?;
+        let truth = Truth::of(hub, self.token.clone())?;
+        self.truth.send_replace(Some(truth.clone()));
         let mut left = 0;
         let gone = async {
             loop {

@@ -3,6 +3,7 @@
 //! It can also break a rule on purpose (`mutant.rs`), to show that the judge would see that.
 
 mod mutant;
+mod out;
 mod publisher;
 mod reader;
 mod saying;
@@ -26,7 +27,7 @@ use tokio::{
 };
 
 use mutant::Mutant;
-use saying::Out;
+use out::Out;
 
 /// Commands that wait for one subscription, and calls to publish.
 const ORDERS: usize = 256;
@@ -162,7 +163,7 @@ impl Driver {
             mutant::before_connect(mutant, &connect.addresses, &self.out, &mut self.work).await;
         }
         let heartbeat = Duration::from_millis(connect.heartbeat_ms) * if is(Mutant::SlowHeartbeat) { 4 } else { 1 };
-        let queue = connect.queue_events * if is(Mutant::BigQueue) { 4 } else { 1 };
+        let queue = connect.queue_events * if is(Mutant::BigQueue) { 3 } else { 1 };
         let mut builder =
             Client::builder(connect.addresses.iter().cloned()).name("driver").heartbeat(heartbeat).queue_events(queue);
         if is(Mutant::GivesUp) {

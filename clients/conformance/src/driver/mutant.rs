@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use switchyard_conformance::protocol::{Phase, Report, State};
-use tokio::{io::AsyncReadExt, net::TcpStream, task::JoinSet, time::sleep};
+use tokio::{io::AsyncReadExt, net::TcpStream, task::JoinSet, time::{sleep, timeout}};
 
-use crate::saying::Out;
+use crate::out::Out;
 
 /// What the driver does wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -96,8 +96,12 @@ async fn wait_without_jitter(address: &str, out: &Out) {
     }
 }
 
-/// Whether somebody speaks HTTP/2 there: a hub sends its settings first.
+/// Whether there is a hub: the connection does not end at once.
 async fn answers(address: &str) -> bool {
     let Ok(mut stream) = TcpStream::connect(address).await else { return false };
-    matches!(stream.read(&mut [0; 1]).await, Ok(1))
+    match timeout(Duration::from_millis(300), stream.read(&mut [0; 1])).await {
+        Ok(read) => matches!(read, Ok(1)),
+        // It waits for what a client says.
+        Err(_) => true,
+    }
 }

@@ -6,7 +6,7 @@ use switchyard_client::{Client, Error, ErrorKind, Event, Published, Publishing};
 use switchyard_conformance::protocol::{Command, Fate, Outcome, Publish, Report};
 use tokio::{sync::mpsc, task::JoinSet};
 
-use crate::{mutant::Mutant, saying::Out};
+use crate::{mutant::Mutant, out::Out};
 
 pub(crate) async fn serve(
     client: Client,

@@ -8,10 +8,7 @@ use switchyard_client::{
 use switchyard_conformance::protocol::{self, Command, Event, Report, Subscribe, Take, Then};
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 
-use crate::{
-    mutant::Mutant,
-    saying::{Out, failure},
-};
+use crate::{mutant::Mutant, out::Out, saying::failure};
 
 /// After as many events the one that is stuck stops.
 const STUCK_AFTER: u64 = 10;

@@ -1,29 +1,9 @@
-//! What the driver says: one report a line, whole, from whichever task.
-
-use std::io::{Write, stdout};
+//! What the driver says of what the client has: states and errors, in the words of the judge.
 
 use switchyard_client::{Error, State, Status};
 use switchyard_conformance::protocol::{self, Failure, Phase, Report};
 
-use crate::mutant::Mutant;
-
-/// Where reports go.
-#[derive(Debug, Clone)]
-pub(crate) struct Out;
-
-impl Out {
-    pub(crate) fn new() -> Self {
-        Self
-    }
-
-    /// Says one thing. Without anybody who listens there is nothing to say.
-    pub(crate) fn say(&self, report: &Report) {
-        let Ok(mut line) = serde_json::to_vec(report) else { return };
-        line.push(b'\n');
-        let mut out = stdout().lock();
-        out.write_all(&line).and_then(|()| out.flush()).ok();
-    }
-}
+use crate::{mutant::Mutant, out::Out};
 
 pub(crate) fn failure(error: &Error) -> Failure {
     Failure { reason: error.reason().to_owned(), text: error.to_string() }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Checked,
+    checked::Checked,
     view::{Reader, View, What},
 };
 use crate::{history::Fact, protocol::Then};

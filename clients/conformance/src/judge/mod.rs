@@ -1,5 +1,6 @@
 //! The judge: which rules a history breaks. It judges invariants, not transcripts: what may come in any order may. Pure.
 
+mod checked;
 mod groups;
 mod publishing;
 mod reading;
@@ -9,28 +10,11 @@ mod view;
 use std::collections::BTreeMap;
 
 use crate::{history::Entry, rule::Rule, scenario::Scenario};
+use checked::Checked;
 use view::View;
 
 /// Of one rule no more is reported.
 const MOST_FINDINGS: usize = 5;
-
-/// What one rule found.
-#[derive(Debug, Default)]
-struct Checked {
-    /// How often there was something to judge.
-    evidence: usize,
-    problems: Vec<String>,
-}
-
-impl Checked {
-    /// There was something to judge, and it is so or not.
-    fn that(&mut self, holds: bool, problem: impl FnOnce() -> String) {
-        self.evidence += 1;
-        if !holds {
-            self.problems.push(problem());
-        }
-    }
-}
 
 /// A rule that is broken.
 #[derive(Debug, Clone, PartialEq, Eq)]

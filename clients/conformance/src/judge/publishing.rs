@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Checked, view::View};
+use super::{checked::Checked, view::View};
 use crate::{
     history::{Fact, Kept},
     protocol::{Command, Fate, Outcome, Publish, Report},

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Checked,
+    checked::Checked,
     view::{Item, Reader, View, What},
 };
 use crate::{

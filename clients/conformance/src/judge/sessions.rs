@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Checked, view::View};
+use super::{checked::Checked, view::View};
 use crate::{
     history::{Entry, Fact},
     protocol::{Command, Mode, Phase, Report, State},
@@ -14,8 +14,10 @@ const LAST_MS: u64 = 5000;
 const MOST_PER_SECOND: usize = 20;
 /// The first ceiling of waits, and the last.
 const CEILINGS_MS: (u64, u64) = (100, 5000);
-/// What reports may be late by.
-const SLACK_MS: u64 = 400;
+/// What reports may be late by, on a machine that is busy.
+const SLACK_MS: u64 = 1000;
+/// What they may be early by.
+const EARLY_MS: u64 = 400;
 /// So many waits in a row say whether they are random.
 const WAITS: usize = 7;
 /// Of the silence that is allowed: two heartbeats and this.
@@ -175,7 +177,7 @@ pub(super) fn silence(view: &View) -> Checked {
                 let took = entry.at - began;
                 let patience = 2 * heartbeat + PATIENCE_MS;
                 // The last frame may have come one heartbeat before.
-                let in_time = patience.saturating_sub(heartbeat + SLACK_MS)..=patience + LATE_MS;
+                let in_time = patience.saturating_sub(heartbeat + EARLY_MS)..=patience + LATE_MS;
                 checked.that(in_time.contains(&took), || format!("{took} ms of silence instead of {patience}"));
             }
             _ => {}

@@ -298,7 +298,8 @@ fn a_client_ends_when_its_caller_says_so() {
     up("one").and(state(Phase::Failed, "EXPECTED", "")).passes(Rule::ForEver);
     up("one").and(state(Phase::Failed, "OTHER", "")).breaks(Rule::ForEver);
     up("one").and(state(Phase::Closed, "", "")).breaks(Rule::ForEver);
-    up("one").and(Fact::Told(Command::Close)).and(state(Phase::Closed, "", "")).checked(Rule::ForEver).1.is_empty();
+    let asked = up("one").and(Fact::Told(Command::Close)).and(state(Phase::Closed, "", ""));
+    asked.passes(Rule::ForEver);
 }
 
 fn attempts(waits: &[u64]) -> Story {
@@ -314,7 +315,7 @@ fn attempts_are_random_in_time_and_few() {
     attempts(&[70, 10, 350, 200, 1500, 900, 4000]).passes(Rule::Backoff);
     attempts(&[100, 200, 400, 800, 1600, 3200, 5000]).breaks(Rule::Backoff);
     attempts(&[95, 96, 97, 98, 99, 100, 101]).breaks(Rule::Backoff);
-    attempts(&[900]).breaks(Rule::Backoff);
+    attempts(&[1500]).breaks(Rule::Backoff);
     Story::default().all(vec![Fact::Accepted; 30]).breaks(Rule::Backoff);
 }
 

@@ -103,6 +103,8 @@ pub(super) struct View<'a> {
     pub(super) readers: Vec<Reader<'a>>,
     /// By stream, and by which of its lives: what it had.
     known: BTreeMap<(&'a str, usize), BTreeMap<i64, Known<'a>>>,
+    /// Which entries are the beginnings of drivers.
+    runs: Vec<usize>,
 }
 
 impl<'a> View<'a> {
@@ -111,7 +113,9 @@ impl<'a> View<'a> {
         for (index, entry) in entries.iter().enumerate() {
             making.add(index, entry);
         }
-        Self { entries, readers: making.readers, known: making.known }
+        let begins = |(index, entry): (usize, &Entry)| (entry.fact == Fact::DriverBegan).then_some(index);
+        let runs = entries.iter().enumerate().filter_map(begins).collect();
+        Self { entries, readers: making.readers, known: making.known, runs }
     }
 
     /// What a stream had in one of its lives.
@@ -135,7 +139,7 @@ impl<'a> View<'a> {
 
     /// In which run of the driver an entry is.
     pub(super) fn run_at(&self, index: usize) -> usize {
-        self.entries[..index].iter().filter(|entry| entry.fact == Fact::DriverBegan).count()
+        self.runs.partition_point(|run| *run < index)
     }
 }
 
