@@ -22,7 +22,7 @@ use tokio::{
 /// A hub is up, or down, within this.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What tokens are signed with.
-const KEY: &str = "a key of the judge that nobody else must have";
+const KEY: &str = "the-key-of-the-judge-for-nobody-else";
 
 /// A hub, or the place for one. It is killed with this value.
 #[derive(Debug)]
