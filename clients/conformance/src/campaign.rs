@@ -47,10 +47,10 @@ pub fn scenarios(scenarios: &[Scenario]) -> Vec<Job> {
 /// Each scenario with each of its mutants.
 pub fn mutants(scenarios: &[Scenario]) -> Vec<Job> {
     let of = |scenario: &Scenario| {
-        let jobs = scenario.mutants.iter().map(|(name, rule)| Job {
-            scenario: scenario.clone(),
-            mutant: Some((name.clone(), *rule)),
-        });
+        let jobs = scenario
+            .mutants
+            .iter()
+            .map(|(name, rule)| Job { scenario: scenario.clone(), mutant: Some((name.clone(), *rule)) });
         jobs.collect::<Vec<_>>()
     };
     scenarios.iter().flat_map(of).collect()

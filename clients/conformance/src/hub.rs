@@ -142,10 +142,7 @@ impl Hub {
 }
 
 /// Reads the log until it says that the hub serves, and where.
-async fn serving(
-    log: ChildStderr,
-    mut file: File,
-) -> anyhow::Result<(SocketAddr, BufReader<ChildStderr>, File)> {
+async fn serving(log: ChildStderr, mut file: File) -> anyhow::Result<(SocketAddr, BufReader<ChildStderr>, File)> {
     let mut log = BufReader::new(log);
     let mut line = String::new();
     loop {

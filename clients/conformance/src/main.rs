@@ -12,6 +12,7 @@ use clap::Parser;
 use switchyard_conformance::{
     Options,
     campaign::{self, Job, Result},
+    history::{Entry, Fact},
     scenario::{self, Scenario},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -132,6 +133,21 @@ fn list(scenario: &Scenario) {
     println!("    {}", rules.join(", "));
 }
 
+/// What the process of the driver had first and last, where that was measured.
+fn growth(history: &[Entry]) -> Option<String> {
+    let mut measured = history.iter().filter_map(|entry| match entry.fact {
+        Fact::Measured { resident_kib, descriptors, threads } => Some((entry.at, resident_kib, descriptors, threads)),
+        _ => None,
+    });
+    let (from, kib, descriptors, threads) = measured.next()?;
+    let (to, kib_now, descriptors_now, threads_now) = measured.next_back()?;
+    let seconds = (to - from) / 1000;
+    Some(format!(
+        "in {seconds} s from {kib} to {kib_now} KiB, from {descriptors} to {descriptors_now} descriptors, from {threads} \
+         to {threads_now} threads"
+    ))
+}
+
 /// One row of the table, and what is wrong.
 fn print(result: &Result) {
     let Result { job: Job { scenario, mutant }, played } = result;
@@ -147,6 +163,9 @@ fn print(result: &Result) {
         format!("{rule} {count}")
     });
     println!("{word} {took:6.1} s  {name:<24} {}", about.collect::<Vec<_>>().join(", "));
+    if let Some(growth) = growth(&played.history) {
+        println!("    {growth}");
+    }
     if !result.is_good() {
         for finding in &played.verdict.findings {
             println!("    {}: {}", finding.rule, finding.text);

@@ -15,11 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{
-    history::Fact,
-    protocol::Command,
-    recorder::Recorder,
-};
+use crate::{history::Fact, protocol::Command, recorder::Recorder};
 
 /// How long it may take to read a command, or to end.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -29,8 +29,7 @@ struct Written {
 
 impl Recorder {
     pub(crate) fn new() -> Self {
-        let inner =
-            Inner { began: Instant::now(), written: Mutex::default(), changes: watch::Sender::new(()) };
+        let inner = Inner { began: Instant::now(), written: Mutex::default(), changes: watch::Sender::new(()) };
         Self(Arc::new(inner))
     }
 
@@ -59,7 +58,11 @@ impl Recorder {
     }
 
     /// Waits until nothing is missing; what is missing when the time is over.
-    pub(crate) async fn until(&self, patience: Duration, missing: impl Fn(&Tally) -> Vec<String>) -> Result<(), Vec<String>> {
+    pub(crate) async fn until(
+        &self,
+        patience: Duration,
+        missing: impl Fn(&Tally) -> Vec<String>,
+    ) -> Result<(), Vec<String>> {
         let mut changes = self.0.changes.subscribe();
         let waiting = async {
             while !self.now(&missing).is_empty() {

@@ -53,12 +53,7 @@ pub async fn play(scenario: &Scenario, options: &Options, below: &Path) -> Playe
     Played { name: scenario.name.clone(), verdict, took: began.elapsed(), history, folder }
 }
 
-async fn on_stage(
-    scenario: &Scenario,
-    options: &Options,
-    folder: &Path,
-    recorder: &Recorder,
-) -> anyhow::Result<()> {
+async fn on_stage(scenario: &Scenario, options: &Options, folder: &Path, recorder: &Recorder) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)?;
     let mut stage = Stage::new(scenario, options, folder, recorder.clone()).await?;
     for (number, step) in scenario.steps.iter().enumerate() {

@@ -176,9 +176,8 @@ impl Stage {
     // The driver.
 
     async fn start_driver(&mut self) -> anyhow::Result<()> {
-        let ready = |tally: &Tally, wanted: u64| {
-            tally.lacks(&Counts { ready: Some(wanted), ..Counts::default() }, false)
-        };
+        let ready =
+            |tally: &Tally, wanted: u64| tally.lacks(&Counts { ready: Some(wanted), ..Counts::default() }, false);
         let before = self.recorder.history().iter().filter(|entry| entry.fact == Fact::DriverBegan).count() as u64;
         self.driver = Some(Driver::start(&self.program, &self.folder, self.recorder.clone())?);
         let waiting = self.recorder.until(self.patience, |tally| ready(tally, before + 1)).await;

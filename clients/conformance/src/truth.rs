@@ -184,8 +184,7 @@ impl Truth {
 
     /// The first subscriptions of a session.
     pub(crate) async fn subscriptions(&self, session_id: &str) -> anyhow::Result<Vec<SubscriptionState>> {
-        let request =
-            GetSessionRequest { session_id: session_id.to_owned(), page_size: 20, page_token: String::new() };
+        let request = GetSessionRequest { session_id: session_id.to_owned(), page_size: 20, page_token: String::new() };
         Ok(self.sessions().get_session(self.request(request)?).await?.into_inner().subscriptions)
     }
 }

@@ -4,7 +4,12 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use switchyard_conformance::protocol::{Phase, Report, State};
-use tokio::{io::AsyncReadExt, net::TcpStream, task::JoinSet, time::{sleep, timeout}};
+use tokio::{
+    io::AsyncReadExt,
+    net::TcpStream,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use crate::out::Out;
 

@@ -8,12 +8,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{mutant::Mutant, out::Out};
 
-pub(crate) async fn serve(
-    client: Client,
-    mut orders: mpsc::Receiver<Command>,
-    out: Out,
-    mutant: Option<Mutant>,
-) {
+pub(crate) async fn serve(client: Client, mut orders: mpsc::Receiver<Command>, out: Out, mutant: Option<Mutant>) {
     // As many as the queue of the client has.
     let mut answers = JoinSet::new();
     while let Some(command) = next(&mut orders, &mut answers).await {

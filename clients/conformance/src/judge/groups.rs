@@ -38,9 +38,8 @@ pub(super) fn window(view: &View) -> Checked {
                 };
                 let Some(reader) = view.readers.iter().find(is_it) else { continue };
                 let room = reader.window() + reader.taken_by(entry.at + LAG_MS);
-                checked.that(*events <= room, || {
-                    format!("{}: {events} events are sent, and {room} fit", reader.name())
-                });
+                checked
+                    .that(*events <= room, || format!("{}: {events} events are sent, and {room} fit", reader.name()));
             }
             _ => {}
         }

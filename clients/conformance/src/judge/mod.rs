@@ -21,6 +21,8 @@ const MOST_FINDINGS: usize = 5;
 pub struct Finding {
     pub rule: Rule,
     pub text: String,
+    /// Whether something was seen that must not be; and not only nothing that should have been.
+    pub is_seen: bool,
 }
 
 /// What the judge says of a history.
@@ -33,9 +35,9 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Whether this rule was broken.
+    /// Whether this rule was seen to be broken.
     pub fn breaks(&self, rule: Rule) -> bool {
-        self.findings.iter().any(|finding| finding.rule == rule)
+        self.findings.iter().any(|finding| finding.rule == rule && finding.is_seen)
     }
 }
 
@@ -46,7 +48,8 @@ pub fn judge(scenario: &Scenario, history: &[Entry]) -> Verdict {
     let mut verdict = Verdict::default();
     for rule in Rule::ALL {
         let Checked { evidence, mut problems } = check(rule, scenario, &view);
-        if evidence == 0 && problems.is_empty() && scenario.rules.contains(&rule) {
+        let is_seen = !problems.is_empty();
+        if evidence == 0 && !is_seen && scenario.rules.contains(&rule) {
             problems.push("the scenario has shown nothing of it".to_owned());
         }
         let more = problems.len().saturating_sub(MOST_FINDINGS);
@@ -54,7 +57,7 @@ pub fn judge(scenario: &Scenario, history: &[Entry]) -> Verdict {
         if more > 0 {
             problems.push(format!("and {more} more"));
         }
-        verdict.findings.extend(problems.into_iter().map(|text| Finding { rule, text }));
+        verdict.findings.extend(problems.into_iter().map(|text| Finding { rule, text, is_seen }));
         verdict.evidence.insert(rule, evidence);
     }
     verdict

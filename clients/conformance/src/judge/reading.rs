@@ -160,7 +160,11 @@ pub(super) fn repeat(view: &View) -> Checked {
                     });
                     let key = (reader.spec.stream.as_str(), reader.spec.group.as_str(), event.sequence);
                     if !reader.spec.group.is_empty() && settled.contains(&key) {
-                        checked.problems.push(format!("{}: {} comes again and was done", reader.name(), event.sequence));
+                        checked.problems.push(format!(
+                            "{}: {} comes again and was done",
+                            reader.name(),
+                            event.sequence
+                        ));
                     }
                 }
                 What::Nacks([]) => seen.clear(),

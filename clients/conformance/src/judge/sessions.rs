@@ -98,8 +98,9 @@ pub(super) fn for_ever(view: &View, fails_with: Option<&str>) -> Checked {
             Fact::Told(Command::Drain { .. } | Command::Close) => may_end = true,
             Fact::Heard(Report::State(state)) => match state.state {
                 Phase::Waiting => checked.evidence += 1,
-                Phase::Failed => checked
-                    .that(fails_with == Some(&state.reason), || format!("it failed, with {}", state.reason)),
+                Phase::Failed => {
+                    checked.that(fails_with == Some(&state.reason), || format!("it failed, with {}", state.reason))
+                }
                 Phase::Closed => checked.that(may_end, || "it closed, and nobody asked for that".to_owned()),
                 _ => {}
             },
@@ -238,7 +239,9 @@ pub(super) fn leaks(view: &View) -> Checked {
     let Some(((kib, descriptors, threads), now)) = last else { return checked };
     let most_kib = (kib / 4).max(GROWTH_KIB) + kib;
     checked.that(now.0 <= most_kib, || format!("memory grew from {kib} to {} KiB", now.0));
-    checked.that(now.1 <= descriptors + GROWTH_DESCRIPTORS, || format!("descriptors grew from {descriptors} to {}", now.1));
+    checked.that(now.1 <= descriptors + GROWTH_DESCRIPTORS, || {
+        format!("descriptors grew from {descriptors} to {}", now.1)
+    });
     checked.that(now.2 <= threads + GROWTH_THREADS, || format!("threads grew from {threads} to {}", now.2));
     checked
 }
