@@ -192,23 +192,27 @@ async fn cut(mut blows: watch::Receiver<Option<Blow>>) {
     }
 }
 
+/// One way of one connection.
+struct Pump {
+    way: Way,
+    frames: Frames,
+    /// Bytes since the network is to cut after some.
+    counted: u64,
+    has_swallowed: bool,
+    wants_goaway: bool,
+}
+
 async fn pump(way: Way, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut orders: Orders) -> Result<(), Broken> {
     let mut buffer = vec![0; BUFFER_BYTES];
-    let mut frames = Frames::default();
-    // Bytes since the network is to cut after some.
-    let (mut counted, mut has_swallowed, mut wants_goaway) = (0, false, false);
+    let mut pump = Pump { way, frames: Frames::default(), counted: 0, has_swallowed: false, wants_goaway: false };
     loop {
         let network = orders.network.borrow_and_update().clone();
-        let (swallows, cut_after) = match way {
-            Way::Up => (network.swallow_up, network.cut_after_up),
-            Way::Down => (network.swallow_down, network.cut_after_down),
-        };
         // What is missing is missing for ever.
-        if has_swallowed && !swallows {
+        if pump.has_swallowed && !pump.swallows(&network) {
             return Err(Broken);
         }
-        if cut_after == 0 {
-            counted = 0;
+        if pump.cut_after(&network) == 0 {
+            pump.counted = 0;
         }
         let room = match network.bytes_per_second {
             0 => BUFFER_BYTES,
@@ -227,8 +231,8 @@ async fn pump(way: Way, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut order
                         to.shutdown().await?;
                         return Ok(());
                     }
-                    Some(Blow::Goaway) if frames.is_between() => to.write_all(&goaway()).await?,
-                    Some(Blow::Goaway) => wants_goaway = true,
+                    Some(Blow::Goaway) if pump.frames.is_between() => to.write_all(&goaway()).await?,
+                    Some(Blow::Goaway) => pump.wants_goaway = true,
                     _ => {}
                 }
             }
@@ -238,37 +242,52 @@ async fn pump(way: Way, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut order
                     to.shutdown().await?;
                     return Ok(());
                 }
-                if swallows {
-                    has_swallowed = true;
+                if pump.swallows(&network) {
+                    pump.has_swallowed = true;
                     continue;
                 }
-                sleep(Duration::from_millis(network.delay_ms)).await;
-                let mut bytes = &buffer[..count];
-                if wants_goaway {
-                    let before = frames.to_boundary(bytes);
-                    to.write_all(&bytes[..before]).await?;
-                    bytes = &bytes[before..];
-                    if frames.is_between() {
-                        to.write_all(&goaway()).await?;
-                        wants_goaway = false;
-                    }
-                }
-                let left = usize::try_from(cut_after.saturating_sub(counted)).unwrap_or(usize::MAX);
-                if cut_after > 0 && bytes.len() >= left {
-                    to.write_all(&bytes[..left]).await?;
-                    // What is written is to arrive before the reset.
-                    sleep(Duration::from_millis(20)).await;
-                    return Err(Broken);
-                }
-                to.write_all(bytes).await?;
-                counted += bytes.len() as u64;
-                if way == Way::Down {
-                    frames.advance(bytes);
-                }
-                if network.bytes_per_second > 0 {
-                    sleep(Duration::from_millis(bytes.len() as u64 * 1000 / network.bytes_per_second)).await;
-                }
+                pump.pass(&network, &buffer[..count], &mut to).await?;
             }
         }
+    }
+}
+
+impl Pump {
+    fn swallows(&self, network: &Network) -> bool {
+        if self.way == Way::Up { network.swallow_up } else { network.swallow_down }
+    }
+
+    fn cut_after(&self, network: &Network) -> u64 {
+        if self.way == Way::Up { network.cut_after_up } else { network.cut_after_down }
+    }
+
+    /// Passes bytes on, as the network does it.
+    async fn pass(&mut self, network: &Network, mut bytes: &[u8], to: &mut WriteHalf<'_>) -> Result<(), Broken> {
+        sleep(Duration::from_millis(network.delay_ms)).await;
+        if self.wants_goaway {
+            let before = self.frames.to_boundary(bytes);
+            to.write_all(&bytes[..before]).await?;
+            bytes = &bytes[before..];
+            if self.frames.is_between() {
+                to.write_all(&goaway()).await?;
+                self.wants_goaway = false;
+            }
+        }
+        let cut_after = self.cut_after(network);
+        let left = usize::try_from(cut_after.saturating_sub(self.counted)).unwrap_or(usize::MAX);
+        if cut_after > 0 && bytes.len() >= left {
+            to.write_all(&bytes[..left]).await?;
+            // What is written is to arrive before the reset.
+            sleep(Duration::from_millis(20)).await;
+            return Err(Broken);
+        }
+        to.write_all(bytes).await?;
+        self.counted += bytes.len() as u64;
+        if self.way == Way::Down {
+            self.frames.advance(bytes);
+        }
+        let takes = (bytes.len() as u64 * 1000).checked_div(network.bytes_per_second);
+        sleep(Duration::from_millis(takes.unwrap_or(0))).await;
+        Ok(())
     }
 }

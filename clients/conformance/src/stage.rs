@@ -154,14 +154,8 @@ impl Stage {
     }
 
     pub(crate) fn set_network(&self, network: Network) {
-        if network.is_silent() {
-            // A client that hears the hub does not miss what it says itself.
-            if network.swallow_down {
-                self.recorder.add(Fact::Silent);
-            }
-        } else {
-            self.recorder.add(Fact::Audible);
-        }
+        // A client whose own words are swallowed hears the hub.
+        self.recorder.add(if network.swallow_down { Fact::Silent } else { Fact::Audible });
         if network.refuse || network.reset || network.cut_after_down > 0 || network.cut_after_up > 0 {
             self.recorder.add(Fact::Broken);
         }

@@ -26,13 +26,12 @@ pub(super) fn order(view: &View) -> Checked {
         for item in &reader.items {
             match item.what {
                 What::Gap(gap) if gap.reason == "epoch" => (last, seen) = (0, BTreeSet::new()),
+                // What comes again breaks another rule.
+                What::Event(event) if reader.reads() && !seen.insert(event.sequence) => {}
                 What::Event(event) if reader.reads() => {
-                    // What comes again breaks another rule.
-                    if seen.insert(event.sequence) {
-                        let name = reader.name();
-                        checked.that(event.sequence > last, || format!("{name}: {} behind {last}", event.sequence));
-                        last = last.max(event.sequence);
-                    }
+                    let name = reader.name();
+                    checked.that(event.sequence > last, || format!("{name}: {} behind {last}", event.sequence));
+                    last = last.max(event.sequence);
                 }
                 What::Event(event) => {
                     let Some(now) = number(&event.text) else { continue };
@@ -292,10 +291,8 @@ pub(super) fn ended(view: &View) -> Checked {
                     let names = error.text.contains(of.as_str()) && error.text.contains("127.0.0.1:");
                     checked.that(names, || format!("{}: which of which hub? {}", reader.name(), error.text));
                 }
-                What::Event(_) | What::Gap(_) => {
-                    if is_over {
-                        checked.problems.push(format!("{}: something comes after its end", reader.name()));
-                    }
+                What::Event(_) | What::Gap(_) if is_over => {
+                    checked.problems.push(format!("{}: something comes after its end", reader.name()));
                 }
                 _ => {}
             }

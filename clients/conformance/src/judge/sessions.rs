@@ -63,9 +63,9 @@ fn is_legal(from: Phase, to: Phase) -> bool {
         (Closed | Failed, _) | (_, Idle) => false,
         (Closing, to) => matches!(to, Closing | Closed | Failed),
         (_, Closing | Closed) => true,
-        (Idle | Waiting, Connecting) | (Connecting, Up | Waiting | Failed) => true,
-        (Up, Draining | Waiting | Failed) | (Draining, Draining | Waiting | Failed) => true,
-        _ => false,
+        (Idle | Waiting, to) => to == Connecting,
+        (Connecting, to) => matches!(to, Up | Waiting | Failed),
+        (Up | Draining, to) => matches!(to, Draining | Waiting | Failed),
     }
 }
 
@@ -99,7 +99,7 @@ pub(super) fn for_ever(view: &View, fails_with: Option<&str>) -> Checked {
             Fact::Heard(Report::State(state)) => match state.state {
                 Phase::Waiting => checked.evidence += 1,
                 Phase::Failed => {
-                    checked.that(fails_with == Some(&state.reason), || format!("it failed, with {}", state.reason))
+                    checked.that(fails_with == Some(&state.reason), || format!("it failed, with {}", state.reason));
                 }
                 Phase::Closed => checked.that(may_end, || "it closed, and nobody asked for that".to_owned()),
                 _ => {}

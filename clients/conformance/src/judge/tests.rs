@@ -50,7 +50,7 @@ impl Story {
 }
 
 fn scenario() -> Scenario {
-    let text = "- {name: n, about: a, rules: [loss], steps: [], fails_with: EXPECTED}";
+    let text = "- {name: one, about: a, rules: [loss], steps: [], fails_with: EXPECTED}";
     crate::scenario::parse(text).expect("a scenario").remove(0)
 }
 

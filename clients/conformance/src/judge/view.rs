@@ -228,7 +228,6 @@ pub(super) fn matches(filter: &str, topic: &str) -> bool {
     let mut topic = topic.split('.');
     for token in filter.split('.') {
         match (token, topic.next()) {
-            (_, None) => return false,
             (">", Some(_)) => return true,
             ("*", Some(_)) => {}
             (token, Some(has)) if token == has => {}
