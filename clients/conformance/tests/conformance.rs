@@ -1,7 +1,13 @@
 //! The Rust client passes all scenarios, and each driver that breaks a rule is caught.
 
-use std::{path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
+use rustix::process::{Pid, Signal, kill_process};
 use switchyard_conformance::{
     Options,
     campaign::{self, Job, Result},
@@ -10,6 +16,8 @@ use switchyard_conformance::{
 
 /// Most of the time of a scenario is waiting.
 const AT_ONCE: usize = 6;
+/// What a scenario waits for, and everything else, comes within this.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn options() -> Options {
     // The hub is of another package, and is built before: cargo puts it into the folder above that of tests.
@@ -20,7 +28,7 @@ fn options() -> Options {
         hub,
         driver: vec![env!("CARGO_BIN_EXE_switchyard-conformance-driver").to_owned()],
         is_long: std::env::var("CONFORMANCE_LONG").is_ok(),
-        patience: Duration::from_secs(30),
+        patience: PATIENCE,
     }
 }
 
@@ -55,4 +63,44 @@ async fn every_driver_that_breaks_a_rule_is_caught_by_that_rule() {
     assert!(results.len() >= 20, "only {} mutants", results.len());
     let complaints = complaints(&results);
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+/// The processes that any thread of this one has started, and that are there.
+fn children(process: u32) -> BTreeSet<u32> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
+/// Whether a process is there, and has not ended without anybody who asks how.
+fn is_alive(process: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
+    stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'))
+}
+
+#[test]
+fn an_interrupt_leaves_no_hub_and_no_driver_behind() {
+    let mut runner = Command::new(env!("CARGO_BIN_EXE_switchyard-conformance"))
+        .args(["--scenario", "black-hole", "--hub"])
+        .arg(options().hub)
+        .spawn()
+        .expect("the runner starts");
+    let began = Instant::now();
+    let started = loop {
+        let started = children(runner.id());
+        if started.len() == 2 {
+            break started;
+        }
+        assert!(began.elapsed() < PATIENCE, "hub and driver do not start: {started:?}");
+        std::thread::yield_now();
+    };
+    let pid = i32::try_from(runner.id()).ok().and_then(Pid::from_raw).expect("a process");
+    kill_process(pid, Signal::INT).expect("interrupted");
+    assert_eq!(runner.wait().expect("the end").code(), Some(130));
+    let are_there = || started.iter().any(|id| is_alive(*id));
+    let began = Instant::now();
+    while are_there() {
+        assert!(began.elapsed() < PATIENCE, "{started:?} are still there");
+        std::thread::yield_now();
+    }
 }
