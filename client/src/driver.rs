@@ -16,7 +16,7 @@ use tonic::Streaming;
 use crate::{
     codec::Measured,
     error::{Error, ErrorKind},
-    link::Links,
+    link::{Links, Opened},
     machine::{Loss, Machine, Plan, refresh::Fresh},
     shared::Shared,
 };
@@ -77,8 +77,8 @@ impl Driver {
             }
         };
         let loss = match opened {
-            Ok((frames, life)) => {
-                self.shared.with(|machine, now| machine.connected(now, life));
+            Ok(Opened { frames, life, took }) => {
+                self.shared.with(|machine, now| machine.connected(now, life, took));
                 self.serve(frames, commands).await
             }
             Err(error) => Loss::Failed(error),
