@@ -1,7 +1,7 @@
 //! Which hub to connect to: a list in random order, so that clients spread over hubs, and the next one after each failure.
 //! Pure.
 
-/// So many addresses are known at most, besides those that the user has given.
+/// At most this many addresses are known besides those that the user has given.
 const MOST: usize = 64;
 /// The longest address that a hub may name, in bytes. Longer ones are ignored.
 const MAX_NAMED_BYTES: usize = 256;

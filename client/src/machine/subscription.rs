@@ -373,11 +373,14 @@ impl Subscription {
 
     /// Events of a group that the application has not taken come again, to whoever is there then.
     fn forget_untaken(&mut self, news: &mut VecDeque<News>) {
-        let size = self.hands.as_mut().map(|hands| hands.session_lost(news)).unwrap_or_default();
+        let Some(hands) = &mut self.hands else { return };
+        let size = hands.session_lost(news);
         if size.events > 0 {
             self.incoming.forget_events();
             self.ledger.returned(size);
         }
+        // Somebody may wait until everything is settled.
+        news.push_back(News::Subscription(self.id));
     }
 
     fn finish(&mut self, end: End, news: &mut VecDeque<News>) {
