@@ -48,6 +48,11 @@ impl Leases {
         self.holders.retain(|_, one| *one != member);
     }
 
+    /// Nobody but these is waited for any longer.
+    pub(super) fn forget_all_but(&mut self, members: &BTreeSet<u64>) {
+        self.holders.retain(|_, one| members.contains(one));
+    }
+
     /// Nobody is waited for any longer.
     pub(super) fn forget_all(&mut self) {
         self.holders.clear();

@@ -105,6 +105,12 @@ impl Hub {
         }
     }
 
+    /// Those that are not here have not come back in time.
+    pub(super) fn forget_absent(&mut self) {
+        let here = self.subs.values().map(|sub| sub.member).collect();
+        self.leases.forget_all_but(&here);
+    }
+
     /// How many subscriptions are open.
     pub(super) fn open_subscriptions(&self) -> usize {
         self.subs.len()
