@@ -77,8 +77,10 @@ async fn what_was_on_its_way_comes_again_at_once_and_three_bad_networks_in_a_row
         let now = Instant::now();
         let up = client.ups.lock().expect("no panic").last().copied().expect("it was up");
         waits.push(now.duration_since(up));
-        let came: Vec<_> =
-            again.iter().map(|event| (event.text().expect("a text"), event.attempt(), event.is_redelivered())).collect();
+        let came: Vec<_> = again
+            .iter()
+            .map(|event| (event.text().expect("a text"), event.attempt(), event.is_redelivered()))
+            .collect();
         assert_eq!(came, [(&*texts[0], 1, true), (&*texts[1], 1, true)]);
         held.extend(again);
     }
