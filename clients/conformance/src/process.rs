@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, ChildStdout, Command as Program},
     task::JoinSet,
     time::timeout,
@@ -20,7 +20,7 @@ use crate::{history::Fact, protocol::Command, recorder::Recorder};
 /// How long it may take to read a command, or to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// No report is longer, in bytes.
-const MAX_LINE_BYTES: usize = 64 * 1024;
+const MAX_LINE_BYTES: u64 = 64 * 1024;
 
 /// A driver, which is killed with this value.
 #[derive(Debug)]
@@ -98,13 +98,17 @@ impl Driver {
 }
 
 async fn read(output: ChildStdout, recorder: Recorder) {
-    let mut output = BufReader::with_capacity(MAX_LINE_BYTES, output);
+    let mut output = BufReader::new(output);
     let mut line = String::new();
     loop {
         line.clear();
-        match output.read_line(&mut line).await {
+        match (&mut output).take(MAX_LINE_BYTES).read_line(&mut line).await {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
+        }
+        // What follows has no beginning.
+        if !line.ends_with('\n') {
+            return recorder.add(Fact::Nonsense(format!("a line without an end: {line:.100}")));
         }
         let fact = match serde_json::from_str(&line) {
             Ok(report) => Fact::Heard(report),
