@@ -106,9 +106,11 @@ async fn read(output: ChildStdout, recorder: Recorder) {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
-        // What follows has no beginning.
-        if !line.ends_with('\n') {
-            return recorder.add(Fact::Nonsense(format!("a line without an end: {line:.100}")));
+        match line.ends_with('\n') {
+            true => {}
+            // It was killed.
+            false if (line.len() as u64) < MAX_LINE_BYTES => return,
+            false => return recorder.add(Fact::Nonsense(format!("a line without an end: {line:.100}"))),
         }
         let fact = match serde_json::from_str(&line) {
             Ok(report) => Fact::Heard(report),
