@@ -59,6 +59,10 @@ bench: ## measure hub, NATS and bare tonic side by side: 10 minutes on an otherw
 siege: ## let one client attack a hub in every known way, and measure what a healthy pair sees: 5 minutes
 	cargo bench --locked --bench siege -- $(SIEGE_FLAGS)
 
+.PHONY: reconnect
+reconnect: ## restart a hub under a client with 10,000 subscriptions and under 1,000 clients, and measure when they are back
+	cargo bench --locked --bench reconnect -- $(RECONNECT_FLAGS)
+
 .PHONY: clean
 clean: ## remove what was built; .tools/ stays, since it takes minutes to make
 	cargo clean
