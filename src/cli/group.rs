@@ -212,7 +212,7 @@ impl GroupCommand {
     async fn list(&self, hub: &mut Reached, stream: &str) -> anyhow::Result<()> {
         let list = List {
             json: self.json,
-            head: &["STREAM", "GROUP", "MEMBERS", "CURSOR", "LAG", "PENDING", "UNACKED", "OLDEST"],
+            head: &["STREAM", "GROUP", "MEMBERS", "CURSOR", "LAG", "PENDING", "UNACKED", "DEAD", "OLDEST"],
             row: |group: &Group| [vec![group.stream.clone()], row(group)].concat(),
             object: as_json,
         };
@@ -297,7 +297,7 @@ async fn page(hub: &mut Reached, stream: &str, asked: Asked) -> anyhow::Result<(
 
 /// Groups and how far each is.
 pub(super) fn table(groups: &[Group]) -> String {
-    let head = ["GROUP", "MEMBERS", "CURSOR", "LAG", "PENDING", "UNACKED", "OLDEST"].map(str::to_owned);
+    let head = ["GROUP", "MEMBERS", "CURSOR", "LAG", "PENDING", "UNACKED", "DEAD", "OLDEST"].map(str::to_owned);
     let rows: Vec<_> = [head.to_vec()].into_iter().chain(groups.iter().map(row)).collect();
     show::table(&rows)
 }
@@ -311,6 +311,7 @@ fn row(group: &Group) -> Vec<String> {
         lag(group).to_string(),
         state.pending.to_string(),
         state.unacked.to_string(),
+        state.dead_letters.to_string(),
         oldest(group),
     ]
 }
@@ -405,6 +406,6 @@ mod tests {
         let state = crate::proto::v1::GroupState { pending: 300, unacked: 45, ..Default::default() };
         let group = Group { name: "g".into(), state: Some(state), ..Group::default() };
         assert_eq!(lag(&group), 345);
-        assert_eq!(table(&[]), "GROUP  MEMBERS  CURSOR  LAG  PENDING  UNACKED  OLDEST\n");
+        assert_eq!(table(&[]), "GROUP  MEMBERS  CURSOR  LAG  PENDING  UNACKED  DEAD  OLDEST\n");
     }
 }

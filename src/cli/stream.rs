@@ -350,9 +350,8 @@ impl StreamCommand {
             object["groups"] = groups.iter().map(group::as_json).collect();
             return show::print(&object.to_string()).map(drop);
         }
-        let empty = state.earliest_sequence > state.latest_sequence;
         let mut ends = Vec::new();
-        if !empty {
+        if !is_empty(state) {
             for sequence in [state.earliest_sequence, state.latest_sequence] {
                 ends.push(end(hub, name, sequence).await?);
             }
@@ -406,14 +405,20 @@ fn durability(stream: &Stream) -> &'static str {
     }
 }
 
+fn is_empty(state: StreamState) -> bool {
+    state.earliest_sequence > state.latest_sequence
+}
+
 fn row(stream: &Stream) -> Vec<String> {
     let state = stream.state.unwrap_or_default();
+    // Without events the first would be behind the last.
+    let end = |sequence: i64| if is_empty(state) { "-".to_owned() } else { sequence.to_string() };
     vec![
         stream.name.clone(),
         state.events.to_string(),
         show::bytes(state.bytes),
-        state.earliest_sequence.to_string(),
-        state.latest_sequence.to_string(),
+        end(state.earliest_sequence),
+        end(state.latest_sequence),
         format!("{:.1}/s", state.events_per_second),
         storage(stream).to_owned(),
         durability(stream).to_owned(),

@@ -98,6 +98,8 @@ fn a_stream_is_made_shown_changed_and_deleted() {
         ("rates.* stocks.>", "memory"),
         "{listed:?}"
     );
+    let ends = listed.iter().map(|row| [row["FIRST"].as_str(), row["LAST"].as_str()]);
+    assert_eq!(ends.collect::<Vec<_>>(), [["1", "1"], ["-", "-"]], "{listed:?}");
     let listed = objects(&hub, "stream list");
     assert_eq!((&listed[0]["name"], &listed[0]["state"]["events"]), (&json!("orders"), &json!(1)));
 
