@@ -38,6 +38,8 @@ async def frames(server: str, commands: asyncio.Queue):
             if status.code in FINAL:
                 sys.exit(f"no session with the hub: {describe(status)}")
             raise Lost(describe(status), delay or delay_of(status)) from None
+        finally:
+            commands.put_nowait(None)
     raise Lost("the hub closed the session", delay)
 
 
