@@ -67,7 +67,7 @@ impl Api {
                 self.lines.insert(format!("{}: {}enum{}", item.ident, seen(&item.attrs), text(&item.generics)));
                 for variant in &item.variants {
                     let name = format!("{}::{}", item.ident, variant.ident);
-                    self.lines.insert(format!("{name}{}", seen(&variant.attrs)));
+                    self.lines.insert(format!("{name} {}", seen(&variant.attrs)).trim_end().to_owned());
                     self.fields(&name, &variant.fields, true);
                 }
             }
