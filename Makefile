@@ -39,6 +39,7 @@ lint: tools ## check formatting, lints, dependencies, the protos and the manifes
 	cargo clippy --locked --all-targets --features tools-tests -- -D warnings
 	cargo clippy --locked --package switchyard-client --all-targets -- -D warnings
 	cargo clippy --locked --package switchyard-versus -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --package switchyard-client --no-deps
 	.tools/bin/buf lint
 	scripts/check-dependencies.sh
 	scripts/check-k8s.sh
