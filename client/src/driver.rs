@@ -2,13 +2,18 @@
 //!
 //! It decides nothing: not when to connect, not what to write, not when to stop. It spawns nothing.
 
-use std::{future::pending, pin::pin, sync::Arc, time::SystemTime};
+use std::{
+    future::pending,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_stream::StreamExt;
 use tonic::Streaming;
@@ -16,7 +21,7 @@ use tonic::Streaming;
 use crate::{
     codec::Measured,
     error::{Error, ErrorKind},
-    link::Links,
+    link::{Links, Opened},
     machine::{Loss, Machine, Plan, refresh::Fresh},
     shared::Shared,
 };
@@ -30,6 +35,9 @@ pub(crate) struct Driver {
     shared: Arc<Shared>,
     links: Arc<Links>,
 }
+
+/// How long a call that takes no more commands may go on.
+const LAST_FRAMES: Duration = Duration::from_secs(1);
 
 /// What a turn of the driver began with.
 enum Event {
@@ -77,8 +85,8 @@ impl Driver {
             }
         };
         let loss = match opened {
-            Ok((frames, life)) => {
-                self.shared.with(|machine, now| machine.connected(now, life));
+            Ok(Opened { frames, life, took }) => {
+                self.shared.with(|machine, now| machine.connected(now, life, took));
                 self.serve(frames, commands).await
             }
             Err(error) => Loss::Failed(error),
@@ -145,12 +153,27 @@ impl Driver {
                     fetching.set(None);
                     self.fetched(session, token);
                 }
-                // Why, the next frame says.
-                Event::Closed => commands = None,
+                Event::Closed => return self.last_frames(frames).await,
                 Event::Time | Event::Other => {}
             }
             tokio::task::consume_budget().await;
         }
+    }
+
+    /// The call takes no more commands. Why, its end says, which is near; a session that only hears is none.
+    async fn last_frames(&self, mut frames: Streaming<Measured>) -> Loss {
+        let until_the_end = async {
+            loop {
+                match frames.next().await {
+                    Some(Ok((frame, sizes))) => {
+                        self.shared.with(|machine, now| machine.frame(now, SystemTime::now(), frame, &sizes));
+                    }
+                    Some(Err(status)) => return Loss::Failed(Error::of_status(ErrorKind::Lost, &status)),
+                    None => return Loss::Ended,
+                }
+            }
+        };
+        timeout(LAST_FRAMES, until_the_end).await.unwrap_or(Loss::Ended)
     }
 
     /// Writes as much as the transport takes now.

@@ -219,9 +219,14 @@ impl Received {
         SystemTime::try_from(self.0.append_time?).ok()
     }
 
-    /// Which attempt of its group this is: higher than 1 only after one that failed. 0 outside of groups.
+    /// Which attempt of its group this is: higher than 1 only after one that failed. 1 outside of groups.
     pub fn attempt(&self) -> i32 {
         self.0.attempt
+    }
+
+    /// Whether the hub knows that a member of its group was sent it before: it may have been worked on.
+    pub fn is_redelivered(&self) -> bool {
+        self.0.redelivered
     }
 
     /// Why the last attempt failed.

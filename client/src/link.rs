@@ -17,7 +17,11 @@ use std::{
 
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, sync::mpsc, time::timeout};
+use tokio::{
+    net::TcpStream,
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Code, Request, Streaming,
@@ -53,6 +57,16 @@ pub(crate) enum Shows {
     Source(Arc<dyn TokenSource>),
 }
 
+/// A session that is open.
+pub(crate) struct Opened {
+    /// What comes.
+    pub(crate) frames: Streaming<Measured>,
+    /// How long its token is good, if that is known.
+    pub(crate) life: Option<Duration>,
+    /// How long it took to open it, besides the time that the token took.
+    pub(crate) took: Duration,
+}
+
 /// The way to the hubs of one client.
 pub(crate) struct Links {
     tls: Option<ClientTlsConfig>,
@@ -73,17 +87,14 @@ impl Links {
         Self { tls, shows, turn: AtomicUsize::new((seed >> 33) as usize) }
     }
 
-    /// Opens a session: what comes, and how long its token is good if that is known.
-    pub(crate) async fn open(
-        &self,
-        address: &str,
-        commands: mpsc::Receiver<Bytes>,
-    ) -> Result<(Streaming<Measured>, Option<Duration>), Error> {
+    /// Opens a session.
+    pub(crate) async fn open(&self, address: &str, commands: mpsc::Receiver<Bytes>) -> Result<Opened, Error> {
         let token = self.fetch().await?;
         let life = token.as_ref().and_then(|token| token.life);
+        let since = Instant::now();
         let opening = self.call(address, token, commands);
         match timeout(OPEN_TIMEOUT, opening).await {
-            Ok(opened) => opened.map(|frames| (frames, life)),
+            Ok(opened) => opened.map(|frames| Opened { frames, life, took: since.elapsed() }),
             Err(_) => {
                 let text = format!("the hub did not answer within {OPEN_TIMEOUT:?}");
                 Err(Error::new(ErrorKind::Lost, Code::Unavailable, "NOTHING_HEARD", text))

@@ -181,12 +181,14 @@ impl Builder {
     pub fn connect_lazy(self) -> Result<Client, Error> {
         self.check()?;
         let seed = ids::seed();
+        let has_tls = self.tls.is_some();
         let links = Links::new(self.tls, self.shows.clone(), seed);
         let machine = Machine::new(Setup {
             name: self.name.clone(),
             labels: self.labels,
             heartbeat: self.heartbeat,
             addresses: self.addresses,
+            has_tls,
             has_source: matches!(self.shows, Shows::Source(_)),
             returns: self.returns,
             most: self.queue,

@@ -12,9 +12,6 @@ use crate::{
     state::{Drain, Left, State},
 };
 
-/// How long the hub may take to end a session that is half-closed and has no subscriptions.
-const LAST_PATIENCE: Duration = Duration::from_secs(1);
-
 /// How far the end of a session has come.
 #[derive(Debug, Default)]
 pub(super) struct Step {
@@ -60,8 +57,7 @@ impl Machine {
     /// The same where there is a session, which is to end in order too.
     pub(super) fn close_in_session(&mut self, now: Moment) -> Step {
         let Some(closing) = &mut self.closing else { return Step::default() };
-        let is_time = now >= closing.until || closing.half_closed.is_some_and(|since| now >= since + LAST_PATIENCE);
-        if is_time {
+        if now >= closing.over_at() {
             self.finish();
             return Step { half_closes: false, is_over: true };
         }

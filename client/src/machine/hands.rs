@@ -30,6 +30,10 @@ use crate::{
 
 /// The most sequences in one command; a hub takes ten times as many.
 const MOST_SEQUENCES: usize = 1000;
+/// The most sequences that a member may name when it comes back: as many as a hub ever lets one have.
+const MOST_NAMED: usize = 100_000;
+/// Extensions that were written and are not answered: with more, those that wait go together.
+const MOST_EXTENDING: usize = 64;
 /// Sequences of lost leases that are kept to be told; further ones are only counted.
 const MOST_LOST: usize = 1000;
 /// How long to wait before words are repeated that the hub could not store.
@@ -74,10 +78,12 @@ pub(crate) struct Hands {
     unanswered: BTreeSet<u64>,
     /// How many final words there are of a sequence that are not answered.
     settling: HashMap<i64, u32>,
+    /// Those of them that came again in this session: what was said of them holds for the new lease, too.
+    came_again: HashSet<i64>,
     /// Leases to extend, and for how long.
     extends: BTreeMap<i64, Option<Duration>>,
-    /// Requests that extend, and are not answered.
-    extending: HashSet<i64>,
+    /// Requests that extend and are not answered: what, and for how long.
+    extending: BTreeMap<i64, (Vec<i64>, Option<Duration>)>,
     owed: Owed,
     lost: Lost,
     /// Numbers copies and words.
@@ -89,7 +95,11 @@ pub(crate) struct Hands {
 impl Hands {
     /// An event came. `None` when it is in hand already, or settled: then it is not for the application.
     pub(crate) fn arrive(&mut self, sequence: i64, bytes: i64) -> Option<u64> {
-        if self.held.contains_key(&sequence) || self.settling.contains_key(&sequence) {
+        if self.held.contains_key(&sequence) {
+            return None;
+        }
+        if self.settling.contains_key(&sequence) {
+            self.came_again.insert(sequence);
             return None;
         }
         if let Some(verdict) = self.owed.take(sequence) {
@@ -167,11 +177,14 @@ impl Hands {
             self.written.insert(request, words);
             return Some(command);
         }
+        if self.extending.len() >= MOST_EXTENDING {
+            return None;
+        }
         let time = *self.extends.values().next()?;
         let alike = self.extends.iter().filter(|(_, other)| **other == time).map(|(sequence, _)| *sequence);
         let sequences: Vec<i64> = alike.take(MOST_SEQUENCES).collect();
         self.extends.retain(|sequence, _| sequences.binary_search(sequence).is_err());
-        self.extending.insert(request);
+        self.extending.insert(request, (sequences.clone(), time));
         Some(Acknowledge {
             sequences,
             outcome: AckOutcome::Extend.into(),
@@ -193,25 +206,33 @@ impl Hands {
 
     /// The hub has answered.
     pub(crate) fn answered(&mut self, now: Moment, request: i64, results: Vec<AckResult>, news: &mut VecDeque<News>) {
-        if self.extending.remove(&request) {
+        if self.extending.remove(&request).is_some() {
             return;
         }
         let Some(words) = self.written.remove(&request) else { return };
         let mut statuses: HashMap<i64, _> =
             results.into_iter().map(|result| (result.sequence, result.status)).collect();
-        let mut again = Vec::new();
+        let (mut later, mut at_once) = (Vec::new(), Vec::new());
         for word in words {
             match statuses.remove(&word.sequence) {
                 Some(None) => self.stored(&word, news),
                 Some(Some(status)) => {
                     let error = Error::of_message(ErrorKind::LeaseLost, &status);
-                    if error.retryable() { again.push(word) } else { self.fail(word, &error, news) }
+                    if error.retryable() {
+                        later.push(word);
+                    } else if word.verdict.is_final() && self.came_again.remove(&word.sequence) {
+                        // It was about the lease before. Nobody has the event, and it does not come a third time by itself.
+                        at_once.push(word);
+                    } else {
+                        self.fail(word, &error, news);
+                    }
                 }
                 // One that the hub has not answered, against the contract.
-                None => again.push(word),
+                None => later.push(word),
             }
         }
-        self.repeat(now, again);
+        self.put_first(at_once);
+        self.repeat(now, later);
     }
 
     /// The whole command was refused.
@@ -232,6 +253,11 @@ impl Hands {
             return;
         }
         self.not_before = now + REPEAT_DELAY;
+        self.put_first(words);
+    }
+
+    /// Words are to be written before all others, in order.
+    fn put_first(&mut self, words: Vec<Word>) {
         for word in words.into_iter().rev() {
             self.waiting.push_front(word);
         }
@@ -266,19 +292,35 @@ impl Hands {
             *count -= 1;
             if *count == 0 {
                 self.settling.remove(&word.sequence);
+                self.came_again.remove(&word.sequence);
             }
         }
     }
 
     /// The session is lost. What was written and not answered is to be written again, in order; what was not taken comes
     /// again, or goes to others: how much that is.
-    pub(crate) fn session_lost(&mut self) -> Size {
+    pub(crate) fn session_lost(&mut self, news: &mut VecDeque<News>) -> Size {
         let mut words: Vec<Word> = self.written.drain().flat_map(|(_, words)| words).collect();
         words.sort_unstable_by_key(|word| word.number);
+        let mut later: HashSet<i64> = self.held.keys().copied().collect();
+        later.extend(self.waiting.iter().map(|word| word.sequence));
         for word in words.into_iter().rev() {
-            self.waiting.push_front(word);
+            if !later.insert(word.sequence) && !word.verdict.is_final() {
+                // It came again since, so the NACK is stored. Said once more it would be another failure.
+                self.stored(&word, news);
+            } else {
+                self.waiting.push_front(word);
+            }
         }
-        self.extending.clear();
+        // What was said last of a lease holds.
+        while let Some((_, (sequences, time))) = self.extending.pop_last() {
+            for sequence in sequences {
+                if self.held.get(&sequence).is_some_and(|hand| hand.is_taken) {
+                    self.extends.entry(sequence).or_insert(time);
+                }
+            }
+        }
+        self.came_again.clear();
         self.not_before = Moment::ZERO;
         self.forget_untaken()
     }
@@ -304,28 +346,49 @@ impl Hands {
         })
     }
 
-    /// The leases are gone: words that wait cannot be stored, unless their events come again.
-    pub(crate) fn leases_lost(&mut self, error: &Error, news: &mut VecDeque<News>) {
-        for word in std::mem::take(&mut self.waiting) {
+    /// The hub says which leases this member does not have any more, ascending. What was said of those cannot be stored,
+    /// unless their events come again.
+    pub(crate) fn leases_lost(&mut self, lost: &[i64], news: &mut VecDeque<News>) {
+        if lost.is_empty() {
+            return;
+        }
+        let is_lost = |sequence: i64| lost.binary_search(&sequence).is_ok();
+        self.extends.retain(|sequence, _| !is_lost(*sequence));
+        let (gone, stay) = std::mem::take(&mut self.waiting).into_iter().partition(|word| is_lost(word.sequence));
+        self.waiting = stay;
+        self.fail_all(gone, &lease_lost(), news);
+    }
+
+    fn fail_all(&mut self, words: VecDeque<Word>, error: &Error, news: &mut VecDeque<News>) {
+        for word in words {
             self.fail(word, error, news);
         }
     }
 
     /// Nothing comes and goes any more: everything that is unanswered has failed.
     pub(crate) fn give_up(&mut self, error: &Error, news: &mut VecDeque<News>) {
-        self.session_lost();
-        self.leases_lost(error, news);
+        self.session_lost(news);
+        let words = std::mem::take(&mut self.waiting);
+        self.fail_all(words, error, news);
         self.held.clear();
         self.extends.clear();
     }
 
-    /// What this client has in hand, for the hub to keep its leases: what the application has, and what it has settled.
+    /// The sequences whose leases this member wants to keep when it comes back, ascending: what the application has, and
+    /// what it has said something of that is not answered. Of more than a hub lets one have, those are named of which
+    /// something was said; the others come again, and are still in hand.
     pub(crate) fn held_sequences(&self) -> Vec<i64> {
-        let held = self.held.iter().filter(|(_, hand)| hand.is_taken).map(|(sequence, _)| *sequence);
-        let mut sequences: Vec<i64> = held.chain(self.waiting.iter().map(|word| word.sequence)).collect();
-        sequences.sort_unstable();
-        sequences.dedup();
-        sequences
+        let mut held: Vec<i64> =
+            self.held.iter().filter(|(_, hand)| hand.is_taken).map(|(sequence, _)| *sequence).collect();
+        held.sort_unstable();
+        let mut named = BTreeSet::new();
+        for sequence in self.waiting.iter().map(|word| word.sequence).chain(held) {
+            if named.len() == MOST_NAMED {
+                break;
+            }
+            named.insert(sequence);
+        }
+        named.into_iter().collect()
     }
 
     /// How many events the application has, or is to take.

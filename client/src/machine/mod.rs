@@ -10,7 +10,10 @@ mod closing;
 pub(crate) mod credit;
 mod frames;
 pub(crate) mod hands;
+mod hello;
+mod home;
 pub(crate) mod incoming;
+mod losses;
 pub(crate) mod news;
 mod phase;
 mod place;
@@ -23,7 +26,7 @@ pub(crate) mod verdict;
 pub(crate) mod wire;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     time::Duration,
 };
 
@@ -33,6 +36,8 @@ use tonic::Code;
 pub(crate) use self::phase::{Loss, Plan, Turn};
 use self::{
     addresses::Addresses,
+    hello::Introduction,
+    losses::Losses,
     news::{Moment, News},
     phase::{Closing, Draining, Phase},
     publishes::{Amount, NewPublish, Publishes},
@@ -64,8 +69,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ASLEEP: Duration = Duration::from_secs(1);
 /// How often it is checked whether a session that is to end has anything left to do. It takes a look at every subscription.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
-/// Losses are counted by at most this many reasons.
-const MOST_REASONS: usize = 64;
 
 /// When a client comes back, and when it does not.
 #[derive(Debug, Clone, Copy, Default)]
@@ -85,6 +88,8 @@ pub(crate) struct Setup {
     pub(crate) labels: HashMap<String, String>,
     pub(crate) heartbeat: Duration,
     pub(crate) addresses: Vec<String>,
+    /// TLS is set: addresses that do not say are of hubs with TLS.
+    pub(crate) has_tls: bool,
     pub(crate) has_source: bool,
     pub(crate) returns: Returns,
     /// What may wait to be published.
@@ -95,9 +100,7 @@ pub(crate) struct Setup {
 /// One client.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    name: String,
-    labels: HashMap<String, String>,
-    heartbeat: Duration,
+    introduction: Introduction,
     returns: Returns,
     phase: Phase,
     status: Status,
@@ -118,7 +121,7 @@ pub(crate) struct Machine {
     check_at: Moment,
     pub(crate) news: VecDeque<News>,
     sessions: u64,
-    losses: BTreeMap<String, u64>,
+    losses: Losses,
     tickets: u64,
     left: Left,
 }
@@ -128,13 +131,11 @@ impl Machine {
         let mut random = fastrand::Rng::with_seed(setup.seed);
         let mut seed = || random.u64(..);
         Self {
-            name: setup.name,
-            labels: setup.labels,
-            heartbeat: setup.heartbeat,
+            introduction: Introduction::new(setup.name, setup.labels, setup.heartbeat),
             returns: setup.returns,
             phase: Phase::Idle,
             status: Status::idle(),
-            addresses: Addresses::new(setup.addresses, seed()),
+            addresses: Addresses::new(setup.addresses, setup.has_tls, seed()),
             table: Table::new(seed()),
             publishes: Publishes::new(setup.most, setup.has_source, seed()),
             requests: Requests::default(),
@@ -148,7 +149,7 @@ impl Machine {
             check_at: Moment::ZERO,
             news: VecDeque::new(),
             sessions: 0,
-            losses: BTreeMap::new(),
+            losses: Losses::default(),
             tickets: 0,
             left: Left::default(),
         }
@@ -198,11 +199,12 @@ impl Machine {
         Some([closing, self.publishes.due(now)].into_iter().flatten().min().unwrap_or(Moment::MAX))
     }
 
-    /// The driver has a call to the hub, with a token that is good for this long, if that is known.
-    pub(crate) fn connected(&mut self, now: Moment, life: Option<Duration>) {
+    /// The driver has a call to the hub, with a token that is good for this long, if that is known. Of the time for opening a
+    /// session it took so much.
+    pub(crate) fn connected(&mut self, now: Moment, life: Option<Duration>, took: Duration) {
         self.phase = Phase::Greeting;
-        self.hello = Some(self.hello());
-        self.last_frame = now;
+        self.hello = Some(self.introduction.hello());
+        self.last_frame = now.saturating_sub(took);
         self.refresh.session_begins(now, self.session, life);
     }
 
@@ -218,9 +220,11 @@ impl Machine {
             self.backoff.reset();
         }
         let error = self.reason(loss);
-        self.count(&error);
+        self.losses.count(&error);
         if since.is_some() {
-            self.table.session_lost(now, &mut self.news);
+            if self.table.session_lost(now, &mut self.news) {
+                self.introduction.comes_from(&self.status.session_id);
+            }
             self.publishes.session_lost(&mut self.news);
         }
         self.requests.clear();
@@ -257,13 +261,6 @@ impl Machine {
             Loss::Left => own(Code::Unavailable, "DRAINING", "the hub asked to go elsewhere".into()),
         };
         error.at(&self.status.address)
-    }
-
-    fn count(&mut self, error: &Error) {
-        let reason = if error.reason().is_empty() { format!("{:?}", error.code()) } else { error.reason().to_owned() };
-        let is_known = self.losses.contains_key(&reason);
-        let reason = if is_known || self.losses.len() < MOST_REASONS { reason } else { "OTHER".to_owned() };
-        *self.losses.entry(reason).or_default() += 1;
     }
 
     /// Whether it would be the same the next time, or there is to be no next time.
@@ -314,15 +311,17 @@ impl Machine {
     /// How long nothing may come.
     fn patience(&self) -> Duration {
         match self.phase {
-            Phase::Up { .. } => self.heartbeat * 2 + PATIENCE,
+            Phase::Up { .. } => self.introduction.heartbeat() * 2 + PATIENCE,
             _ => OPEN_TIMEOUT,
         }
     }
 
     fn wake_at(&self, now: Moment) -> Moment {
         let silence = self.last_frame + self.patience();
-        let check = (self.draining.is_some() || self.closing.is_some()).then_some(self.check_at.max(now));
-        let closing = self.closing.as_ref().map(|closing| closing.until);
+        // Where nothing is written any more, there is nothing left to check.
+        let checks = self.closing.as_ref().map_or(self.draining.is_some(), |closing| !closing.is_half_closed());
+        let check = checks.then_some(self.check_at.max(now));
+        let closing = self.closing.as_ref().map(Closing::over_at);
         let due = [check, closing, self.refresh.due(), self.table.due(), self.publishes.due(now)];
         due.into_iter().flatten().min().map_or(silence, |due| due.min(silence))
     }
@@ -373,15 +372,6 @@ impl Machine {
             return Some(wire::command(request, command));
         }
         self.publishes.write(now, &mut self.requests, &mut self.news)
-    }
-
-    fn hello(&self) -> Hello {
-        Hello {
-            client_name: self.name.clone(),
-            labels: self.labels.clone(),
-            heartbeat_interval: self.heartbeat.try_into().ok(),
-            previous_session_id: self.status.session_id.clone(),
-        }
     }
 
     /// The source has given a token for a session, or has failed. False when that cannot be used.
@@ -436,7 +426,7 @@ impl Machine {
         let is_up = matches!(self.phase, Phase::Up { .. });
         Stats {
             sessions: self.sessions,
-            losses: self.losses.clone(),
+            losses: self.losses.all().clone(),
             since_last_frame: is_up.then(|| now.saturating_sub(self.last_frame)),
             subscriptions: totals.subscriptions,
             events_in_hand: held(totals.held.events),

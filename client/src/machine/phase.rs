@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::news::Moment;
 use crate::error::Error;
 
+/// How long the hub may take to end a session that is half-closed and has no subscriptions.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Where the session is.
 #[derive(Debug, Clone)]
 pub(super) enum Phase {
@@ -77,6 +80,11 @@ pub(super) struct Closing {
 }
 
 impl Closing {
+    /// When it is over, whatever is left.
+    pub(super) fn over_at(&self) -> Moment {
+        self.half_closed.map_or(self.until, |since| self.until.min(since.saturating_add(LAST_PATIENCE)))
+    }
+
     /// Nothing is to come any more.
     pub(super) fn is_half_closed(&self) -> bool {
         self.half_closed.is_some()

@@ -74,6 +74,14 @@ impl Place {
     pub(crate) fn finish(&mut self, number: u64) {
         let Ok(at) = self.open.binary_search_by_key(&number, |open| open.number) else { return };
         self.open[at].is_done = true;
+        // Of those that are done and follow each other the last one says where the place is: one that is never done does not
+        // make a list of all that come after it.
+        if self.open.get(at + 1).is_some_and(|next| next.is_done) {
+            self.open.remove(at);
+        }
+        if at > 0 && self.open[at - 1].is_done {
+            self.open.remove(at - 1);
+        }
         while self.open.front().is_some_and(|first| first.is_done)
             && let Some(first) = self.open.pop_front()
         {
@@ -145,6 +153,20 @@ mod tests {
         place.drop_batch(second);
         place.finish(first);
         assert_eq!(place.done(), Some("2"));
+    }
+
+    #[test]
+    fn a_batch_that_is_never_done_makes_no_list_of_all_others() {
+        let mut place = Place::default();
+        let first = place.arrived("first");
+        for n in 0..1000 {
+            // In pairs, and the second of each before the first.
+            let pair = [place.arrived(&n.to_string()), place.arrived(&format!("{n}, too"))];
+            pair.iter().rev().for_each(|batch| place.finish(*batch));
+            assert_eq!(place.open.len(), 2);
+        }
+        place.finish(first);
+        assert_eq!((place.done(), place.open.len()), (Some("999, too"), 0));
     }
 
     proptest! {

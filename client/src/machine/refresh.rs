@@ -92,7 +92,9 @@ impl Refresh {
         match token.filter(|token| !token.value.is_empty() && token.value.len() <= MAX_TOKEN_BYTES) {
             Some(token) => {
                 self.knows_life = token.life.is_some();
-                self.due = token.life.map(|life| now + four_fifths(life));
+                // One that is over when it comes, perhaps because clocks differ, is not replaced by the next such at once.
+                let wait = |life| Some(four_fifths(life)).filter(|wait| *wait >= SHORTEST_WAIT);
+                self.due = token.life.map(|life| now + wait(life).unwrap_or_else(|| self.backoff.next()));
                 self.fresh = Some(token);
                 true
             }
@@ -197,6 +199,20 @@ mod tests {
         assert!(refresh.take().is_some());
         refresh.refused(S);
         assert_eq!(refresh.fetch(100 * S), Some(1));
+    }
+
+    #[test]
+    fn a_source_whose_tokens_are_over_when_they_come_is_not_asked_in_a_loop() {
+        let mut refresh = Refresh::new(true, 1);
+        refresh.session_begins(S, 1, Some(Duration::ZERO));
+        let mut now = S;
+        for _ in 0..20 {
+            assert_eq!(refresh.fetch(now), Some(1));
+            assert!(refresh.fetched(now, 1, Some(fresh("old", Some(Duration::ZERO)))));
+            assert!(refresh.take().is_some());
+            now = refresh.due().expect("it is asked again");
+        }
+        assert!(now > 60 * S, "{now:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::{collections::VecDeque, time::Duration};
 use super::{
     credit::{Ledger, Size},
     hands::{Hands, lease_lost},
+    home::Home,
     incoming::{Arrived, Incoming, Queue},
     news::{Moment, News},
     place::Place,
@@ -16,8 +17,8 @@ use crate::{
     error::{Error, ErrorKind},
     item::{Gap, GapReason, Opened},
     proto::v1::{
-        self, AddCredit, Credit, EndReason, Ended, StartPosition, Subscribe, Unsubscribe, session_request::Command,
-        start_position::Position,
+        self, AddCredit, Credit, EndReason, Ended, Reattach, StartPosition, Subscribe, Unsubscribe,
+        session_request::Command, start_position::Position,
     },
     spec::Spec,
 };
@@ -73,6 +74,8 @@ pub(crate) struct Subscription {
     place: Option<Place>,
     /// For a member that acknowledges.
     pub(super) hands: Option<Hands>,
+    /// Which session such a member comes back to.
+    pub(super) home: Home,
     backoff: Backoff,
     open_since: Moment,
     /// From when it was open last.
@@ -109,6 +112,7 @@ impl Subscription {
             incoming: Queue::default(),
             place,
             hands,
+            home: Home::default(),
             backoff: Backoff::new(SHORTEST_WAIT, LONGEST_WAIT).with_seed(seed),
             open_since: Moment::ZERO,
             opened: None,
@@ -136,6 +140,7 @@ impl Subscription {
                 return None;
             }
             let subscribe = self.subscribe();
+            self.home.asks();
             self.phase = Phase::Asked;
             return Some((requests.open(Asked::Subscribe(self.id)), Command::Subscribe(subscribe)));
         }
@@ -180,6 +185,9 @@ impl Subscription {
         spec.start = self.start().or(spec.start);
         spec.max_events = self.left.unwrap_or(0);
         spec.credit = Some(if self.is_deaf { Credit::default() } else { self.ledger.begin() });
+        // A hub that had it before keeps the leases of exactly these, and sends everything else again at once.
+        let hands = self.hands.as_ref().filter(|_| self.home.was_asked());
+        spec.reattach = hands.map(|hands| Reattach { held_sequences: hands.held_sequences() });
         Subscribe { subscription_id: self.id, spec: Some(spec) }
     }
 
@@ -191,16 +199,15 @@ impl Subscription {
         Some(StartPosition { position: Some(position) })
     }
 
-    /// The sequences whose leases this member wants to keep when it comes back: for the contract's field in `subscribe`, once
-    /// there is one.
-    #[allow(dead_code)] // Until then.
-    pub(super) fn held_sequences(&self) -> Vec<i64> {
-        self.hands.as_ref().map(Hands::held_sequences).unwrap_or_default()
-    }
-
     // What comes.
 
     pub(super) fn subscribed(&mut self, now: Moment, subscribed: &v1::Subscribed, news: &mut VecDeque<News>) {
+        self.home.found(subscribed.reattached);
+        // What was said of all other events is still to be said: their leases are kept, or they are done already. A hub of an
+        // earlier version names none, and says so when it is asked.
+        if let Some(hands) = &mut self.hands {
+            hands.leases_lost(&subscribed.lost_sequences, news);
+        }
         if self.phase != Phase::Asked {
             // It is to be ended, or was updated.
             return;
@@ -221,12 +228,6 @@ impl Subscription {
         if self.place.as_ref().is_some_and(|place| place.reached().is_none()) && self.spec.starts_new() {
             self.pinned = Some((subscribed.start_sequence - 1).max(0));
         }
-        if reattached(subscribed) == Some(false)
-            && let Some(hands) = &mut self.hands
-        {
-            hands.leases_lost(&lease_lost(), news);
-        }
-        news.push_back(News::Subscription(self.id));
     }
 
     pub(super) fn events(&mut self, events: v1::Events, sizes: &[u32], news: &mut VecDeque<News>) {
@@ -298,8 +299,10 @@ impl Subscription {
         if let Some(place) = self.place.as_mut().filter(|_| !self.is_deaf) {
             place.passed(&ended.resume_token);
         }
-        let untaken = self.hands.as_mut().map(Hands::session_lost).unwrap_or_default();
-        self.forget_untaken(untaken);
+        self.forget_untaken(news);
+        if self.phase != Phase::Asked {
+            self.home.left();
+        }
         if now.saturating_sub(self.open_since) >= WORKED_AFTER {
             self.backoff.reset();
         }
@@ -350,8 +353,10 @@ impl Subscription {
     }
 
     pub(super) fn session_lost(&mut self, now: Moment, news: &mut VecDeque<News>) {
-        let untaken = self.hands.as_mut().map(Hands::session_lost).unwrap_or_default();
-        self.forget_untaken(untaken);
+        self.forget_untaken(news);
+        if self.is_in_session() {
+            self.home.lost();
+        }
         if self.phase == Phase::Open && now.saturating_sub(self.open_since) >= WORKED_AFTER {
             self.backoff.reset();
         }
@@ -367,11 +372,15 @@ impl Subscription {
     }
 
     /// Events of a group that the application has not taken come again, to whoever is there then.
-    fn forget_untaken(&mut self, size: Size) {
+    fn forget_untaken(&mut self, news: &mut VecDeque<News>) {
+        let Some(hands) = &mut self.hands else { return };
+        let size = hands.session_lost(news);
         if size.events > 0 {
             self.incoming.forget_events();
             self.ledger.returned(size);
         }
+        // Somebody may wait until everything is settled.
+        news.push_back(News::Subscription(self.id));
     }
 
     fn finish(&mut self, end: End, news: &mut VecDeque<News>) {
@@ -543,10 +552,4 @@ impl Subscription {
     pub(super) fn name(&self) -> String {
         self.spec.to_string()
     }
-}
-
-/// Whether a member that came back still has its leases, if the hub says so. Here the contract's field belongs, once there
-/// is one: until then the answers to acknowledgements say it.
-fn reattached(_: &v1::Subscribed) -> Option<bool> {
-    None
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use super::{
     credit::Size,
     hands::{Hands, Lost},
+    home::Home,
     incoming::Incoming,
     news::{Moment, News},
     requests::Requests,
@@ -84,7 +85,11 @@ impl Table {
         }
     }
 
-    pub(crate) fn session_lost(&mut self, now: Moment, news: &mut VecDeque<News>) {
+    /// The session is lost. True if what members hold is found by its name from now on; otherwise it is by the name of the
+    /// session before.
+    pub(crate) fn session_lost(&mut self, now: Moment, news: &mut VecDeque<News>) -> bool {
+        let members = self.all.values().filter(|one| one.hands.is_some() && !one.is_over());
+        let is_home = Home::is_here(members.map(|one| &one.home));
         self.is_up = false;
         self.list.clear();
         self.timers.clear();
@@ -97,6 +102,7 @@ impl Table {
         for id in ids {
             self.touch(id, now);
         }
+        is_home
     }
 
     /// The session is to end: members take nothing new.
@@ -160,7 +166,9 @@ impl Table {
     // What comes.
 
     pub(crate) fn subscribed(&mut self, now: Moment, subscribed: &Subscribed, news: &mut VecDeque<News>) {
-        self.with(subscribed.subscription_id, now, |one| one.subscribed(now, subscribed, news));
+        let id = subscribed.subscription_id;
+        self.with(id, now, |one| one.subscribed(now, subscribed, news));
+        self.settle(id, now, news);
     }
 
     pub(crate) fn events(&mut self, now: Moment, events: Events, sizes: &[u32], news: &mut VecDeque<News>) {
@@ -228,6 +236,7 @@ impl Table {
         news: &mut VecDeque<News>,
     ) {
         self.with(id, now, |one| one.refused(error, place, news));
+        self.forget_if_over(id);
     }
 
     /// Some words were answered: somebody may wait for that, or it may have been the last of a subscription that nobody reads.

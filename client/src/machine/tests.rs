@@ -2,8 +2,10 @@
 
 mod closing;
 mod groups;
+mod leases;
 mod publishing;
 mod random;
+mod returning;
 mod sessions;
 mod streams;
 mod world;

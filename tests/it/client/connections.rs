@@ -1,18 +1,17 @@
 //! Connections that break in the middle of everything, several addresses, and connections that come of age.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use switchyard::{
     client::{Client, Live, State, Subscription},
-    proto::v1::{CreateGroupRequest, Group, StartPreset, group_service_client::GroupServiceClient},
+    model::Alternatives,
 };
 
 use super::{Running, all_of, answer, builder, next_gap, numbers, publish_numbered, read, relay::Relay};
 use crate::{
-    harness::{channel, hub, metric, soon, until},
-    stored::{Folder, all, create, hub_on, hub_on_with, preset, stop, stream, text},
+    harness::{hub, hub_with, metric, soon, until},
+    stored::{Folder, all, create, hub_on, hub_on_with, stop, stream, text},
     verifying::{free_address, until_worked_off},
-    workplace::ms,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -22,7 +21,6 @@ async fn wherever_connections_break_events_are_stored_once_read_once_and_done_on
     let folder = Folder::new();
     let server = hub_on(&folder).await;
     create(server.address, stream("s", &["s.>"])).await;
-    impatient_group(server.address).await;
     let relay = Relay::to(server.address).await;
     let client = Running::of(relay.address);
     let mut reader = client.subscribe(all_of("s").window(64)).await.expect("open");
@@ -60,20 +58,6 @@ async fn wherever_connections_break_events_are_stored_once_read_once_and_done_on
     assert!(client.stats().sessions > 2, "{:?}", client.stats());
 }
 
-/// A group that soon gives again what was on its way when a connection broke, which counts as an attempt.
-async fn impatient_group(address: SocketAddr) {
-    let group = Group {
-        stream: "s".into(),
-        name: "g".into(),
-        ack_deadline: Some(ms(1_000)),
-        max_attempts: Some(0),
-        backoff: vec![ms(20)],
-        ..Group::default()
-    };
-    let request = CreateGroupRequest { group: Some(group), start: preset(StartPreset::Earliest) };
-    GroupServiceClient::new(channel(address).await).create_group(request).await.expect("created");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_address_in_the_list_is_passed_over() {
     let server = hub().await;
@@ -108,6 +92,26 @@ async fn when_one_hub_drains_its_clients_go_to_the_other() {
     assert_eq!((status.state, status.address), (State::Up, stays.address.to_string()));
     soon("the stop", stopping).await.expect("stopped");
     assert_eq!(client.reasons(), ["DRAINING"]);
+    drop((client, live));
+    stop(stays).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_was_given_one_address_goes_to_another_that_its_hub_has_named() {
+    let stays = hub().await;
+    let leaves = hub_with(|config| {
+        let named = format!("http://{}", stays.address);
+        config.sessions.alternatives = Alternatives::parse(&named).expect("an address");
+        config.drain.spread_ms = 0;
+    })
+    .await;
+    let client = Running::of(leaves.address);
+    let mut live = client.subscribe(Live::to(["a"])).await.expect("open");
+    let stopping = tokio::spawn(leaves.stop(Duration::ZERO));
+    next_gap(&mut live).await;
+    let status = client.status();
+    assert_eq!((status.state, status.address), (State::Up, format!("http://{}", stays.address)));
+    soon("the stop", stopping).await.expect("stopped");
     drop((client, live));
     stop(stays).await;
 }

@@ -8,6 +8,7 @@ mod positions;
 mod publishing;
 mod relay;
 mod restarts;
+mod returning;
 mod rules;
 mod silence;
 mod tokens;
@@ -17,7 +18,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use switchyard::client::{
@@ -32,6 +33,8 @@ struct Running {
     client: Client,
     /// Every state that it was in.
     states: Arc<Mutex<Vec<Status>>>,
+    /// When it had a session, each time.
+    ups: Arc<Mutex<Vec<Instant>>>,
     task: JoinHandle<Result<(), Error>>,
 }
 
@@ -52,11 +55,17 @@ impl Drop for Running {
 impl Running {
     fn start(builder: Builder) -> Self {
         let states = Arc::new(Mutex::new(Vec::new()));
-        let all = Arc::clone(&states);
-        let builder = builder.on_state(move |status| all.lock().expect("no panic").push(status.clone()));
+        let ups = Arc::new(Mutex::new(Vec::new()));
+        let (all, times) = (Arc::clone(&states), Arc::clone(&ups));
+        let builder = builder.on_state(move |status| {
+            if status.state == State::Up {
+                times.lock().expect("no panic").push(Instant::now());
+            }
+            all.lock().expect("no panic").push(status.clone());
+        });
         let client = builder.connect_lazy().expect("good settings");
         let task = tokio::spawn(client.clone().run());
-        Self { client, states, task }
+        Self { client, states, ups, task }
     }
 
     /// A client of one hub.

@@ -151,3 +151,17 @@ fn without_a_driver_everybody_is_told() {
     assert!(world.results.contains_key(&ticket));
     assert!(matches!(world.machine.table.take_end(id), Some(Ok(()))));
 }
+
+#[test]
+fn a_session_that_is_half_closed_is_not_checked_over_and_over() {
+    let mut world = World::new(|_| {});
+    world.settle();
+    world.machine.drain(world.now, Drain::Finish, TIMEOUT);
+    world.turn(99);
+    assert!(world.is_half_closed);
+    let over_at = world.now + Duration::from_secs(1);
+    for _ in 0..3 {
+        world.pass(Duration::from_millis(100));
+        assert_eq!(world.machine.turn(world.now).wake_at, over_at, "nothing but the hub can do anything");
+    }
+}

@@ -19,15 +19,25 @@ enum Step {
     HubReads(usize),
     HubSends,
     ClientReads(usize),
-    Cut,
+    /// The hub waits for the member to come back, or for nobody.
+    Cut {
+        keeps: bool,
+    },
     Pass(u64),
     Publish,
     /// The application takes what there is of one of both subscriptions,
     Take(bool),
-    /// and settles or drops an event of the group.
-    Settle {
-        drops: bool,
-    },
+    /// and says something of an event of the group.
+    Say(Say),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Say {
+    Ack,
+    Nack,
+    Extend,
+    /// Nothing, and drops it.
+    Nothing,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -37,12 +47,16 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (1..5_usize).prop_map(Step::HubReads),
         3 => Just(Step::HubSends),
         4 => (1..5_usize).prop_map(Step::ClientReads),
-        1 => Just(Step::Cut),
+        1 => prop::bool::weighted(0.7).prop_map(|keeps| Step::Cut { keeps }),
         2 => (0..500_u64).prop_map(Step::Pass),
         4 => Just(Step::Publish),
         3 => any::<bool>().prop_map(Step::Take),
-        3 => prop::bool::weighted(0.1).prop_map(|drops| Step::Settle { drops }),
+        3 => say().prop_map(Step::Say),
     ]
+}
+
+fn say() -> impl Strategy<Value = Say> {
+    prop_oneof![6 => Just(Say::Ack), 1 => Just(Say::Nack), 1 => Just(Say::Extend), 1 => Just(Say::Nothing)]
 }
 
 /// The application.
@@ -83,19 +97,38 @@ impl Application {
         }
     }
 
-    fn settle(&mut self, world: &mut World, drops: bool) {
+    fn say(&mut self, world: &mut World, say: Say) {
         if self.held.is_empty() {
             return;
         }
-        let event = self.held.swap_remove(self.held.len() / 2);
-        if drops {
-            self.dropped += 1;
-            let mut news = std::mem::take(&mut world.machine.news);
-            world.machine.table.let_go(world.now, (self.member, event.0, event.1), &mut news);
-            world.machine.news.extend(news);
-        } else {
-            assert!(world.settle_event(self.member, event, Verdict::Ack));
-            *self.done.entry(event.0).or_default() += 1;
+        let at = self.held.len() / 2;
+        let event = self.held[at];
+        match say {
+            Say::Extend => {
+                return world.machine.table.extend(world.now, (self.member, event.0, event.1), None);
+            }
+            Say::Nothing => {
+                self.dropped += 1;
+                let mut news = std::mem::take(&mut world.machine.news);
+                world.machine.table.let_go(world.now, (self.member, event.0, event.1), &mut news);
+                world.machine.news.extend(news);
+            }
+            Say::Nack => {
+                let verdict = Verdict::Nack { delay: None, reason: "no paper".into() };
+                assert!(world.settle_event(self.member, event, verdict));
+            }
+            Say::Ack => {
+                assert!(world.settle_event(self.member, event, Verdict::Ack));
+                *self.done.entry(event.0).or_default() += 1;
+            }
+        }
+        self.held.swap_remove(at);
+    }
+
+    /// Everything that it has is done.
+    fn finish(&mut self, world: &mut World) {
+        while !self.held.is_empty() {
+            self.say(world, Say::Ack);
         }
     }
 }
@@ -123,15 +156,18 @@ proptest! {
                 Step::HubReads(commands) => world.hub_reads(commands),
                 Step::HubSends => world.hub.send(),
                 Step::ClientReads(frames) => world.client_reads(frames),
-                Step::Cut if world.is_connected => world.cut(),
-                Step::Plan | Step::Cut => {}
+                Step::Cut { keeps } if world.is_connected => {
+                    world.hub.keeps = keeps;
+                    world.cut();
+                }
+                Step::Plan | Step::Cut { .. } => {}
                 Step::Pass(millis) => world.pass(Duration::from_millis(millis)),
                 Step::Publish => {
                     let id = (application.published.len() + 1).to_string();
                     application.published.push(world.publish("s.x", &id));
                 }
                 Step::Take(of_reader) => application.take(&mut world, of_reader),
-                Step::Settle { drops } => application.settle(&mut world, drops),
+                Step::Say(say) => application.say(&mut world, say),
             }
             let held = world.machine.table.totals().held.events;
             prop_assert!(held <= 2 * i64::from(WINDOW), "{held} events are held");
@@ -147,9 +183,7 @@ proptest! {
                 for of_reader in [true, false].repeat(10) {
                     application.take(&mut world, of_reader);
                 }
-                while !application.held.is_empty() {
-                    application.settle(&mut world, false);
-                }
+                application.finish(&mut world);
                 if application.read.len() == count && world.hub.done.len() + application.dropped >= count {
                     break;
                 }
@@ -160,10 +194,11 @@ proptest! {
                 break;
             }
             world.settle_at_once();
+            // If the hub had nothing to keep under the session that the client names, and what it sent in the next one was lost
+            // before anything was read, only time brings that again.
+            world.hub.forget_absent();
             application.take(&mut world, false);
-            while !application.held.is_empty() {
-                application.settle(&mut world, false);
-            }
+            application.finish(&mut world);
         }
         let stored: Vec<String> = world.hub.log.iter().map(|event| event.id.clone()).collect();
         prop_assert_eq!(stored, (1..=count).map(|id| id.to_string()).collect::<Vec<_>>(), "once, and in order");
@@ -174,6 +209,7 @@ proptest! {
         }
         prop_assert_eq!(&application.read, &(1..=count as i64).collect::<Vec<_>>());
         prop_assert_eq!(world.hub.done.len(), count, "all of it is done");
+        prop_assert!(world.hub.leases.sequences().is_empty(), "nothing waits for a member that does not come back");
         prop_assert!(application.done.values().all(|times| *times == 1));
     }
 }

@@ -411,3 +411,48 @@ fn a_status_of_the_transport_is_a_loss_like_any_other() {
     world.lose(Loss::Failed(Error::of_status(ErrorKind::Lost, &Status::new(Code::Unknown, "h2 protocol error"))));
     assert_eq!(world.state(), State::Waiting);
 }
+
+#[test]
+fn addresses_that_hubs_name_are_tried_when_a_session_is_lost() {
+    let mut world = World::new(|setup| setup.addresses = vec!["hub-0:1".into()]);
+    world.hub.alternatives = vec!["http://hub-1:1".into()];
+    world.settle();
+    let mut draining = v1::Draining { reconnect_delay: Duration::ZERO.try_into().ok(), ..v1::Draining::default() };
+    draining.alternatives = vec!["http://hub-2:1".into(), "http://hub-0:1".into()];
+    world.hub.out.push_back(SessionResponse { request_id: 0, frame: Some(Frame::Draining(draining)) });
+    world.client_reads(usize::MAX);
+    for _ in 0..4 {
+        world.lose(failed(Code::Unavailable, ""));
+        world.connect();
+    }
+    let tried: Vec<&str> = world.opened.iter().map(|(_, address)| address.as_str()).collect();
+    assert_eq!(tried, ["hub-0:1", "http://hub-1:1", "http://hub-2:1", "hub-0:1", "http://hub-1:1"]);
+}
+
+#[test]
+fn opening_a_session_and_its_welcome_share_one_time() {
+    let mut world = World::new(|_| {});
+    assert!(matches!(world.machine.plan(world.now), Plan::Open(_)));
+    world.pass(Duration::from_secs(9));
+    world.machine.connected(world.now, None, Duration::from_secs(9));
+    let over_at = world.now + Duration::from_secs(1);
+    assert_eq!(world.machine.turn(world.now).wake_at, over_at);
+    assert!(!world.machine.is_silent(over_at.saturating_sub(Duration::from_millis(1))));
+    assert!(world.machine.is_silent(over_at));
+}
+
+#[test]
+fn a_subscription_that_is_refused_when_nobody_wants_it_any_more_is_forgotten() {
+    let mut world = World::new(|_| {});
+    world.settle();
+    let id = world.subscribe(Live::to(["a"]));
+    world.turn(9);
+    world.hub_reads(9);
+    let answer = world.hub.out.pop_back().expect("an answer");
+    let refused = Frame::Error(status(Code::InvalidArgument, "MALFORMED_COMMAND", None));
+    world.hub.out.push_back(SessionResponse { request_id: answer.request_id, frame: Some(refused) });
+    let mut news = std::mem::take(&mut world.machine.news);
+    world.machine.table.abandon(world.now, id, &mut news);
+    world.client_reads(9);
+    assert_eq!(world.machine.table.totals().subscriptions, 0);
+}

@@ -8,6 +8,7 @@ use std::{
 use prost::Message;
 use tonic_types::{ErrorDetails, StatusExt, pb};
 
+use super::leases::Leases;
 use crate::{
     machine::{
         Loss, Machine, Plan, Returns, Setup,
@@ -47,6 +48,8 @@ struct Sub {
     /// The sequence it has come to.
     at: i64,
     is_told_caught_up: bool,
+    /// Which member of the group it is, if it is one.
+    member: u64,
 }
 
 /// What outlives sessions.
@@ -57,9 +60,17 @@ pub(super) struct Hub {
     pub(super) live: Vec<Event>,
     /// What is done for the group.
     pub(super) done: BTreeSet<i64>,
-    /// What the member has, in this session.
-    leased: BTreeSet<i64>,
+    pub(super) leases: Leases,
+    /// It waits for members whose connection is cut to come back.
+    pub(super) keeps: bool,
+    /// It is of an earlier version: it knows nothing of what members say that they hold.
+    pub(super) is_old: bool,
     subs: BTreeMap<i64, Sub>,
+    /// Every `subscribe`, and all that was said of events, of all sessions.
+    pub(super) subscribes: Vec<v1::Subscribe>,
+    pub(super) told: Vec<v1::Acknowledge>,
+    /// What every hub names in `welcome`.
+    pub(super) alternatives: Vec<String>,
     pub(super) sessions: u32,
     pub(super) hellos: Vec<v1::Hello>,
     /// Frames on their way to the client.
@@ -77,15 +88,32 @@ impl Hub {
 
     fn open(&mut self) {
         self.sessions += 1;
-        let session_id = format!("session-{}", self.sessions);
-        self.say(0, Frame::Welcome(Welcome { session_id, ..Welcome::default() }));
+        let (session_id, alternatives) = (self.session(), self.alternatives.clone());
+        self.say(0, Frame::Welcome(Welcome { session_id, alternatives, ..Welcome::default() }));
     }
 
-    /// The connection is gone: what was leased goes back.
+    fn session(&self) -> String {
+        format!("session-{}", self.sessions)
+    }
+
+    /// The connection is gone: what was leased goes back, unless the member is waited for.
     fn cut(&mut self) {
         self.out.clear();
         self.subs.clear();
-        self.leased.clear();
+        if !self.keeps {
+            self.leases.forget_all();
+        }
+    }
+
+    /// Those that are not here have not come back in time.
+    pub(super) fn forget_absent(&mut self) {
+        let here = self.subs.values().map(|sub| sub.member).collect();
+        self.leases.forget_all_but(&here);
+    }
+
+    /// How many subscriptions are open.
+    pub(super) fn open_subscriptions(&self) -> usize {
+        self.subs.len()
     }
 
     /// A subscription is over, as a test says.
@@ -99,8 +127,8 @@ impl Hub {
             Command::Hello(hello) => self.hellos.push(hello),
             Command::Subscribe(subscribe) => self.subscribe(id, subscribe),
             Command::Unsubscribe(leaves) => {
-                self.subs.remove(&leaves.subscription_id).expect("an open subscription");
-                self.leased.clear();
+                let sub = self.subs.remove(&leaves.subscription_id).expect("an open subscription");
+                self.leases.leave(sub.member);
                 let reason = v1::EndReason::ClientUnsubscribed.into();
                 let ended = Ended { subscription_id: leaves.subscription_id, reason, ..Ended::default() };
                 self.say(id, Frame::Ended(ended));
@@ -121,6 +149,7 @@ impl Hub {
     }
 
     fn subscribe(&mut self, id: i64, subscribe: v1::Subscribe) {
+        self.subscribes.push(subscribe.clone());
         let spec = subscribe.spec.expect("a spec");
         let first = spec.credit.expect("explicit credit");
         assert!(first == Credit::default() || (first.events > 0 && first.bytes > 0), "both units or none: {first:?}");
@@ -131,8 +160,11 @@ impl Hub {
             Some(Position::Preset(preset)) if *preset == i32::from(v1::StartPreset::Earliest) => 0,
             _ => latest,
         };
+        let (member, reattached, lost_sequences) = self.join(subscribe.subscription_id, &spec);
         let subscribed = Subscribed {
             subscription_id: subscribe.subscription_id,
+            reattached,
+            lost_sequences,
             epoch: i64::from(!spec.stream.is_empty()),
             start_sequence: at + 1,
             earliest_sequence: 1,
@@ -140,19 +172,35 @@ impl Hub {
             ..Subscribed::default()
         };
         let credit = Some(first).filter(|first| *first != Credit::default());
-        let sub = Sub { spec, credit, at, is_told_caught_up: false };
+        let sub = Sub { spec, credit, at, is_told_caught_up: false, member };
         assert!(self.subs.insert(subscribe.subscription_id, sub).is_none(), "an id that is in use");
         self.say(id, Frame::Subscribed(subscribed));
     }
 
+    /// Which member that is, whether it has what it held before, and what it says it holds and does not.
+    fn join(&mut self, id: i64, spec: &SubscriptionSpec) -> (u64, bool, Vec<i64>) {
+        if spec.ack_mode() != AckMode::Explicit {
+            assert!(spec.reattach.is_none(), "it holds nothing");
+            return (0, false, Vec::new());
+        }
+        let held = spec.reattach.as_ref().filter(|_| !self.is_old).map(|reattach| &*reattach.held_sequences);
+        let (session, hello) = (self.session(), self.hellos.last().expect("a hello"));
+        let (member, is_back) = self.leases.join(id, (&session, &hello.previous_session_id), held);
+        let is_lost = |sequence: &i64| !self.leases.has(member, *sequence) && !self.done.contains(sequence);
+        let lost = held.unwrap_or_default().iter().copied().filter(is_lost).collect();
+        (member, is_back && !self.is_old, lost)
+    }
+
     fn acknowledge(&mut self, id: i64, told: &v1::Acknowledge) {
+        self.told.push(told.clone());
         let mut results = Vec::new();
+        let member = self.subs.get(&told.subscription_id).map_or(0, |sub| sub.member);
         for sequence in &told.sequences {
-            let is_leased = self.leased.contains(sequence);
+            let is_leased = self.leases.has(member, *sequence);
             let is_done = self.done.contains(sequence);
             let status = if is_leased || is_done { None } else { Some(lease_expired()) };
             if is_leased && told.outcome() != AckOutcome::Extend {
-                self.leased.remove(sequence);
+                self.leases.take(*sequence);
             }
             if is_leased && matches!(told.outcome(), AckOutcome::Ack | AckOutcome::Reject) {
                 self.done.insert(*sequence);
@@ -221,7 +269,7 @@ impl Hub {
         let mut events = Vec::new();
         while events.len() < 3 && sub.credit.is_some_and(|credit| credit.events > 0 && credit.bytes > 0) {
             let next = if is_member {
-                (1..=latest).find(|sequence| !self.done.contains(sequence) && !self.leased.contains(sequence))
+                (1..=latest).find(|sequence| !self.done.contains(sequence) && self.leases.is_free(*sequence))
             } else {
                 Some(sub.at + 1).filter(|next| *next <= latest)
             };
@@ -229,7 +277,7 @@ impl Hub {
             let event = Some(self.log[sequence as usize - 1].clone());
             let received = ReceivedEvent { event, stream: STREAM.into(), sequence, ..ReceivedEvent::default() };
             if is_member {
-                self.leased.insert(sequence);
+                self.leases.give(sub.member, sequence);
             } else {
                 sub.at = sequence;
             }
@@ -280,6 +328,7 @@ impl World {
             labels: HashMap::new(),
             heartbeat: Duration::from_secs(15),
             addresses: vec!["hub".into()],
+            has_tls: false,
             has_source: false,
             returns: Returns::default(),
             most: Amount { events: 8192, bytes: 16 << 20 },
@@ -333,7 +382,7 @@ impl World {
             self.opened.push((self.now, address));
             self.is_connected = true;
             self.is_half_closed = false;
-            self.machine.connected(self.now, None);
+            self.machine.connected(self.now, None, Duration::ZERO);
             self.hub.open();
         }
         self.hear_news();
@@ -351,7 +400,7 @@ impl World {
                     self.opened.push((self.now, address));
                     self.is_connected = true;
                     self.is_half_closed = false;
-                    self.machine.connected(self.now, None);
+                    self.machine.connected(self.now, None, Duration::ZERO);
                     self.hub.open();
                 }
                 Plan::Stop(_) => break,
