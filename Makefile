@@ -49,6 +49,7 @@ lint: tools ## check formatting, lints, dependencies, the protos and the manifes
 	cargo clippy --locked --package switchyard-client --all-targets -- -D warnings
 	cargo clippy --locked --package switchyard-conformance --all-targets -- -D warnings
 	cargo clippy --locked --package switchyard-versus -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --package switchyard-client --no-deps
 	.tools/bin/buf lint
 	scripts/check-dependencies.sh
 	scripts/check-k8s.sh
@@ -68,6 +69,10 @@ bench: ## measure hub, NATS and bare tonic side by side: 10 minutes on an otherw
 .PHONY: siege
 siege: ## let one client attack a hub in every known way, and measure what a healthy pair sees: 5 minutes
 	cargo bench --locked --bench siege -- $(SIEGE_FLAGS)
+
+.PHONY: reconnect
+reconnect: ## restart a hub under a client with 10,000 subscriptions and under 1,000 clients, and measure when they are back
+	cargo bench --locked --bench reconnect -- $(RECONNECT_FLAGS)
 
 .PHONY: clean
 clean: ## remove what was built; .tools/ stays, since it takes minutes to make

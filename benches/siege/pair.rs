@@ -140,3 +140,12 @@ async fn ask(address: SocketAddr) -> std::io::Result<bool> {
 pub(crate) async fn connect(address: SocketAddr) -> anyhow::Result<Channel> {
     Ok(Channel::from_shared(format!("http://{address}"))?.connect().await?)
 }
+
+impl Hub {
+    /// Resident memory, in bytes.
+    fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0) * 1024
+    }
+}

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
+use tokio::time::{Instant, timeout};
 use tonic::{
     Status,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
@@ -143,23 +144,44 @@ impl Target {
     pub async fn channel_with(&self, set: impl Fn(Endpoint) -> Endpoint) -> anyhow::Result<Channel> {
         let mut last = None;
         for url in self.urls() {
-            match self.connect(&url, &set).await {
+            match self.connect(&url, CONNECT_TIMEOUT, &set).await {
                 Ok(channel) => return Ok(channel),
                 Err(error) => last = Some(error),
             }
         }
-        Err(last.unwrap_or_else(|| anyhow!("--server names no hub")))
+        Err(last.unwrap_or_else(none_named))
     }
 
-    async fn connect(&self, url: &str, set: impl Fn(Endpoint) -> Endpoint) -> anyhow::Result<Channel> {
+    /// Connects to the first address where a hub answers, within a time for all of them together, and says which that is.
+    pub async fn channel_within(&self, limit: Duration) -> anyhow::Result<(Channel, String)> {
+        let deadline = Instant::now() + limit;
+        let urls: Vec<String> = self.urls().collect();
+        let mut last = None;
+        for (url, untried) in urls.iter().zip((1..=urls.len()).rev()) {
+            // One that does not answer must leave time for those that come after it.
+            let left = deadline.saturating_duration_since(Instant::now());
+            let share = left / u32::try_from(untried).unwrap_or(u32::MAX);
+            let until = Instant::now() + share;
+            match timeout(share, self.connect(url, share, |endpoint| endpoint)).await {
+                Ok(Ok(channel)) => return Ok((channel, url.clone())),
+                Ok(Err(error)) if Instant::now() < until => last = Some(error),
+                // The transport has the same limit, and words of its own.
+                _ => last = Some(anyhow!("no answer from {url} within {limit:?}, while connecting")),
+            }
+        }
+        Err(last.unwrap_or_else(none_named))
+    }
+
+    async fn connect(&self, url: &str, limit: Duration, set: impl Fn(Endpoint) -> Endpoint) -> anyhow::Result<Channel> {
         let mut endpoint = Endpoint::from_shared(url.to_owned())
             .map_err(|_| anyhow!("--server {}: not a URL such as http://127.0.0.1:50051", self.server))?
-            .connect_timeout(CONNECT_TIMEOUT)
+            .connect_timeout(limit)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_while_idle(true)
             .tcp_nodelay(true);
         if endpoint.uri().scheme_str() == Some("https") {
-            endpoint = endpoint.tls_config(self.tls.config()?).map_err(|error| anyhow!("TLS: {}", deepest(&error)))?;
+            let tls = self.tls.config()?.timeout(limit);
+            endpoint = endpoint.tls_config(tls).map_err(|error| anyhow!("TLS: {}", deepest(&error)))?;
         }
         set(endpoint).connect().await.map_err(|error| {
             let cause = deepest(&error);
@@ -219,6 +241,10 @@ impl Target {
     pub async fn sessions(&self) -> anyhow::Result<SessionServiceClient<Link>> {
         Ok(SessionServiceClient::new(self.link(self.channel().await?)?).max_decoding_message_size(MAX_FRAME_BYTES))
     }
+}
+
+fn none_named() -> anyhow::Error {
+    anyhow!("--server names no hub")
 }
 
 /// What an error comes from.

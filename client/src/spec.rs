@@ -106,6 +106,27 @@ impl Live {
         .into();
         self
     }
+
+    /// Holds at most this many events that were not taken: 256 unless this is called.
+    #[must_use]
+    pub fn window(mut self, events: u32) -> Self {
+        self.0.window.events = events.into();
+        self
+    }
+
+    /// Holds at most this many bytes of events that were not taken: 4 MiB unless this is called. One event may be larger.
+    #[must_use]
+    pub fn window_bytes(mut self, bytes: u32) -> Self {
+        self.0.window.bytes = bytes.into();
+        self
+    }
+
+    /// Ends after this many events.
+    #[must_use]
+    pub fn limit(mut self, events: u32) -> Self {
+        self.0.wire.max_events = events.into();
+        self
+    }
 }
 
 /// A subscription that reads a stream, by itself or as a member of a group.
@@ -182,39 +203,29 @@ impl Stream {
         self.0.wire.max_batch = events.into();
         self
     }
+
+    /// Holds at most this many events: those that were not taken or, for a member of a group, that were not settled. 256
+    /// unless this is called.
+    #[must_use]
+    pub fn window(mut self, events: u32) -> Self {
+        self.0.window.events = events.into();
+        self
+    }
+
+    /// The same limit in bytes: 4 MiB unless this is called. One event may be larger.
+    #[must_use]
+    pub fn window_bytes(mut self, bytes: u32) -> Self {
+        self.0.window.bytes = bytes.into();
+        self
+    }
+
+    /// Ends after this many events. Not for members of groups that acknowledge, who stop taking events instead.
+    #[must_use]
+    pub fn limit(mut self, events: u32) -> Self {
+        self.0.wire.max_events = events.into();
+        self
+    }
 }
-
-/// The limits that a subscription of either kind has.
-macro_rules! limits {
-    ($kind:ident) => {
-        impl $kind {
-            /// Holds at most this many events: those that were not taken or, of a group whose members acknowledge, that were
-            /// not settled. 256 unless this is called.
-            #[must_use]
-            pub fn window(mut self, events: u32) -> Self {
-                self.0.window.events = events.into();
-                self
-            }
-
-            /// The same limit in bytes: 4 MiB unless this is called. One event may be larger.
-            #[must_use]
-            pub fn window_bytes(mut self, bytes: u32) -> Self {
-                self.0.window.bytes = bytes.into();
-                self
-            }
-
-            /// Ends after this many events. Not for members of groups that acknowledge, who stop taking events instead.
-            #[must_use]
-            pub fn limit(mut self, events: u32) -> Self {
-                self.0.wire.max_events = events.into();
-                self
-            }
-        }
-    };
-}
-
-limits!(Live);
-limits!(Stream);
 
 /// How much one subscription may hold: events, and their bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

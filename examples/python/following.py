@@ -1,126 +1,58 @@
-"""One subscription that outlives the hub: opened again when the hub has gone away, and ended in good order on Ctrl-C."""
+"""Subscriptions that outlive their sessions: rules 5 and 13 of clients/SPEC.md, in small. Left to a full client:
+several addresses (3), windows in bytes (6), gaps of all kinds (8), extending leases (9), tokens that expire (12)."""
 
-import queue
-import random
+import asyncio
 import signal
-import sys
 import time
 
-import grpc
-
-from publish import describe, explain
-from switchyard.v1 import hub_service_pb2, hub_service_pb2_grpc
-
-OPTIONS = [  # a hub that vanishes without a word is noticed, and one that is back is found soon
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-]
-TRY_AGAIN = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL}
-ID = 1  # of the subscription: there is one in the session
-
-
-class Away(Exception):
-    """The hub has gone away, or asks to be called again later: after `delay` seconds, if it said so."""
-
-    def __init__(self, reason: str, delay: float | None = None):
-        super().__init__(reason)
-        self.delay = delay
+from session import HEARTBEAT, frames
+from switchyard.v1 import hub_service_pb2
+from waiting import Backoff, Lost
 
 
 class Following:
-    """What to subscribe to, and what to do with it, is for classes made from this one."""
+    """`table` has the spec of each subscription, by its id. Subclasses have an `on_FRAME` for frames they handle."""
 
-    def spec(self) -> dict:
-        """The `SubscriptionSpec`, asked for whenever a session begins."""
-        raise NotImplementedError
-
-    def take(self, events) -> None:
-        """Handles an `events` frame. When `self.stopping` is set it begins nothing more."""
-        raise NotImplementedError
-
-    def passed(self, resume_token: str) -> None:
-        """Everything up to this token is handled, or was never meant for this subscription."""
-
-    def __init__(self):
-        self.stopping = self.busy = self.left = False
-        self.attempts = 0
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.stop)
-
-    def stop(self, *_) -> None:
-        """What is begun is finished first; asked twice, it is not."""
-        if self.stopping:
-            sys.exit(130)
-        self.stopping = True
-        if not self.busy:
-            self.leave()
-
-    def leave(self) -> None:
-        if not self.left:
-            self.left = True
-            self.send(unsubscribe={"subscription_id": ID})
+    def __init__(self, name: str, table: dict[int, dict]):
+        self.name, self.table, self.session_id = name, table, ""
+        self.stopping, self.busy, self.backoff = asyncio.Event(), asyncio.Lock(), Backoff()
 
     def send(self, **command) -> None:
-        self.commands.put(hub_service_pb2.SessionRequest(request_id=1, **command))
+        self.commands.put_nowait(hub_service_pb2.SessionRequest(request_id=1, **command))
 
-    def follow(self, server: str) -> None:
-        """Returns after Ctrl-C, or when the hub has ended the subscription as asked."""
-        with grpc.insecure_channel(server, OPTIONS) as channel:
-            hub = hub_service_pb2_grpc.HubServiceStub(channel)
-            while not self.stopping:
-                try:
-                    return self.session(hub)
-                except Away as away:
-                    self.attempts += 1
-                    delay = away.delay or random.uniform(0.5, 1) * min(5, 0.1 * 2 ** min(self.attempts, 10))
-                    print(f"{away}; again in {delay:.1f} s", file=sys.stderr)
-                end = time.monotonic() + delay
-                while not self.stopping and time.monotonic() < end:
-                    time.sleep(0.05)
+    async def stop(self) -> None:
+        """Ends every subscription when the frame at hand is finished. Asked twice, the program ends at once."""
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self.stopping.set()
+        async with self.busy:
+            for id in self.table:
+                self.send(unsubscribe={"subscription_id": id})
 
-    def session(self, hub) -> None:
-        self.commands = queue.SimpleQueue()  # a signal handler may put something in
-        self.send(subscribe={"subscription_id": ID, "spec": self.spec()})
-        if self.stopping:
-            return
-        delay = None
-        try:
-            for response in hub.Session(iter(self.commands.get, None)):
-                frame = response.WhichOneof("frame")
-                if frame == "subscribed":
-                    self.attempts = 0
-                    print("subscribed", file=sys.stderr)
-                elif frame == "events":
-                    self.busy = True
-                    self.take(response.events)
-                    self.busy = False
-                    if self.stopping:
-                        self.leave()
-                elif frame == "progress":
-                    self.passed(response.progress.resume_token)
-                elif frame == "acknowledged":
-                    for result in response.acknowledged.results:
-                        if result.HasField("status"):  # too late: somebody else has it by now
-                            print(f"{result.sequence}: {describe(result.status)}", file=sys.stderr)
-                elif frame == "draining":
-                    delay = response.draining.reconnect_delay.ToTimedelta().total_seconds()
-                elif frame == "error":
-                    sys.exit(f"refused: {describe(response.error)}")
-                elif frame == "ended":
-                    return self.ended(response.ended)
-        except grpc.RpcError as error:
-            if error.code() not in TRY_AGAIN:
-                sys.exit(f"no session with the hub: {explain(error)}")
-            raise Away(explain(error), delay) from error
-        finally:
-            self.commands.put(None)  # no more commands
-        raise Away("the hub closed the session", delay)
+    async def follow(self, server: str) -> None:
+        """Returns when every subscription has ended as asked, or after Ctrl-C."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, lambda: asyncio.ensure_future(self.stop()))
+        while self.table and not self.stopping.is_set():
+            self.commands, hello = asyncio.Queue(), {"client_name": self.name, "previous_session_id": self.session_id}
+            self.send(hello={**hello, "heartbeat_interval": {"seconds": HEARTBEAT}})
+            for id, spec in self.table.items():
+                self.send(subscribe={"subscription_id": id, "spec": spec})
+            try:
+                async for response in frames(server, self.commands):
+                    async with self.busy:
+                        await self.take(response)
+            except Lost as lost:
+                await self.backoff.wait(lost, self.stopping)
 
-    def ended(self, ended) -> None:
-        if ended.status.code and not ended.retry.retry:
-            sys.exit(f"ended: {describe(ended.status)}")
-        if ended.status.code:
-            raise Away(describe(ended.status), ended.retry.delay.ToTimedelta().total_seconds())
+    async def take(self, response) -> None:
+        frame = response.WhichOneof("frame")
+        if frame == "welcome":
+            self.session_id, self.backoff.up_since = response.welcome.session_id, time.monotonic()
+        elif frame == "ended" and not response.ended.status.code:
+            self.table.pop(response.ended.subscription_id, None)
+            if not self.table:
+                self.stopping.set()
+                self.commands.put_nowait(None)  # the hub ends the session
+        elif handle := getattr(self, f"on_{frame}", None):
+            await handle(getattr(response, frame))

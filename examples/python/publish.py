@@ -1,75 +1,58 @@
-"""Publishes events to one topic: each TEXT is one event; without TEXT, each line of standard input is one.
-
-    python examples/python/publish.py greetings.en hello "good morning"
-"""
+"""Publishes events to one topic: each TEXT is one event; without TEXT, each line of standard input is one."""
 
 import argparse
 import itertools
+import signal
 import sys
-from pathlib import Path
+import time
+import uuid
 
 import grpc
-from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "gen/python"))  # made by examples/generate.sh
+from refusal import delay_of, describe, status_of
 from switchyard.v1 import event_pb2, hub_service_pb2, hub_service_pb2_grpc
+from waiting import Backoff
 
-BATCH = 100
-
-
-def describe(status: status_pb2.Status) -> str:
-    """The code, reason, field and text of a refusal."""
-    words = [code_pb2.Code.Name(status.code)]
-    for detail in status.details:
-        info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-        if detail.Unpack(info):
-            words.append(info.reason)
-        elif detail.Unpack(bad):
-            words += [violation.field for violation in bad.field_violations]
-    return f"{' '.join(words)}: {status.message}"
+BATCH, PATIENCE = 100, 5  # events in one call, and seconds that one attempt may take
+UNKNOWN = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "CANCELLED")  # perhaps published, perhaps not
+OPTIONS = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 5000)]
 
 
-def explain(error: grpc.RpcError) -> str:
-    """The same for a call that failed; the whole status of a refusal travels in a trailer."""
-    trailers = dict(error.trailing_metadata() or ())
-    if "grpc-status-details-bin" in trailers:
-        return describe(status_pb2.Status.FromString(trailers["grpc-status-details-bin"]))
-    return f"{error.code().name}: {error.details()}"
+def publish(hub, events: list[event_pb2.Event]):
+    """Publishes a batch, again and again until it is answered. The events have ids, so a stream stores them only once.
+    Without a stream they may be delivered twice: a full client asks the hub first (clients/SPEC.md, rule 10.6)."""
+    backoff, deadline = Backoff(), time.monotonic() + args.timeout
+    while True:
+        try:
+            return hub.Publish(hub_service_pb2.PublishRequest(events=events), timeout=PATIENCE).results
+        except grpc.RpcError as error:
+            status = status_of(error)
+            wait = backoff.next(delay_of(status))
+            if error.code().name not in UNKNOWN or time.monotonic() + wait > deadline:
+                sys.exit(f"publish failed: {describe(status)}")
+            time.sleep(wait)
 
 
-def publish(hub: hub_service_pb2_grpc.HubServiceStub, topic: str, texts) -> bool:
-    """Publishes in batches and tells how it went; False when an event was refused."""
-    published = matched = refused = 0
-    texts = iter(texts)
-    while batch := list(itertools.islice(texts, BATCH)):
-        events = [event_pb2.Event(topic=topic, text=text) for text in batch]
-        response = hub.Publish(hub_service_pb2.PublishRequest(events=events), timeout=30)
-        for result in response.results:
-            if result.HasField("status"):
-                refused += 1
-                print("refused:", describe(result.status), file=sys.stderr)
-            else:
-                published += 1
-                matched += result.matched
-    print(f"published {published}, matched {matched}")
-    return refused == 0
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Publish events to a topic.")
-    parser.add_argument("--server", default="127.0.0.1:50051", metavar="HOST:PORT")
-    parser.add_argument("topic", metavar="TOPIC")
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help="default: the lines of standard input")
-    args = parser.parse_args()
-    sys.stdin.reconfigure(encoding="utf-8", newline="\n")
-    texts = args.texts or (line.removesuffix("\n").removesuffix("\r") for line in sys.stdin)
-    try:
-        with grpc.insecure_channel(args.server) as channel:
-            ok = publish(hub_service_pb2_grpc.HubServiceStub(channel), args.topic, texts)
-    except grpc.RpcError as error:
-        sys.exit(f"publish failed: {explain(error)}")
-    sys.exit(0 if ok else 1)
-
-
-if __name__ == "__main__":
-    main()
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--server", default="127.0.0.1:50051", metavar="HOST:PORT")
+parser.add_argument("--timeout", type=float, default=30, metavar="SECONDS", help="for all attempts of a batch")
+parser.add_argument("topic", metavar="TOPIC")
+parser.add_argument("texts", nargs="*", metavar="TEXT", help="default: the lines of standard input")
+args = parser.parse_args()
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+sys.stdin.reconfigure(encoding="utf-8", newline="\n")
+texts = iter(args.texts or (line.removesuffix("\n").removesuffix("\r") for line in sys.stdin))
+origin = {"topic": args.topic, "source": "example-publish"}
+published = matched = refused = 0
+with grpc.insecure_channel(args.server, OPTIONS) as channel:
+    hub = hub_service_pb2_grpc.HubServiceStub(channel)
+    while some := list(itertools.islice(texts, BATCH)):
+        batch = [event_pb2.Event(id=str(uuid.uuid4()), text=text, **origin) for text in some]
+        results = publish(hub, batch)
+        refusals = [result.status for result in results if result.HasField("status")]
+        for refusal in refusals:
+            print("refused:", describe(refusal), file=sys.stderr)
+        refused, published = refused + len(refusals), published + len(results) - len(refusals)
+        matched += sum(result.matched for result in results)
+print(f"published {published}, matched {matched}")
+sys.exit(1 if refused else 0)

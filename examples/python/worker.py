@@ -1,57 +1,57 @@
-"""Works on the events of a stream as a member of a group, and acknowledges each one once it is done.
-
-    python examples/python/worker.py orders billing
-"""
+"""Works on the events of a stream as a member of a group, and acknowledges each one once it is done."""
 
 import argparse
+import asyncio
 import sys
 
-from following import ID, Following
+from following import Following
+from refusal import describe
 
-CREDIT = 8  # so many events wait here at most: what waits long at one member is done sooner by another
-MAX_REASON = 256  # characters: at most 1024 bytes
+CREDIT, MOST_DONE = 8, 1000  # events in hand, of which more would only wait; and events in `Worker.done`
 
 
-def handle(received) -> None:
-    """The work; here: to print a text. Whatever it raises has the event delivered again later, to any member.
-
-    It sees an event again that it was done with, when it is killed before the hub has heard of that. So its work has to
-    come to the same if it is done twice: stream and sequence name an event for as long as the stream exists.
-    """
+def work(received) -> None:
+    """Prints a text. If it raises, the event comes again. An event may be done twice: see `received.redelivered`."""
     if received.event.HasField("data"):
         raise ValueError("the payload is no text")
     print(received.sequence, received.event.topic, received.event.text, flush=True)
 
 
 class Worker(Following):
-    """A member of a group that is made if it does not exist, to work on everything the stream has."""
-
     def __init__(self, stream: str, group: str):
-        super().__init__()
-        self.member = {"stream": stream, "group": group, "start": {"preset": "START_PRESET_EARLIEST"}}
+        self.done = set()  # and not confirmed by the hub: what comes again is only acknowledged again
+        spec = {"stream": stream, "group": group, "start": {"preset": "START_PRESET_EARLIEST"}}
+        spec |= {"ack_mode": "ACK_MODE_EXPLICIT", "credit": {"events": CREDIT}}
+        super().__init__("example-worker", {1: {**spec, "reattach": {"held_sequences": self.done}}})
 
-    def spec(self) -> dict:
-        return {**self.member, "ack_mode": "ACK_MODE_EXPLICIT", "credit": {"events": CREDIT}}
+    async def on_subscribed(self, subscribed) -> None:
+        if leased := self.done.difference(subscribed.lost_sequences):
+            self.send(acknowledge={"subscription_id": 1, "sequences": leased})
 
-    def take(self, events) -> None:
+    async def on_events(self, events) -> None:
         for received in events.events:
-            if self.stopping:
-                return  # the hub gives the others to another member as soon as this one has left
-            outcome = {"outcome": "ACK_OUTCOME_ACK"}
+            if self.stopping.is_set():
+                return  # the others go to another member as soon as this one has left
+            word = {"subscription_id": 1, "sequences": [received.sequence]}
             try:
-                handle(received)
+                if received.sequence not in self.done:
+                    await asyncio.to_thread(work, received)
+                self.done.add(received.sequence)
+                self.done.difference_update(sorted(self.done)[:-MOST_DONE])
             except Exception as error:
-                print(f"{received.sequence}: attempt {received.attempt} failed: {error}", file=sys.stderr)
-                delay = {"seconds": received.attempt}  # a little longer after each attempt
-                outcome = {"outcome": "ACK_OUTCOME_NACK", "delay": delay, "reason": str(error)[:MAX_REASON]}
-            self.send(acknowledge={"subscription_id": ID, "sequences": [received.sequence], **outcome})
-            self.send(credit={"subscription_id": ID, "credit": {"events": 1}})
+                delay = {"seconds": received.attempt}  # a little longer each time
+                word |= {"outcome": "ACK_OUTCOME_NACK", "delay": delay, "reason": str(error)[:256]}
+            self.send(acknowledge=word)
+            self.send(credit={"subscription_id": 1, "credit": {"events": 1}})
+
+    async def on_acknowledged(self, acknowledged) -> None:
+        for late in (result for result in acknowledged.results if result.HasField("status")):
+            print(f"{late.sequence}: {describe(late.status)}", file=sys.stderr)
+        self.done -= {result.sequence for result in acknowledged.results if not result.HasField("status")}
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--server", default="127.0.0.1:50051", metavar="HOST:PORT")
-    parser.add_argument("stream", metavar="STREAM")
-    parser.add_argument("group", metavar="GROUP")
-    args = parser.parse_args()
-    Worker(args.stream, args.group).follow(args.server)
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--server", default="127.0.0.1:50051", metavar="HOST:PORT")
+parser.add_argument("names", nargs=2, metavar=("STREAM", "GROUP"))
+args = parser.parse_args()
+asyncio.run(Worker(*args.names).follow(args.server))

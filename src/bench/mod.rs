@@ -1,9 +1,11 @@
-//! The load generator behind `switchyard bench`: any hub, over the generated client, every event checked.
+//! The load generator behind `switchyard bench`: any hub, over the generated client or `switchyard-client`, every event
+//! checked.
 //!
 //! A load is a plan (`workload`) that runs on a side (`side`): publishers keep a fixed window of undelivered events, or a
 //! fixed rate, and subscribers check sequence and checksum of everything they get (`record`). The room owns no part of
 //! the hub: what it does, any client can do. `benches/versus` puts the same plans on other systems.
 
+mod client;
 mod command;
 mod hub;
 mod load;
@@ -12,6 +14,7 @@ mod record;
 mod side;
 pub mod workload;
 
+pub use client::ClientSide;
 pub use command::Bench;
 pub use hub::HubSide;
 pub use load::{Latency, Outcome, Pace, Plan, run};

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use bytes::Bytes;
 
-/// A system that carries events from publishers to subscribers. Implemented by the hub here, and by NATS and bare tonic
+/// A system that carries events from publishers to subscribers. Implemented by the hub here, twice, and by NATS and bare tonic
 /// in `benches/versus`.
 pub trait Side: Send + Sync + 'static {
     /// One publisher, with a connection of its own.

@@ -9,14 +9,14 @@ use std::{
 
 use anyhow::{Context, bail};
 use serde_json::json;
-use tonic::Streaming;
 
-use super::{new_file::NewFile, show, stop::interrupts};
-use crate::{
-    client::{Target, explain},
-    engine::check_backup,
-    proto::v1::{BackupRequest, BackupResponse},
+use super::{
+    new_file::NewFile,
+    reach::{Reach, Reached},
+    show,
+    stop::interrupts,
 };
+use crate::{engine::check_backup, proto::v1::BackupRequest};
 
 /// How often a person is told how far it is.
 const TELL_INTERVAL: Duration = Duration::from_millis(500);
@@ -26,7 +26,8 @@ const TELL_INTERVAL: Duration = Duration::from_millis(500);
 #[command(after_help = "\
 The file has all streams with their events and groups, as they were at one moment after the command began. It also
 has the secret that signs resume tokens: protect it like the data itself. The file appears, and replaces one of the
-same name, only when it is complete and was read back. `switchyard restore` restores it.
+same name, only when it is complete and was read back. `switchyard restore` restores it. A backup may take any time;
+--timeout is how long the hub may send nothing.
 
 Examples:
   switchyard backup hub.backup
@@ -38,7 +39,7 @@ pub struct Backup {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    target: Target,
+    reach: Reach,
 }
 
 impl Backup {
@@ -46,14 +47,10 @@ impl Backup {
         let shown = self.file.display().to_string();
         let cannot = || format!("cannot write {shown}");
         let mut interrupts = interrupts()?;
-        let mut client = self.target.backups().await?;
+        let mut hub = self.reach.connect().await?;
         let mut partial = NewFile::beside(&self.file, ".partial").with_context(cannot)?;
-        let copy = async {
-            let pieces = client.backup(BackupRequest {}).await.map_err(|status| explain(&status))?.into_inner();
-            write(pieces, &mut partial.file).await.with_context(cannot)?.map_err(|status| explain(&status))
-        };
         let bytes = tokio::select! {
-            copied = copy => copied?,
+            copied = copy(&mut hub, &mut partial.file) => copied?.with_context(cannot)?,
             _ = interrupts.recv() => bail!("stopped: {shown} was not written"),
         };
         let checked = check_backup(BufReader::new(File::open(&partial.path).with_context(cannot)?));
@@ -74,16 +71,14 @@ fn sync_folder_of(file: &Path) -> io::Result<()> {
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// Writes all pieces, and gives how many bytes they were. Fails by itself, or as the hub does.
-async fn write(mut pieces: Streaming<BackupResponse>, file: &mut File) -> io::Result<Result<i64, tonic::Status>> {
+/// Writes all pieces into a file, and gives how many bytes they were. Fails as the hub does, or as writing does.
+async fn copy(hub: &mut Reached, file: &mut File) -> anyhow::Result<io::Result<i64>> {
+    let mut pieces = hub.ask("Backup", hub.backups().backup(BackupRequest {})).await?;
     let (mut bytes, mut total, mut progress) = (0, 0, Progress::new());
-    loop {
-        let piece = match pieces.message().await {
-            Ok(Some(piece)) => piece,
-            Ok(None) => break,
-            Err(status) => return Ok(Err(status)),
-        };
-        file.write_all(&piece.data)?;
+    while let Some(piece) = hub.next("Backup", &mut pieces).await? {
+        if let Err(error) = file.write_all(&piece.data) {
+            return Ok(Err(error));
+        }
         bytes += i64::try_from(piece.data.len()).unwrap_or(i64::MAX);
         total = total.max(piece.store_bytes);
         progress.tell(bytes, total);

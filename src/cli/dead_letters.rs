@@ -2,8 +2,7 @@
 
 use serde_json::json;
 
-use super::{named::Named, show, value};
-use crate::client::{Target, explain};
+use super::{named::Named, pages::List, reach::Reached, show, value};
 use crate::proto::v1::{
     DeadLetter, ListDeadLettersRequest, PurgeDeadLettersRequest, ReceivedEvent, RedriveDeadLettersRequest,
     RedriveDeadLettersResponse,
@@ -57,48 +56,34 @@ struct Which {
 }
 
 impl DeadLetters {
-    pub(super) async fn run(&self, target: &Target, json: bool) -> anyhow::Result<()> {
+    pub(super) async fn run(&self, hub: &mut Reached, json: bool) -> anyhow::Result<()> {
         match &self.action {
-            Action::List(named) => list(target, named, json).await,
-            Action::Redrive(chosen) => redrive(target, chosen, json).await,
-            Action::Purge(chosen) => purge(target, chosen, json).await,
+            Action::List(named) => list(hub, named, json).await,
+            Action::Redrive(chosen) => redrive(hub, chosen, json).await,
+            Action::Purge(chosen) => purge(hub, chosen, json).await,
         }
     }
 }
 
-/// Page by page: there may be any number.
-async fn list(target: &Target, named: &Named, json: bool) -> anyhow::Result<()> {
-    let mut client = target.groups().await?;
-    let (mut page_token, mut is_first) = (String::new(), true);
-    loop {
-        let request = ListDeadLettersRequest {
-            stream: named.stream.clone(),
-            group: named.group.clone(),
-            page_size: 0,
-            page_token,
-        };
-        let page = client.list_dead_letters(request).await.map_err(|status| explain(&status))?.into_inner();
-        if json {
-            show::json_lines(page.dead_letters.iter().map(as_json))?;
-        } else if (is_first || !page.dead_letters.is_empty()) && !show::print(&table(&page.dead_letters))? {
-            return Ok(());
-        }
-        is_first = false;
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            return Ok(());
-        }
-    }
+async fn list(hub: &mut Reached, named: &Named, json: bool) -> anyhow::Result<()> {
+    let list =
+        List { json, head: &["SEQUENCE", "ORIGIN", "ATTEMPTS", "TIME", "TOPIC", "REASON"], row, object: as_json };
+    list.show(u64::MAX, async |(page_size, page_token)| {
+        let (stream, group) = (named.stream.clone(), named.group.clone());
+        let request = ListDeadLettersRequest { stream, group, page_size, page_token };
+        let page = hub.ask("ListDeadLetters", hub.groups().list_dead_letters(request)).await?;
+        Ok((page.dead_letters, page.next_page_token))
+    })
+    .await
 }
 
-async fn redrive(target: &Target, chosen: &Chosen, json: bool) -> anyhow::Result<()> {
+async fn redrive(hub: &mut Reached, chosen: &Chosen, json: bool) -> anyhow::Result<()> {
     let request = RedriveDeadLettersRequest {
         stream: chosen.named.stream.clone(),
         group: chosen.named.group.clone(),
         sequences: chosen.which.sequences.clone(),
     };
-    let response = target.groups().await?.redrive_dead_letters(request).await.map_err(|status| explain(&status))?;
-    let response = response.into_inner();
+    let response = hub.change("RedriveDeadLetters", hub.groups().redrive_dead_letters(request)).await?;
     let told = if json {
         let RedriveDeadLettersResponse { redriven, lost, unmatched } = response;
         json!({ "redriven": redriven, "lost": lost, "unmatched": unmatched }).to_string()
@@ -112,34 +97,27 @@ async fn redrive(target: &Target, chosen: &Chosen, json: bool) -> anyhow::Result
     show::print(&told).map(drop)
 }
 
-async fn purge(target: &Target, chosen: &Chosen, json: bool) -> anyhow::Result<()> {
+async fn purge(hub: &mut Reached, chosen: &Chosen, json: bool) -> anyhow::Result<()> {
     let request = PurgeDeadLettersRequest {
         stream: chosen.named.stream.clone(),
         group: chosen.named.group.clone(),
         sequences: chosen.which.sequences.clone(),
     };
-    let response = target.groups().await?.purge_dead_letters(request).await.map_err(|status| explain(&status))?;
-    let purged = response.into_inner().purged;
+    let purged = hub.change("PurgeDeadLetters", hub.groups().purge_dead_letters(request)).await?.purged;
     let told = if json { json!({ "purged": purged }).to_string() } else { format!("purged {purged}") };
     show::print(&told).map(drop)
 }
 
-fn table(letters: &[DeadLetter]) -> String {
-    let head = ["SEQUENCE", "ORIGIN", "ATTEMPTS", "TIME", "TOPIC", "REASON"].map(str::to_owned);
-    let mut rows = vec![head.to_vec()];
-    rows.extend(letters.iter().map(|letter| {
-        let event = letter.event.as_ref().and_then(|ReceivedEvent { event, .. }| event.as_ref());
-        vec![
-            letter.sequence.to_string(),
-            letter.origin_sequence.to_string(),
-            letter.attempts.to_string(),
-            letter.time.as_ref().map(show::time).unwrap_or_default(),
-            event.map(|event| event.topic.clone()).unwrap_or_default(),
-            // A reason is a member's text, of any shape.
-            letter.reason.split_whitespace().collect::<Vec<_>>().join(" "),
-        ]
-    }));
-    show::table(&rows)
+fn row(letter: &DeadLetter) -> Vec<String> {
+    let event = letter.event.as_ref().and_then(|ReceivedEvent { event, .. }| event.as_ref());
+    vec![
+        letter.sequence.to_string(),
+        letter.origin_sequence.to_string(),
+        letter.attempts.to_string(),
+        letter.time.as_ref().map(show::time).unwrap_or_default(),
+        event.map(|event| event.topic.clone()).unwrap_or_default(),
+        show::squeezed(&letter.reason),
+    ]
 }
 
 /// The dead letter with the names of the contract.

@@ -6,8 +6,14 @@ use anyhow::{Context, ensure};
 use prost_types::FieldMask;
 use serde_json::json;
 
-use super::{dead_letters::DeadLetters, named::Named, show, value};
-use crate::client::{Target, explain};
+use super::{
+    dead_letters::DeadLetters,
+    members,
+    named::Named,
+    pages::{self, Asked, List},
+    reach::{Reach, Reached},
+    show, value,
+};
 use crate::proto::v1::{
     CreateGroupRequest, DeleteGroupRequest, GetGroupRequest, Group, GroupState, ListGroupsRequest, SeekGroupRequest,
     UpdateGroupRequest, start_position::Position,
@@ -21,6 +27,7 @@ A subscription that names a group joins it; a group that does not exist is creat
 Examples:
   switchyard group create orders billing --from earliest --dead-letter-stream lost
   switchyard group list orders
+  switchyard group members orders billing
   switchyard group seek orders billing --to 2026-01-31T12:00:00Z
   switchyard group dead-letters list orders billing
 
@@ -33,7 +40,7 @@ pub struct GroupCommand {
     #[arg(long, global = true)]
     json: bool,
     #[command(flatten)]
-    target: Target,
+    reach: Reach,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -61,6 +68,14 @@ enum Action {
     /// Move a group to another position in its stream
     #[command(after_help = SEEK_EXAMPLES)]
     Seek(Seek),
+    /// Show the members of a group, in the order in which they joined, and what each has
+    #[command(after_help = "Examples:\n  switchyard group members orders billing\n  \
+        switchyard group members orders billing --json")]
+    Members(Named),
+    /// Show the events of a group that were delivered and are not done, and which member has each
+    #[command(after_help = "Examples:\n  switchyard group unacked orders billing\n  \
+        switchyard group unacked orders billing --json")]
+    Unacked(Named),
     /// Show, redrive or purge the dead letters of a group
     DeadLetters(DeadLetters),
 }
@@ -168,62 +183,69 @@ impl Named {
 
 impl GroupCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
+        let mut hub = self.reach.connect().await?;
         match &self.action {
-            Action::List { stream } => {
-                let groups = list(&self.target, stream.as_deref().unwrap_or_default()).await?;
-                if self.json {
-                    return show::json_lines(groups.iter().map(as_json));
-                }
-                show::print(&table(&groups, true)).map(drop)
-            }
-            Action::Create(create) => self.create(create).await,
+            Action::List { stream } => self.list(&mut hub, stream.as_deref().unwrap_or_default()).await,
+            Action::Create(create) => self.create(&mut hub, create).await,
             Action::Get(named) => {
                 let request = GetGroupRequest { stream: named.stream.clone(), name: named.group.clone() };
-                let mut client = self.target.groups().await?;
-                let response = client.get_group(request).await.map_err(|status| explain(&status))?;
-                self.tell(response.into_inner().group, "group")
+                let answer = hub.ask("GetGroup", hub.groups().get_group(request)).await?;
+                self.tell(answer.group, "group")
             }
-            Action::Update(update) => self.update(update).await,
-            Action::Delete(named) => {
-                let request = DeleteGroupRequest { stream: named.stream.clone(), name: named.group.clone() };
-                self.target.groups().await?.delete_group(request).await.map_err(|status| explain(&status))?;
-                let Named { stream, group } = named;
-                let told = if self.json {
-                    json!({ "stream": stream, "deleted": group }).to_string()
-                } else {
-                    format!("deleted {group} of {stream}")
-                };
-                show::print(&told).map(drop)
-            }
+            Action::Update(update) => self.update(&mut hub, update).await,
+            Action::Delete(named) => self.delete(&mut hub, named).await,
             Action::Seek(seek) => {
                 let request = SeekGroupRequest {
                     stream: seek.named.stream.clone(),
                     name: seek.named.group.clone(),
                     position: Some(value::position(seek.to.clone())),
                 };
-                let mut client = self.target.groups().await?;
-                let response = client.seek_group(request).await.map_err(|status| explain(&status))?;
-                self.tell(response.into_inner().group, "moved")
+                let answer = hub.change("SeekGroup", hub.groups().seek_group(request)).await?;
+                self.tell(answer.group, "moved")
             }
-            Action::DeadLetters(command) => command.run(&self.target, self.json).await,
+            Action::Members(named) => members::members(&mut hub, named, self.json).await,
+            Action::Unacked(named) => members::unacked(&mut hub, named, self.json).await,
+            Action::DeadLetters(command) => command.run(&mut hub, self.json).await,
         }
     }
 
-    async fn create(&self, create: &Create) -> anyhow::Result<()> {
+    async fn list(&self, hub: &mut Reached, stream: &str) -> anyhow::Result<()> {
+        let list = List {
+            json: self.json,
+            head: &["STREAM", "GROUP", "MEMBERS", "CURSOR", "LAG", "PENDING", "UNACKED", "DEAD", "OLDEST"],
+            row: |group: &Group| [vec![group.stream.clone()], row(group)].concat(),
+            object: as_json,
+        };
+        list.show(u64::MAX, async |asked| page(hub, stream, asked).await).await
+    }
+
+    async fn create(&self, hub: &mut Reached, create: &Create) -> anyhow::Result<()> {
         let mut group = create.named.group();
         create.settings.put(&mut group);
         let request = CreateGroupRequest { group: Some(group), start: create.from.clone().map(value::position) };
-        let response = self.target.groups().await?.create_group(request).await.map_err(|status| explain(&status))?;
-        self.tell(response.into_inner().group, "created")
+        let answer = hub.change("CreateGroup", hub.groups().create_group(request)).await?;
+        self.tell(answer.group, "created")
     }
 
-    async fn update(&self, update: &Update) -> anyhow::Result<()> {
+    async fn update(&self, hub: &mut Reached, update: &Update) -> anyhow::Result<()> {
         let mut group = update.named.group();
         let paths = update.settings.put(&mut group);
         ensure!(!paths.is_empty(), "nothing to change: name a setting, such as --ack-deadline 2m");
         let request = UpdateGroupRequest { group: Some(group), update_mask: Some(FieldMask { paths }) };
-        let response = self.target.groups().await?.update_group(request).await.map_err(|status| explain(&status))?;
-        self.tell(response.into_inner().group, "updated")
+        let answer = hub.change("UpdateGroup", hub.groups().update_group(request)).await?;
+        self.tell(answer.group, "updated")
+    }
+
+    async fn delete(&self, hub: &mut Reached, named: &Named) -> anyhow::Result<()> {
+        let Named { stream, group } = named;
+        let request = DeleteGroupRequest { stream: stream.clone(), name: group.clone() };
+        hub.change("DeleteGroup", hub.groups().delete_group(request)).await?;
+        let told = if self.json {
+            json!({ "stream": stream, "deleted": group }).to_string()
+        } else {
+            format!("deleted {group} of {stream}")
+        };
+        show::print(&told).map(drop)
     }
 
     /// Shows a group, after what was done with it.
@@ -260,45 +282,38 @@ impl GroupCommand {
     }
 }
 
-/// The groups of a stream; with an empty name, of all.
-pub(super) async fn list(target: &Target, stream: &str) -> anyhow::Result<Vec<Group>> {
-    let mut client = target.groups().await?;
-    let mut groups = Vec::new();
-    let mut page_token = String::new();
-    loop {
-        let request = ListGroupsRequest { stream: stream.to_owned(), page_size: 0, page_token };
-        let page = client.list_groups(request).await.map_err(|status| explain(&status))?.into_inner();
-        groups.extend(page.groups);
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            return Ok(groups);
-        }
-    }
+/// The groups of a stream.
+pub(super) async fn of_stream(hub: &mut Reached, stream: &str) -> anyhow::Result<Vec<Group>> {
+    pages::all(async |asked| page(hub, stream, asked).await).await
 }
 
-/// Groups and how they stand, with their streams or without.
-pub(super) fn table(groups: &[Group], streams: bool) -> String {
-    let head = ["GROUP", "MEMBERS", "CURSOR", "LAG", "PENDING", "UNACKED", "OLDEST"].map(str::to_owned);
-    let mut rows = vec![head.to_vec()];
-    for group in groups {
-        let state = group.state.unwrap_or_default();
-        rows.push(vec![
-            group.name.clone(),
-            state.members.to_string(),
-            state.cursor.to_string(),
-            lag(group).to_string(),
-            state.pending.to_string(),
-            state.unacked.to_string(),
-            oldest(group),
-        ]);
-    }
-    if streams {
-        rows[0].insert(0, "STREAM".to_owned());
-        for (row, group) in rows.iter_mut().skip(1).zip(groups) {
-            row.insert(0, group.stream.clone());
-        }
-    }
+/// A page of the groups of a stream; with an empty name, of all.
+async fn page(hub: &mut Reached, stream: &str, asked: Asked) -> anyhow::Result<(Vec<Group>, String)> {
+    let (page_size, page_token) = asked;
+    let request = ListGroupsRequest { stream: stream.to_owned(), page_size, page_token };
+    let page = hub.ask("ListGroups", hub.groups().list_groups(request)).await?;
+    Ok((page.groups, page.next_page_token))
+}
+
+/// Groups and how far each is.
+pub(super) fn table(groups: &[Group]) -> String {
+    let head = ["GROUP", "MEMBERS", "CURSOR", "LAG", "PENDING", "UNACKED", "DEAD", "OLDEST"].map(str::to_owned);
+    let rows: Vec<_> = [head.to_vec()].into_iter().chain(groups.iter().map(row)).collect();
     show::table(&rows)
+}
+
+fn row(group: &Group) -> Vec<String> {
+    let state = group.state.unwrap_or_default();
+    vec![
+        group.name.clone(),
+        state.members.to_string(),
+        state.cursor.to_string(),
+        lag(group).to_string(),
+        state.pending.to_string(),
+        state.unacked.to_string(),
+        state.dead_letters.to_string(),
+        oldest(group),
+    ]
 }
 
 /// Since the hub started, and those that are not stored yet.
@@ -391,6 +406,6 @@ mod tests {
         let state = crate::proto::v1::GroupState { pending: 300, unacked: 45, ..Default::default() };
         let group = Group { name: "g".into(), state: Some(state), ..Group::default() };
         assert_eq!(lag(&group), 345);
-        assert_eq!(table(&[], false), "GROUP  MEMBERS  CURSOR  LAG  PENDING  UNACKED  OLDEST\n");
+        assert_eq!(table(&[]), "GROUP  MEMBERS  CURSOR  LAG  PENDING  UNACKED  DEAD  OLDEST\n");
     }
 }

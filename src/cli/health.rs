@@ -1,15 +1,16 @@
 //! `switchyard health`.
 
 use anyhow::{bail, ensure};
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 
-use crate::client::{Target, explain};
+use super::reach::Reach;
 
 /// Check whether a hub serves; exit code 0 if it does.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   switchyard health
+  switchyard health --timeout 1s
   switchyard health readiness --server http://127.0.0.1:8080 --json
   switchyard health --server https://hub.example:50051 --tls-ca ca.crt")]
 pub struct Health {
@@ -20,15 +21,15 @@ pub struct Health {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    target: Target,
+    reach: Reach,
 }
 
 impl Health {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let mut client = HealthClient::new(self.target.channel().await?);
+        let mut hub = self.reach.connect_as_nobody().await?;
         let request = HealthCheckRequest { service: self.service.clone() };
-        let response = client.check(request).await.map_err(|status| explain(&status))?;
-        let Ok(status) = ServingStatus::try_from(response.into_inner().status) else {
+        let answer = hub.ask("Health.Check", hub.health().check(request)).await?;
+        let Ok(status) = ServingStatus::try_from(answer.status) else {
             bail!("the hub answered with a status this program does not know");
         };
         if self.json {

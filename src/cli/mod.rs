@@ -1,14 +1,20 @@
 //! The command line: one file per command. Commands talk to a hub through the generated client and nothing else, so
 //! everything they do any client can do; only `restore` works on a data directory that no hub has open.
 
+mod access;
 mod backup;
+mod browse;
 mod dead_letters;
 mod feed;
 mod group;
 mod health;
+mod hub;
+mod members;
 mod named;
 mod new_file;
+mod pages;
 mod publish;
+mod reach;
 mod restore;
 mod resume_file;
 mod session;
@@ -41,6 +47,8 @@ Examples:
   switchyard stream create orders 'orders.>'
   switchyard group list orders
   switchyard session list
+  switchyard hub
+  switchyard check publish orders.eu.created
   switchyard backup orders.backup
   switchyard health
 
@@ -81,6 +89,13 @@ pub enum ClientCommand {
     Group(group::GroupCommand),
     /// Show the clients connected to a hub, and end sessions
     Session(session::SessionCommand),
+    /// Show a hub: its version, its limits, what it can do, and what goes on in it
+    Hub(hub::HubCommand),
+    /// Show as whom a hub knows the caller: principal, roles, and when the credential expires
+    #[command(name = "whoami")]
+    WhoAmI(access::WhoAmI),
+    /// Check whether the caller may do something, without doing it; exit code 0 if it may
+    Check(access::Check),
     /// Back up everything that a hub stores, while it runs
     Backup(backup::Backup),
     /// Restore a backup, or give the streams of a data directory new epochs
@@ -102,6 +117,9 @@ impl ClientCommand {
             Self::Stream(command) => command.run().await,
             Self::Group(command) => command.run().await,
             Self::Session(command) => command.run().await,
+            Self::Hub(command) => command.run().await,
+            Self::WhoAmI(command) => command.run().await,
+            Self::Check(command) => command.run().await,
             Self::Backup(command) => command.run().await,
             Self::Restore(command) => command.run(),
             Self::Health(command) => command.run().await,

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::show;
-use crate::client::{Target, explain};
+use super::{
+    pages::{self, List},
+    reach::Reach,
+    show,
+};
 use crate::proto::v1::{
     GetSessionRequest, ListSessionsRequest, Session, SessionKind, SubscriptionState, TerminateSessionRequest,
 };
-
-/// Subscriptions are asked for so many at a time.
-const PAGE: i32 = 1000;
 
 /// Show the clients connected to a hub, and end sessions.
 #[derive(Debug, clap::Args)]
@@ -32,7 +32,7 @@ pub struct SessionCommand {
     #[arg(long, global = true)]
     json: bool,
     #[command(flatten)]
-    target: Target,
+    reach: Reach,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -66,7 +66,8 @@ impl SessionCommand {
             Action::Get { session } => self.get(session).await,
             Action::Terminate { session, reason } => {
                 let request = TerminateSessionRequest { session_id: session.clone(), reason: reason.clone() };
-                self.target.sessions().await?.terminate_session(request).await.map_err(|status| explain(&status))?;
+                let mut hub = self.reach.connect().await?;
+                hub.change("TerminateSession", hub.sessions().terminate_session(request)).await?;
                 let told = if self.json {
                     json!({ "terminated": session }).to_string()
                 } else {
@@ -78,50 +79,31 @@ impl SessionCommand {
     }
 
     async fn list(&self) -> anyhow::Result<()> {
-        let mut client = self.target.sessions().await?;
-        let (mut sessions, mut page_token) = (Vec::new(), String::new());
-        loop {
-            let request = ListSessionsRequest { page_size: PAGE, page_token };
-            let page = client.list_sessions(request).await.map_err(|status| explain(&status))?.into_inner();
-            sessions.extend(page.sessions);
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
-                break;
-            }
-        }
-        if self.json {
-            return show::json_lines(sessions.iter().map(as_json));
-        }
-        let head = ["SESSION", "KIND", "PEER", "PRINCIPAL", "CLIENT", "SINCE", "SUBSCRIPTIONS", "WAITING"];
-        let mut rows = vec![head.map(str::to_owned).to_vec()];
-        rows.extend(sessions.iter().map(|session| {
-            vec![
-                session.session_id.clone(),
-                kind(session).to_owned(),
-                session.peer.clone(),
-                or_dash(&session.principal),
-                or_dash(&session.client_name),
-                session.create_time.as_ref().map(show::time).unwrap_or_default(),
-                session.subscriptions.to_string(),
-                show::bytes(session.waiting_bytes),
-            ]
-        }));
-        show::print(&show::table(&rows)).map(drop)
+        let mut hub = self.reach.connect().await?;
+        let list = List {
+            json: self.json,
+            head: &["SESSION", "KIND", "PEER", "PRINCIPAL", "CLIENT", "SINCE", "SUBSCRIPTIONS", "WAITING"],
+            row,
+            object: as_json,
+        };
+        list.show(u64::MAX, async |(page_size, page_token)| {
+            let request = ListSessionsRequest { page_size, page_token };
+            let page = hub.ask("ListSessions", hub.sessions().list_sessions(request)).await?;
+            Ok((page.sessions, page.next_page_token))
+        })
+        .await
     }
 
     async fn get(&self, id: &str) -> anyhow::Result<()> {
-        let mut client = self.target.sessions().await?;
-        let (mut first, mut subscriptions, mut page_token) = (None, Vec::new(), String::new());
-        loop {
-            let request = GetSessionRequest { session_id: id.to_owned(), page_size: PAGE, page_token };
-            let page = client.get_session(request).await.map_err(|status| explain(&status))?.into_inner();
-            first = first.or(page.session);
-            subscriptions.extend(page.subscriptions);
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
-                break;
-            }
-        }
+        let mut hub = self.reach.connect().await?;
+        let mut first = None;
+        let subscriptions = pages::all(async |(page_size, page_token)| {
+            let request = GetSessionRequest { session_id: id.to_owned(), page_size, page_token };
+            let page = hub.ask("GetSession", hub.sessions().get_session(request)).await?;
+            first = first.take().or(page.session);
+            Ok((page.subscriptions, page.next_page_token))
+        })
+        .await?;
         let session = first.unwrap_or_default();
         if self.json {
             let mut object = as_json(&session);
@@ -132,9 +114,9 @@ impl SessionCommand {
             ("session", session.session_id.clone()),
             ("kind", kind(&session).to_owned()),
             ("peer", session.peer.clone()),
-            ("principal", or_dash(&session.principal)),
-            ("client", or_dash(&session.client_name)),
-            ("labels", or_dash(&labels(&session))),
+            ("principal", show::or_dash(&session.principal)),
+            ("client", show::or_dash(&session.client_name)),
+            ("labels", show::or_dash(&labels(&session))),
             ("since", session.create_time.as_ref().map(show::time).unwrap_or_default()),
             ("waiting", show::bytes(session.waiting_bytes)),
             ("sent", traffic(session.sent_events, session.sent_events_per_second)),
@@ -145,6 +127,19 @@ impl SessionCommand {
         table.extend(subscriptions.iter().map(subscription_row));
         show::print(&format!("{}\n{}", show::fields(&rows), show::table(&table))).map(drop)
     }
+}
+
+fn row(session: &Session) -> Vec<String> {
+    vec![
+        session.session_id.clone(),
+        kind(session).to_owned(),
+        session.peer.clone(),
+        show::or_dash(&session.principal),
+        show::or_dash(&session.client_name),
+        session.create_time.as_ref().map(show::time).unwrap_or_default(),
+        session.subscriptions.to_string(),
+        show::bytes(session.waiting_bytes),
+    ]
 }
 
 fn subscription_row(of: &SubscriptionState) -> Vec<String> {
@@ -159,7 +154,7 @@ fn subscription_row(of: &SubscriptionState) -> Vec<String> {
     };
     let stream = if of.stream.is_empty() { "(live)".to_owned() } else { of.stream.clone() };
     let waiting = of.waiting_events.to_string();
-    let (group, filters) = (or_dash(&of.group), or_dash(&of.filters.join(" ")));
+    let (group, filters) = (show::or_dash(&of.group), show::or_dash(&of.filters.join(" ")));
     vec![of.subscription_id.to_string(), waiting, credit, stream, group, sequence, lag, filters]
 }
 
@@ -178,10 +173,6 @@ fn labels(session: &Session) -> String {
 
 fn traffic(events: i64, per_second: f64) -> String {
     format!("{events} events, {per_second:.1}/s")
-}
-
-fn or_dash(text: &str) -> String {
-    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 
 fn as_json(session: &Session) -> Value {

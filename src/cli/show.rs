@@ -55,16 +55,6 @@ pub(super) fn print(text: &str) -> anyhow::Result<bool> {
     }
 }
 
-/// Objects, a line each.
-pub(super) fn json_lines(objects: impl Iterator<Item = serde_json::Value>) -> anyhow::Result<()> {
-    for object in objects {
-        if !print(&object.to_string())? {
-            break;
-        }
-    }
-    Ok(())
-}
-
 /// Topic and payload.
 pub(super) fn event_line(event: &Event) -> String {
     match payload_text(event) {
@@ -96,7 +86,7 @@ pub(super) fn event_page(received: &ReceivedEvent) -> String {
 }
 
 /// The payload as well as a terminal can show it.
-fn payload_text(event: &Event) -> Option<String> {
+pub(super) fn payload_text(event: &Event) -> Option<String> {
     match &event.payload {
         Some(Payload::Text(text)) => Some(text.clone()),
         Some(Payload::Data(data)) => Some(String::from_utf8_lossy(data).into_owned()),
@@ -185,6 +175,16 @@ pub(super) fn fields(rows: &[(&str, String)]) -> String {
     rows.iter().map(|(name, value)| format!("{name:<width$}  {}\n", one_line(value))).collect::<Vec<_>>().concat()
 }
 
+/// What a table has where there is nothing.
+pub(super) fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+/// A text of any shape, such as the reason that a member gave, in one row.
+pub(super) fn squeezed(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// Bytes for people.
 pub(super) fn bytes(count: i64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -231,6 +231,13 @@ pub(super) fn time(time: &Timestamp) -> String {
 pub(super) fn ago(time: &Timestamp) -> String {
     let past = SystemTime::try_from(*time).ok().and_then(|time| time.elapsed().ok()).unwrap_or_default();
     duration(Duration::from_secs(past.as_secs()))
+}
+
+/// How long it is until a time, by the same clock.
+pub(super) fn left(time: &Timestamp) -> String {
+    let now = SystemTime::now();
+    let left = SystemTime::try_from(*time).ok().and_then(|time| time.duration_since(now).ok()).unwrap_or_default();
+    duration(Duration::from_secs(left.as_secs()))
 }
 
 #[cfg(test)]

@@ -6,11 +6,16 @@ use anyhow::{Context, ensure};
 use prost_types::FieldMask;
 use serde_json::json;
 
-use super::{group, show, value};
-use crate::client::{Target, explain};
+use super::{
+    browse::{Events, Topics},
+    group,
+    pages::List,
+    reach::{Reach, Reached},
+    show, value,
+};
 use crate::proto::v1::{
     CreateStreamRequest, DeleteStreamRequest, Durability, GetEventRequest, GetStreamRequest, ListStreamsRequest,
-    PurgeStreamRequest, ReceivedEvent, Storage, Stream, StreamState, UpdateStreamRequest, get_event_request::Which,
+    PurgeStreamRequest, Storage, Stream, StreamState, UpdateStreamRequest, get_event_request::Which,
 };
 
 /// Create, show, change and delete streams.
@@ -20,6 +25,7 @@ Examples:
   switchyard stream create orders 'orders.>' --max-age 7d
   switchyard stream list
   switchyard stream info orders
+  switchyard stream events orders --reverse --limit 10
 
 Each subcommand has its own examples: switchyard stream create --help")]
 pub struct StreamCommand {
@@ -30,7 +36,7 @@ pub struct StreamCommand {
     #[arg(long, global = true)]
     json: bool,
     #[command(flatten)]
-    target: Target,
+    reach: Reach,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -68,6 +74,10 @@ enum Action {
     /// Show one event of a stream
     #[command(after_help = EVENT_EXAMPLES)]
     Event(ShowEvent),
+    /// Show the events of a stream, oldest or newest first
+    Events(Events),
+    /// Show the topics that a stream has events of, by name
+    Topics(Topics),
 }
 
 const CREATE_EXAMPLES: &str = "\
@@ -85,7 +95,7 @@ Examples:
 const PURGE_EXAMPLES: &str = "\
 Examples:
   switchyard stream purge orders --up-to 1000
-  switchyard stream purge orders --filter 'orders.test.>'
+  switchyard stream purge orders --filter 'orders.test.>' --timeout 10m
   switchyard stream purge orders --all";
 
 const EVENT_EXAMPLES: &str = "\
@@ -242,44 +252,41 @@ impl Settings {
 
 impl StreamCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
+        let mut hub = self.reach.connect().await?;
+        let hub = &mut hub;
         match &self.action {
-            Action::List => self.list().await,
-            Action::Create(create) => self.create(create).await,
+            Action::List => self.list(hub).await,
+            Action::Create(create) => self.create(hub, create).await,
             Action::Get { name } => {
-                let stream = get(&self.target, name).await?;
+                let stream = get(hub, name).await?;
                 self.tell(&stream, None)
             }
-            Action::Info { name } => self.info(name).await,
-            Action::Update(update) => self.update(update).await,
-            Action::Delete { name } => self.delete(name).await,
-            Action::Purge(purge) => self.purge(purge).await,
-            Action::Event(event) => self.event(event).await,
+            Action::Info { name } => self.info(hub, name).await,
+            Action::Update(update) => self.update(hub, update).await,
+            Action::Delete { name } => self.delete(hub, name).await,
+            Action::Purge(purge) => self.purge(hub, purge).await,
+            Action::Event(event) => self.event(hub, event).await,
+            Action::Events(events) => events.run(hub, self.json).await,
+            Action::Topics(topics) => topics.run(hub, self.json).await,
         }
     }
 
-    async fn list(&self) -> anyhow::Result<()> {
-        let mut client = self.target.streams().await?;
-        let mut streams = Vec::new();
-        let mut page_token = String::new();
-        loop {
-            let request = ListStreamsRequest { page_size: 0, page_token };
-            let page = client.list_streams(request).await.map_err(|status| explain(&status))?.into_inner();
-            streams.extend(page.streams);
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
-                break;
-            }
-        }
-        if self.json {
-            return show::json_lines(streams.iter().map(|stream| as_json(stream, stream.state)));
-        }
-        let head = ["NAME", "EVENTS", "SIZE", "FIRST", "LAST", "RATE", "STORAGE", "DURABILITY", "FILTERS"];
-        let mut rows = vec![head.map(str::to_owned).to_vec()];
-        rows.extend(streams.iter().map(row));
-        show::print(&show::table(&rows)).map(drop)
+    async fn list(&self, hub: &mut Reached) -> anyhow::Result<()> {
+        let list = List {
+            json: self.json,
+            head: &["NAME", "EVENTS", "SIZE", "FIRST", "LAST", "RATE", "STORAGE", "DURABILITY", "FILTERS"],
+            row,
+            object: |stream: &Stream| as_json(stream, stream.state),
+        };
+        list.show(u64::MAX, async |(page_size, page_token)| {
+            let request = ListStreamsRequest { page_size, page_token };
+            let page = hub.ask("ListStreams", hub.streams().list_streams(request)).await?;
+            Ok((page.streams, page.next_page_token))
+        })
+        .await
     }
 
-    async fn create(&self, create: &Create) -> anyhow::Result<()> {
+    async fn create(&self, hub: &mut Reached, create: &Create) -> anyhow::Result<()> {
         let mut stream = Stream { name: create.name.clone(), filters: create.filters.clone(), ..Stream::default() };
         stream.set_storage(match create.storage {
             Kept::File => Storage::File,
@@ -287,12 +294,11 @@ impl StreamCommand {
         });
         create.settings.put(&mut stream);
         let request = CreateStreamRequest { stream: Some(stream) };
-        let response = self.target.streams().await?.create_stream(request).await.map_err(|status| explain(&status))?;
-        let stream = response.into_inner().stream.context("the hub did not show the stream")?;
-        self.tell(&stream, Some("created"))
+        let answer = hub.change("CreateStream", hub.streams().create_stream(request)).await?;
+        self.tell(&answer.stream.context("the hub did not show the stream")?, Some("created"))
     }
 
-    async fn update(&self, update: &Update) -> anyhow::Result<()> {
+    async fn update(&self, hub: &mut Reached, update: &Update) -> anyhow::Result<()> {
         let mut stream = Stream { name: update.name.clone(), filters: update.filters.clone(), ..Stream::default() };
         let mut paths = update.settings.put(&mut stream);
         if !update.filters.is_empty() {
@@ -300,79 +306,62 @@ impl StreamCommand {
         }
         ensure!(!paths.is_empty(), "nothing to change: name a setting, such as --max-age 7d");
         let request = UpdateStreamRequest { stream: Some(stream), update_mask: Some(FieldMask { paths }) };
-        let response = self.target.streams().await?.update_stream(request).await.map_err(|status| explain(&status))?;
-        let stream = response.into_inner().stream.context("the hub did not show the stream")?;
-        self.tell(&stream, Some("updated"))
+        let answer = hub.change("UpdateStream", hub.streams().update_stream(request)).await?;
+        self.tell(&answer.stream.context("the hub did not show the stream")?, Some("updated"))
     }
 
-    async fn delete(&self, name: &str) -> anyhow::Result<()> {
+    async fn delete(&self, hub: &mut Reached, name: &str) -> anyhow::Result<()> {
         let request = DeleteStreamRequest { name: name.to_owned() };
-        self.target.streams().await?.delete_stream(request).await.map_err(|status| explain(&status))?;
+        hub.change("DeleteStream", hub.streams().delete_stream(request)).await?;
         let told = if self.json { json!({ "deleted": name }).to_string() } else { format!("deleted {name}") };
         show::print(&told).map(drop)
     }
 
-    async fn purge(&self, purge: &Purge) -> anyhow::Result<()> {
+    async fn purge(&self, hub: &mut Reached, purge: &Purge) -> anyhow::Result<()> {
         let request = PurgeStreamRequest {
             name: purge.name.clone(),
             up_to_sequence: purge.part.up_to.unwrap_or(0),
             filter: purge.part.filter.clone().unwrap_or_default(),
         };
-        let response = self.target.streams().await?.purge_stream(request).await.map_err(|status| explain(&status))?;
-        let events = response.into_inner().purged_events;
+        let events = hub.change("PurgeStream", hub.streams().purge_stream(request)).await?.purged_events;
         let told =
             if self.json { json!({ "purged_events": events }).to_string() } else { format!("purged {events} events") };
         show::print(&told).map(drop)
     }
 
-    async fn event(&self, wanted: &ShowEvent) -> anyhow::Result<()> {
+    async fn event(&self, hub: &mut Reached, wanted: &ShowEvent) -> anyhow::Result<()> {
         let which = match (&wanted.which.last_of, wanted.which.sequence) {
             (Some(topic), _) => Which::LastOfTopic(topic.clone()),
             (None, sequence) => Which::Sequence(sequence.unwrap_or(0)),
         };
         let request = GetEventRequest { stream: wanted.stream.clone(), which: Some(which) };
-        let response = self.target.streams().await?.get_event(request).await.map_err(|status| explain(&status))?;
-        let received = response.into_inner().event.context("the hub did not show the event")?;
+        let answer = hub.ask("GetEvent", hub.streams().get_event(request)).await?;
+        let received = answer.event.context("the hub did not show the event")?;
         let told = if self.json { show::event_json(&received).to_string() } else { show::event_page(&received) };
         show::print(&told).map(drop)
     }
 
-    async fn info(&self, name: &str) -> anyhow::Result<()> {
-        let stream = get(&self.target, name).await?;
-        let groups = group::list(&self.target, name).await?;
+    async fn info(&self, hub: &mut Reached, name: &str) -> anyhow::Result<()> {
+        let stream = get(hub, name).await?;
+        let groups = group::of_stream(hub, name).await?;
         let state = stream.state.unwrap_or_default();
         if self.json {
             let mut object = as_json(&stream, stream.state);
             object["groups"] = groups.iter().map(group::as_json).collect();
             return show::print(&object.to_string()).map(drop);
         }
-        let empty = state.earliest_sequence > state.latest_sequence;
         let mut ends = Vec::new();
-        if !empty {
+        if !is_empty(state) {
             for sequence in [state.earliest_sequence, state.latest_sequence] {
-                ends.push(self.end(name, sequence).await?);
+                ends.push(end(hub, name, sequence).await?);
             }
         }
         let mut told = show::fields(&info_fields(&stream, state, &ends));
         if !groups.is_empty() {
             told.push('\n');
-            told.push_str(&group::table(&groups, false));
+            told.push_str(&group::table(&groups));
         }
         show::print(&told).map(drop)
-    }
-
-    /// A sequence, and when its event was stored if it is still there.
-    async fn end(&self, stream: &str, sequence: i64) -> anyhow::Result<String> {
-        let request = GetEventRequest { stream: stream.to_owned(), which: Some(Which::Sequence(sequence)) };
-        match self.target.streams().await?.get_event(request).await {
-            Ok(response) => {
-                let time = response.into_inner().event.and_then(|ReceivedEvent { append_time, .. }| append_time);
-                let time = time.map(|time| format!(" ({}, {} ago)", show::time(&time), show::ago(&time)));
-                Ok(format!("{sequence}{}", time.unwrap_or_default()))
-            }
-            Err(status) if status.code() == tonic::Code::NotFound => Ok(sequence.to_string()),
-            Err(status) => Err(explain(&status)),
-        }
     }
 
     /// Shows the settings of a stream, after what was done with it.
@@ -386,10 +375,19 @@ impl StreamCommand {
     }
 }
 
-async fn get(target: &Target, name: &str) -> anyhow::Result<Stream> {
+async fn get(hub: &mut Reached, name: &str) -> anyhow::Result<Stream> {
     let request = GetStreamRequest { name: name.to_owned() };
-    let response = target.streams().await?.get_stream(request).await.map_err(|status| explain(&status))?;
-    response.into_inner().stream.context("the hub did not show the stream")
+    let answer = hub.ask("GetStream", hub.streams().get_stream(request)).await?;
+    answer.stream.context("the hub did not show the stream")
+}
+
+/// A sequence, and when its event was stored if it is still there.
+async fn end(hub: &mut Reached, stream: &str, sequence: i64) -> anyhow::Result<String> {
+    let request = GetEventRequest { stream: stream.to_owned(), which: Some(Which::Sequence(sequence)) };
+    let found = hub.find("GetEvent", hub.streams().get_event(request)).await?;
+    let time = found.and_then(|found| found.event).and_then(|received| received.append_time);
+    let time = time.map(|time| format!(" ({}, {} ago)", show::time(&time), show::ago(&time)));
+    Ok(format!("{sequence}{}", time.unwrap_or_default()))
 }
 
 fn storage(stream: &Stream) -> &'static str {
@@ -407,14 +405,20 @@ fn durability(stream: &Stream) -> &'static str {
     }
 }
 
+fn is_empty(state: StreamState) -> bool {
+    state.earliest_sequence > state.latest_sequence
+}
+
 fn row(stream: &Stream) -> Vec<String> {
     let state = stream.state.unwrap_or_default();
+    // Without events the first would be behind the last.
+    let end = |sequence: i64| if is_empty(state) { "-".to_owned() } else { sequence.to_string() };
     vec![
         stream.name.clone(),
         state.events.to_string(),
         show::bytes(state.bytes),
-        state.earliest_sequence.to_string(),
-        state.latest_sequence.to_string(),
+        end(state.earliest_sequence),
+        end(state.latest_sequence),
         format!("{:.1}/s", state.events_per_second),
         storage(stream).to_owned(),
         durability(stream).to_owned(),

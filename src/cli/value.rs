@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use prost_types::Timestamp;
 
-use crate::proto::v1::{StartPosition, StartPreset, start_position::Position};
+use crate::proto::v1::{StartPosition, StartPreset, list_events_request::Begin, start_position::Position};
 
 /// What stands before a resume token.
 const TOKEN: &str = "token:";
 /// The longest duration: a hundred years. Longer ones are slips of the finger.
 const MAX_DURATION: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// How long an answer may be waited for: less is over before a packet is back,
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
+/// and more is for ever.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Numbers with units, such as `30s`, `1h30m` or `250ms`: what `humantime` takes.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -17,6 +22,15 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|error| format!("{error}; expected numbers with units, such as 30s, 5m, 1h30m, 7d or 250ms"))?;
     if parsed > MAX_DURATION {
         return Err("is more than a hundred years".to_owned());
+    }
+    Ok(parsed)
+}
+
+/// How long an answer is waited for.
+pub(super) fn timeout(text: &str) -> Result<Duration, String> {
+    let parsed = duration(text)?;
+    if !(SHORTEST_TIMEOUT..=LONGEST_TIMEOUT).contains(&parsed) {
+        return Err("expected from 1ms to 24h".to_owned());
     }
     Ok(parsed)
 }
@@ -62,6 +76,14 @@ pub(super) fn size(text: &str) -> Result<i64, String> {
     let millionths: i128 = format!("{fraction:0<6}").parse::<u32>().map_err(|_| wrong())?.into();
     let bytes = whole * unit + millionths * unit / 1_000_000;
     i64::try_from(bytes).map_err(|_| "is too large".to_owned())
+}
+
+/// The most bytes of something that are shown, or `none`, which no size exceeds.
+pub(super) fn shown_size(text: &str) -> Result<i64, String> {
+    match text {
+        "none" => Ok(i64::MAX),
+        _ => size(text),
+    }
 }
 
 /// A count that limits something, or `none`, which is told to a hub as 0.
@@ -130,6 +152,16 @@ fn place(text: &str) -> Option<Position> {
         return sequence(text).ok().map(|sequence| Position::AfterSequence(sequence - 1));
     }
     text.parse::<Timestamp>().ok().map(Position::AtTime)
+}
+
+/// Which event of a stream is shown first.
+pub(super) fn begin(text: &str) -> Result<Begin, String> {
+    // First of all a number: it cannot be a time.
+    let begin = match sequence(text) {
+        Ok(sequence) => Some(Begin::FromSequence(sequence)),
+        Err(_) => text.parse::<Timestamp>().ok().map(Begin::FromTime),
+    };
+    begin.ok_or_else(|| "expected a sequence such as 42, or a time such as 2026-01-31T12:00:00Z".to_owned())
 }
 
 /// As the contract has it.
@@ -207,6 +239,16 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_is_waited_for_from_a_millisecond_to_a_day() {
+        for (text, seconds) in [("1ms", 0.001), ("5s", 5.0), ("24h", 86_400.0), ("1day", 86_400.0)] {
+            assert_eq!(timeout(text), Ok(Duration::from_secs_f64(seconds)), "{text}");
+        }
+        for text in ["999us", "0s", "24h 1ms", "none", "5"] {
+            assert!(timeout(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn counts_have_no_sign() {
         assert_eq!(count("1000"), Ok(1000));
         assert_eq!(count("none"), Ok(0));
@@ -235,6 +277,22 @@ mod tests {
         for text in ["", "0", "-1", "latest", "token:", "yesterday", "12:00", "9223372036854775808", "Earliest"] {
             assert!(start(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn events_are_shown_from_a_sequence_or_a_time() {
+        let time = Timestamp { seconds: 1_769_860_800, nanos: 0 };
+        assert_eq!(begin("2026-01-31T12:00:00Z"), Ok(Begin::FromTime(time)));
+        assert_eq!(begin("1"), Ok(Begin::FromSequence(1)));
+        for text in ["", "0", "-1", "earliest", "new", "12:00", "9223372036854775808"] {
+            assert!(begin(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_size_that_is_shown_may_be_nothing_or_everything() {
+        assert_eq!((shown_size("0"), shown_size("2KiB"), shown_size("none")), (Ok(0), Ok(2048), Ok(i64::MAX)));
+        assert!(shown_size("-1").is_err());
     }
 
     #[test]

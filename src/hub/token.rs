@@ -3,7 +3,8 @@
 //! A token tells stream, epoch and sequence, and bears a MAC over them, so that a client can hand back only what it was
 //! given. It is good on every hub that has the same key, for as long as the stream has its epoch. Pure.
 //!
-//! A page token that is a name hides it: a list may end a page at a name that its reader may not know.
+//! A page token that is a name hides it: a list may end a page at a name that its reader may not know. It is good for that
+//! list alone: put into another one, it would say between which names of that the hidden one is.
 
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ const HEAD_BYTES: usize = 1 + 8 + 8;
 
 /// A hidden name: how long it is in two bytes, itself, and zeros, so that nobody sees that.
 const HIDDEN_BYTES: usize = 2 + MAX_NAME_BYTES;
-/// What the MAC of a hidden name is over begins with this,
+/// What the MAC of a hidden name is over begins with this, and goes on with what it is a name of and the bytes that are hidden,
 const OF_NAME: u8 = 2;
 /// and what the bytes come from that hide it with this. Neither is a version of tokens.
 const OF_PAD: u8 = 3;
@@ -86,20 +87,20 @@ impl TokenKey {
         }
     }
 
-    /// A name as nobody else can read it or make it up. Always the same for one name, and of the same length for all.
-    /// Empty for what is longer than a name.
-    pub fn hide(&self, name: &[u8]) -> String {
+    /// A name as nobody else can read it or make it up, for the list that `of` describes. Always the same for one name of
+    /// one list, and of the same length for all. Empty for what is longer than a name.
+    pub fn hide(&self, name: &[u8], of: &[&str]) -> String {
         let mut hidden = [0; HIDDEN_BYTES];
         let Some(place) = hidden.get_mut(2..2 + name.len()) else { return String::new() };
         place.copy_from_slice(name);
         hidden[..2].copy_from_slice(&(name.len() as u16).to_be_bytes());
-        let mac = self.mac(&[&[OF_NAME], &hidden[..]].concat());
+        let mac = self.mac(&sealed_with(of, &hidden));
         self.pad(&mac, &mut hidden);
         URL_SAFE_NO_PAD.encode([&mac[..], &hidden[..]].concat())
     }
 
-    /// The name that [`Self::hide`] with this key made it of; `None` for anything else.
-    pub fn reveal(&self, token: &str) -> Option<Vec<u8>> {
+    /// The name that [`Self::hide`] with this key made it of, for the same list; `None` for anything else.
+    pub fn reveal(&self, token: &str, of: &[&str]) -> Option<Vec<u8>> {
         // Four letters are three bytes.
         let bytes = Some(token)
             .filter(|token| token.len() <= (MAC_BYTES + HIDDEN_BYTES).div_ceil(3) * 4)
@@ -109,14 +110,15 @@ impl TokenKey {
         let mut name = hidden.to_vec();
         self.pad(mac, &mut name);
         let mut expected = self.0.clone();
-        expected.update(&[&[OF_NAME], &name[..]].concat());
+        expected.update(&sealed_with(of, &name));
         // In the same time whatever is wrong.
         expected.verify_truncated_left(mac).ok()?;
         let len = usize::from(u16::from_be_bytes([name[0], name[1]]));
         name.get(2..2 + len).map(<[u8]>::to_vec)
     }
 
-    /// Turns bytes into what hides them, and back: no two names have the same MAC, and so no two are hidden by the same bytes.
+    /// Turns bytes into what hides them, and back: no two names, nor lists, have the same MAC, and so no two are hidden by the
+    /// same bytes.
     fn pad(&self, mac: &[u8], bytes: &mut [u8]) {
         for (at, part) in bytes.chunks_mut(32).enumerate() {
             let mut pad = self.0.clone();
@@ -136,12 +138,26 @@ impl TokenKey {
     }
 }
 
+/// What the MAC of a hidden name is over. Each part tells its length, and the name is always as long: no two are the same.
+fn sealed_with(of: &[&str], name: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![OF_NAME];
+    for part in of {
+        bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(part.as_bytes());
+    }
+    bytes.extend_from_slice(name);
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
     use crate::model::limits::MAX_STREAM_NAME_BYTES;
+
+    /// A list: its stream, its filter and its prefix.
+    const OF: [&str; 3] = ["orders", "", ""];
 
     fn position(name: &str, epoch: i64, sequence: u64) -> Position {
         let stream = StreamName::parse(name).expect("a name");
@@ -173,27 +189,42 @@ mod tests {
         let key = TokenKey::new([1; 32]);
         let longest = "n".repeat(MAX_NAME_BYTES);
         for name in ["", "a", "orders.eu", &longest] {
-            let hidden = key.hide(name.as_bytes());
-            assert_eq!(key.reveal(&hidden).as_deref(), Some(name.as_bytes()));
-            assert_eq!((hidden.len(), &hidden), (366, &key.hide(name.as_bytes())));
-            assert_eq!(TokenKey::new([2; 32]).reveal(&hidden), None);
+            let hidden = key.hide(name.as_bytes(), &OF);
+            assert_eq!(key.reveal(&hidden, &OF).as_deref(), Some(name.as_bytes()));
+            assert_eq!((hidden.len(), &hidden), (366, &key.hide(name.as_bytes(), &OF)));
+            assert_eq!(TokenKey::new([2; 32]).reveal(&hidden, &OF), None);
         }
-        let shared = key.hide(b"orders.eu").bytes().zip(key.hide(b"orders.us").bytes()).filter(|(a, b)| a == b).count();
-        assert!(shared < 40, "{shared} of 366 letters are the same");
-        assert_eq!(key.hide(&[b'n'; MAX_NAME_BYTES + 1]), "");
+        let shared = |a: String, b: String| a.bytes().zip(b.bytes()).filter(|(a, b)| a == b).count();
+        let names = shared(key.hide(b"orders.eu", &OF), key.hide(b"orders.us", &OF));
+        let lists = shared(key.hide(b"orders.eu", &OF), key.hide(b"orders.eu", &["other", "", ""]));
+        assert!(names < 40 && lists < 40, "{names} and {lists} of 366 letters are the same");
+        assert_eq!(key.hide(&[b'n'; MAX_NAME_BYTES + 1], &OF), "");
         for bad in ["", "a", "****", &"a".repeat(366), &"a".repeat(1000), &key.seal(&position("a", 1, 1))] {
-            assert_eq!(key.reveal(bad), None, "{bad}");
+            assert_eq!(key.reveal(bad, &OF), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_hidden_name_is_good_for_one_list_alone() {
+        let key = TokenKey::new([1; 32]);
+        let hidden = key.hide(b"orders.eu", &OF);
+        for other in
+            [&["order", "", ""][..], &["orders", "x", ""], &["orders", "", "x"], &["", "orders", ""], &["orders", ""]]
+        {
+            assert_eq!(key.reveal(&hidden, other), None, "{other:?}");
+        }
+        let moved = key.hide(b"orders.eu", &["a", "bc"]);
+        assert_eq!(key.reveal(&moved, &["ab", "c"]), None);
     }
 
     proptest! {
         #[test]
         fn a_name_whose_hidden_form_was_changed_is_not_read(at in 0..366_usize, with in "[A-Za-z0-9_-]") {
             let key = TokenKey::new([1; 32]);
-            let hidden = key.hide(b"orders.eu");
+            let hidden = key.hide(b"orders.eu", &OF);
             let mut changed = hidden.clone();
             changed.replace_range(at..=at, &with);
-            prop_assert!(changed == hidden || key.reveal(&changed).is_none());
+            prop_assert!(changed == hidden || key.reveal(&changed, &OF).is_none());
         }
 
         #[test]

@@ -1,7 +1,7 @@
 //! Pages of the topics that a stream has events of, as far as their caller may read them.
 //!
 //! What one call looks at is limited, however few topics the caller may read: a page may be empty and not the last. Where it goes
-//! on may be a topic that the caller may not know of, so that is hidden.
+//! on may be a topic that the caller may not know of, so that is hidden, and the token is good for no other list.
 
 use std::time::SystemTime;
 
@@ -50,18 +50,19 @@ impl ReadableStream<'_> {
     /// A page of topics, by name, and what is to be asked for the next page with.
     pub async fn topics(&self, asked: TopicsPageAsked<'_>) -> Result<(Vec<TopicStatus>, Option<String>), CommandError> {
         let tokens = self.hub.tokens();
+        let list = [self.stream.name().as_str(), asked.filter.map_or("", Filter::as_str), asked.prefix];
         let after = match asked.page_token {
             "" => Some(Vec::new()),
-            token => tokens.reveal(token),
+            token => tokens.reveal(token, &list),
         };
         let after = after.ok_or_else(|| CommandError::Field {
             field: "page_token",
-            problem: "was not issued by this call".to_owned(),
+            problem: "was not issued for a call with these fields".to_owned(),
         })?;
         let (found, through) = self.found(after.into(), asked).await?;
         let topics = self.with_times(&found).await?;
         let cut = topics.last().filter(|_| topics.len() < found.len()).map(|last| last.topic.as_bytes());
-        let next = cut.or(through.as_deref()).map(|name| tokens.hide(name));
+        let next = cut.or(through.as_deref()).map(|name| tokens.hide(name, &list));
         Ok((topics, next))
     }
 
@@ -94,7 +95,9 @@ impl ReadableStream<'_> {
             // All this is in memory, and others want to work.
             tokio::task::yield_now().await;
         }
-        Ok((topics, Some(after)))
+        // One that the caller may read says nothing that it does not know. Then some is looked at once more.
+        let through = topics.last().map_or(after, |last| last.topic().as_bytes().into());
+        Ok((topics, Some(through)))
     }
 
     /// Topics with the times of their last events: the first of them, as far as what has to be read for that is not too much.

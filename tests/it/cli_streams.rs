@@ -9,38 +9,39 @@ use crate::{
     harness::{Folder, Process, until},
 };
 
-fn hub(folder: &Folder) -> Process {
+/// A hub that keeps its streams in a folder.
+pub fn hub(folder: &Folder) -> Process {
     Process::start(&["--data-dir", folder.text()])
 }
 
 /// What a command prints, which must succeed and complain of nothing.
-fn printed(hub: &Process, arguments: &str) -> String {
+pub fn printed(hub: &Process, arguments: &str) -> String {
     let output = against(hub, &arguments.split(' ').collect::<Vec<_>>());
     assert!(output.status.success() && output.stderr.is_empty(), "{arguments}: {output:?}");
     text(&output.stdout)
 }
 
 /// The same as the objects that it prints, one a line.
-fn objects(hub: &Process, arguments: &str) -> Vec<Value> {
+pub fn objects(hub: &Process, arguments: &str) -> Vec<Value> {
     let lines = printed(hub, &format!("{arguments} --json"));
     lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
 /// The only one.
-fn object(hub: &Process, arguments: &str) -> Value {
+pub fn object(hub: &Process, arguments: &str) -> Value {
     let mut all = objects(hub, arguments);
     assert_eq!(all.len(), 1, "{arguments}: {all:?}");
     all.remove(0)
 }
 
 /// Names and values, a line each, up to an empty line or the head of a table.
-fn fields(text: &str) -> BTreeMap<String, String> {
+pub fn fields(text: &str) -> BTreeMap<String, String> {
     let lines = text.lines().filter_map(|line| line.split_once("  "));
     lines.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()
 }
 
 /// The rows of a table by its columns.
-fn table(text: &str) -> Vec<BTreeMap<String, String>> {
+pub fn table(text: &str) -> Vec<BTreeMap<String, String>> {
     let cells = |line: &str| -> Vec<String> {
         line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect()
     };
@@ -97,6 +98,8 @@ fn a_stream_is_made_shown_changed_and_deleted() {
         ("rates.* stocks.>", "memory"),
         "{listed:?}"
     );
+    let ends = listed.iter().map(|row| [row["FIRST"].as_str(), row["LAST"].as_str()]);
+    assert_eq!(ends.collect::<Vec<_>>(), [["1", "1"], ["-", "-"]], "{listed:?}");
     let listed = objects(&hub, "stream list");
     assert_eq!((&listed[0]["name"], &listed[0]["state"]["events"]), (&json!("orders"), &json!(1)));
 

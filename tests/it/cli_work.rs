@@ -258,6 +258,8 @@ async fn what_fails_too_often_is_a_dead_letter_that_can_be_listed_redriven_and_p
     let output = against(&hub, &[&team[..], &["-n", "6", "--exec", "exit 9"]].concat());
     assert!(output.status.success(), "{output:?}");
 
+    let groups = crate::cli_streams::table(&done(&hub, &["group", "list"]));
+    assert_eq!((groups[0]["GROUP"].as_str(), groups[0]["DEAD"].as_str()), ("team", "3"), "{groups:?}");
     let shown = letters(&["list", "jobs", "team"]);
     let rows: Vec<Vec<&str>> = shown.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(rows.len(), 3, "{shown}");

@@ -5,11 +5,18 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::OnceLock,
+    time::Duration,
 };
 
-use crate::harness::{Process, program, root};
+use switchyard::proto::v1::{
+    CreateStreamRequest, GetStreamRequest, Stream, stream_service_client::StreamServiceClient,
+};
+
+use crate::harness::{Folder, PATIENCE, Process, channel, event, pause, program, publish, root};
 
 const LANGUAGES: [&str; 5] = ["python", "go", "node", "rust", "java"];
+/// Those whose `publish` sends again what is not answered, and whose `subscribe` outlives its hub.
+const REPEATING: [&str; 3] = ["python", "go", "node"];
 /// What the Java clients are made with: their stubs, and the libraries of examples/java/pom.xml.
 const JAVA_LIBRARIES: &str = "examples/gen/classes:.tools/java/lib/*";
 
@@ -65,7 +72,7 @@ fn java_clients() -> PathBuf {
     folder.clone()
 }
 
-/// The client of a language: `publish` or `subscribe`; in Python and Go also `worker` and `resume`, in Java `resume`.
+/// The client of a language: `publish` or `subscribe`; in Python, Go and Node also `worker` and `resume`, in Java `resume`.
 pub fn client(language: &str, verb: &str) -> Command {
     match language {
         "python" => {
@@ -170,11 +177,77 @@ fn every_language_says_why_it_was_refused_and_that_no_hub_answers() {
     let here = hub.address.to_string();
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").to_string();
     for language in LANGUAGES {
+        // The others try again until then.
+        let patience: &[&str] = if REPEATING.contains(&language) { &["--timeout", "1"] } else { &[] };
         for (server, told) in [(&here, "INVALID_TOPIC"), (&free, free.as_str())] {
-            let output = client(language, "publish").args(["--server", server, "a..b", "x"]).output().expect(language);
+            let mut publish = client(language, "publish");
+            let output = publish.args(["--server", server]).args(patience).args(["a..b", "x"]).output();
+            let output = output.expect(language);
             let error = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(1), "{language}: {error}");
             assert!(error.contains(told) && error.trim().lines().count() == 1, "{language}: {error}");
         }
+    }
+}
+
+/// Longer than the clients wait for one answer.
+const FROZEN: Duration = Duration::from_secs(7);
+
+#[tokio::test]
+async fn what_a_frozen_hub_does_not_answer_is_published_again_and_stored_once() {
+    let folder = Folder::new();
+    let hub = Process::start(&["--data-dir", folder.text()]);
+    let mut streams = StreamServiceClient::new(channel(hub.address).await);
+    let stream = Stream { name: "greetings".into(), filters: vec!["greetings.>".into()], ..Stream::default() };
+    streams.create_stream(CreateStreamRequest { stream: Some(stream) }).await.expect("created");
+    hub.signal("STOP");
+    let publishers = REPEATING.map(|language| {
+        let mut publish = client(language, "publish");
+        publish.args(["--server", &hub.address.to_string(), &format!("greetings.{language}"), "hello", "grüezi"]);
+        let publish = publish.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        (language, publish.unwrap_or_else(|error| panic!("{language}: {error}")))
+    });
+    pause(FROZEN).await;
+    hub.signal("CONT");
+    for (language, publisher) in publishers {
+        let output = publisher.wait_with_output().expect(language);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "published 2, matched 0\n", "{language}: {error}");
+    }
+    let told = streams.get_stream(GetStreamRequest { name: "greetings".into() }).await.expect("a stream").into_inner();
+    let state = told.stream.and_then(|stream| stream.state).expect("a state");
+    assert_eq!(state.latest_sequence, 2 * REPEATING.len() as i64, "each event is stored once");
+}
+
+#[tokio::test]
+async fn live_subscribers_are_back_when_the_hub_is_and_say_what_that_means() {
+    let mut hub = Process::start(&["--set", "drain.spread_ms=100"]);
+    let address = hub.address.to_string();
+    let subscribers = REPEATING.map(|language| {
+        let subscribe = client(language, "subscribe")
+            .args(["--server", &address, "greetings.*#1"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut child = subscribe.unwrap_or_else(|error| panic!("{language}: {error}"));
+        let mut errors = BufReader::new(child.stderr.take().expect("piped")).lines();
+        assert_eq!(errors.next().expect("a line").expect("text"), "ready", "{language}");
+        (language, child, errors)
+    });
+    hub.signal("TERM");
+    assert!(hub.exit(PATIENCE).success());
+    let hub = Process::start(&["--set", &format!("listen={address}")]);
+    let waiting = subscribers.map(|(language, child, mut errors)| {
+        let back = errors.find(|line| line.as_ref().expect("text").starts_with("subscribed again"));
+        assert!(back.is_some(), "{language}: it ended");
+        (language, child, errors)
+    });
+    let mut publisher = crate::harness::client(hub.address).await;
+    publisher.publish(publish(vec![event("greetings.en", "hello")])).await.expect("published");
+    // It stays until the child has ended: one whose errors nobody can read might not.
+    for (language, child, _errors) in waiting {
+        let output = child.wait_with_output().expect(language);
+        assert!(output.status.success(), "{language}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "greetings.en hello\n", "{language}");
     }
 }

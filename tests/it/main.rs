@@ -29,6 +29,8 @@ mod bad_input;
 mod bench;
 mod cli;
 mod cli_streams;
+mod cli_timeout;
+mod cli_views;
 mod cli_work;
 mod client;
 mod connections;

@@ -416,6 +416,31 @@ async fn what_no_page_of_topics_can_be_is_refused() {
 }
 
 #[tokio::test]
+async fn the_token_of_a_page_of_topics_is_of_no_use_for_another_list() {
+    let folder = Folder::new();
+    let hub = hub_on(&folder).await;
+    let mut client = streams(hub.address).await;
+    for name in ["s", "t"] {
+        create(hub.address, stream(name, &[&format!("{name}.>")])).await;
+        store(hub.address, ["a", "b"].map(|last| event(&format!("{name}.{last}"), "")).into()).await;
+    }
+    let first = ListTopicsRequest { page_size: 1, ..ask_topics() };
+    let page_token = client.list_topics(first).await.expect("a page").into_inner().next_page_token;
+    for other in [
+        ListTopicsRequest { stream: "t".into(), ..ask_topics() },
+        ListTopicsRequest { filter: "s.*".into(), ..ask_topics() },
+        ListTopicsRequest { prefix: "s.".into(), ..ask_topics() },
+    ] {
+        let asked = ListTopicsRequest { page_token: page_token.clone(), ..other };
+        let refused = client.list_topics(asked.clone()).await.expect_err("another list");
+        assert_eq!(refusal(&refused), malformed("page_token"), "{asked:?}");
+    }
+    // How much is on a page is no part of the list.
+    let rest = ListTopicsRequest { page_size: 7, page_token, ..ask_topics() };
+    assert_eq!(topic_pages(&mut client, rest).await, [["s.b"]]);
+}
+
+#[tokio::test]
 async fn a_topic_all_of_which_is_past_its_ttl_is_not_listed() {
     let folder = Folder::new();
     let hub = hub_on(&folder).await;

@@ -470,3 +470,29 @@ fn tests_never_sleep_to_wait_for_something() {
         assert!(!text.contains("#[ignore"), "{} skips a test", path.display());
     }
 }
+
+/// An example shows one thing, and is read in one sitting.
+const MOST_EXAMPLE_LINES: usize = 59;
+
+#[test]
+fn examples_are_short() {
+    fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+            // What is generated and installed.
+            if entry.is_dir() && !entry.ends_with("gen") && !entry.ends_with("node_modules") {
+                walk(&entry, files);
+            } else if ["py", "go", "mjs"].iter().any(|kind| entry.extension() == Some(kind.as_ref())) {
+                files.push(entry);
+            }
+        }
+    }
+    let mut files = Vec::new();
+    for language in ["python", "go", "node"] {
+        walk(&root().join("examples").join(language), &mut files);
+    }
+    assert!(files.len() > 20, "only {} examples are found", files.len());
+    for file in files {
+        let lines = fs::read_to_string(&file).expect("text").lines().count();
+        assert!(lines <= MOST_EXAMPLE_LINES, "{}: {lines} lines", file.display());
+    }
+}

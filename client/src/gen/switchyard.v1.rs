@@ -1900,7 +1900,8 @@ pub struct ListTopicsRequest {
     /// and not be the last: what one call reads is limited too.
     #[prost(int32, tag = "4")]
     pub page_size: i32,
-    /// The `next_page_token` of the previous page, with the other fields as they were. Default: empty, the first page.
+    /// The `next_page_token` of the previous page, with `stream`, `filter` and `prefix` as they were. Default: empty, the
+    /// first page.
     #[prost(string, tag = "5")]
     pub page_token: ::prost::alloc::string::String,
 }

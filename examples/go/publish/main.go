@@ -1,6 +1,4 @@
 // Publish sends events to one topic: each TEXT is one event; without TEXT, each line of standard input is one.
-//
-//	cd examples/go && go run ./publish greetings.en hello "good morning"
 package main
 
 import (
@@ -10,6 +8,7 @@ import (
 	"log"
 	"os"
 	"slices"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -25,15 +24,17 @@ const (
 func main() {
 	log.SetFlags(0)
 	server := flag.String("server", "127.0.0.1:50051", "`HOST:PORT` of the hub")
+	seconds := flag.Int("timeout", 30, "`SECONDS` for all attempts of a batch")
 	flag.Parse()
 	if flag.NArg() == 0 {
-		log.Fatal("usage: publish [--server HOST:PORT] TOPIC [TEXT...]")
+		log.Fatal("usage: publish [--server HOST:PORT] [--timeout SECONDS] TOPIC [TEXT...]")
 	}
-	conn, err := grpc.NewClient(*server, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(*server, grpc.WithTransportCredentials(insecure.NewCredentials()), reconnects)
 	if err != nil {
 		log.Fatal(err)
 	}
-	p := publisher{hub: hubv1.NewHubServiceClient(conn), topic: flag.Arg(0)}
+	timeout := time.Duration(*seconds) * time.Second
+	p := publisher{hub: hubv1.NewHubServiceClient(conn), topic: flag.Arg(0), timeout: timeout}
 	texts := flag.Args()[1:]
 	if len(texts) == 0 {
 		lines := bufio.NewScanner(os.Stdin)

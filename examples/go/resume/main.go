@@ -1,17 +1,17 @@
 // Resume follows a stream and keeps its place in a file, so that it goes on where it was after it has been killed.
-//
-//	cd examples/go && go run ./resume orders orders.token 'orders.eu.>'
 package main
 
 import (
-	"context"
 	"flag"
 	"log"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"switchyard.example/clients/following"
+	hubv1 "switchyard.example/clients/gen/switchyard/v1" // made by examples/generate.sh
+)
+
+const (
+	maxBatch = 100          // events in one frame, which is the most that is seen twice after the program was killed
+	window   = 2 * maxBatch // events that the hub may send before the first of them are done
 )
 
 func main() {
@@ -25,10 +25,15 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // asked twice, it ends at once
-	reader := &reader{stream: flag.Arg(0), filters: flag.Args()[2:], place: place}
-	if err := following.Follow(ctx, *server, reader); err != nil {
-		log.Fatal(err)
+	spec := &hubv1.SubscriptionSpec{
+		Stream:   flag.Arg(0),
+		Filters:  flag.Args()[2:],
+		Start:    place.start(),
+		Credit:   &hubv1.Credit{Events: window},
+		MaxBatch: maxBatch,
 	}
+	table := map[int64]*hubv1.SubscriptionSpec{1: spec}
+	r := reader{client: &following.Client{Server: *server, Name: "example-resume", Table: table}, place: place, spec: spec}
+	r.client.Handle = r.handle
+	r.client.Follow()
 }

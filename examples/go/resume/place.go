@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+
+	hubv1 "switchyard.example/clients/gen/switchyard/v1"
 )
 
 // place is a file with a resume token.
@@ -34,4 +36,13 @@ func (p *place) keep(token string) error {
 	}
 	p.token = token
 	return os.Rename(fresh, p.path)
+}
+
+// start is behind the place; the earliest event there is if there is no place.
+func (p *place) start() *hubv1.StartPosition {
+	if p.token == "" {
+		earliest := &hubv1.StartPosition_Preset{Preset: hubv1.StartPreset_START_PRESET_EARLIEST}
+		return &hubv1.StartPosition{Position: earliest}
+	}
+	return &hubv1.StartPosition{Position: &hubv1.StartPosition_ResumeToken{ResumeToken: p.token}}
 }

@@ -7,43 +7,47 @@ import (
 	"os"
 
 	"switchyard.example/clients/following"
-	hubv1 "switchyard.example/clients/gen/switchyard/v1" // made by examples/generate.sh
+	hubv1 "switchyard.example/clients/gen/switchyard/v1"
 )
 
-// maxBatch is how many events are seen twice at most: those of the frame it was killed in.
-const maxBatch = 100
-
-// reader begins at the earliest event there is, unless its place is known.
+// reader prints the events of a stream.
 type reader struct {
-	stream  string
-	filters []string
-	place   *place
+	client *following.Client
+	place  *place
+	spec   *hubv1.SubscriptionSpec
 }
 
-func (r *reader) Spec() *hubv1.SubscriptionSpec {
-	earliest := &hubv1.StartPosition_Preset{Preset: hubv1.StartPreset_START_PRESET_EARLIEST}
-	start := &hubv1.StartPosition{Position: earliest}
-	if r.place.token != "" {
-		start.Position = &hubv1.StartPosition_ResumeToken{ResumeToken: r.place.token}
+func (r *reader) handle(_ context.Context, response *hubv1.SessionResponse) error {
+	switch frame := response.Frame.(type) {
+	case *hubv1.SessionResponse_Events:
+		if err := show(frame.Events.Events); err != nil {
+			return err
+		}
+		r.client.Grant(1, len(frame.Events.Events))
+		// After the work: a token that is kept too early skips events after a crash, one kept too late repeats some.
+		return r.passed(frame.Events.ResumeToken)
+	case *hubv1.SessionResponse_Progress:
+		return r.passed(frame.Progress.ResumeToken)
 	}
-	return &hubv1.SubscriptionSpec{Stream: r.stream, Filters: r.filters, Start: start, MaxBatch: maxBatch}
+	return nil
 }
 
-// Take prints a frame, and then keeps its token: one that is kept too early skips events after a crash, one that is kept
-// too late only repeats some.
-func (r *reader) Take(_ context.Context, _ *following.Session, events *hubv1.Events) error {
+// passed keeps the place, for the next run of the program and for the next session.
+func (r *reader) passed(token string) error {
+	err := r.place.keep(token)
+	r.spec.Start = r.place.start()
+	return err
+}
+
+func show(events []*hubv1.ReceivedEvent) error {
 	var lines bytes.Buffer
-	for _, received := range events.Events {
+	for _, received := range events {
 		text := received.Event.GetText()
 		if data, ok := received.Event.Payload.(*hubv1.Event_Data); ok {
 			text = fmt.Sprintf("<%d bytes>", len(data.Data))
 		}
 		fmt.Fprintln(&lines, received.Sequence, received.Event.Topic, text)
 	}
-	if _, err := os.Stdout.Write(lines.Bytes()); err != nil {
-		return err
-	}
-	return r.place.keep(events.ResumeToken)
+	_, err := os.Stdout.Write(lines.Bytes())
+	return err
 }
-
-func (r *reader) Passed(resumeToken string) error { return r.place.keep(resumeToken) }

@@ -1,19 +1,12 @@
-// Subscribe prints the events of subscriptions in one Session, or with --digest a digest of them at the end.
-//
-//	cd examples/go && go run ./subscribe 'greetings.*' 'stocks.>#10'
+// Subscribe prints the events of subscriptions in one session, or with --digest a digest of them at the end.
 package main
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"log"
-	"os"
-	"os/signal"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-
+	"switchyard.example/clients/following"
 	hubv1 "switchyard.example/clients/gen/switchyard/v1" // made by examples/generate.sh
 )
 
@@ -26,25 +19,19 @@ func main() {
 	if flag.NArg() == 0 {
 		log.Fatal("usage: subscribe [--server HOST:PORT] [--count N] [--digest] FILTER...")
 	}
-	var subscriptions []*subscription
-	for _, argument := range flag.Args() {
+	client := &following.Client{Server: *server, Name: "example-subscribe", Table: map[int64]*hubv1.SubscriptionSpec{}}
+	f := follower{client: client, digest: *digest}
+	client.Handle = f.handle
+	for i, argument := range flag.Args() {
 		s, err := parse(argument, *count)
 		if err != nil {
 			log.Fatal(err)
 		}
-		subscriptions = append(subscriptions, s)
+		f.subscriptions = append(f.subscriptions, s)
+		client.Table[int64(i+1)] = &hubv1.SubscriptionSpec{Filters: []string{s.filter}, MaxEvents: s.maxEvents}
 	}
-	conn, err := grpc.NewClient(*server, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		log.Fatal(err)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	err = follow(ctx, hubv1.NewHubServiceClient(conn), subscriptions, *digest)
-	if err != nil && ctx.Err() == nil { // else it was Ctrl-C
-		log.Fatal(err)
-	}
-	for _, s := range subscriptions {
+	client.Follow()
+	for _, s := range f.subscriptions {
 		if *digest {
 			fmt.Println(s.summary())
 		}

@@ -32,13 +32,6 @@ func parse(argument string, count int64) (*subscription, error) {
 	return s, nil
 }
 
-// command opens the subscription.
-func (s *subscription) command(id int64) *hubv1.SessionRequest {
-	spec := &hubv1.SubscriptionSpec{Filters: []string{s.filter}, MaxEvents: s.maxEvents}
-	subscribe := &hubv1.Subscribe{SubscriptionId: id, Spec: spec}
-	return &hubv1.SessionRequest{RequestId: id, Command: &hubv1.SessionRequest_Subscribe{Subscribe: subscribe}}
-}
-
 // take counts an event into the digest and gives the line that tells of it.
 func (s *subscription) take(event *hubv1.Event) string {
 	text := event.GetText()

@@ -11,7 +11,7 @@ const MAX_FILE_LINES: usize = 600;
 const MAX_IMPL_LINES: usize = 500;
 
 /// Path below `client/src`, and text, of every source file that is written by hand.
-fn sources() -> BTreeMap<String, String> {
+pub(super) fn sources() -> BTreeMap<String, String> {
     fn walk(folder: &Path, below: &Path, into: &mut BTreeMap<String, String>) {
         for entry in fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
             let name = entry.strip_prefix(below).expect("below").to_string_lossy().into_owned();
