@@ -134,6 +134,11 @@ impl Tally {
         self.is_up = matches!(phase, Phase::Up | Phase::Draining);
     }
 
+    /// How many drivers have said that they are ready.
+    pub fn drivers(&self) -> u64 {
+        self.counts.ready.unwrap_or(0)
+    }
+
     /// Whether the client has a session, as far as it has said.
     pub fn is_up(&self) -> bool {
         self.is_up

@@ -58,6 +58,14 @@ impl Driver {
         Ok(timeout(PATIENCE, writing).await.context("the driver reads no commands")??)
     }
 
+    /// Waits until it has ended by itself.
+    pub(crate) async fn ended(&mut self) -> String {
+        match self.child.wait().await {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+
     /// Tells the driver to end, and waits until it has; otherwise it is killed.
     pub(crate) async fn end(mut self) -> anyhow::Result<()> {
         let asked = Instant::now();

@@ -243,6 +243,8 @@ pub struct Counts {
     pub stats: Option<u64>,
     pub drained: Option<u64>,
     pub drained_clean: Option<u64>,
+    /// Within this time, and not within the usual one, which is long.
+    pub within_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -170,12 +170,15 @@ impl Stage {
     // The driver.
 
     async fn start_driver(&mut self) -> anyhow::Result<()> {
-        let ready =
-            |tally: &Tally, wanted: u64| tally.lacks(&Counts { ready: Some(wanted), ..Counts::default() }, false);
-        let before = self.recorder.history().iter().filter(|entry| entry.fact == Fact::DriverBegan).count() as u64;
-        self.driver = Some(Driver::start(&self.program, &self.folder, self.recorder.clone())?);
-        let waiting = self.recorder.until(self.patience, |tally| ready(tally, before + 1)).await;
-        waiting.map_err(|_| anyhow::anyhow!("the driver does not say that it is ready"))
+        let before = self.recorder.now(Tally::drivers);
+        let ready = Counts { ready: Some(before + 1), ..Counts::default() };
+        let driver = self.driver.insert(Driver::start(&self.program, &self.folder, self.recorder.clone())?);
+        tokio::select! {
+            waiting = self.recorder.until(self.patience, |tally| tally.lacks(&ready, false)) => {
+                waiting.map_err(|_| anyhow::anyhow!("the driver does not say that it is ready"))
+            }
+            status = driver.ended() => anyhow::bail!("the driver ended at once, with {status}"),
+        }
     }
 
     pub(crate) async fn do_to_driver(&mut self, step: DriverStep) -> anyhow::Result<()> {
@@ -220,7 +223,8 @@ impl Stage {
     // What is waited for.
 
     pub(crate) async fn until(&self, counts: &Counts) -> anyhow::Result<()> {
-        let missing = self.recorder.until(self.patience, |tally| tally.lacks(counts, false)).await;
+        let patience = counts.within_ms.map_or(self.patience, Duration::from_millis);
+        let missing = self.recorder.until(patience, |tally| tally.lacks(counts, false)).await;
         self.reached("until", missing)
     }
 
