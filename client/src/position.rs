@@ -89,7 +89,10 @@ impl FilePosition {
             Err(error) => return Err(error),
         };
         let token = text.trim();
-        if token.is_empty() || token.len() > MAX_TOKEN_BYTES || token.contains(char::is_whitespace) {
+        if token.is_empty() {
+            return Err(bad("is empty"));
+        }
+        if token.len() > MAX_TOKEN_BYTES || token.contains(char::is_whitespace) {
             return Err(bad("does not hold a resume token"));
         }
         Ok(Some(token.to_owned()))

@@ -74,6 +74,8 @@ pub(crate) struct Hands {
     unanswered: BTreeSet<u64>,
     /// How many final words there are of a sequence that are not answered.
     settling: HashMap<i64, u32>,
+    /// Those of them that came again meanwhile. What the hub has not answered may have been about the lease before.
+    renewed: HashSet<i64>,
     /// Leases to extend, and for how long.
     extends: BTreeMap<i64, Option<Duration>>,
     /// Requests that extend, and are not answered.
@@ -89,7 +91,11 @@ pub(crate) struct Hands {
 impl Hands {
     /// An event came. `None` when it is in hand already, or settled: then it is not for the application.
     pub(crate) fn arrive(&mut self, sequence: i64, bytes: i64) -> Option<u64> {
-        if self.held.contains_key(&sequence) || self.settling.contains_key(&sequence) {
+        if self.held.contains_key(&sequence) {
+            return None;
+        }
+        if self.settling.contains_key(&sequence) {
+            self.renewed.insert(sequence);
             return None;
         }
         if let Some(verdict) = self.owed.take(sequence) {
@@ -199,19 +205,32 @@ impl Hands {
         let Some(words) = self.written.remove(&request) else { return };
         let mut statuses: HashMap<i64, _> =
             results.into_iter().map(|result| (result.sequence, result.status)).collect();
-        let mut again = Vec::new();
+        let (mut again, mut at_once) = (Vec::new(), Vec::new());
         for word in words {
             match statuses.remove(&word.sequence) {
                 Some(None) => self.stored(&word, news),
                 Some(Some(status)) => {
                     let error = Error::of_message(ErrorKind::LeaseLost, &status);
-                    if error.retryable() { again.push(word) } else { self.fail(word, &error, news) }
+                    if error.retryable() {
+                        again.push(word);
+                    } else if self.holds_again(&word) {
+                        at_once.push(word);
+                    } else {
+                        self.fail(word, &error, news);
+                    }
                 }
                 // One that the hub has not answered, against the contract.
                 None => again.push(word),
             }
         }
+        self.put_first(at_once);
         self.repeat(now, again);
+    }
+
+    /// The hub refused a word. True when the event has come again since: then the refusal was of the lease before, and the
+    /// word is to be said of the new one, which would run out otherwise.
+    fn holds_again(&mut self, word: &Word) -> bool {
+        word.verdict.is_final() && self.renewed.remove(&word.sequence)
     }
 
     /// The whole command was refused.
@@ -232,6 +251,11 @@ impl Hands {
             return;
         }
         self.not_before = now + REPEAT_DELAY;
+        self.put_first(words);
+    }
+
+    /// Words are to be written again, before all others.
+    fn put_first(&mut self, words: Vec<Word>) {
         for word in words.into_iter().rev() {
             self.waiting.push_front(word);
         }
@@ -266,6 +290,7 @@ impl Hands {
             *count -= 1;
             if *count == 0 {
                 self.settling.remove(&word.sequence);
+                self.renewed.remove(&word.sequence);
             }
         }
     }
@@ -275,9 +300,8 @@ impl Hands {
     pub(crate) fn session_lost(&mut self) -> Size {
         let mut words: Vec<Word> = self.written.drain().flat_map(|(_, words)| words).collect();
         words.sort_unstable_by_key(|word| word.number);
-        for word in words.into_iter().rev() {
-            self.waiting.push_front(word);
-        }
+        self.put_first(words);
+        self.renewed.clear();
         self.extending.clear();
         self.not_before = Moment::ZERO;
         self.forget_untaken()

@@ -1,5 +1,6 @@
 //! The client crate against real hubs: hubs that die, drain, freeze and come back, and connections that break.
 
+mod commands;
 mod connections;
 mod draining;
 mod home;
