@@ -134,7 +134,9 @@ impl Hub {
         match self.client.drain(LEAVE_TIMEOUT, Drain::Release).await {
             Ok(left) if left.acknowledgements > 0 => {
                 let count = left.acknowledgements;
-                bail!("the hub did not answer {count} acknowledgements within {LEAVE_TIMEOUT:?}: their events may come again")
+                bail!(
+                    "the hub did not answer {count} acknowledgements within {LEAVE_TIMEOUT:?}: their events may come again"
+                )
             }
             Ok(_) => Ok(()),
             Err(error) => Err(self.explain(&error)),

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::time::{interval, timeout};
 
 use super::{
@@ -81,6 +81,9 @@ pub struct Publish {
     #[arg(long, value_name = "SEQUENCE", requires = "text", conflicts_with = "if_last_sequence",
         value_parser = clap::value_parser!(i64).range(0..))]
     if_last_topic_sequence: Option<i64>,
+    /// How long to wait for the answer to TEXT, connecting included: 5s, 500ms, 1m
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = value::duration)]
+    timeout: Duration,
     /// Print one JSON object at the end
     #[arg(long)]
     json: bool,
@@ -126,8 +129,12 @@ impl Publish {
         let event = self.event(Payload::Text(text), self.id.clone());
         let request = PublishRequest { events: vec![event], precondition: self.precondition() };
         let mut tally = Tally::new(!self.id.is_empty());
-        let response = self.lasting.target.hub().await?.publish(request).await.map_err(|status| explain(&status))?;
-        tally.add(response.into_inner())?;
+        let target = &self.lasting.target;
+        let call = async { target.hub().await?.publish(request).await.map_err(|status| explain(&status)) };
+        let Ok(answer) = timeout(self.timeout, call).await else {
+            bail!("no answer from {} within {:?}: the event may be published all the same", target.url(), self.timeout);
+        };
+        tally.add(answer?.into_inner())?;
         tally.tell(self.json);
         Ok(())
     }

@@ -222,7 +222,9 @@ mod tests {
 
     #[test]
     fn an_event_that_is_a_duplicate_of_itself_is_none() {
-        for (has_id, shown) in [(true, ", stored in s as up to 2, 2 of them duplicates"), (false, ", stored in s as up to 2")] {
+        for (has_id, shown) in
+            [(true, ", stored in s as up to 2, 2 of them duplicates"), (false, ", stored in s as up to 2")]
+        {
             let mut tally = Tally::new(has_id);
             tally.add(stored(1, true)).unwrap();
             tally.add(stored(2, true)).unwrap();

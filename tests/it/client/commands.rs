@@ -148,7 +148,9 @@ async fn publish_live(address: SocketAddr, topic: &str, text: &str) {
 /// Ends this hub, and starts the next. The last one ends connections of an age.
 async fn next_hub(home: &mut Home, round: usize, end: End) {
     if round + 1 == ENDS.len() {
-        AGE.iter().for_each(|setting| home.set(setting));
+        for setting in AGE {
+            home.set(setting);
+        }
     }
     restart(home, end).await;
 }
@@ -302,6 +304,10 @@ async fn a_frozen_hub_is_noticed_in_time() {
     }
     // Two intervals and five seconds, and some more on a machine that is busy.
     assert!(since.elapsed() < Duration::from_secs(7 + 2), "after {:?}", since.elapsed());
+    let impatient = Program::start(home.address, &["pub", "s.y", "hello", "--timeout", "300ms"]).end();
+    let last = impatient.told.last().expect("a line");
+    assert!(last.contains(&format!("no answer from http://{} within 300ms", home.address)), "{last}");
+    assert_eq!(impatient.code, Some(1));
     home.signal("CONT");
     for program in [&publisher, &live] {
         program.until_told("connected again", 1).await;
