@@ -98,7 +98,7 @@ impl Worker {
     }
 
     async fn work(&mut self, hub: &Hub, member: Subscription, stop: &mut Stop) -> anyhow::Result<()> {
-        let opened = member.opened().unwrap_or_default();
+        let mut opened = member.opened().unwrap_or_default();
         eprintln!("{}", news::opened(&opened));
         let mut extends = beat(&opened);
         let mut stopping = false;
@@ -128,6 +128,12 @@ impl Worker {
                     Some(Ok(Item::Gap(gap))) => eprintln!("{}", news::gap(&gap)),
                     Some(Ok(Item::Events(batch))) => {
                         batch.into_iter().for_each(|delivery| self.begin(delivery));
+                        // Since it was opened last the group may have another deadline.
+                        let now = member.as_ref().and_then(Subscription::opened).unwrap_or(opened);
+                        if now.ack_deadline != opened.ack_deadline {
+                            extends = beat(&now);
+                        }
+                        opened = now;
                         if self.left == 0 {
                             member = None;
                         }

@@ -334,6 +334,8 @@ async fn a_live_event_whose_answer_is_lost_is_unknown_and_its_line_is_named() {
     let mut input = publisher.input();
     for line in ["1", "2", "3"] {
         if line == "2" {
+            // Its progress tells that the first answer has come.
+            publisher.until_told("1 events, ", 1).await;
             relay.set(Mode::SwallowDown);
         }
         input.write_all(format!("{line}\n").as_bytes()).expect("written");
