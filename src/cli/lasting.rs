@@ -18,6 +18,8 @@ use crate::client::{Client, Drain, Error, ErrorKind, State, Status, Target};
 
 /// How long a hub may take to answer what was said last.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for somebody in a hurry.
+const HURRIED_TIMEOUT: Duration = Duration::from_secs(1);
 /// Of the name of this machine, so much is shown to hubs, in characters.
 const MAX_HOST_CHARS: usize = 64;
 
@@ -129,6 +131,12 @@ impl Hub {
         self.client.stats().sessions
     }
 
+    /// Gives back at once what was not settled, where that is possible.
+    pub(super) async fn leave_in_a_hurry(&self) {
+        // One that has failed has nothing to give back.
+        self.client.drain(HURRIED_TIMEOUT, Drain::Release).await.ok();
+    }
+
     /// Ends the client in order: what was said of events is flushed, and what was not is given back.
     pub(super) async fn leave(&self) -> anyhow::Result<()> {
         match self.client.drain(LEAVE_TIMEOUT, Drain::Release).await {
@@ -150,12 +158,18 @@ fn has_session(state: State) -> bool {
 
 /// An error in one line, with what helps where that is known here.
 fn explain(error: &Error, target: &Target) -> anyhow::Error {
-    if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Source) {
+    let text = error.text();
+    if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Source) || error.reason() == "TOKEN_SOURCE" {
         // Of the command line or of a file: no hub was asked.
-        return anyhow!("{}", error.text());
+        return match error.field() {
+            Some("addresses") => anyhow!("--server{}", text.trim_start_matches("addresses")),
+            Some("heartbeat") => anyhow!("--{text}"),
+            Some("tls") => anyhow!("{}", text.trim_start_matches("tls ")),
+            _ => anyhow!("{text}"),
+        };
     }
     if error.reason() == "NOT_CONNECTED" {
-        let (url, text) = (target.url(), error.text());
+        let url = target.url();
         if let Some(cause) = text.strip_prefix("no hub answers: ") {
             return anyhow!(
                 "no hub answers at {url} ({cause}); start one with `switchyard serve`, or name one with --server"

@@ -85,6 +85,7 @@ impl Worker {
                     Ok(()) => hub.leave().await,
                     Err(error) => {
                         self.finish(stop).await;
+                        hub.leave_in_a_hurry().await;
                         Err(error)
                     }
                 },
