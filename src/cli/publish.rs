@@ -6,17 +6,18 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use tokio::time::{interval, timeout};
 
 use super::{
     lasting::{Hub, Lasting},
     lines::{Lines, MAX_LINE_BYTES, MOST_BYTES, MOST_LINES},
+    reach::Reach,
     stop::Stop,
     tally::Tally,
     value,
 };
-use crate::client::{Client, Error, Published, Publishing, explain};
+use crate::client::{Client, Error, Published, Publishing};
 use crate::proto::v1::{Event, PublishPrecondition, PublishRequest, event::Payload, publish_precondition::Condition};
 
 /// How many lines may be without an answer: with those that are read next, no more than the queue of the client holds,
@@ -82,7 +83,7 @@ pub struct Publish {
         value_parser = clap::value_parser!(i64).range(0..))]
     if_last_topic_sequence: Option<i64>,
     /// How long to wait for the answer to TEXT, connecting included: 5s, 500ms, 1m
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = value::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = value::timeout)]
     timeout: Duration,
     /// Print one JSON object at the end
     #[arg(long)]
@@ -129,12 +130,8 @@ impl Publish {
         let event = self.event(Payload::Text(text), self.id.clone());
         let request = PublishRequest { events: vec![event], precondition: self.precondition() };
         let mut tally = Tally::new(!self.id.is_empty());
-        let target = &self.lasting.target;
-        let call = async { target.hub().await?.publish(request).await.map_err(|status| explain(&status)) };
-        let Ok(answer) = timeout(self.timeout, call).await else {
-            bail!("no answer from {} within {:?}: the event may be published all the same", target.url(), self.timeout);
-        };
-        tally.add(answer?.into_inner())?;
+        let mut hub = Reach::new(self.lasting.target.clone(), self.timeout).connect().await?;
+        tally.add(hub.change("Publish", hub.hub().publish(request)).await?)?;
         tally.tell(self.json);
         Ok(())
     }
