@@ -56,7 +56,7 @@ const ROWS: &[(&str, &str, Bare)] = &[
     ("check see-stream", "vault", Bare::Denied("TOPIC_DENIED")),
     ("check see-group", "vault team", Bare::Denied("TOPIC_DENIED")),
     ("check manage-stream", "vault", Bare::Denied("ACTION_DENIED")),
-    ("check add-topics", "vault.>", Bare::Denied("TOPIC_DENIED")),
+    ("check add-topics", "vault.>", Bare::Denied("ACTION_DENIED")),
     ("check manage-group", "vault team", Bare::Denied("ACTION_DENIED")),
     ("check manage-dead-letters", "vault team", Bare::Denied("ACTION_DENIED")),
     ("check manage-sessions", "", Bare::Denied("ACTION_DENIED")),
