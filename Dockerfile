@@ -11,14 +11,18 @@ WORKDIR /src
 # manifest names them; so they stay out of the image, and editing one rebuilds nothing here.
 # The stand-ins' own artefacts must go: COPY keeps the files' times, and cargo would take sources older than this layer
 # for the ones it has already compiled.
-# The manifest of benches/versus is there because cargo reads those of all members; none of it is built.
+# The manifests of benches/versus and clients/conformance are there because cargo reads those of all members; none of it is
+# built.
 COPY Cargo.toml Cargo.lock ./
 COPY client/Cargo.toml client/
 COPY benches/versus/Cargo.toml benches/versus/
-RUN mkdir -p src client/src benches/versus/src \
-    && touch client/src/lib.rs \
+COPY clients/conformance/Cargo.toml clients/conformance/
+RUN mkdir -p src client/src benches/versus/src clients/conformance/src/driver \
+    && touch client/src/lib.rs clients/conformance/src/lib.rs \
     && echo 'fn main() {}' > src/main.rs \
     && cp src/main.rs benches/versus/src/ \
+    && cp src/main.rs clients/conformance/src/ \
+    && cp src/main.rs clients/conformance/src/driver/ \
     && cp src/main.rs build.rs \
     && touch src/lib.rs \
     && cargo build --release --locked --bin switchyard \

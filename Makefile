@@ -7,7 +7,7 @@
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## start a hub with the default settings
@@ -22,22 +22,32 @@ tools: ## install what the tests need into .tools/
 	scripts/install-tools.sh
 	examples/generate.sh
 
+# Built together, so that what they share is built once.
+TESTED := --package switchyard --package switchyard-client --package switchyard-conformance
+
 .PHONY: test
 test: lint ## check and test everything, installing what it needs
-	cargo build --locked --features tools-tests --bins --examples
-	cargo test --locked --features tools-tests
+	cargo build --locked --features tools-tests $(TESTED) --bins --examples
+	cargo test --locked --features tools-tests $(TESTED)
 
 .PHONY: torture
-torture: ## kill the hub 500 times while it works, back it up 30 times, simulate 500 seeds: docs/testing.md
+torture: ## kill the hub 500 times while it works, back it up 30 times, simulate 500 seeds, 30 minutes of reconnects: docs/testing.md
 	TORTURE_KILLS=$${TORTURE_KILLS:-500} cargo test --locked --test it kill:: -- --nocapture
 	TORTURE_BACKUPS=$${TORTURE_BACKUPS:-30} cargo test --locked --test it backups:: -- --nocapture
 	SIMULATION_SEEDS=$${SIMULATION_SEEDS:-500} cargo test --locked --test simulation -- --nocapture
+	$(MAKE) conformance CONFORMANCE_FLAGS='--scenario churn --long'
+
+.PHONY: conformance
+conformance: ## try out the rules of clients/SPEC.md on the Rust client, or another: clients/conformance/README.md
+	cargo build --locked --features tools-tests $(TESTED) --bins
+	$${CARGO_TARGET_DIR:-target}/debug/switchyard-conformance $(CONFORMANCE_FLAGS)
 
 .PHONY: lint
 lint: tools ## check formatting, lints, dependencies, the protos and the manifests
 	cargo fmt --check
 	cargo clippy --locked --all-targets --features tools-tests -- -D warnings
 	cargo clippy --locked --package switchyard-client --all-targets -- -D warnings
+	cargo clippy --locked --package switchyard-conformance --all-targets -- -D warnings
 	cargo clippy --locked --package switchyard-versus -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --package switchyard-client --no-deps
 	.tools/bin/buf lint

@@ -121,7 +121,7 @@ fn rust_files(folder: &str) -> Vec<PathBuf> {
 }
 
 /// Where the crates of the workspace, and the programs beside them, have their sources.
-const CRATES: [&str; 4] = ["src", "client/src", "benches/versus/src", "benches/siege"];
+const CRATES: [&str; 5] = ["src", "client/src", "clients/conformance/src", "benches/versus/src", "benches/siege"];
 
 /// Path below `src`, and text, of every source file of the hub.
 fn sources() -> BTreeMap<String, String> {
@@ -280,6 +280,24 @@ fn what_says_that_it_is_pure_is_pure() {
         for (line, code) in code_lines(production(text)) {
             for impure in ["tokio", "tracing", "Instant", "SystemTime::now", "Mutex", "RwLock", "async "] {
                 assert!(!code.contains(impure), "src/{file}:{line}: {impure} in a file that says it is pure");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_judge_of_clients_is_pure_and_its_files_are_small() {
+    let folder = "clients/conformance/src";
+    let sources = sources_of(folder);
+    assert!(sources.iter().filter(|(file, _)| file.starts_with("judge/")).count() > 5, "where is the judge?");
+    for (file, text) in sources {
+        assert!(text.starts_with("//!"), "{folder}/{file} does not open with what it owns");
+        assert!(production(&text).lines().count() <= MAX_FILE_LINES, "{folder}/{file} is too long");
+        let must_be_pure = file.starts_with("judge/") && !file.ends_with("tests.rs");
+        assert!(is_pure(&text) || !must_be_pure, "{folder}/{file} does not say that it is pure");
+        for (line, code) in code_lines(production(&text)).filter(|_| is_pure(&text)) {
+            for impure in ["tokio", "Instant", "SystemTime", "Mutex", "async ", "std::fs", "std::process"] {
+                assert!(!code.contains(impure), "{folder}/{file}:{line}: {impure} in a file that says it is pure");
             }
         }
     }
