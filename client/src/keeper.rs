@@ -22,7 +22,7 @@ pub(crate) struct Keeper {
 impl Keeper {
     /// Asks the store for the place of an earlier run.
     pub(crate) async fn load(store: Arc<dyn PositionStore>) -> Result<(Option<Arc<Self>>, Option<String>), Error> {
-        let token = store.load().await.map_err(|error| failed(&error))?;
+        let token = store.load().await.map_err(|error| failed("the position cannot be read", &error))?;
         Ok((Some(Arc::new(Self { store, kept: Mutex::new(token.clone()) })), token))
     }
 
@@ -31,13 +31,13 @@ impl Keeper {
         let mut kept = self.kept.lock().await;
         let place = shared.with(|machine, _| machine.table.done(subscription));
         if let Some(place) = place.filter(|place| kept.as_ref() != Some(place)) {
-            self.store.keep(&place).await.map_err(|error| failed(&error))?;
+            self.store.keep(&place).await.map_err(|error| failed("the position is not kept", &error))?;
             *kept = Some(place);
         }
         Ok(())
     }
 }
 
-fn failed(error: &std::io::Error) -> Error {
-    Error::new(ErrorKind::Source, Code::Internal, "POSITION_STORE", format!("the position is not kept: {error}"))
+fn failed(what: &str, error: &std::io::Error) -> Error {
+    Error::new(ErrorKind::Source, Code::Internal, "POSITION_STORE", format!("{what}: {error}"))
 }

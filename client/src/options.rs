@@ -228,7 +228,8 @@ impl Builder {
 }
 
 fn read(path: &std::path::Path) -> Result<Token, crate::token::TokenError> {
-    Ok(Token::new(credential::read_file(path)?))
+    let value = credential::read_file(path).map_err(|error| format!("{error:#}"))?;
+    Ok(Token::new(value))
 }
 
 #[cfg(test)]

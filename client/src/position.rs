@@ -86,13 +86,21 @@ impl FilePosition {
         let text = match fs::read_to_string(&self.0) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
+            Err(error) => return Err(self.named(&error)),
         };
         let token = text.trim();
-        if token.is_empty() || token.len() > MAX_TOKEN_BYTES || token.contains(char::is_whitespace) {
+        if token.is_empty() {
+            return Err(bad("is empty"));
+        }
+        if token.len() > MAX_TOKEN_BYTES || token.contains(char::is_whitespace) {
             return Err(bad("does not hold a resume token"));
         }
         Ok(Some(token.to_owned()))
+    }
+
+    /// Which file it was.
+    fn named(&self, error: &io::Error) -> io::Error {
+        io::Error::new(error.kind(), format!("{}: {error}", self.0.display()))
     }
 
     fn replace(&self, token: &str) -> io::Result<()> {
@@ -119,7 +127,7 @@ impl PositionStore for FilePosition {
     }
 
     fn keep<'a>(&'a self, token: &'a str) -> Keeping<'a, ()> {
-        Box::pin(std::future::ready(self.replace(token)))
+        Box::pin(std::future::ready(self.replace(token).map_err(|error| self.named(&error))))
     }
 }
 

@@ -1,27 +1,30 @@
-//! The command line: one file per command. Commands talk to a hub through the generated client and nothing else, so
-//! everything they do any client can do; only `restore` works on a data directory that no hub has open.
+//! The command line: one file per command. Commands talk to a hub through the crate `switchyard-client` and nothing else, so
+//! everything they do any client can do: those that live as long as their hub through its `Client`, the others through
+//! generated code. Only `restore` works on a data directory that no hub has open.
 
 mod access;
 mod backup;
 mod browse;
 mod dead_letters;
-mod feed;
 mod group;
 mod health;
 mod hub;
+mod lasting;
+mod lines;
 mod members;
 mod named;
 mod new_file;
+mod news;
 mod pages;
 mod publish;
 mod reach;
 mod restore;
-mod resume_file;
 mod session;
 mod show;
 mod stop;
 mod stream;
 mod subscribe;
+mod tally;
 mod token;
 mod value;
 mod worker;

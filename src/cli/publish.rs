@@ -1,47 +1,54 @@
 //! `switchyard pub`.
 
 use std::{
-    collections::HashMap,
-    io,
-    time::{Duration, Instant},
+    collections::{HashMap, VecDeque},
+    future::pending,
+    time::Duration,
 };
 
-use anyhow::{Context, bail};
-use serde_json::json;
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Stdin},
-    sync::mpsc,
-};
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use anyhow::Context;
+use tokio::time::{interval, timeout};
 
-use super::{stop::interrupts, value};
-use crate::client::{Target, explain, explain_message};
-use crate::proto::v1::{
-    Durability, Event, PublishPrecondition, PublishRequest, PublishResponse, PublishResult, SessionRequest,
-    SessionResponse, event::Payload, publish_precondition::Condition, session_request::Command,
-    session_response::Frame,
+use super::{
+    lasting::{Hub, Lasting},
+    lines::{Lines, MAX_LINE_BYTES, MOST_BYTES, MOST_LINES},
+    reach::Reach,
+    stop::Stop,
+    tally::Tally,
+    value,
 };
+use crate::client::{Client, Error, Published, Publishing};
+use crate::proto::v1::{Event, PublishPrecondition, PublishRequest, event::Payload, publish_precondition::Condition};
 
-/// Lines that are ready go out together, at most this many,
-const MOST_EVENTS: usize = 500;
-/// or about this many bytes: a frame may have 4 MiB, and what goes over may be one line of the longest.
-const MOST_BYTES: usize = 512 * 1024;
-/// The longest line, in bytes: no hub can be set to take a larger event.
-const MAX_LINE_BYTES: usize = 3 * 1024 * 1024;
-/// So many publishes may be without an answer.
-const MOST_UNANSWERED: usize = 16;
+/// How many lines may be without an answer: with those that are read next, no more than the queue of the client holds,
+const MOST_UNANSWERED: usize = 8_192 - MOST_LINES;
+/// and their bytes. The queue holds twice as much.
+const MOST_UNANSWERED_BYTES: usize = 8 * 1024 * 1024;
+const _: () = assert!(MOST_UNANSWERED_BYTES + MOST_BYTES + MAX_LINE_BYTES < 16 * 1024 * 1024);
+/// How long a line is tried, from when it was read: well below the dedupe window of a stream with the defaults. While there
+/// is no session nothing is read, so this is not how long a hub may be away.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// How long answers are awaited when somebody has stopped this.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often progress is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Publish an event, or one for every line of standard input.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Lines of standard input are published over one session. If it is lost, the program reconnects, and publishes lines
+whose answer it did not get again, with the same id: a stream stores them once. Where no stream stores the topic, such
+a line is not published again, and counts as unknown. At the end one line on standard error says how many lines were
+accepted, refused and unknown, and which were the first. The exit code is 0 if all were accepted.
+
 Examples:
   switchyard pub orders.eu.created 'hello'
   switchyard pub rates.eur 1.0931 --key eur --attribute unit=usd --json
   switchyard pub orders.eu.created 'hello' --source shop --id order-17
   switchyard pub config.mode safe --if-last-topic-sequence 41
-  tail -f access.log | switchyard pub logs.web")]
+  tail -f access.log | switchyard pub logs.web
+  cat orders.txt | switchyard pub orders.eu.created --no-reconnect
+  cat orders.txt | switchyard pub orders.eu.created --server http://hub-0:50051,http://hub-1:50051")]
 pub struct Publish {
     /// The topic to publish to, such as orders.eu.created
     topic: String,
@@ -75,11 +82,14 @@ pub struct Publish {
     #[arg(long, value_name = "SEQUENCE", requires = "text", conflicts_with = "if_last_sequence",
         value_parser = clap::value_parser!(i64).range(0..))]
     if_last_topic_sequence: Option<i64>,
+    /// How long to wait for the answer to TEXT, connecting included: 5s, 500ms, 1m
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = value::timeout)]
+    timeout: Duration,
     /// Print one JSON object at the end
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    target: Target,
+    lasting: Lasting,
 }
 
 fn attribute(text: &str) -> Result<(String, String), String> {
@@ -89,17 +99,15 @@ fn attribute(text: &str) -> Result<(String, String), String> {
 
 impl Publish {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let tally = match &self.text {
-            Some(text) => self.publish_one(text.clone()).await?,
-            None => self.publish_lines().await?,
-        };
-        tally.tell(self.json);
-        Ok(())
+        match &self.text {
+            Some(text) => self.publish_one(text.clone()).await,
+            None => self.publish_lines().await,
+        }
     }
 
-    fn event(&self, payload: Payload) -> Event {
+    fn event(&self, payload: Payload, id: String) -> Event {
         Event {
-            id: self.id.clone(),
+            id,
             topic: self.topic.clone(),
             r#type: self.kind.clone(),
             source: self.source.clone(),
@@ -118,194 +126,161 @@ impl Publish {
         Some(PublishPrecondition { condition: Some(condition) })
     }
 
-    async fn publish_one(&self, text: String) -> anyhow::Result<Tally> {
-        let event = self.event(Payload::Text(text));
+    async fn publish_one(&self, text: String) -> anyhow::Result<()> {
+        let event = self.event(Payload::Text(text), self.id.clone());
         let request = PublishRequest { events: vec![event], precondition: self.precondition() };
-        let mut tally = Tally::new();
-        let response = self.target.hub().await?.publish(request).await.map_err(|status| explain(&status))?;
-        tally.add(&response.into_inner())?;
-        Ok(tally)
-    }
-
-    async fn publish_lines(&self) -> anyhow::Result<Tally> {
-        let mut stop = interrupts()?;
-        let mut client = self.target.hub().await?;
-        let (commands, receiver) = mpsc::channel(MOST_UNANSWERED);
-        let response = client.session(ReceiverStream::new(receiver)).await.map_err(|status| explain(&status))?;
-        let mut frames = response.into_inner();
-        let mut lines = Lines::new();
-        let mut tally = Tally::new();
-        let mut commands = Some(commands);
-        let mut unanswered = 0_usize;
-        let mut progress = tokio::time::interval(PROGRESS_INTERVAL);
-        progress.tick().await;
-        loop {
-            if commands.is_none() && unanswered == 0 {
-                return Ok(tally);
-            }
-            tokio::select! {
-                biased;
-                _ = stop.recv() => return Ok(tally),
-                frame = frames.next() => match frame {
-                    None => bail!("the hub ended the session"),
-                    Some(Err(status)) => return Err(explain(&status)),
-                    Some(Ok(frame)) => unanswered -= usize::from(tally.answer(frame)?),
-                },
-                _ = progress.tick() => tally.tell_progress(),
-                batch = lines.next(), if commands.is_some() && unanswered < MOST_UNANSWERED => {
-                    let payloads = batch.context("cannot read standard input")?;
-                    if payloads.is_empty() {
-                        commands = None;
-                        continue;
-                    }
-                    let events = payloads.into_iter().map(|payload| self.event(payload)).collect();
-                    let publish = Command::Publish(PublishRequest { events, precondition: None });
-                    let request = SessionRequest { request_id: 1, command: Some(publish) };
-                    if let Some(commands) = &commands {
-                        // The channel has room for all that may be unanswered; it fails only if the session is over,
-                        // which the next frame tells.
-                        commands.try_send(request).ok();
-                        unanswered += 1;
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Standard input, in batches of the lines that are there.
-struct Lines {
-    input: BufReader<Stdin>,
-    /// A line that has begun; kept when waiting for its end is given up.
-    partial: Vec<u8>,
-}
-
-impl Lines {
-    fn new() -> Self {
-        Self { input: BufReader::with_capacity(64 * 1024, tokio::io::stdin()), partial: Vec::new() }
-    }
-
-    /// Waits for one line and takes those behind it that need no waiting. Empty at the end. Cancel-safe: what has been
-    /// read of a line is kept.
-    async fn next(&mut self) -> io::Result<Vec<Payload>> {
-        let mut lines = Vec::new();
-        let mut bytes = 0;
-        loop {
-            // One more shows that a line is too long, the rest of which nobody needs to read.
-            let most = (MAX_LINE_BYTES + 1).saturating_sub(self.partial.len());
-            (&mut self.input).take(most as u64).read_until(b'\n', &mut self.partial).await?;
-            if self.partial.is_empty() {
-                return Ok(lines);
-            }
-            let mut line = std::mem::take(&mut self.partial);
-            if line.last() == Some(&b'\n') {
-                line.pop();
-            } else if line.len() > MAX_LINE_BYTES {
-                let told = format!("a line has more than {MAX_LINE_BYTES} bytes, the limit for events of any hub");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, told));
-            }
-            bytes += line.len();
-            lines.push(payload(line));
-            let more_is_there = self.input.buffer().contains(&b'\n');
-            if !more_is_there || lines.len() == MOST_EVENTS || bytes >= MOST_BYTES {
-                return Ok(lines);
-            }
-        }
-    }
-}
-
-/// A line as it is: bytes where it is no text.
-fn payload(line: Vec<u8>) -> Payload {
-    String::from_utf8(line).map_or_else(|error| Payload::Data(error.into_bytes().into()), Payload::Text)
-}
-
-/// What has come of a publish so far.
-struct Tally {
-    start: Instant,
-    events: u64,
-    matched: i64,
-    duplicates: u64,
-    /// The last result of an event that a stream holds. All have one topic, and so one stream.
-    stored: Option<PublishResult>,
-}
-
-impl Tally {
-    fn new() -> Self {
-        Self { start: Instant::now(), events: 0, matched: 0, duplicates: 0, stored: None }
-    }
-
-    fn add(&mut self, response: &PublishResponse) -> anyhow::Result<()> {
-        for result in &response.results {
-            if let Some(status) = &result.status {
-                return Err(explain_message(status));
-            }
-            self.events += 1;
-            self.matched += result.matched;
-            self.duplicates += u64::from(result.duplicate);
-            if !result.stream.is_empty() {
-                self.stored = Some(result.clone());
-            }
-        }
+        let mut tally = Tally::new(!self.id.is_empty());
+        let mut hub = Reach::new(self.lasting.target.clone(), self.timeout).connect().await?;
+        tally.add(hub.change("Publish", hub.hub().publish(request)).await?)?;
+        tally.tell(self.json);
         Ok(())
     }
 
-    /// True when the frame answers a publish.
-    fn answer(&mut self, frame: SessionResponse) -> anyhow::Result<bool> {
-        match frame.frame {
-            Some(Frame::Published(response)) => self.add(&response).map(|()| true),
-            Some(Frame::Error(status)) => Err(explain_message(&status)),
-            Some(Frame::Draining(_)) => {
-                eprintln!("the hub is draining: reconnect");
-                Ok(false)
+    async fn publish_lines(&self) -> anyhow::Result<()> {
+        let mut stop = Stop::listen()?;
+        let mut hub = self.lasting.connect("pub")?;
+        tokio::select! {
+            up = hub.up() => up?,
+            () = stop.requested() => return Ok(()),
+        }
+        let mut flow = Flow::new(self, hub.client.clone())?;
+        let failure = flow.run(&mut hub, &mut stop).await;
+        flow.tally.finish(self.json, failure)
+    }
+}
+
+/// Lines on their way from standard input to the hub, and the answers to them.
+struct Flow<'a> {
+    command: &'a Publish,
+    client: Client,
+    lines: Lines,
+    /// What ids begin with that are made here.
+    run: String,
+    /// The number of the last line that was read.
+    read: u64,
+    /// Lines that are not answered, in order.
+    unanswered: VecDeque<Line>,
+    unanswered_bytes: usize,
+    tally: Tally,
+}
+
+/// A line that is not answered.
+struct Line {
+    number: u64,
+    bytes: usize,
+    publishing: Publishing,
+}
+
+impl<'a> Flow<'a> {
+    fn new(command: &'a Publish, client: Client) -> anyhow::Result<Self> {
+        let mut run = [0; 8];
+        // From the system: two that start together must not make the same ids.
+        getrandom::fill(&mut run).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
+        Ok(Self {
+            command,
+            client,
+            lines: Lines::new(),
+            run: format!("{:016x}", u64::from_ne_bytes(run)),
+            read: 0,
+            unanswered: VecDeque::new(),
+            unanswered_bytes: 0,
+            tally: Tally::new(!command.id.is_empty()),
+        })
+    }
+
+    /// Works until everything that was read is answered, or nobody wants to wait for that. What ended it before the last
+    /// line, if something did.
+    async fn run(&mut self, hub: &mut Hub, stop: &mut Stop) -> Option<anyhow::Error> {
+        let (mut failure, mut has_all) = (None, false);
+        let mut progress = interval(PROGRESS_INTERVAL);
+        progress.tick().await;
+        while !(has_all && self.unanswered.is_empty()) {
+            // What is not read can wait for as long as the hub is away.
+            let reads = !has_all && hub.has_session() && self.has_room();
+            tokio::select! {
+                biased;
+                () = stop.requested() => {
+                    self.flush(stop).await;
+                    break;
+                }
+                result = answer(&mut self.unanswered) => self.answered(result),
+                () = hub.changed() => if let Some(error) = hub.failure() {
+                    failure.get_or_insert(error);
+                    has_all = true;
+                },
+                _ = progress.tick() => self.tally.tell_progress(),
+                lines = self.lines.next(), if reads => match lines.context("cannot read standard input") {
+                    Ok(lines) if lines.is_empty() => has_all = true,
+                    Ok(lines) => self.queue(lines).await,
+                    Err(error) => {
+                        failure = Some(error);
+                        has_all = true;
+                    }
+                },
             }
-            _ => Ok(false),
+        }
+        failure
+    }
+
+    fn has_room(&self) -> bool {
+        self.unanswered.len() < MOST_UNANSWERED && self.unanswered_bytes < MOST_UNANSWERED_BYTES
+    }
+
+    /// Gives lines to the client, which has room for them unless the hub takes longer to answer than a line is tried.
+    async fn queue(&mut self, lines: Vec<Payload>) {
+        for payload in lines {
+            self.read += 1;
+            let (number, bytes) = (self.read, bytes(&payload));
+            let id = self.command.id.as_str();
+            let id = if id.is_empty() { format!("{}-{number}", self.run) } else { id.to_owned() };
+            let event = self.command.event(payload, id);
+            match self.client.publish(event).deadline(DEADLINE).queued().await {
+                Ok(publishing) => {
+                    self.unanswered.push_back(Line { number, bytes, publishing });
+                    self.unanswered_bytes += bytes;
+                }
+                Err(error) => self.tally.add_line(number, Err(error)),
+            }
         }
     }
 
-    fn rate(&self) -> f64 {
-        self.events as f64 / self.start.elapsed().as_secs_f64().max(f64::EPSILON)
-    }
-
-    fn tell_progress(&self) {
-        eprintln!("{} events, {:.0} a second", self.events, self.rate());
-    }
-
-    fn tell(&self, json: bool) {
-        if json {
-            println!("{}", self.as_json());
-            return;
+    /// The first of the lines that are not answered is.
+    fn answered(&mut self, result: Result<Published, Error>) {
+        if let Some(line) = self.unanswered.pop_front() {
+            self.unanswered_bytes -= line.bytes;
+            self.tally.add_line(line.number, result);
         }
-        let stored = self.stored.as_ref().map(|last| self.stored_text(last)).unwrap_or_default();
-        println!("published {}, matched {}{stored}", self.events, self.matched);
     }
 
-    fn as_json(&self) -> serde_json::Value {
-        let mut object = json!({ "events": self.events, "matched": self.matched });
-        if let Some(last) = &self.stored {
-            object["stream"] = json!(last.stream);
-            object["sequence"] = json!(last.sequence);
-            object["epoch"] = json!(last.epoch);
-            object["durability"] = json!(last.durability().as_str_name());
-            object["duplicates"] = json!(self.duplicates);
-        }
-        object
-    }
-
-    fn stored_text(&self, last: &PublishResult) -> String {
-        let PublishResult { stream, sequence, .. } = last;
-        if self.events == 1 && self.duplicates == 1 {
-            return format!(", duplicate of {sequence} in {stream}");
-        }
-        let promise = match last.durability() {
-            Durability::Interval => ", synced at intervals",
-            Durability::None => ", not synced",
-            Durability::Sync | Durability::Unspecified => "",
+    /// Waits for answers to what was read, but not for long.
+    async fn flush(&mut self, stop: &mut Stop) {
+        let answers = async {
+            while !self.unanswered.is_empty() {
+                let result = answer(&mut self.unanswered).await;
+                self.answered(result);
+            }
         };
-        let up_to = if self.events == 1 { "" } else { "up to " };
-        let duplicates = match self.duplicates {
-            0 => String::new(),
-            some => format!(", {some} of them duplicates"),
-        };
-        format!(", stored in {stream} as {up_to}{sequence}{duplicates}{promise}")
+        tokio::select! {
+            _ = timeout(STOP_TIMEOUT, answers) => {}
+            () = stop.requested() => {}
+        }
+        for line in self.unanswered.drain(..) {
+            self.tally.add_unanswered(line.number);
+        }
+    }
+}
+
+/// What became of the first of these lines. Cancel-safe.
+async fn answer(unanswered: &mut VecDeque<Line>) -> Result<Published, Error> {
+    match unanswered.front_mut() {
+        Some(line) => (&mut line.publishing).await,
+        None => pending().await,
+    }
+}
+
+fn bytes(payload: &Payload) -> usize {
+    match payload {
+        Payload::Text(text) => text.len(),
+        Payload::Data(data) => data.len(),
     }
 }

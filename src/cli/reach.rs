@@ -71,6 +71,10 @@ impl Interceptor for Asking {
 }
 
 impl Reach {
+    pub(super) fn new(target: Target, timeout: Duration) -> Self {
+        Self { timeout, target }
+    }
+
     /// Connects to the first address where a hub answers.
     pub(super) async fn connect(&self) -> anyhow::Result<Reached> {
         let first = Some(Instant::now() + self.timeout);
@@ -82,7 +86,7 @@ impl Reach {
     /// The same to ask for the health, which is told to everybody: no credential is read or shown.
     pub(super) async fn connect_as_nobody(&self) -> anyhow::Result<Reached> {
         let target = Target { credential: Credential::default(), ..self.target.clone() };
-        Self { timeout: self.timeout, target }.connect().await
+        Self::new(target, self.timeout).connect().await
     }
 }
 

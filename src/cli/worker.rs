@@ -1,13 +1,18 @@
 //! The worker mode of `switchyard sub`: gives each event of a group to a shell command and tells the hub what came of it.
 //!
-//! The hub is granted credit for as many events as commands may run, so that no event waits here while its lease runs
-//! out. Nothing is decided for an event whose command has not ended: on the way out the hub gives it to another member.
+//! The window of the subscription has room for as many events as commands may run, so that no event waits here while its
+//! lease runs out. Commands go on while there is no session, and what came of them is said in the next one. Nothing is
+//! decided for an event whose command has not ended: on the way out the hub gives it to another member.
+//!
+//! This is not the worker of the client crate, because a person hears of gaps and of what a command did, stops it in two
+//! steps, and may want a number of events.
 
 use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,
+    future::pending,
     process::{ExitStatus, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -20,30 +25,24 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval},
 };
 
-use super::{
-    feed::{self, Feed},
-    stop::Stop,
-};
-use crate::client::{TOKEN_VARIABLE, Target};
-use crate::proto::v1::{
-    AckMode, AckOutcome, Credit, ReceivedEvent, SubscriptionSpec, event::Payload, session_response::Frame,
-};
+use super::{lasting::Hub, news, stop::Stop};
+use crate::client::{Delivery, Error, Item, Opened, Subscription, TOKEN_VARIABLE, Target};
+use crate::proto::v1::ReceivedEvent;
 
 /// What a hub that does not tell its ack deadline is taken to have.
 const DEFAULT_ACK_DEADLINE: Duration = Duration::from_secs(30);
-/// A lease is looked at so many times before it would run out.
-const LOOKS_A_DEADLINE: u32 = 8;
+/// Leases are extended so many times before they would run out.
+const EXTENDS_A_DEADLINE: u32 = 3;
+/// But never more often than this.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(20);
 /// What attributes may take in the environment, in bytes: Linux starts no program with a variable of 128 KiB or more.
 const MAX_ATTRIBUTES_BYTES: usize = 120 * 1024;
-/// No lease is looked at more often.
-const SHORTEST_LOOK: Duration = Duration::from_millis(20);
 
 /// A command that runs.
 struct Job {
     /// Its process, and the group of processes it heads.
     process: Option<u32>,
-    /// When the event came, or its lease was last extended.
-    since: Instant,
+    delivery: Delivery,
     /// For people: sequence, topic, attempt.
     name: String,
 }
@@ -53,49 +52,44 @@ pub(super) struct Worker {
     command: String,
     /// The command is told how to reach the same hub.
     hub: Target,
-    most_jobs: u16,
-    /// How many events may still be asked for.
+    /// How many events may still be begun.
     left: i64,
-    /// How many were asked for and have not come.
-    expected: i64,
-    /// By the sequence of their event.
+    /// By the sequence of their event. The client gives out none that is here.
     jobs: HashMap<i64, Job>,
     running: JoinSet<(i64, Result<(), String>)>,
-    deadline: Duration,
     done: u64,
     failed: u64,
 }
 
 impl Worker {
-    /// At most `most_jobs` commands at once, and `max_events` in all; 0 is no limit.
-    pub(super) fn new(command: String, most_jobs: u16, max_events: i64) -> Self {
+    /// Runs commands for `max_events` events; 0 is no limit.
+    pub(super) fn new(command: String, hub: Target, max_events: i64) -> Self {
         Self {
             command,
-            hub: Target::default(),
-            most_jobs,
+            hub,
             left: if max_events > 0 { max_events } else { i64::MAX },
-            expected: 0,
             jobs: HashMap::new(),
             running: JoinSet::new(),
-            deadline: DEFAULT_ACK_DEADLINE,
             done: 0,
             failed: 0,
         }
     }
 
     /// Works until there is nothing more to do or it is asked to stop.
-    pub(super) async fn run(mut self, target: &Target, spec: SubscriptionSpec, stop: &mut Stop) -> anyhow::Result<()> {
-        self.hub = target.clone();
-        let credit = Some(Credit { events: self.ask(self.most_jobs.into()), bytes: 0 });
-        let spec = SubscriptionSpec { ack_mode: AckMode::Explicit.into(), credit, max_events: 0, ..spec };
-        let mut feed = Feed::open(target, spec, true).await?;
-        let left = match self.work(&mut feed, stop).await {
-            Ok(()) => feed.leave().await,
-            Err(error) => {
-                drop(feed);
-                self.finish(stop).await;
-                Err(error)
-            }
+    pub(super) async fn run(mut self, hub: &Hub, mut member: Subscription, stop: &mut Stop) -> anyhow::Result<()> {
+        let left = tokio::select! {
+            () = stop.requested() => hub.leave().await,
+            ready = member.ready() => match ready {
+                Err(error) => Err(hub.explain(&error)),
+                Ok(()) => match self.work(hub, member, stop).await {
+                    Ok(()) => hub.leave().await,
+                    Err(error) => {
+                        self.finish(stop).await;
+                        hub.leave_in_a_hurry().await;
+                        Err(error)
+                    }
+                },
+            },
         };
         // One that was refused has nothing to tell but why.
         if left.is_ok() || self.done + self.failed > 0 {
@@ -104,12 +98,15 @@ impl Worker {
         left
     }
 
-    async fn work(&mut self, feed: &mut Feed, stop: &mut Stop) -> anyhow::Result<()> {
+    async fn work(&mut self, hub: &Hub, member: Subscription, stop: &mut Stop) -> anyhow::Result<()> {
+        let mut opened = member.opened().unwrap_or_default();
+        eprintln!("{}", news::opened(&opened));
+        let mut extends = beat(&opened);
         let mut stopping = false;
-        let mut looks = beat(self.deadline);
+        // Until no more events are wanted. Without it nothing more comes; what has come can still be settled.
+        let mut member = Some(member);
         loop {
-            let nothing_comes = stopping || (self.left == 0 && self.expected == 0);
-            if nothing_comes && self.running.is_empty() {
+            if member.is_none() && self.running.is_empty() {
                 return Ok(());
             }
             tokio::select! {
@@ -120,67 +117,45 @@ impl Worker {
                         bail!("second signal; commands that were killed: {cut}");
                     }
                     stopping = true;
+                    member = None;
                     eprintln!("stopping; waiting for commands to finish: {}", self.running.len());
                 }
-                Some(ended) = self.running.join_next() => {
-                    self.ended(ended, feed)?;
-                    if !stopping {
-                        self.grant(feed);
-                    }
-                }
-                _ = looks.tick(), if !self.jobs.is_empty() => self.extend(feed),
-                frame = feed.next() => match frame? {
-                    None | Some(Frame::Ended(_)) => bail!("the hub ended the subscription"),
-                    // What comes after the request to stop is not begun.
-                    Some(Frame::Events(events)) if !stopping => {
-                        for received in events.events {
-                            self.begin(received, feed);
+                Some(ended) = self.running.join_next() => self.ended(ended)?,
+                _ = extends.tick(), if !self.jobs.is_empty() => self.extend(),
+                item = next(&mut member) => match item {
+                    None => bail!("the hub ended the subscription"),
+                    Some(Err(error)) => return Err(hub.explain(&error)),
+                    Some(Ok(Item::CaughtUp)) => {}
+                    Some(Ok(Item::Gap(gap))) => eprintln!("{}", news::gap(&gap)),
+                    Some(Ok(Item::Events(batch))) => {
+                        batch.into_iter().for_each(|delivery| self.begin(delivery));
+                        // Since it was opened last the group may have another deadline.
+                        let now = member.as_ref().and_then(Subscription::opened).unwrap_or(opened);
+                        if now.ack_deadline != opened.ack_deadline {
+                            extends = beat(&now);
                         }
-                    }
-                    Some(frame) => {
-                        if let Frame::Subscribed(subscribed) = &frame {
-                            self.deadline = deadline(subscribed.ack_deadline.as_ref());
-                            looks = beat(self.deadline);
+                        opened = now;
+                        if self.left == 0 {
+                            member = None;
                         }
-                        feed::tell(&frame);
                     }
                 },
             }
         }
     }
 
-    /// How many of `wanted` events more may be asked for. They are counted as asked for.
-    fn ask(&mut self, wanted: i64) -> i64 {
-        let events = wanted.min(self.left);
-        self.left -= events;
-        self.expected += events;
-        events
-    }
-
-    /// Asks for one event more.
-    fn grant(&mut self, feed: &mut Feed) {
-        let events = self.ask(1);
-        if events > 0 {
-            feed.add_credit(events);
-        }
-    }
-
-    fn begin(&mut self, received: ReceivedEvent, feed: &mut Feed) {
-        let sequence = received.sequence;
-        self.expected -= 1;
-        if let Some(job) = self.jobs.get_mut(&sequence) {
-            // Its lease ran out and it came again: what becomes of the command that runs counts for this attempt too.
-            job.since = Instant::now();
-            self.left = self.left.saturating_add(1);
-            self.grant(feed);
+    /// Runs the command, unless enough of them were run: then the event goes back as this member leaves.
+    fn begin(&mut self, delivery: Delivery) {
+        if self.left == 0 {
             return;
         }
-        let topic = received.event.as_ref().map_or("", |event| event.topic.as_str());
-        let name = format!("sequence {sequence} ({topic}, attempt {})", received.attempt);
-        let started = self.shell(&received).spawn();
+        self.left -= 1;
+        let (sequence, topic, attempt) = (delivery.sequence(), delivery.topic(), delivery.attempt());
+        let name = format!("sequence {sequence} ({topic}, attempt {attempt})");
+        let started = self.shell(delivery.wire()).spawn();
         let process = started.as_ref().ok().and_then(Child::id);
-        self.jobs.insert(sequence, Job { process, since: Instant::now(), name });
-        let payload = payload(received);
+        let payload = Bytes::copy_from_slice(delivery.data());
+        self.jobs.insert(sequence, Job { process, delivery, name });
         self.running.spawn(async move {
             let result = match started {
                 Ok(child) => outcome(child, payload).await,
@@ -204,36 +179,26 @@ impl Worker {
         command
     }
 
-    fn ended(&mut self, ended: Result<(i64, Result<(), String>), JoinError>, feed: &mut Feed) -> anyhow::Result<()> {
+    fn ended(&mut self, ended: Result<(i64, Result<(), String>), JoinError>) -> anyhow::Result<()> {
         let (sequence, result) = ended.context("a command was lost")?;
-        let job = self.jobs.remove(&sequence);
+        let Some(Job { delivery, name, .. }) = self.jobs.remove(&sequence) else { return Ok(()) };
         match result {
             Ok(()) => {
                 self.done += 1;
-                feed.acknowledge(AckOutcome::Ack, vec![sequence], String::new());
+                delivery.ack();
             }
             Err(reason) => {
                 self.failed += 1;
-                eprintln!("{}: {reason}", job.map(|job| job.name).unwrap_or_default());
-                feed.acknowledge(AckOutcome::Nack, vec![sequence], reason);
+                eprintln!("{name}: {reason}");
+                delivery.nack(reason);
             }
         }
         Ok(())
     }
 
-    /// Keeps the leases of events whose commands have run for half of the deadline.
-    fn extend(&mut self, feed: &mut Feed) {
-        let now = Instant::now();
-        let mut sequences = Vec::new();
-        for (sequence, job) in &mut self.jobs {
-            if now.duration_since(job.since) >= self.deadline / 2 {
-                job.since = now;
-                sequences.push(*sequence);
-            }
-        }
-        if !sequences.is_empty() {
-            feed.acknowledge(AckOutcome::Extend, sequences, String::new());
-        }
+    /// Keeps the leases of events whose commands run.
+    fn extend(&self) {
+        self.jobs.values().for_each(|job| job.delivery.extend());
     }
 
     /// Lets commands end that nobody can be told of any more: half of their work would be worse.
@@ -252,30 +217,32 @@ impl Worker {
     /// Kills the commands, with all the processes they began.
     async fn cut_short(&mut self) {
         for process in self.jobs.values().filter_map(|job| job.process) {
-            // The shell has the call that the standard library has not. It fails only for a group that is gone.
-            Command::new("sh").args(["-c", &format!("kill -KILL -{process}")]).status().await.ok();
+            kill(process).await;
         }
         self.running.shutdown().await;
     }
 }
 
-/// The beat in which leases are looked at.
-fn beat(deadline: Duration) -> Interval {
-    let mut looks = interval((deadline / LOOKS_A_DEADLINE).max(SHORTEST_LOOK));
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    looks
-}
-
-fn deadline(told: Option<&prost_types::Duration>) -> Duration {
-    told.and_then(|told| Duration::try_from(*told).ok()).unwrap_or(DEFAULT_ACK_DEADLINE)
-}
-
-fn payload(received: ReceivedEvent) -> Bytes {
-    match received.event.and_then(|event| event.payload) {
-        Some(Payload::Text(text)) => text.into(),
-        Some(Payload::Data(data)) => data,
-        None => Bytes::new(),
+/// What comes next, for as long as anything is wanted.
+async fn next(member: &mut Option<Subscription>) -> Option<Result<Item, Error>> {
+    match member {
+        Some(member) => member.next().await,
+        None => pending().await,
     }
+}
+
+/// Kills a process with all of its group.
+async fn kill(process: u32) {
+    // The shell has the call that the standard library has not. It fails only for a group that is gone.
+    Command::new("sh").args(["-c", &format!("kill -KILL -{process}")]).status().await.ok();
+}
+
+/// The beat in which leases are extended.
+fn beat(opened: &Opened) -> Interval {
+    let deadline = opened.ack_deadline.unwrap_or(DEFAULT_ACK_DEADLINE);
+    let mut extends = interval((deadline / EXTENDS_A_DEADLINE).max(SHORTEST_INTERVAL));
+    extends.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    extends
 }
 
 /// Gives a command its payload and waits for its end.
@@ -353,7 +320,7 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
-    use crate::proto::v1::Event;
+    use crate::proto::v1::{Event, event::Payload};
 
     fn received(text: &str) -> ReceivedEvent {
         let event = Event {
@@ -373,9 +340,9 @@ mod tests {
     }
 
     async fn ran(command: &str, text: &str) -> Result<(), String> {
-        let worker = Worker::new(command.to_owned(), 1, 0);
+        let worker = Worker::new(command.to_owned(), Target::default(), 0);
         let child = worker.shell(&received(text)).spawn().unwrap();
-        outcome(child, payload(received(text))).await
+        outcome(child, Bytes::copy_from_slice(text.as_bytes())).await
     }
 
     #[tokio::test]
@@ -407,15 +374,15 @@ mod tests {
         assert_eq!(told(&with(&[("a", just + 1)])), (String::new(), "1".to_owned()));
         assert_eq!(told(&with(&[("large", 500_000), ("a", 10), ("b", 20)])), ("a b".to_owned(), "1".to_owned()));
         for event in [with(&[("a", just)]), with(&[("large", 500_000)]), with(&[(&"n".repeat(200_000), 1)])] {
-            let child = Worker::new("true".to_owned(), 1, 0).shell(&event).spawn().unwrap();
+            let child = Worker::new("true".to_owned(), Target::default(), 0).shell(&event).spawn().unwrap();
             assert_eq!(outcome(child, Bytes::new()).await, Ok(()));
         }
     }
 
     #[tokio::test]
     async fn a_command_is_not_given_a_token() {
-        let mut worker =
-            Worker::new("test -z \"$SWITCHYARD_TOKEN\" && test $SWITCHYARD_TOKEN_FILE = f".to_owned(), 1, 0);
+        let command = "test -z \"$SWITCHYARD_TOKEN\" && test $SWITCHYARD_TOKEN_FILE = f".to_owned();
+        let mut worker = Worker::new(command, Target::default(), 0);
         worker.hub.credential.token = Some("secret".to_owned());
         worker.hub.credential.token_file = Some("f".into());
         let mut command = worker.shell(&received(""));
@@ -436,22 +403,17 @@ mod tests {
 
     #[tokio::test]
     async fn commands_that_are_cut_short_take_their_processes_with_them() {
-        let mut worker = Worker::new("cat; tail -f /dev/null & wait".to_owned(), 1, 0);
+        let worker = Worker::new("cat; tail -f /dev/null & wait".to_owned(), Target::default(), 0);
         let mut child = worker.shell(&received("x")).stdout(Stdio::piped()).spawn().unwrap();
         let mut output = child.stdout.take().unwrap();
-        worker.jobs.insert(42, Job { process: child.id(), since: Instant::now(), name: String::new() });
-        worker.running.spawn(async move { (42, outcome(child, Bytes::from("begun")).await) });
+        let process = child.id().unwrap();
+        let mut running = JoinSet::new();
+        running.spawn(outcome(child, Bytes::from("begun")));
         let mut begun = [0; 5];
         output.read_exact(&mut begun).await.unwrap();
-        worker.cut_short().await;
+        kill(process).await;
         // The end comes when no process is left that could write.
         assert_eq!(output.read_to_end(&mut Vec::new()).await.unwrap(), 0);
-    }
-
-    #[test]
-    fn no_more_events_are_asked_for_than_are_wanted() {
-        let mut worker = Worker::new(String::new(), 4, 6);
-        assert_eq!([worker.ask(4), worker.ask(1), worker.ask(4), worker.ask(1)], [4, 1, 1, 0]);
-        assert_eq!(worker.expected, 6);
+        assert!(running.join_next().await.unwrap().unwrap().unwrap_err().contains("signal: 9"));
     }
 }

@@ -24,6 +24,8 @@ enum Bare {
     /// An answer, which tells nothing of what there is.
     Answer,
     Refused(&'static str),
+    /// The answer that this is denied, for this reason.
+    Denied(&'static str),
 }
 
 /// Every command, in an order in which somebody who may do everything gets through all of them, and what it means to have no
@@ -33,6 +35,8 @@ const ROWS: &[(&str, &str, Bare)] = &[
     ("token", "", Bare::NoHub),
     ("restore", "", Bare::NoHub),
     ("health", "", Bare::Open),
+    ("hub", "", Bare::Answer),
+    ("whoami", "", Bare::Answer),
     ("stream create", "lost lost.>", Bare::Refused("ACTION_DENIED")),
     ("stream create", "vault vault.>", Bare::Refused("ACTION_DENIED")),
     ("stream update", "vault --max-age 7d", Bare::Refused("ACTION_DENIED")),
@@ -44,10 +48,25 @@ const ROWS: &[(&str, &str, Bare)] = &[
     ("group list", "", Bare::Answer),
     ("group list", "vault", Bare::Answer),
     ("group get", "vault team", Bare::Refused("TOPIC_DENIED")),
+    ("group members", "vault team", Bare::Refused("TOPIC_DENIED")),
+    ("group unacked", "vault team", Bare::Refused("TOPIC_DENIED")),
+    ("check publish", "vault.secret", Bare::Denied("TOPIC_DENIED")),
+    ("check subscribe", "vault.secret", Bare::Denied("TOPIC_DENIED")),
+    ("check read", "vault", Bare::Denied("TOPIC_DENIED")),
+    ("check see-stream", "vault", Bare::Denied("TOPIC_DENIED")),
+    ("check see-group", "vault team", Bare::Denied("TOPIC_DENIED")),
+    ("check manage-stream", "vault", Bare::Denied("ACTION_DENIED")),
+    ("check add-topics", "vault.>", Bare::Denied("ACTION_DENIED")),
+    ("check manage-group", "vault team", Bare::Denied("ACTION_DENIED")),
+    ("check manage-dead-letters", "vault team", Bare::Denied("ACTION_DENIED")),
+    ("check manage-sessions", "", Bare::Denied("ACTION_DENIED")),
+    ("check backup", "", Bare::Denied("ACTION_DENIED")),
     ("pub", "vault.secret text", Bare::Refused("TOPIC_DENIED")),
     // A line of standard input.
     ("pub", "vault.secret", Bare::Refused("TOPIC_DENIED")),
     ("stream event", "vault 1", Bare::Refused("TOPIC_DENIED")),
+    ("stream events", "vault", Bare::Refused("TOPIC_DENIED")),
+    ("stream topics", "vault", Bare::Refused("TOPIC_DENIED")),
     ("sub", "--stream vault --from earliest -n 1", Bare::Refused("TOPIC_DENIED")),
     ("sub", "--stream vault --group team -n 1", Bare::Refused("TOPIC_DENIED")),
     ("sub", "--stream vault --group team -n 1 --exec false", Bare::Refused("TOPIC_DENIED")),
@@ -105,12 +124,16 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// It fails with one line that tells the reason and not the credential.
+/// It fails with one line that tells the reason and not the credential, and says nothing else.
 fn check_refused(what: &str, output: &Output, reason: &str, credential: &str) {
+    check_failed(what, output, (reason, ""), credential);
+}
+
+fn check_failed(what: &str, output: &Output, (reason, says): (&str, &str), credential: &str) {
     let error = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{what}: {error}");
     assert!(error.lines().count() == 1 && error.contains(reason), "{what}: {reason} expected: {error}");
-    assert!(output.stdout.is_empty(), "{what}: {}", text(&output.stdout));
+    assert_eq!(text(&output.stdout), says, "{what}");
     assert!(credential.is_empty() || !error.contains(credential), "{what} tells the credential: {error}");
 }
 
@@ -147,11 +170,13 @@ async fn every_command_is_refused_without_a_good_credential_and_without_the_righ
                 }
             }
             let (what, output) = (format!("{command} {arguments}"), run(&hub, command, arguments, Some(&bare)));
-            if let Bare::Refused(reason) = lacking {
-                check_refused(&what, &output, reason, &bare);
-            } else {
-                assert!(output.status.success(), "{what}: {output:?}");
-                assert!(!text(&output.stdout).contains("vault"), "{what} tells of the stream: {output:?}");
+            match lacking {
+                Bare::Refused(reason) => check_refused(&what, &output, reason, &bare),
+                Bare::Denied(reason) => check_failed(&what, &output, (reason, "denied\n"), &bare),
+                _ => {
+                    assert!(output.status.success(), "{what}: {output:?}");
+                    assert!(!text(&output.stdout).contains("vault"), "{what} tells of the stream: {output:?}");
+                }
             }
         }
     });

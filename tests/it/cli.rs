@@ -188,6 +188,47 @@ fn a_line_that_is_no_text_is_published_byte_for_byte() {
     assert!(exit(&mut child, Duration::from_secs(10)).success());
 }
 
+#[test]
+fn a_line_that_is_refused_is_counted_and_those_behind_it_are_published() {
+    let hub = Process::start(&[]);
+    let mut publisher = program()
+        .args(["pub", "n", "--server", &hub.address.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let large = "x".repeat(2 * 1024 * 1024);
+    publisher.stdin.take().expect("piped").write_all(format!("1\n{large}\n3\n").as_bytes()).expect("written");
+    let output = publisher.wait_with_output().expect("ended");
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(1), "published 2, matched 0\n"));
+    let error = text(&output.stderr);
+    let last = error.lines().last().expect("a line");
+    assert!(last.contains("2 accepted, 1 refused, 0 unknown; the first refused is line 2: "), "{error}");
+    assert!(last.contains("EVENT_TOO_LARGE"), "{error}");
+}
+
+#[test]
+fn ctrl_c_ends_a_publisher_when_what_it_has_read_is_answered() {
+    let hub = Process::start(&[]);
+    let (mut child, mut lines) = subscriber(&hub, &["n", "-n", "1"]);
+    let mut publisher = program()
+        .args(["pub", "n", "--server", &hub.address.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut input = publisher.stdin.take().expect("piped");
+    input.write_all(b"1\n").expect("written");
+    assert_eq!(lines.next().as_deref(), Some("n 1"));
+    signal(publisher.id(), "INT");
+    let output = publisher.wait_with_output().expect("ended");
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "published 1, matched 1\n"));
+    assert!(text(&output.stderr).ends_with("1 accepted, 0 refused, 0 unknown\n"), "{output:?}");
+    assert!(exit(&mut child, Duration::from_secs(10)).success());
+}
+
 /// What `pub` says to one line of so many bytes.
 fn publish_line(hub: &Process, bytes: usize) -> String {
     let mut publisher = program()

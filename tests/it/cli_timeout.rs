@@ -34,7 +34,7 @@ fn check_ends(mut command: Child, arguments: &str, told: &str) {
 }
 
 /// Every command that asks a hub for something once, what it asks for, and whether that changes anything.
-const COMMANDS: [(&str, &str, bool); 30] = [
+const COMMANDS: [(&str, &str, bool); 31] = [
     ("health", "Health.Check", false),
     ("hub", "GetHub", false),
     ("whoami", "WhoAmI", false),
@@ -65,6 +65,7 @@ const COMMANDS: [(&str, &str, bool); 30] = [
     ("session terminate x", "TerminateSession", true),
     ("backup FILE", "Backup", false),
     ("group list s --json", "ListGroups", false),
+    ("pub s.1 text", "Publish", true),
 ];
 
 #[test]

@@ -11,12 +11,19 @@ pub(super) struct Home {
     folder: Folder,
     pub(super) address: SocketAddr,
     hub: Option<Process>,
+    /// Of hubs that are started from now on, besides those that all have.
+    settings: Vec<String>,
 }
 
 impl Home {
     /// No hub yet.
     pub(super) fn new() -> Self {
-        Self { folder: Folder::new(), address: free_address(), hub: None }
+        Self { folder: Folder::new(), address: free_address(), hub: None, settings: Vec::new() }
+    }
+
+    /// Hubs that are started from now on have this setting.
+    pub(super) fn set(&mut self, setting: &str) {
+        self.settings.push(setting.to_owned());
     }
 
     /// A hub that serves.
@@ -30,7 +37,8 @@ impl Home {
     pub(super) async fn start(&mut self) {
         let settings = [format!("listen={}", self.address), "drain.spread_ms=200".to_owned(), "node=home".to_owned()];
         let mut flags = vec!["--data-dir".to_owned(), self.folder.text().to_owned()];
-        flags.extend(settings.into_iter().flat_map(|setting| ["--set".to_owned(), setting]));
+        let settings = settings.into_iter().chain(self.settings.iter().cloned());
+        flags.extend(settings.flat_map(|setting| ["--set".to_owned(), setting]));
         let start = move || Process::start(&flags.iter().map(String::as_str).collect::<Vec<_>>());
         self.hub = Some(tokio::task::spawn_blocking(start).await.expect("a hub"));
     }

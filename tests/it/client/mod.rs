@@ -1,6 +1,7 @@
 //! The client crate against real hubs: hubs that die, drain, freeze and come back, and connections that break.
 
 mod api;
+mod commands;
 mod connections;
 mod draining;
 mod home;

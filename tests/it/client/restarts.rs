@@ -17,12 +17,12 @@ use crate::{
 
 /// How a hub ends.
 #[derive(Debug, Clone, Copy)]
-enum End {
+pub(super) enum End {
     Killed,
     Stopped,
 }
 
-async fn restart(home: &mut Home, end: End) {
+pub(super) async fn restart(home: &mut Home, end: End) {
     match end {
         End::Killed => home.kill().await,
         End::Stopped => home.stop().await,
