@@ -11,6 +11,9 @@ use crate::{
     protocol::{From, Phase, Report, Then},
 };
 
+/// Reports of one thing by different tasks come within this.
+const TOGETHER_MS: u64 = 1000;
+
 /// The text of an event, which is a number.
 fn number(text: &str) -> Option<u64> {
     text.parse().ok()
@@ -147,12 +150,16 @@ pub(super) fn repeat(view: &View) -> Checked {
     let mut settled: BTreeSet<(&str, &str, i64)> = BTreeSet::new();
     for reader in &view.readers {
         let mut seen: BTreeSet<(i64, &str)> = BTreeSet::new();
-        for item in &reader.items {
+        // Losses of leases that explained an event before they were reported.
+        let mut used = BTreeSet::new();
+        for (number, item) in reader.items.iter().enumerate() {
             match item.what {
                 What::Gap(gap) if gap.reason == "epoch" => seen.clear(),
                 What::Event(event) => {
                     let text = if reader.is_live() { event.text.as_str() } else { "" };
-                    let is_new = seen.insert((event.sequence, text));
+                    let is_new = seen.insert((event.sequence, text))
+                        || lost_soon(&reader.items[number..], event.sequence, &used)
+                            .is_some_and(|index| used.insert(index));
                     checked.that(is_new, || {
                         let Reader { spec, .. } = reader;
                         format!("{}: {} {} comes again", spec.sub, event.sequence, event.text)
@@ -173,7 +180,7 @@ pub(super) fn repeat(view: &View) -> Checked {
                 What::Settled(sequence, None) => {
                     settled.insert((&reader.spec.stream, &reader.spec.group, sequence));
                 }
-                What::Settled(sequence, Some(_)) => {
+                What::Settled(sequence, Some(_)) if !used.contains(&item.index) => {
                     seen.remove(&(sequence, ""));
                 }
                 _ => {}
@@ -181,6 +188,17 @@ pub(super) fn repeat(view: &View) -> Checked {
         }
     }
     checked
+}
+
+/// The entry that says that the lease of an event was lost, if that comes just behind the event: whoever waits for the
+/// answer to an acknowledgement and whoever takes events report in no order.
+fn lost_soon(items: &[Item], sequence: i64, used: &BTreeSet<usize>) -> Option<usize> {
+    let from = items.first()?.at;
+    let soon = items.iter().take_while(|item| item.at <= from + TOGETHER_MS);
+    let is_it = |item: &&Item| {
+        matches!(item.what, What::Settled(lost, Some(_)) if lost == sequence) && !used.contains(&item.index)
+    };
+    soon.into_iter().find(is_it).map(|item| item.index)
 }
 
 /// When each run of the driver had a session again, and since when the one before was lost: (run, lost, up), as entries.

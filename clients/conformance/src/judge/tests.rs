@@ -152,6 +152,9 @@ fn an_event_comes_again_only_after_its_first_delivery_came_to_nothing() {
     member().all(events(&[1])).and(nack(&[])).all(events(&[1])).passes(Rule::Repeat);
     member().all(events(&[1, 2])).and(nack(&[2])).all(events(&[1])).breaks(Rule::Repeat);
     member().all(events(&[1])).and(settled(1, Some("LEASE_EXPIRED"))).all(events(&[1])).passes(Rule::Repeat);
+    member().all(events(&[1, 1])).and(settled(1, Some("LEASE_EXPIRED"))).passes(Rule::Repeat);
+    member().all(events(&[1, 1])).after(2000, settled(1, Some("LEASE_EXPIRED"))).breaks(Rule::Repeat);
+    member().all(events(&[1, 1])).and(settled(1, Some("LEASE_EXPIRED"))).all(events(&[1])).breaks(Rule::Repeat);
     member().all(events(&[1])).and(settled(1, None)).all(events(&[1])).breaks(Rule::Repeat);
     let next_run = [Fact::DriverBegan, told_subscribe("s", "g", ""), take(Then::Hold)];
     member().all(events(&[1])).and(settled(1, None)).all(next_run).all(events(&[1])).breaks(Rule::Repeat);
