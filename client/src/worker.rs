@@ -19,6 +19,7 @@ use crate::{
     machine::verdict::Verdict,
     spec::{Spec, Stream},
     subscription::{Item, Subscription},
+    telemetry::Processing,
 };
 
 /// The most events that one worker has at a time.
@@ -141,9 +142,7 @@ impl Worker {
             let is_open = end.is_none();
             tokio::select! {
                 Some((job, result, processing)) = running.next(), if !running.is_empty() => {
-                    let verdict = result.map_or_else(Verdict::from, |()| Verdict::Ack);
-                    processing.ended(&verdict);
-                    self.done(job, verdict);
+                    self.done(job, result, processing);
                 }
                 item = next(&mut self.subscription, is_open) => match item {
                     Some(Ok(Item::Events(batch))) => {
@@ -177,7 +176,9 @@ impl Worker {
         self.next
     }
 
-    fn done(&mut self, job: u64, verdict: Verdict) {
+    fn done(&mut self, job: u64, result: Result<(), Failure>, processing: Processing) {
+        let verdict = result.map_or_else(Verdict::from, |()| Verdict::Ack);
+        processing.ended(&verdict);
         if let Some(lease) = self.leases.remove(&job) {
             lease.settle(verdict);
         }

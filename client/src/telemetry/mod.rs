@@ -13,7 +13,8 @@ mod process;
 mod send;
 #[cfg(feature = "opentelemetry")]
 mod stats;
-#[cfg(all(test, feature = "opentelemetry"))]
+#[cfg(test)]
+#[cfg(feature = "opentelemetry")]
 mod tests;
 #[cfg(feature = "opentelemetry")]
 pub(crate) mod w3c;

@@ -9,7 +9,7 @@ use crate::{error::Error, event::Received, machine::verdict::Verdict, outcome::P
 
 /// Measures nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Telemetry;
+pub(crate) struct Telemetry {}
 
 /// A publish that nobody looks at.
 #[derive(Debug)]
