@@ -92,7 +92,7 @@ impl Drop for Sending {
 }
 
 impl Sent {
-    fn answered(self: Box<Self>, results: &[Result<Published, Error>]) {
+    fn answered(self, results: &[Result<Published, Error>]) {
         let mut counts: Vec<(Option<String>, u64)> = Vec::new();
         for result in results {
             let error = result.as_ref().err().map(error_type);

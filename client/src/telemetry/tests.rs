@@ -9,7 +9,7 @@ use opentelemetry::{
 use opentelemetry_sdk::{
     metrics::{
         InMemoryMetricExporter, SdkMeterProvider,
-        data::{AggregatedMetrics, MetricData},
+        data::{AggregatedMetrics, MetricData, ScopeMetrics},
     },
     trace::{InMemorySpanExporter, SdkTracerProvider, SpanData},
 };
@@ -70,7 +70,7 @@ impl Seen {
         self.meters.force_flush().expect("flushed");
         let mut points = Vec::new();
         for resource in self.metrics.get_finished_metrics().expect("metrics") {
-            for metric in resource.scope_metrics().flat_map(|scope| scope.metrics()) {
+            for metric in resource.scope_metrics().flat_map(ScopeMetrics::metrics) {
                 if metric.name() != instrument {
                     continue;
                 }
@@ -106,12 +106,10 @@ fn events(topics: &[&str]) -> Vec<v1::Event> {
     topics.iter().map(|topic| Event::new(*topic).into()).collect()
 }
 
-fn stored() -> Result<Published, Error> {
-    Ok(Published::Live { matched: 1 })
-}
+const LIVE: Published = Published::Live { matched: 1 };
 
-fn refused(reason: &str) -> Result<Published, Error> {
-    Err(Error::new(ErrorKind::Refused, Code::ResourceExhausted, reason, "no room"))
+fn refused(reason: &str) -> Error {
+    Error::new(ErrorKind::Refused, Code::ResourceExhausted, reason, "no room")
 }
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -141,7 +139,7 @@ fn a_publish_is_a_span_below_that_of_its_caller_and_its_events_name_it() {
         sending.inject(&mut attributes);
         sending.queued();
         assert!(seen.spans().is_empty(), "it is not answered yet");
-        sending.answered(&[stored()]);
+        sending.answered(&[Ok(LIVE)]);
     }
     let span = seen.spans().into_iter().find(|span| span.name != "caller").expect("a span");
     assert_eq!((&*span.name, &span.span_kind, &span.status), ("send orders.eu", &SpanKind::Producer, &Status::Unset));
@@ -173,7 +171,7 @@ fn what_is_refused_is_told_apart_by_its_reason_and_not_by_topic() {
     let seen = Seen::new();
     let mut sending = seen.telemetry().send(&events(&["a", "b", "b"]));
     sending.queued();
-    sending.answered(&[stored(), refused("STREAM_FULL"), stored()]);
+    sending.answered(&[Ok(LIVE), Err(refused("STREAM_FULL")), Ok(LIVE)]);
     let span = seen.span();
     assert_eq!(span.name, "send", "its events have several topics");
     assert!(matches!(&span.status, Status::Error { description } if description.contains("no room")));
@@ -302,7 +300,7 @@ fn without_providers_nothing_is_done() {
     let mut attributes = HashMap::new();
     let mut sending = Telemetry::default().send(&events(&["a"]));
     sending.inject(&mut attributes);
-    sending.answered(&[stored()]);
+    sending.answered(&[Ok(LIVE)]);
     assert!(attributes.is_empty());
     let processing = Telemetry::default().consume("billing").process(&received(Some(PARENT)));
     processing.ended(&Verdict::Ack);
