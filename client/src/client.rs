@@ -156,12 +156,18 @@ impl Client {
     /// # }
     /// ```
     pub fn publish(&self, event: impl Into<Event>) -> Publish<'_> {
-        Publish::new(self.publish_events(vec![wire(event)]))
+        let event = wire(event);
+        let mut sending = self.shared().telemetry.send(std::slice::from_ref(&event));
+        let encoded = self.encode(event, &mut sending);
+        Publish::new(&self.owner, encoded, sending)
     }
 
     /// Publishes events in one call: what becomes of each, in their order.
     pub fn publish_all<E: Into<Event>>(&self, events: impl IntoIterator<Item = E>) -> PublishAll<'_> {
-        self.publish_events(events.into_iter().map(wire).collect())
+        let events: Vec<v1::Event> = events.into_iter().map(wire).collect();
+        let mut sending = self.shared().telemetry.send(&events);
+        let encoded = events.into_iter().map(|event| self.encode(event, &mut sending)).collect();
+        PublishAll::new(&self.owner, encoded, sending)
     }
 
     /// Publishes an event if there is room in the queue: an error with the reason `QUEUE_FULL` says that there is none.
@@ -194,12 +200,6 @@ impl Client {
             Ok(Status { state: State::Failed, reason: Some(error), .. }) => Err(error),
             _ => Ok(self.shared().with(|machine, _| machine.left())),
         }
-    }
-
-    fn publish_events(&self, events: Vec<v1::Event>) -> PublishAll<'_> {
-        let mut sending = self.shared().telemetry.send(&events);
-        let encoded = events.into_iter().map(|event| self.encode(event, &mut sending)).collect();
-        PublishAll::new(&self.owner, encoded, sending)
     }
 
     /// An event gets what it is known again by, and is encoded once.

@@ -67,9 +67,8 @@ impl fmt::Debug for PublishAll<'_> {
 }
 
 impl<'a> Publish<'a> {
-    /// Of one event.
-    pub(crate) fn new(publish: PublishAll<'a>) -> Self {
-        Self(publish)
+    pub(crate) fn new(owner: &'a Arc<Owner>, event: Bytes, sending: Sending) -> Self {
+        Self(PublishAll::new(owner, vec![event], sending))
     }
 
     /// How long to try, waiting for room in the queue included: 30 seconds unless this is called. It must be shorter than the

@@ -36,7 +36,7 @@ struct Sent {
 
 impl Sending {
     pub(super) fn new(tracer: Option<&BoxedTracer>, meters: Option<&Arc<Meters>>, events: &[v1::Event]) -> Self {
-        if tracer.is_none() && meters.is_none() {
+        if events.is_empty() || (tracer.is_none() && meters.is_none()) {
             return Self(None);
         }
         Self(Some(Box::new(Sent {
