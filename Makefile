@@ -29,6 +29,7 @@ TESTED := --package switchyard --package switchyard-client --package switchyard-
 test: lint ## check and test everything, installing what it needs
 	cargo build --locked --features tools-tests $(TESTED) --bins --examples
 	cargo test --locked --features tools-tests $(TESTED)
+	cargo test --locked --package switchyard-client --all-features -- telemetry tracer_provider
 
 .PHONY: torture
 torture: ## kill the hub 500 times while it works, back it up 30 times, simulate 500 seeds, 30 minutes of reconnects: docs/testing.md
@@ -47,9 +48,10 @@ lint: tools ## check formatting, lints, dependencies, the protos and the manifes
 	cargo fmt --check
 	cargo clippy --locked --all-targets --features tools-tests -- -D warnings
 	cargo clippy --locked --package switchyard-client --all-targets -- -D warnings
+	cargo clippy --locked --package switchyard-client --all-targets --all-features -- -D warnings
 	cargo clippy --locked --package switchyard-conformance --all-targets -- -D warnings
 	cargo clippy --locked --package switchyard-versus -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --package switchyard-client --no-deps
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --package switchyard-client --all-features --no-deps
 	.tools/bin/buf lint
 	scripts/check-dependencies.sh
 	scripts/check-k8s.sh

@@ -17,6 +17,7 @@ use crate::{
     spec::Spec,
     state::{Drain, Left, State, Stats, Status},
     subscription::Subscription,
+    telemetry::Sending,
 };
 
 /// Adds what carries a trace to the attributes of an event.
@@ -44,7 +45,11 @@ impl fmt::Debug for Client {
 
 impl Client {
     pub(crate) fn new(shared: Shared, links: Links, name: String, inject: Option<Inject>) -> Self {
-        Self { owner: Owner::new(Arc::new(shared)), links: Arc::new(links), name: name.into(), inject }
+        let shared = Arc::new(shared);
+        // Whoever collects metrics does not keep the client.
+        let seen = Arc::downgrade(&shared);
+        shared.telemetry.observe(&name, move || seen.upgrade().map(|shared| shared.stats()));
+        Self { owner: Owner::new(shared), links: Arc::new(links), name: name.into(), inject }
     }
 
     fn shared(&self) -> &Shared {
@@ -84,7 +89,7 @@ impl Client {
 
     /// What it has counted, and has in hand now.
     pub fn stats(&self) -> Stats {
-        self.shared().with(|machine, now| machine.stats(now))
+        self.shared().stats()
     }
 
     /// Subscribes to live events or to a stream, and waits until the hub has opened that: for a live subscription, nothing
@@ -128,8 +133,9 @@ impl Client {
             Some(store) => Keeper::load(Arc::clone(store)).await?,
             None => (None, None),
         };
+        let consuming = self.shared().telemetry.consume(&spec.wire.group);
         let (id, bell) = self.shared().subscribe(spec, token)?;
-        Ok(Subscription::new(Arc::clone(&self.owner), id, bell, keeper))
+        Ok(Subscription::new(Arc::clone(&self.owner), id, bell, keeper, consuming))
     }
 
     /// Publishes an event. Await it for the hub's answer, which is the only thing that counts as published.
@@ -150,17 +156,23 @@ impl Client {
     /// # }
     /// ```
     pub fn publish(&self, event: impl Into<Event>) -> Publish<'_> {
-        Publish::new(&self.owner, self.encode(event.into()))
+        let event = wire(event);
+        let mut sending = self.shared().telemetry.send(std::slice::from_ref(&event));
+        let encoded = self.encode(event, &mut sending);
+        Publish::new(&self.owner, encoded, sending)
     }
 
     /// Publishes events in one call: what becomes of each, in their order.
     pub fn publish_all<E: Into<Event>>(&self, events: impl IntoIterator<Item = E>) -> PublishAll<'_> {
-        PublishAll::new(&self.owner, events.into_iter().map(|event| self.encode(event.into())).collect())
+        let events: Vec<v1::Event> = events.into_iter().map(wire).collect();
+        let mut sending = self.shared().telemetry.send(&events);
+        let encoded = events.into_iter().map(|event| self.encode(event, &mut sending)).collect();
+        PublishAll::new(&self.owner, encoded, sending)
     }
 
     /// Publishes an event if there is room in the queue: an error with the reason `QUEUE_FULL` says that there is none.
     pub fn try_publish(&self, event: impl Into<Event>) -> Result<Publishing, Error> {
-        Publish::new(&self.owner, self.encode(event.into())).try_queue()
+        self.publish(event).try_queue()
     }
 
     /// Ends the client in order: no subscription gets anything new, what was begun is finished or given back, and
@@ -191,8 +203,7 @@ impl Client {
     }
 
     /// An event gets what it is known again by, and is encoded once.
-    fn encode(&self, event: Event) -> bytes::Bytes {
-        let mut event = v1::Event::from(event);
+    fn encode(&self, mut event: v1::Event, sending: &mut Sending) -> bytes::Bytes {
         if event.id.is_empty() {
             event.id = self.shared().new_id();
             if event.source.is_empty() {
@@ -202,6 +213,11 @@ impl Client {
         if let Some(inject) = &self.inject {
             inject(&mut event.attributes);
         }
+        sending.inject(&mut event.attributes);
         event.encode_to_vec().into()
     }
+}
+
+fn wire(event: impl Into<Event>) -> v1::Event {
+    event.into().into()
 }

@@ -8,6 +8,8 @@ use std::{
 use bytes::Bytes;
 
 use crate::proto::v1::{self, event::Payload};
+#[cfg(feature = "opentelemetry")]
+use crate::telemetry::w3c;
 
 /// An event to publish.
 ///
@@ -202,6 +204,19 @@ impl Received {
     /// The value of an attribute, such as the `traceparent` of whoever published it.
     pub fn attribute(&self, name: &str) -> Option<&str> {
         self.event()?.attributes.get(name).map(String::as_str)
+    }
+
+    /// The context of the span it was published in, for what is done with it: without a span if its attributes name none.
+    /// What a worker does runs in a span below that already.
+    #[cfg(feature = "opentelemetry")]
+    pub fn parent_context(&self) -> opentelemetry::Context {
+        use opentelemetry::trace::TraceContextExt;
+        let parent = self.attribute(w3c::PARENT).unwrap_or_default();
+        let none = opentelemetry::Context::new();
+        match w3c::read(parent, self.attribute(w3c::STATE).unwrap_or_default()) {
+            Some(parent) => none.with_remote_span_context(parent),
+            None => none,
+        }
     }
 
     /// The stream it comes from; empty when it was live.

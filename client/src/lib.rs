@@ -26,6 +26,7 @@ mod shared;
 mod spec;
 mod state;
 mod subscription;
+mod telemetry;
 mod token;
 mod worker;
 

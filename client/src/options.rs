@@ -14,6 +14,7 @@ use crate::{
     machine::{Machine, Returns, Setup, publishes::Amount},
     shared::{OnState, Shared},
     state::Status,
+    telemetry::Telemetry,
     token::{Token, TokenSource},
 };
 
@@ -46,6 +47,7 @@ pub struct Builder {
     shows: Shows,
     on_state: Option<OnState>,
     inject: Option<Inject>,
+    telemetry: Telemetry,
 }
 
 impl fmt::Debug for Builder {
@@ -70,6 +72,7 @@ impl Client {
             shows: Shows::Nothing,
             on_state: None,
             inject: None,
+            telemetry: Telemetry::default(),
         }
     }
 }
@@ -177,6 +180,43 @@ impl Builder {
         self
     }
 
+    /// Records spans with tracers of this provider: `send TOPIC` for every call to publish, until its answer, and
+    /// `process TOPIC` for every event that a worker has. Whoever publishes hands the trace on in the attributes
+    /// `traceparent` and `tracestate`, unless an event has them already, from [`trace_context`](Self::trace_context) or by
+    /// itself: then the span is linked to them.
+    ///
+    /// ```
+    /// # fn make() -> Result<(), switchyard_client::Error> {
+    /// use opentelemetry_sdk::{metrics::SdkMeterProvider, trace::SdkTracerProvider};
+    /// use switchyard_client::Client;
+    ///
+    /// let (tracers, meters) = (SdkTracerProvider::default(), SdkMeterProvider::default());
+    /// let hub = Client::builder(["127.0.0.1:50051"]).tracer_provider(&tracers).meter_provider(&meters).connect_lazy()?;
+    /// # drop(hub);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "opentelemetry")]
+    pub fn tracer_provider<P>(mut self, provider: &P) -> Self
+    where
+        P: opentelemetry::trace::TracerProvider,
+        P::Tracer: Send + Sync + 'static,
+        <P::Tracer as opentelemetry::trace::Tracer>::Span: Send + Sync + 'static,
+    {
+        self.telemetry.trace(provider);
+        self
+    }
+
+    /// Records metrics with a meter of this provider: how many events are published and received, how long publishes and
+    /// handlers take, and what [`Client::stats`] has, as `switchyard.client.*`. Clients that share a provider need names of
+    /// their own to be told apart in the latter. A provider may keep what it reads these from, which is little, for longer
+    /// than the client.
+    #[cfg(feature = "opentelemetry")]
+    pub fn meter_provider(mut self, provider: &impl opentelemetry::metrics::MeterProvider) -> Self {
+        self.telemetry.measure(provider);
+        self
+    }
+
     /// Makes the client. It connects once it is run: see [`Client::run`].
     pub fn connect_lazy(self) -> Result<Client, Error> {
         self.check()?;
@@ -194,7 +234,7 @@ impl Builder {
             most: self.queue,
             seed,
         });
-        Ok(Client::new(Shared::new(machine, self.on_state), links, self.name, self.inject))
+        Ok(Client::new(Shared::new(machine, self.on_state, self.telemetry), links, self.name, self.inject))
     }
 
     /// Finds what can never work.

@@ -19,6 +19,7 @@ use crate::{
     outcome::Published,
     proto::v1::{PublishPrecondition, publish_precondition::Condition},
     shared::{Owner, Results},
+    telemetry::Sending,
 };
 
 /// How long a publish is tried, unless told otherwise. Shorter than the dedupe window of a stream that has the default.
@@ -36,6 +37,7 @@ pub struct PublishAll<'a> {
     deadline: Duration,
     precondition: Option<PublishPrecondition>,
     retry_live: bool,
+    sending: Sending,
 }
 
 /// An event that is in the queue. Await it for what became of it; to drop it takes nothing back.
@@ -47,6 +49,7 @@ pub struct Publishing(PublishingAll);
 pub struct PublishingAll {
     answer: oneshot::Receiver<Results>,
     count: usize,
+    sending: Sending,
     /// The client is not over as long as somebody waits for this.
     _owner: Arc<Owner>,
 }
@@ -64,8 +67,8 @@ impl fmt::Debug for PublishAll<'_> {
 }
 
 impl<'a> Publish<'a> {
-    pub(crate) fn new(owner: &'a Arc<Owner>, event: Bytes) -> Self {
-        Self(PublishAll::new(owner, vec![event]))
+    pub(crate) fn new(owner: &'a Arc<Owner>, event: Bytes, sending: Sending) -> Self {
+        Self(PublishAll::new(owner, vec![event], sending))
     }
 
     /// How long to try, waiting for room in the queue included: 30 seconds unless this is called. It must be shorter than the
@@ -96,20 +99,19 @@ impl<'a> Publish<'a> {
     }
 
     pub(crate) fn try_queue(self) -> Result<Publishing, Error> {
-        let (owner, new) = (self.0.owner, self.0.new_publish());
-        match owner.shared().publish(new)? {
-            Ok(answer) => Ok(Publishing(PublishingAll { answer, count: 1, _owner: Arc::clone(owner) })),
-            Err(_) => {
-                let text = "the queue of publishes is full";
-                Err(Error::new(ErrorKind::Refused, Code::ResourceExhausted, "QUEUE_FULL", text))
-            }
-        }
+        let owner = self.0.owner;
+        let (new, sending) = self.0.into_parts();
+        let answer = owner.shared().publish(new).and_then(|taken| {
+            let text = "the queue of publishes is full";
+            taken.map_err(|_| Error::new(ErrorKind::Refused, Code::ResourceExhausted, "QUEUE_FULL", text))
+        });
+        PublishingAll::begin(answer, 1, sending, Arc::clone(owner)).map(Publishing)
     }
 }
 
 impl<'a> PublishAll<'a> {
-    pub(crate) fn new(owner: &'a Arc<Owner>, events: Vec<Bytes>) -> Self {
-        Self { owner, events, deadline: DEADLINE, precondition: None, retry_live: false }
+    pub(crate) fn new(owner: &'a Arc<Owner>, events: Vec<Bytes>, sending: Sending) -> Self {
+        Self { owner, events, deadline: DEADLINE, precondition: None, retry_live: false, sending }
     }
 
     /// As [`Publish::deadline`].
@@ -144,7 +146,7 @@ impl<'a> PublishAll<'a> {
         if count == 0 {
             return Err(Error::invalid("events", "are missing"));
         }
-        let mut new = self.new_publish();
+        let (mut new, sending) = self.into_parts();
         let deadline = shared.at(new.deadline);
         let queued = async {
             // In the order of the calls, and nobody is passed over because others need less room.
@@ -158,22 +160,42 @@ impl<'a> PublishAll<'a> {
                 room.await;
             }
         };
-        match timeout_at(deadline, queued).await {
-            Ok(answer) => Ok(PublishingAll { answer: answer?, count, _owner: owner }),
-            Err(_) => {
-                let text = "the queue of publishes was full until the deadline: the event was not published";
-                Err(Error::new(ErrorKind::Refused, Code::DeadlineExceeded, "DEADLINE_PASSED", text))
-            }
-        }
+        let answer = timeout_at(deadline, queued).await.unwrap_or_else(|_| {
+            let text = "the queue of publishes was full until the deadline: the event was not published";
+            Err(Error::new(ErrorKind::Refused, Code::DeadlineExceeded, "DEADLINE_PASSED", text))
+        });
+        PublishingAll::begin(answer, count, sending, owner)
     }
 
-    fn new_publish(self) -> NewPublish {
+    fn into_parts(self) -> (NewPublish, Sending) {
         let now: Moment = self.owner.shared().now();
-        NewPublish {
+        let new = NewPublish {
             events: self.events,
             precondition: self.precondition,
             deadline: now.saturating_add(self.deadline),
             retry_live: self.retry_live,
+        };
+        (new, self.sending)
+    }
+}
+
+impl PublishingAll {
+    /// Its events are in the queue, or were not taken.
+    fn begin(
+        answer: Result<oneshot::Receiver<Results>, Error>,
+        count: usize,
+        mut sending: Sending,
+        owner: Arc<Owner>,
+    ) -> Result<Self, Error> {
+        match answer {
+            Ok(answer) => {
+                sending.queued();
+                Ok(Self { answer, count, sending, _owner: owner })
+            }
+            Err(error) => {
+                sending.failed(&error);
+                Err(error)
+            }
         }
     }
 }
@@ -210,7 +232,9 @@ impl Future for PublishingAll {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = ready!(Pin::new(&mut self.answer).poll(context));
-        Poll::Ready(answer.unwrap_or_else(|_| vec![Err(gone()); self.count]))
+        let results = answer.unwrap_or_else(|_| vec![Err(gone()); self.count]);
+        self.sending.answered(&results);
+        Poll::Ready(results)
     }
 }
 

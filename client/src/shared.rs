@@ -25,7 +25,8 @@ use crate::{
     },
     outcome::Published,
     spec::Spec,
-    state::{Drain, State, Status},
+    state::{Drain, State, Stats, Status},
+    telemetry::Telemetry,
 };
 
 /// A client whose handles are all gone has this long to flush what was begun.
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) turnstile: Semaphore,
     status: watch::Sender<Status>,
     on_state: Option<OnState>,
+    /// Never used under the lock.
+    pub(crate) telemetry: Telemetry,
     /// Whoever has it tells of states: one after the other, in their order.
     telling: Mutex<()>,
     start: Instant,
@@ -74,7 +77,7 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(machine: Machine, on_state: Option<OnState>) -> Self {
+    pub(crate) fn new(machine: Machine, on_state: Option<OnState>, telemetry: Telemetry) -> Self {
         let status = watch::Sender::new(machine.status().clone());
         let inner = Inner {
             machine,
@@ -91,6 +94,7 @@ impl Shared {
             turnstile: Semaphore::new(1),
             status,
             on_state,
+            telemetry,
             telling: Mutex::new(()),
             start: Instant::now(),
         }
@@ -188,6 +192,12 @@ impl Shared {
     /// The driver is to look at the machine.
     pub(crate) fn ring(&self) {
         self.doorbell.notify_one();
+    }
+
+    /// What is counted now. Tells nobody of anything, since whoever collects metrics asks too.
+    pub(crate) fn stats(&self) -> Stats {
+        let now = self.start.elapsed();
+        self.lock().machine.stats(now)
     }
 
     /// The state now.

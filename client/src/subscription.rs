@@ -13,6 +13,7 @@ use crate::{
     keeper::Keeper,
     machine::{hands::Lost, incoming::Incoming},
     shared::{Owner, Shared},
+    telemetry::{Consuming, Processing},
 };
 
 /// Sequences that an error names.
@@ -37,6 +38,7 @@ pub struct Subscription {
     id: i64,
     bell: Arc<Notify>,
     keeper: Option<Arc<Keeper>>,
+    consuming: Consuming,
 }
 
 impl fmt::Debug for Subscription {
@@ -53,8 +55,19 @@ enum Next {
 }
 
 impl Subscription {
-    pub(crate) fn new(owner: Arc<Owner>, id: i64, bell: Arc<Notify>, keeper: Option<Arc<Keeper>>) -> Self {
-        Self { owner, id, bell, keeper }
+    pub(crate) fn new(
+        owner: Arc<Owner>,
+        id: i64,
+        bell: Arc<Notify>,
+        keeper: Option<Arc<Keeper>>,
+        consuming: Consuming,
+    ) -> Self {
+        Self { owner, id, bell, keeper, consuming }
+    }
+
+    /// A worker begins with one of its events.
+    pub(crate) fn process(&self, event: &Received) -> Processing {
+        self.consuming.process(event)
     }
 
     fn shared(&self) -> &Shared {
@@ -100,6 +113,7 @@ impl Subscription {
             Incoming::Gap(gap) => Item::Gap(gap),
             Incoming::CaughtUp => Item::CaughtUp,
             Incoming::Events { events, batch, token, .. } => {
+                self.consuming.received(events.len());
                 let deliveries = events.into_iter().map(|arrived| {
                     let (sequence, copy) = (arrived.event.sequence, arrived.copy);
                     let lease = || Lease::new(Arc::clone(&self.owner), self.id, sequence, copy);

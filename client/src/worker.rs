@@ -19,6 +19,7 @@ use crate::{
     machine::verdict::Verdict,
     spec::{Spec, Stream},
     subscription::{Item, Subscription},
+    telemetry::Processing,
 };
 
 /// The most events that one worker has at a time.
@@ -140,14 +141,17 @@ impl Worker {
             }
             let is_open = end.is_none();
             tokio::select! {
-                Some((job, result)) = running.next(), if !running.is_empty() => self.done(job, result),
+                Some((job, result, processing)) = running.next(), if !running.is_empty() => {
+                    self.done(job, result, processing);
+                }
                 item = next(&mut self.subscription, is_open) => match item {
                     Some(Ok(Item::Events(batch))) => {
                         for delivery in batch {
                             let (event, lease) = delivery.into_parts();
                             let job = self.begin(lease);
-                            let work = handler(event);
-                            running.push(async move { (job, work.await) });
+                            let processing = self.subscription.process(&event);
+                            let work = processing.run(|| handler(event));
+                            running.push(async move { (job, work.await, processing) });
                         }
                         extend_at = extend_at.min(Instant::now() + self.interval());
                     }
@@ -172,9 +176,11 @@ impl Worker {
         self.next
     }
 
-    fn done(&mut self, job: u64, result: Result<(), Failure>) {
+    fn done(&mut self, job: u64, result: Result<(), Failure>, processing: Processing) {
+        let verdict = result.map_or_else(Verdict::from, |()| Verdict::Ack);
+        processing.ended(&verdict);
         if let Some(lease) = self.leases.remove(&job) {
-            lease.settle(result.map_or_else(Verdict::from, |()| Verdict::Ack));
+            lease.settle(verdict);
         }
     }
 
