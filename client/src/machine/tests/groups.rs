@@ -129,35 +129,6 @@ fn whoever_waits_hears_that_the_lease_is_lost_and_then_the_event_comes_again() {
 }
 
 #[test]
-fn a_refusal_that_comes_behind_the_event_itself_does_not_leave_the_new_lease_to_run_out() {
-    let mut world = World::new(|_| {});
-    let id = member(&mut world, 4);
-    publish(&mut world, 1);
-    let event = take_all(&mut world, id)[0];
-    world.cut();
-    assert!(world.settle_event(id, event, Verdict::Ack));
-    world.connect();
-    for _ in 0..2 {
-        world.turn(9);
-        world.hub_reads(9);
-        world.client_reads(9);
-    }
-    // The hub answers when everything before is stored; by then it has sent the event again.
-    world.turn(9);
-    world.hub_reads(9);
-    world.hub.send();
-    assert_eq!(world.hub.out.len(), 2, "the refusal, and the event");
-    world.hub.out.swap(0, 1);
-    world.client_reads(9);
-    assert_eq!(world.machine.table.totals().unanswered, 1, "the word holds for the new lease");
-    world.turn(9);
-    world.hub_reads(9);
-    assert_eq!(world.hub.done.len(), 1);
-    world.settle();
-    assert_eq!((take_all(&mut world, id), world.machine.table.totals().unanswered), (vec![], 0));
-}
-
-#[test]
 fn lost_leases_are_told_to_whoever_asks_and_their_events_come_again() {
     let mut world = World::new(|_| {});
     let id = member(&mut world, 4);
