@@ -3,6 +3,8 @@
 //! Without the feature `opentelemetry`, what stands here is empty and does nothing. Nothing of it runs under the lock of
 //! the client, since what a provider does is not ours.
 
+#[cfg(feature = "opentelemetry")]
+mod meters;
 #[cfg(not(feature = "opentelemetry"))]
 mod off;
 #[cfg(feature = "opentelemetry")]

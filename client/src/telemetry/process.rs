@@ -8,7 +8,7 @@ use opentelemetry::{
     trace::{FutureExt, Link, SpanBuilder, SpanKind, Status, TraceContextExt, Tracer, WithContext},
 };
 
-use super::on::{DESTINATION, ERROR, GROUP, MESSAGE_ID, Meters, OPERATION_TYPE, base, seconds, with_error};
+use super::meters::{DESTINATION, ERROR, GROUP, MESSAGE_ID, Meters, OPERATION_TYPE, base, seconds, with_error};
 use crate::{event::Received, machine::verdict::Verdict};
 
 const PROCESS: &str = "process";

@@ -12,7 +12,7 @@ use opentelemetry::{
 };
 
 use super::{
-    on::{BATCH, DESTINATION, ERROR, Meters, OPERATION_TYPE, base, error_type, seconds, with_error},
+    meters::{BATCH, DESTINATION, ERROR, Meters, OPERATION_TYPE, base, error_type, seconds, with_error},
     w3c,
 };
 use crate::{error::Error, outcome::Published, proto::v1};

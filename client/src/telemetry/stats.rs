@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use opentelemetry::{KeyValue, metrics::Meter};
 
-use super::on::{CLIENT_ID, ERROR};
+use super::meters::{CLIENT_ID, ERROR};
 use crate::state::Stats;
 
 /// Reads the counters; `None` when the client is gone.

@@ -75,6 +75,15 @@ fn a_wall_clock_that_is_wrong_for_a_moment_is_not_believed() {
     }
 }
 
+/// What somebody finds who begins with the earliest event. Of a stream that had nothing left for a moment, because a sweep
+/// came by, the earliest is the one after that.
+async fn kept(stream: &Arc<dyn EventStream>) -> Vec<u64> {
+    match read_all(stream, 0, &[], EVERYTHING).await {
+        Err(ReadError::Lost { earliest, .. }) => sequences(stream, earliest - 1).await,
+        all => all.expect("readable").into_iter().map(|(sequence, _)| sequence).collect(),
+    }
+}
+
 #[test]
 fn times_that_are_not_yet_are_as_of_the_start_and_are_made_good() {
     for storage in [Storage::File, Storage::Memory] {
@@ -103,9 +112,9 @@ fn times_that_are_not_yet_are_as_of_the_start_and_are_made_good() {
             put(&stream, with_id("3", 3)).await;
             assert!(stream.now() >= stamped, "times never go back");
             ground.pass(2 * SECOND);
-            assert_eq!(sequences(&stream, 0).await, [2, 3, 4], "what was over does not come back");
+            assert_eq!(kept(&stream).await, [2, 3, 4], "what was over does not come back");
             ground.pass(SECOND);
-            assert_eq!(sequences(&stream, 0).await, [2], "three seconds after the start, and after its append");
+            assert_eq!(kept(&stream).await, [2], "three seconds after the start, and after its append");
             ground.pass(2 * SECOND);
             assert!(!put(&stream, with_id("1", 0)).await.duplicate);
             assert!(!put(&stream, with_id("3", 0)).await.duplicate);
@@ -114,7 +123,7 @@ fn times_that_are_not_yet_are_as_of_the_start_and_are_made_good() {
             put(&stream, with_id("4", 3)).await;
             assert!(stream.now() < SystemTime::now() + Duration::from_secs(7_300));
             ground.pass(3 * SECOND);
-            assert_eq!(sequences(&stream, 0).await, [2, 5, 6]);
+            assert_eq!(kept(&stream).await, [2, 5, 6]);
         });
     }
 }
