@@ -5,7 +5,8 @@ use crate::{engine::StoreError, model::Storage};
 
 /// With so many bytes deleted there is room inside the file.
 const ROOM_BYTES: u64 = 4 * 1024 * 1024;
-/// To use that room may mean to move all there is: what did not help is tried again after 1, 2, 4 passes, and up to so many.
+/// To use that room may mean to move all there is. So what did not help is not tried again at each pass: 1, 3, 7 and so on are
+/// left out in between, at most this many.
 const MOST_PASSES: u32 = 64;
 
 /// The condition of the store.
