@@ -11,7 +11,7 @@ use toml::{Table, Value};
 
 use crate::{
     auth,
-    edge::http,
+    edge::{http, web},
     engine, hub, memory,
     model::limits,
     net,
@@ -40,6 +40,8 @@ pub struct Config {
     pub connections: net::Options,
     /// Limits of the operator's port.
     pub ops: http::Options,
+    /// The port of browsers and plain HTTP clients.
+    pub web: web::Options,
     /// TLS for clients.
     pub tls: net::TlsOptions,
     /// Limits and times of sessions.
@@ -80,6 +82,7 @@ impl Default for Config {
             drain: Drain::default(),
             connections: net::Options::default(),
             ops: http::Options::default(),
+            web: web::Options::default(),
             tls: net::TlsOptions::default(),
             sessions: hub::Options::default(),
             traces: TraceOptions::default(),
@@ -145,6 +148,9 @@ pub struct Flags {
     /// Where probes and scrapes connect, in the same form [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     pub ops_listen: Option<String>,
+    /// Where browsers and plain HTTP clients connect, in the same form; '' for nowhere [default: 127.0.0.1:50080]
+    #[arg(long, value_name = "ADDRESS")]
+    pub web_listen: Option<String>,
     /// The name of this hub as its clients see it [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
@@ -244,6 +250,7 @@ impl Flags {
         let named = [
             ("listen", &self.listen),
             ("ops_listen", &self.ops_listen),
+            ("web.listen", &self.web_listen),
             ("node", &self.node),
             ("sessions.alternatives", &self.alternatives),
             ("data_dir", &self.data_dir),
@@ -253,8 +260,8 @@ impl Flags {
         let mut overrides: Vec<_> = named
             .into_iter()
             .filter_map(|(key, text)| {
-                let name = key.rsplit('.').next().unwrap_or(key);
-                let flag = format!("--{}", name.replace('_', "-"));
+                let name = key.strip_prefix("sessions.").unwrap_or(key);
+                let flag = format!("--{}", name.replace(['_', '.'], "-"));
                 text.as_ref().map(|text| (flag, key.to_owned(), text.clone()))
             })
             .collect();

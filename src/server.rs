@@ -17,6 +17,7 @@ use crate::{
         Door,
         grpc::{self, Access, Entry},
         http::{self, Ops},
+        web::{self, Web},
     },
     engine::{Embedded, Engine},
     hub::{Hub, Setup, Streams, Tracing},
@@ -44,6 +45,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// Where probes and scrapes connect, likewise.
     pub ops_address: SocketAddr,
+    /// Where browsers and plain HTTP clients connect, likewise, if there is such a port.
+    pub web_address: Option<SocketAddr>,
     drain: Drain,
     hub: Arc<Hub>,
     engine: Option<Arc<dyn Engine>>,
@@ -102,15 +105,33 @@ pub type Opening = Pin<Box<dyn Future<Output = anyhow::Result<Option<Arc<dyn Eng
 /// Where operators connect, and their connections. Waited for in the thread that serves them.
 pub type OpsListener<O> = Pin<Box<dyn Future<Output = io::Result<(Bound, O)>> + Send>>;
 
-/// A further port for clients: accepts connections, with whatever is spoken there, until the acceptor stops.
-pub type EdgePort = Box<dyn FnOnce(Door, Acceptor) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+/// Accepts the connections of one port for clients, with whatever is spoken there, until the acceptor stops.
+pub type EdgePort = Box<dyn FnOnce(EdgeParts) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+
+/// What an edge is made of.
+pub struct EdgeParts {
+    /// The way in.
+    pub door: Door,
+    /// Accepts its connections.
+    pub acceptor: Acceptor,
+    /// The services of gRPC, for an edge that stands before them.
+    pub grpc: web::Grpc,
+}
+
+/// A further port for clients.
+pub struct Edge {
+    /// Where it listens; `None` for one that is no web listener.
+    pub web: Option<Bound>,
+    /// What is spoken there.
+    pub port: EdgePort,
+}
 
 /// What a hub stands on: where connections come from, where streams are kept, and what runs its tasks.
 pub struct Ground<C, O> {
     /// Where clients connect, and their connections.
     pub clients: (Bound, C),
     /// Further ports for clients, with the same limits and TLS.
-    pub edges: Vec<EdgePort>,
+    pub edges: Vec<Edge>,
     /// Listens for operators.
     pub operators: OpsListener<O>,
     /// Where streams are kept. Until it is open, clients are told to try again.
@@ -138,12 +159,27 @@ pub async fn start(config: Config) -> anyhow::Result<Server> {
     let clients = net::listen(&config.listen, &config.connections)
         .await
         .with_context(|| format!("listen: cannot listen on {} for clients", config.listen))?;
+    let edges = web_edge(&config, &tasks).await?.into_iter().collect();
     let (ops_listen, options) = (config.ops_listen.clone(), config.connections.clone());
     let operators = Box::pin(async move { net::listen(&ops_listen, &options).await });
 
     // Not begun before `start_on` waits for it: a hub that cannot listen leaves its store alone.
     let engine = Box::pin(open_engine(config.clone(), tasks.clone(), Arc::clone(&metrics), Arc::clone(&memory)));
-    start_on(config, Ground { clients, edges: Vec::new(), operators, engine, auth, tls, metrics, memory, tasks }).await
+    start_on(config, Ground { clients, edges, operators, engine, auth, tls, metrics, memory, tasks }).await
+}
+
+/// The web listener, if there is to be one.
+async fn web_edge(config: &Config, tasks: &Tasks) -> anyhow::Result<Option<Edge>> {
+    let Some(listen) = config.web.listen.address() else { return Ok(None) };
+    let listening = net::listen(listen, &config.connections).await;
+    let (address, listener) = listening
+        .with_context(|| format!("web.listen: cannot listen on {listen} for browsers (empty switches it off)"))?;
+    let (options, connections, tasks) = (config.web.clone(), Arc::new(config.connections.clone()), tasks.clone());
+    let port: EdgePort = Box::new(move |EdgeParts { door, acceptor, grpc }| {
+        let router = web::router(Web::new(door, options, tasks.clone(), grpc));
+        Box::pin(acceptor.run(listener, Http::new(router, connections, tasks)))
+    });
+    Ok(Some(Edge { web: Some(address), port }))
 }
 
 /// Starts a hub on other ground than this machine's, such as a simulated network. It serves when this returns; who comes
@@ -180,14 +216,22 @@ where
     let behind = entry.clone();
     let handler = tower::service_fn(move |request| behind.clone().serve_request(request));
     let http = Http::new(handler, Arc::new(config.connections.clone()), tasks.clone());
-    let grpc: EdgePort = Box::new(move |_, acceptor| Box::pin(acceptor.run(listener, http)));
+    let main = Edge { web: None, port: Box::new(move |parts| Box::pin(parts.acceptor.run(listener, http))) };
     let shared = (tls, &tasks, &metrics, &memory);
-    let ports: Vec<_> =
-        [grpc].into_iter().chain(edges).map(|edge| serve_clients(edge, &config, &door, &shared)).collect();
-    warn_if_exposed(&config, &address, auth_is_off);
+    let web_address = edges.iter().find_map(|edge| edge.web.clone());
+    let ports: Vec<_> = [main]
+        .into_iter()
+        .chain(edges)
+        .map(|edge| serve_clients(edge.port, &config, (&door, &entry), &shared))
+        .collect();
+    [Some(&address), web_address.as_ref()]
+        .into_iter()
+        .flatten()
+        .for_each(|at| warn_if_exposed(&config, at, auth_is_off));
+    let web_shown = web_address.as_ref().map(tracing::field::display);
 
     // From here on everybody is answered, if only that the store is recovering.
-    tracing::info!(%address, %ops_address, "listening");
+    tracing::info!(%address, %ops_address, web_address = web_shown, "listening");
     let engine = engine.await.inspect_err(|_| {
         ports.iter().chain([&operators]).for_each(Port::abandon);
     })?;
@@ -207,10 +251,13 @@ where
     entry.open(grpc::routes(Arc::clone(&hub), tasks.clone(), readiness.view(), &access)?);
     door.open(Arc::clone(&hub));
     readiness.enter(Phase::Serving);
-    tracing::info!(%address, %ops_address, node, tls = config.tls.is_on(), version = env!("CARGO_PKG_VERSION"), "serving");
+    let version = env!("CARGO_PKG_VERSION");
+    let web_shown = web_address.as_ref().map(tracing::field::display);
+    tracing::info!(%address, %ops_address, web_address = web_shown, node, tls = config.tls.is_on(), version, "serving");
     Ok(Server {
         address: address.tcp(),
         ops_address: ops_address.tcp(),
+        web_address: web_address.map(|address| address.tcp()),
         drain: config.drain,
         hub,
         engine,
@@ -227,14 +274,17 @@ where
 fn serve_clients(
     edge: EdgePort,
     config: &Config,
-    door: &Door,
+    (door, entry): (&Door, &Entry),
     (tls, tasks, metrics, memory): &(Option<Arc<Tls>>, &Tasks, &Arc<Metrics>, &Arc<Memory>),
 ) -> Port {
     let port = Port::new(metrics, memory);
     let acceptor = port.acceptor(config.connections.clone(), tls.clone(), tasks, metrics);
     let connections = Arc::clone(&port.connections);
     tasks.spawn("connections", OnPanic::Stop, connections.keep_time(config.connections.clone()));
-    tasks.spawn("accept clients", OnPanic::Stop, edge(door.clone(), acceptor));
+    let entry = entry.clone();
+    let grpc = tower::service_fn(move |request: axum::extract::Request| entry.clone().serve_request(request));
+    let parts = EdgeParts { door: door.clone(), acceptor, grpc: web::Grpc::new(grpc) };
+    tasks.spawn("accept clients", OnPanic::Stop, edge(parts));
     port
 }
 

@@ -29,7 +29,18 @@ impl Hub {
 /// Gives the addresses once it serves.
 pub(crate) fn spawn(folder: &Path, [listen, ops_listen]: [&str; 2]) -> anyhow::Result<(Child, [SocketAddr; 2])> {
     let mut child = Command::new(env!("CARGO_BIN_EXE_switchyard"))
-        .args(["serve", "--listen", listen, "--ops-listen", ops_listen, "--log-format", "json", "--data-dir"])
+        .args([
+            "serve",
+            "--listen",
+            listen,
+            "--ops-listen",
+            ops_listen,
+            "--web-listen",
+            "",
+            "--log-format",
+            "json",
+            "--data-dir",
+        ])
         .arg(folder)
         .stderr(Stdio::piped())
         .spawn()?;

@@ -1,4 +1,4 @@
-//! What can go wrong with streams: one type per operation. `edge/grpc/status.rs` alone turns these into statuses.
+//! What can go wrong with streams: one type per operation. `edge/wire/status.rs` alone turns these into statuses.
 
 use crate::{
     memory::{MemoryFull, Use},

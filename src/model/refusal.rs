@@ -1,4 +1,4 @@
-//! What can go wrong with a command or an event, and how a subscription can end. `edge/grpc/status.rs` alone turns these
+//! What can go wrong with a command or an event, and how a subscription can end. `edge/wire/status.rs` alone turns these
 //! into statuses; nobody else words an error. Pure.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What can be sent to a client, as values. `edge/grpc/frames.rs` gives them their wire form.
+//! What can be sent to a client, as values. `edge/wire/frames.rs` gives them their wire form.
 
 use std::{
     sync::Arc,

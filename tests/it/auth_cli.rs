@@ -29,7 +29,17 @@ impl Hub {
         }
         let log = folder.join("log");
         let child = program()
-            .args(["serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log-format", "json"])
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--ops-listen",
+                "127.0.0.1:0",
+                "--web-listen",
+                "127.0.0.1:0",
+                "--log-format",
+                "json",
+            ])
             .args(["--set", "auth.enabled=true", "--set", "auth.policy_file=policy.toml"])
             .args(["--set", "auth.jwt_key_file=key", "--data-dir", "data"])
             .current_dir(folder)

@@ -13,6 +13,7 @@ use std::{
 
 use switchyard::{
     config::Config,
+    edge::web,
     proto::v1::{
         Credit, Ended, Event, Events, PublishRequest, PublishResponse, SessionRequest, SessionResponse, Subscribe,
         SubscriptionSpec, event::Payload, hub_service_client::HubServiceClient, session_request::Command as Wire,
@@ -32,6 +33,7 @@ pub fn config() -> Config {
     Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)).into(),
         ops_listen: SocketAddr::from(([127, 0, 0, 1], 0)).into(),
+        web: web::Options { listen: web::WebListen::OFF, ..web::Options::default() },
         data_dir: PathBuf::new(),
         ..Config::default()
     }
@@ -336,7 +338,17 @@ impl Process {
 
     fn start_as(mut program: Command, flags: &[&str]) -> Self {
         let mut child = program
-            .args(["serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log-format", "json"])
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--ops-listen",
+                "127.0.0.1:0",
+                "--web-listen",
+                "127.0.0.1:0",
+                "--log-format",
+                "json",
+            ])
             .env("SWITCHYARD_DATA_DIR", "")
             .args(flags)
             .stderr(Stdio::piped())

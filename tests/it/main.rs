@@ -105,5 +105,6 @@ mod tls;
 mod traces;
 mod verifying;
 mod watch_bugs;
+mod web;
 mod witness;
 mod workplace;

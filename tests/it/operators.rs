@@ -182,7 +182,17 @@ async fn streams_groups_and_the_store_are_in_the_metrics() {
 #[tokio::test]
 async fn what_is_logged_can_be_changed_while_the_hub_runs() {
     let mut child = program()
-        .args(["serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--data-dir", ""])
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--ops-listen",
+            "127.0.0.1:0",
+            "--web-listen",
+            "127.0.0.1:0",
+            "--data-dir",
+            "",
+        ])
         .args(["--log-format", "json", "--log", "info"])
         .stderr(Stdio::piped())
         .spawn()

@@ -147,7 +147,17 @@ struct Starting {
 impl Starting {
     fn new(folder: &Folder) -> Self {
         let mut child = program()
-            .args(["serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log-format", "json"])
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--ops-listen",
+                "127.0.0.1:0",
+                "--web-listen",
+                "127.0.0.1:0",
+                "--log-format",
+                "json",
+            ])
             .args(["--data-dir", folder.text()])
             .stderr(Stdio::piped())
             .spawn()

@@ -25,7 +25,17 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Starts a hub that must not come up, and gives what it said.
 fn fails_to_start(folder: &Folder) -> Output {
     let mut child = program()
-        .args(["serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--data-dir", folder.text()])
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--ops-listen",
+            "127.0.0.1:0",
+            "--web-listen",
+            "127.0.0.1:0",
+            "--data-dir",
+            folder.text(),
+        ])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -364,7 +364,17 @@ fn every_command_reaches_a_hub_by_tls() {
 /// What a hub logs before it serves.
 pub fn log_of(flags: &[&str]) -> String {
     let mut child = program()
-        .args(["serve", "--ops-listen", "127.0.0.1:0", "--log-format", "json", "--data-dir", ""])
+        .args([
+            "serve",
+            "--ops-listen",
+            "127.0.0.1:0",
+            "--web-listen",
+            "127.0.0.1:0",
+            "--log-format",
+            "json",
+            "--data-dir",
+            "",
+        ])
         .args(flags)
         .stderr(Stdio::piped())
         .spawn()

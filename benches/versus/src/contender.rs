@@ -91,7 +91,17 @@ impl Ground {
         let (program, arguments, says): (_, &[&str], _) = match contender {
             Contender::Hub => (
                 &self.hub_program,
-                &["serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log-format", "json"],
+                &[
+                    "serve",
+                    "--listen",
+                    "127.0.0.1:0",
+                    "--ops-listen",
+                    "127.0.0.1:0",
+                    "--set",
+                    "web.listen=",
+                    "--log-format",
+                    "json",
+                ],
                 // It listens before it serves.
                 "\"message\":\"serving\",\"address\":\"",
             ),

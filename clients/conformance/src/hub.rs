@@ -65,7 +65,17 @@ impl Hub {
     pub(crate) async fn start(&mut self) -> anyhow::Result<SocketAddr> {
         anyhow::ensure!(self.child.is_none(), "there is a hub");
         let mut command = Command::new(&self.program);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log-format", "json"]);
+        command.args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--ops-listen",
+            "127.0.0.1:0",
+            "--web-listen",
+            "127.0.0.1:0",
+            "--log-format",
+            "json",
+        ]);
         command.arg("--data-dir").arg(self.folder.join("data"));
         for (key, value) in &self.settings {
             command.args(["--set", &format!("{key}={value}")]);

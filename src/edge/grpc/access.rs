@@ -9,10 +9,12 @@ use std::sync::Arc;
 use http::{Extensions, Request, header::AUTHORIZATION, uri::PathAndQuery};
 use tonic::Status;
 
-use super::status::{self, shown};
 use crate::{
     auth::{Caller, Reflection, Verb},
-    edge::Door,
+    edge::{
+        Door,
+        wire::status::{self, shown},
+    },
     model::Denial,
     net::Connection,
 };

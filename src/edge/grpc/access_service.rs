@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::{
-    access::Access,
-    command::filters,
-    frames::reason,
-    request::{Refusal, field, group_name, stream_name},
-    status,
-    wire::v1::{self as wire, access_service_server},
-};
+use super::access::Access;
 use crate::{
     auth::{Action, Caller},
+    edge::wire::{
+        command::filters,
+        forms::v1::{self as wire, access_service_server},
+        frames::reason,
+        request::{Refusal, field, group_name, stream_name},
+        status,
+    },
     hub::Hub,
     manage::access::{self, Known},
     model::{CommandError, Topic},

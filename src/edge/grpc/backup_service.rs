@@ -9,12 +9,12 @@ use std::{
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::{
-    access::Access,
-    request::Refusal,
-    wire::v1::{self as wire, backup_service_server},
-};
+use super::access::Access;
 use crate::{
+    edge::wire::{
+        forms::v1::{self as wire, backup_service_server},
+        request::Refusal,
+    },
     hub::Hub,
     manage::backups::{self, RunningBackup},
 };

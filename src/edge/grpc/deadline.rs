@@ -17,7 +17,8 @@ use http_body::{Body as _, Frame};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tonic::{Status, body::Body};
 
-use super::{status, wire};
+use super::framing;
+use crate::edge::wire::status;
 use crate::model::CommandError;
 
 const HEADER: &str = "grpc-timeout";
@@ -97,7 +98,7 @@ impl http_body::Body for Limited {
         // First: a session that always has something to send ends in time, too.
         if this.timer.as_mut().poll(context).is_ready() {
             this.body = None;
-            return Poll::Ready(Some(Ok(Frame::trailers(wire::trailers(&status::deadline_exceeded())))));
+            return Poll::Ready(Some(Ok(Frame::trailers(framing::trailers(&status::deadline_exceeded())))));
         }
         let frame = Pin::new(body).poll_frame(context);
         if matches!(&frame, Poll::Ready(None)) || matches!(&frame, Poll::Ready(Some(Ok(frame))) if frame.is_trailers())
@@ -199,7 +200,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_ends_before_its_deadline_ends_as_it_would_without() {
-        let frames = [Frame::data(Bytes::from_static(b"x")), Frame::trailers(wire::trailers(&Status::ok("")))];
+        let frames = [Frame::data(Bytes::from_static(b"x")), Frame::trailers(framing::trailers(&Status::ok("")))];
         let body = Body::new(StreamBody::new(tokio_stream::iter(frames.map(Ok::<_, Status>))));
         let mut response = in_a_second().keep(async { Response::new(body) }).await;
         assert!(response.body_mut().frame().await.expect("open").expect("a frame").is_data());

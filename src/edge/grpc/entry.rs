@@ -19,9 +19,10 @@ use super::{
     Access,
     access::{Needs, unknown_call},
     deadline::Deadline,
-    health_routes, status,
+    health_routes,
 };
 use crate::{
+    edge::wire::status,
     model::{CommandError, StreamError},
     readiness::{Phase, ReadinessView},
 };

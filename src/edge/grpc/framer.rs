@@ -24,14 +24,14 @@ use tokio::time::{Instant, Sleep};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, body::Body};
 
-use super::{
-    buffer::{Buffer, Lender},
-    head::Frames,
-    status,
-    waiting::Waiting,
-    wire::{self, PREFIX_BYTES},
-};
+use super::framing::{PREFIX_BYTES, prefix};
 use crate::{
+    edge::wire::{
+        buffer::{Buffer, Lender, Message},
+        head::Frames,
+        status,
+        waiting::Waiting,
+    },
     hub::Hub,
     memory::{Client, Held, MemoryFull},
     model::{CommandError, limits::MAX_FRAME_BYTES},
@@ -68,13 +68,6 @@ impl Encoding {
             }
         }
     }
-}
-
-/// One message, and the memory that is held for it; `None` for one in a piece of the transport.
-#[derive(Debug)]
-pub(super) struct Message {
-    pub(super) bytes: Bytes,
-    pub(super) held: Option<Held>,
 }
 
 /// The messages of one request.
@@ -188,7 +181,7 @@ impl Framer {
             Ok(Message { bytes, .. }) if bytes.len() > limit => {
                 Err(status::of_command(&CommandError::FrameTooLarge { limit }, "").status())
             }
-            Ok(Message { bytes, .. }) => Ok(Frame::data([&wire::prefix(bytes.len())[..], &bytes].concat().into())),
+            Ok(Message { bytes, .. }) => Ok(Frame::data([&prefix(bytes.len())[..], &bytes].concat().into())),
             Err(error) => Err(status::of_command(&error, "").status()),
         })))
     }
@@ -399,7 +392,7 @@ mod tests {
     }
 
     fn framed(messages: &[Vec<u8>]) -> Vec<u8> {
-        let prefixed = |message: &Vec<u8>| [&super::super::wire::prefix(message.len())[..], message].concat();
+        let prefixed = |message: &Vec<u8>| [&super::super::framing::prefix(message.len())[..], message].concat();
         messages.iter().flat_map(prefixed).collect()
     }
 
@@ -451,7 +444,7 @@ mod tests {
     async fn a_frame_may_be_as_large_as_the_limit_and_no_larger() {
         let message = vec![0; MAX_FRAME_BYTES];
         assert_eq!(all(framer(vec![framed(&[message]).into()]).0).await.len(), 1);
-        let prefix = super::super::wire::prefix(MAX_FRAME_BYTES + 1);
+        let prefix = super::super::framing::prefix(MAX_FRAME_BYTES + 1);
         let got = all(framer(vec![Bytes::copy_from_slice(&prefix)]).0).await;
         assert_eq!(got[0].as_ref().err(), Some(&CommandError::FrameTooLarge { limit: MAX_FRAME_BYTES }));
     }
@@ -460,7 +453,7 @@ mod tests {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         std::io::Write::write_all(&mut encoder, message).expect("memory");
         let packed = encoder.finish().expect("memory");
-        let mut prefix = wire::prefix(packed.len());
+        let mut prefix = prefix(packed.len());
         prefix[0] = 1;
         [&prefix[..], &packed].concat()
     }

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::{
-    access::Access,
-    request::{Refusal, duration, field, group_name, page_size, start, stream_name},
-    wire::v1::{self as wire, group_service_server},
-};
+use super::access::Access;
 use crate::{
     auth::Caller,
+    edge::wire::{
+        forms::v1::{self as wire, group_service_server},
+        request::{Refusal, duration, field, group_name, page_size, start, stream_name},
+    },
     event::Event,
     hub::{GroupStatus, Hub, MemberName, MemberStatus, UnackedEvent, UnackedStage},
     manage::{

@@ -8,11 +8,11 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus};
 
-use super::{
-    status,
-    wire::health::{HealthListRequest, HealthListResponse, health_server::Health},
-};
 use crate::{
+    edge::wire::{
+        forms::health::{HealthListRequest, HealthListResponse, health_server::Health},
+        status,
+    },
     model::limits::MAX_WATCHES,
     net::Connection,
     readiness::{Phase, ReadinessView},

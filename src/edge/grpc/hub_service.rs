@@ -21,22 +21,27 @@ use tower::Service;
 
 use super::{
     access::Access,
-    command,
-    framer::{Encoding, Framer, Message},
-    head::Frames,
-    hub_status,
-    publish::{self, events_bytes, for_publish},
-    requests::{self, DECODED_BYTES_A_STEP},
+    framer::{Encoding, Framer},
+    framing, hub_status,
     response::{client_of, unary},
-    results,
     session_body::SessionBody,
-    status::{self, no_memory},
-    waiting::until_fits,
-    wire::{self, v1},
 };
 use crate::{
     auth::Caller,
-    edge::Opening,
+    edge::{
+        Opening,
+        wire::{
+            buffer::Message,
+            command,
+            forms::v1,
+            head::Frames,
+            publish::{self, events_bytes, for_publish},
+            requests::{self, DECODED_BYTES_A_STEP},
+            results,
+            status::{self, no_memory},
+            waiting::until_fits,
+        },
+    },
     event::EventIds,
     hub::{Hub, Kind, Publish},
     manage::about,
@@ -92,7 +97,7 @@ impl HubService {
         let (session, permit) = opening.open(Kind::Many, caller).map_err(|error| refusal(&error))?;
         let ids = EventIds::new(session.id());
         let body = Body::new(SessionBody::new(session.outlet(), permit));
-        let requests = requests::Requests::new(messages, Arc::clone(&self.hub), client, ids);
+        let requests = requests::Requests::new(messages.patient(), Arc::clone(&self.hub), client, ids);
         let requests = Commands { requests, ahead };
         self.tasks.spawn_beside("session", OnPanic::Log, session.run(requests));
         Ok(at_its_own_pace(body))
@@ -244,7 +249,7 @@ async fn only_message(mut messages: Framer) -> Result<Message, Status> {
 
 /// The response of a session, which has rules of its own for slow clients.
 fn at_its_own_pace(body: Body) -> Response<Body> {
-    let mut response = wire::response(body);
+    let mut response = framing::response(body);
     response.extensions_mut().insert(AtItsOwnPace);
     response
 }

@@ -1,10 +1,10 @@
 //! What a hub is, as the message that shows it. Pure.
 
-use super::{
-    frames::{duration, limits},
-    wire::v1 as wire,
-};
 use crate::{
+    edge::wire::{
+        forms::v1 as wire,
+        frames::{duration, limits},
+    },
     hub::HubTraffic,
     manage::about::{Feature, HubStatus},
 };

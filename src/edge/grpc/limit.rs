@@ -22,9 +22,9 @@ use tower::Service;
 use super::{
     framer::{Encoding, Framer},
     response::{client_of, kept},
-    status::no_memory,
 };
 use crate::{
+    edge::wire::status::no_memory,
     hub::Hub,
     memory::{Held, Use},
     tasks::Turn,

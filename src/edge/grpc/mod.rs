@@ -1,36 +1,26 @@
-//! The wire: HTTP requests to commands, and what waits for a client to bytes. Protobuf messages stop here; the form of an
-//! event, which is compatible with them, is the hub's own (`event`).
+//! gRPC: HTTP requests to messages of the contract, and responses to what gRPC makes of them.
 //!
-//! The room owns the services of the main port and their conversion to and from the contract. It decides nothing:
-//! routing, credit and ends are the session's, who may manage what, and how, is `manage`'s, connections are the net's.
+//! The room owns the services of the main port, who may call them, and gRPC's framing; what a message means is in
+//! [`wire`](super::wire), which other edges share. It decides nothing: routing, credit and ends are the session's, who may
+//! manage what, and how, is `manage`'s, connections are the net's.
 
 mod access;
 mod access_service;
 mod backup_service;
-mod buffer;
-mod command;
 mod deadline;
 mod entry;
 mod framer;
-mod frames;
+mod framing;
 mod group_service;
-mod head;
 mod health;
 mod hub_service;
 mod hub_status;
 mod limit;
-mod publish;
 mod reflection;
-mod request;
-mod requests;
 mod response;
-mod results;
 mod session_body;
 mod session_service;
-mod status;
 mod stream_service;
-mod waiting;
-mod wire;
 
 use std::sync::Arc;
 
@@ -38,6 +28,17 @@ pub use access::{Access, CALLS, Needs};
 pub use entry::Entry;
 use tonic::service::Routes;
 
+use super::wire::{
+    forms::{
+        health::health_server::HealthServer,
+        v1::{
+            access_service_server::AccessServiceServer, backup_service_server::BackupServiceServer,
+            group_service_server::GroupServiceServer, session_service_server::SessionServiceServer,
+            stream_service_server::StreamServiceServer,
+        },
+    },
+    status,
+};
 use crate::{
     hub::Hub,
     model::{Reason, limits},
@@ -53,14 +54,6 @@ use limit::Limits;
 use reflection::Descriptors;
 use session_service::SessionService;
 use stream_service::StreamService;
-use wire::{
-    health::health_server::HealthServer,
-    v1::{
-        access_service_server::AccessServiceServer, backup_service_server::BackupServiceServer,
-        group_service_server::GroupServiceServer, session_service_server::SessionServiceServer,
-        stream_service_server::StreamServiceServer,
-    },
-};
 
 /// Requests of small services are no larger than this, in bytes.
 const SMALL_REQUEST_BYTES: usize = 64 * 1024;

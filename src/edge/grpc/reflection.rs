@@ -30,7 +30,7 @@ use tonic_reflection::{
 };
 use tower::Service;
 
-use super::{status::shown, wire};
+use crate::edge::wire::{forms::DESCRIPTORS, status::shown};
 
 /// The path of the one call.
 const CALL: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
@@ -50,7 +50,7 @@ struct Known {
 impl Descriptors {
     /// Reads the descriptors that were compiled in.
     pub(super) fn new() -> anyhow::Result<Self> {
-        let mut pool = DescriptorPool::decode(wire::DESCRIPTORS)?;
+        let mut pool = DescriptorPool::decode(DESCRIPTORS)?;
         pool.decode_file_descriptor_set(FILE_DESCRIPTOR_SET)?;
         pool.decode_file_descriptor_set(v1alpha::FILE_DESCRIPTOR_SET)?;
         // So that tools can show what is inside the details of an error. Some of these files are there already, under

@@ -16,7 +16,7 @@ use http::{Extensions, Response};
 use http_body::{Body as _, Frame};
 use tonic::{Status, body::Body};
 
-use super::wire;
+use super::framing;
 use crate::{
     edge,
     hub::Hub,
@@ -57,9 +57,9 @@ pub(super) fn client_of(hub: &Hub, extensions: &Extensions) -> Arc<Client> {
 /// A response of one encoded message, for which enough is held.
 pub(super) fn unary(message: &[u8], mut held: Held) -> Response<Body> {
     held.shrink(held.bytes().saturating_sub(message.len()));
-    let out = [&wire::prefix(message.len()), message].concat();
-    let made = [Frame::data(Bytes::from(out)), Frame::trailers(wire::trailers(&Status::ok("")))].into();
-    wire::response(Body::new(Kept { made, rest: None, _held: held }))
+    let out = [&framing::prefix(message.len()), message].concat();
+    let made = [Frame::data(Bytes::from(out)), Frame::trailers(framing::trailers(&Status::ok("")))].into();
+    framing::response(Body::new(Kept { made, rest: None, _held: held }))
 }
 
 /// A response with all of it that can be made at once, if that fits, and how many bytes that are; what is held already is for
@@ -78,7 +78,7 @@ pub(super) async fn kept(response: Response<Body>, mut held: Held) -> Result<(Re
                 ends = body.is_end_stream();
             }
             Poll::Ready(Some(Err(status))) => {
-                made.push_back(Frame::trailers(wire::trailers(&status)));
+                made.push_back(Frame::trailers(framing::trailers(&status)));
                 ends = true;
             }
             Poll::Ready(None) => ends = true,

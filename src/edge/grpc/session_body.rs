@@ -13,8 +13,9 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame};
 
-use super::{frames, status, wire};
+use super::framing;
 use crate::{
+    edge::wire::{frames, status},
     net::SessionPermit,
     outbox::{Batch, Taken},
     session::Outlet,
@@ -59,12 +60,15 @@ impl Body for SessionBody {
                 }
                 return Poll::Pending;
             }
-            Poll::Ready(Taken::Batch) => {
-                Frame::data(frames::encode(&mut this.batch, this.outlet.tokens(), this.outlet.metrics()))
-            }
+            Poll::Ready(Taken::Batch) => Frame::data(frames::encode(
+                &mut this.batch,
+                this.outlet.tokens(),
+                this.outlet.metrics(),
+                framing::prefix,
+            )),
             Poll::Ready(Taken::Finished(end)) => {
                 this.finished = true;
-                Frame::trailers(wire::trailers(&status::of_finished_call(&end)))
+                Frame::trailers(framing::trailers(&status::of_finished_call(&end)))
             }
         })))
     }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::{
-    access::Access,
-    request::{Refusal, field, page_size},
-    wire::v1::{self as wire, session_service_server},
-};
+use super::access::Access;
 use crate::{
     auth::Caller,
+    edge::wire::{
+        forms::v1::{self as wire, session_service_server},
+        request::{Refusal, field, page_size},
+    },
     hub::{Hub, Kind, OpenSession},
     manage::sessions::{Sessions, SubscriptionProgress},
     model::{CommandError, Labels},

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::{
-    access::Access,
-    request::{Refusal, duration, field, not_negative, page_size, positive, stream_name},
-    wire::v1::{self as wire, get_event_request::Which, stream_service_server},
-};
+use super::access::Access;
 use crate::{
     auth::Caller,
+    edge::wire::{
+        forms::v1::{self as wire, get_event_request::Which, stream_service_server},
+        request::{Refusal, duration, field, not_negative, page_size, positive, stream_name},
+    },
     event::{Event, times},
     hub::Hub,
     manage::{

@@ -10,7 +10,7 @@ use switchyard::{
     memory::Memory,
     net,
     proto::v1::{self, session_request::Command, session_response::Frame},
-    server::{self, EdgePort, Ground, Server},
+    server::{self, Edge, EdgePort, Ground, Server},
     tasks::Tasks,
     telemetry::Metrics,
 };
@@ -139,12 +139,13 @@ async fn start(config: Config, gate: Option<oneshot::Receiver<()>>) -> (Addresse
     let listen = format!("unix:{}", socket.display()).parse().expect("an address");
     let (_, lines) = net::listen(&listen, &config.connections).await.expect("a socket");
     let of_lines = tasks.clone();
-    let edge: EdgePort = Box::new(move |door, acceptor| Box::pin(acceptor.run(lines, Line { door, tasks: of_lines })));
+    let port: EdgePort =
+        Box::new(move |parts| Box::pin(parts.acceptor.run(lines, Line { door: parts.door, tasks: of_lines })));
     let addresses = Addresses { grpc: clients.0.tcp(), socket };
     let (ops_listen, options) = (config.ops_listen.clone(), config.connections.clone());
     let ground = Ground {
         clients,
-        edges: vec![edge],
+        edges: vec![Edge { web: None, port }],
         operators: Box::pin(async move { net::listen(&ops_listen, &options).await }),
         engine: Box::pin(async move {
             if let Some(gate) = gate {

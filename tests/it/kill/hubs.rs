@@ -43,7 +43,17 @@ impl Hubs {
 
     /// One that dies somewhere on its way to serve.
     pub(super) async fn kill_early(&self, random: &mut fastrand::Rng) {
-        let ports = ["serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log", "error"];
+        let ports = [
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--ops-listen",
+            "127.0.0.1:0",
+            "--web-listen",
+            "127.0.0.1:0",
+            "--log",
+            "error",
+        ];
         let mut child = program().args(ports).args(self.flags()).spawn().expect("the program starts");
         pause(Duration::from_millis(random.u64(1..60))).await;
         child.kill().expect("killed");

@@ -11,11 +11,8 @@ use prost::{
 };
 
 use super::{
+    forms::v1::{self as wire, session_response::Frame as Wire},
     results, status,
-    wire::{
-        PREFIX_BYTES, prefix,
-        v1::{self as wire, session_response::Frame as Wire},
-    },
 };
 use crate::{
     event::Event,
@@ -35,8 +32,13 @@ const KEY_RESUME_TOKEN: u8 = nested(events::RESUME_TOKEN);
 /// Room for a frame that is not events; more is found when it is needed.
 const USUAL_FRAME_BYTES: usize = 64;
 
-/// Encodes a batch, and counts it.
-pub(super) fn encode(batch: &mut Batch, tokens: &TokenKey, metrics: &Metrics) -> Bytes {
+/// Encodes a batch, and counts it. `prefix` makes what the edge writes before a message of that many bytes.
+pub(in crate::edge) fn encode<P: AsRef<[u8]>>(
+    batch: &mut Batch,
+    tokens: &TokenKey,
+    metrics: &Metrics,
+    prefix: impl Fn(usize) -> P + Copy,
+) -> Bytes {
     let event_bytes: usize = batch.events.iter().map(Event::encoded_len).sum();
     let mut out = Vec::with_capacity(event_bytes + batch.items.len() * USUAL_FRAME_BYTES);
     let mut events = batch.events.iter();
@@ -44,7 +46,7 @@ pub(super) fn encode(batch: &mut Batch, tokens: &TokenKey, metrics: &Metrics) ->
         match item {
             Item::Reply(reply) => {
                 count(&reply.frame, metrics);
-                put_reply(&mut out, reply, tokens);
+                put_message(&mut out, &self::reply(reply, tokens), prefix);
             }
             Item::Events { subscription_id, count, position } => {
                 let some = &events.as_slice()[..count];
@@ -53,7 +55,7 @@ pub(super) fn encode(batch: &mut Batch, tokens: &TokenKey, metrics: &Metrics) ->
                 let token_bytes =
                     token.as_ref().map_or(0, |token| 1 + encoded_len_varint(token.len() as u64) + token.len());
                 let entries: usize = some.iter().map(Event::encoded_len).sum();
-                put_events_header(&mut out, subscription_id, entries + token_bytes);
+                put_events_header(&mut out, subscription_id, entries + token_bytes, prefix);
                 for event in some {
                     out.extend_from_slice(event.encoded());
                 }
@@ -71,32 +73,39 @@ pub(super) fn encode(batch: &mut Batch, tokens: &TokenKey, metrics: &Metrics) ->
 }
 
 /// Everything of an `events` frame but its entries and its token, which are `entries` bytes.
-fn put_events_header(out: &mut Vec<u8>, subscription_id: i64, entries: usize) {
+fn put_events_header<P: AsRef<[u8]>>(
+    out: &mut Vec<u8>,
+    subscription_id: i64,
+    entries: usize,
+    prefix: impl Fn(usize) -> P,
+) {
     // As protobuf has it for a signed integer that is not zigzag.
     let id = subscription_id.cast_unsigned();
     let inner = 1 + encoded_len_varint(id) + entries;
     let message = 1 + encoded_len_varint(inner as u64) + inner;
-    out.extend_from_slice(&prefix(message));
+    out.extend_from_slice(prefix(message).as_ref());
     out.push(KEY_EVENTS);
     encode_varint(inner as u64, out);
     out.push(KEY_SUBSCRIPTION_ID);
     encode_varint(id, out);
 }
 
-fn put_reply(out: &mut Vec<u8>, reply: Reply, tokens: &TokenKey) {
-    let message = wire::SessionResponse { request_id: reply.request_id, frame: Some(frame(reply.frame, tokens)) };
-    put_message(out, &message);
+/// A frame that is not events, as a message.
+pub(in crate::edge) fn reply(reply: Reply, tokens: &TokenKey) -> wire::SessionResponse {
+    wire::SessionResponse { request_id: reply.request_id, frame: Some(frame(reply.frame, tokens)) }
 }
 
 /// A message with its prefix.
-pub(super) fn put_message(out: &mut Vec<u8>, message: &impl Message) {
+fn put_message<P: AsRef<[u8]>>(out: &mut Vec<u8>, message: &impl Message, prefix: impl Fn(usize) -> P) {
     let len = message.encoded_len();
-    out.reserve(PREFIX_BYTES + len);
-    out.extend_from_slice(&prefix(len));
+    let prefix = prefix(len);
+    out.reserve(prefix.as_ref().len() + len);
+    out.extend_from_slice(prefix.as_ref());
     message.encode_raw(out);
 }
 
-fn count(frame: &Frame, metrics: &Metrics) {
+/// Counts a frame that is sent.
+pub(in crate::edge) fn count(frame: &Frame, metrics: &Metrics) {
     match frame {
         Frame::Gap { gap, .. } => metrics.gap_told(gap.count),
         Frame::Ended { end, .. } => metrics.subscription_ended(status::of_end(end).reason.name()),
@@ -150,7 +159,7 @@ fn frame(frame: Frame, tokens: &TokenKey) -> Wire {
 }
 
 /// What the clients of a hub must keep to.
-pub(super) fn limits(of: &SessionLimits) -> wire::Limits {
+pub(in crate::edge) fn limits(of: &SessionLimits) -> wire::Limits {
     let told = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     wire::Limits {
         max_event_bytes: told(of.max_event_bytes),
@@ -222,12 +231,12 @@ fn acknowledged((sequence, result): &Acked) -> wire::AckResult {
 }
 
 /// A duration, unless it is too long for one of the contract.
-pub(super) fn duration(duration: std::time::Duration) -> Option<prost_types::Duration> {
+pub(in crate::edge) fn duration(duration: std::time::Duration) -> Option<prost_types::Duration> {
     duration.try_into().ok()
 }
 
 /// The proto's value for a reason.
-pub(super) fn reason(reason: Reason) -> wire::EndReason {
+pub(in crate::edge) fn reason(reason: Reason) -> wire::EndReason {
     wire::EndReason::from_str_name(&format!("END_REASON_{}", reason.name())).unwrap_or_default()
 }
 
@@ -250,11 +259,11 @@ mod tests {
             ],
             events: sent.iter().map(accept).collect(),
         };
-        let bytes = encode(&mut batch, &TokenKey::new([7; 32]), &Metrics::default());
+        let bytes = encode(&mut batch, &TokenKey::new([7; 32]), &Metrics::default(), |len| (len as u32).to_be_bytes());
         let mut rest = &bytes[..];
         let mut frames = Vec::new();
-        while let Some((head, tail)) = rest.split_at_checked(PREFIX_BYTES) {
-            let len = u32::from_be_bytes(head[1..].try_into().expect("four bytes")) as usize;
+        while let Some((head, tail)) = rest.split_at_checked(size_of::<u32>()) {
+            let len = u32::from_be_bytes(head.try_into().expect("four bytes")) as usize;
             let (message, after) = tail.split_at(len);
             frames.push(client::SessionResponse::decode(message).expect("a frame"));
             rest = after;

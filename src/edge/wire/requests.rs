@@ -14,8 +14,8 @@ use std::{
 use tokio_stream::Stream;
 
 use super::{
+    buffer::Message,
     command::{self, Decoded},
-    framer::{Framer, Message},
     publish::{EVENT_STEPS, Publish, events_bytes, for_publish, stores},
     waiting::Waiting,
 };
@@ -29,12 +29,12 @@ use crate::{
 };
 
 /// To decode a command costs a step for this many bytes.
-pub(super) const DECODED_BYTES_A_STEP: usize = 32;
+pub(in crate::edge) const DECODED_BYTES_A_STEP: usize = 32;
 
-/// The requests of one session.
+/// The requests of one session, of its messages as an edge has cut them.
 #[derive(Debug)]
-pub(super) struct Requests {
-    messages: Framer,
+pub(in crate::edge) struct Requests<M> {
+    messages: M,
     hub: Arc<Hub>,
     client: Arc<Client>,
     ids: EventIds,
@@ -54,10 +54,9 @@ struct Waits {
     waiting: Waiting,
 }
 
-impl Requests {
-    pub(super) fn new(messages: Framer, hub: Arc<Hub>, client: Arc<Client>, ids: EventIds) -> Self {
-        let turn = Turn::default();
-        Self { messages: messages.patient(), hub, client, ids, turn, waits: None, publish: None }
+impl<M> Requests<M> {
+    pub(in crate::edge) fn new(messages: M, hub: Arc<Hub>, client: Arc<Client>, ids: EventIds) -> Self {
+        Self { messages, hub, client, ids, turn: Turn::default(), waits: None, publish: None }
     }
 
     /// Decodes a frame. A publish is looked at later, and may have to wait for memory first.
@@ -100,7 +99,7 @@ impl Requests {
     }
 }
 
-impl Stream for Requests {
+impl<M: Stream<Item = Result<Message, CommandError>> + Unpin> Stream for Requests<M> {
     type Item = Result<Request, CommandError>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -132,38 +131,22 @@ impl Stream for Requests {
 
 #[cfg(test)]
 mod tests {
-    use std::{convert::Infallible, future::poll_fn, sync::Arc, time::Duration};
+    use std::{future::poll_fn, sync::Arc};
 
-    use bytes::Bytes;
-    use http_body::Frame;
-    use http_body_util::StreamBody;
-    use prost::Message;
-    use tonic::body::Body;
+    use prost::Message as _;
 
     use super::*;
-    use crate::{
-        edge::grpc::{
-            buffer::Lender,
-            framer::Encoding,
-            wire::{self, v1},
-        },
-        hub::Setup,
-        proto::v1 as client,
-        session::Command,
-    };
+    use crate::{hub::Setup, proto::v1 as client, session::Command};
 
     #[tokio::test]
     async fn a_large_publish_takes_many_turns_and_is_whole_in_the_end() {
         let event = |n: usize| client::Event { topic: format!("a.{n}"), ..client::Event::default() };
         let publish = client::PublishRequest { events: (0..10_000).map(event).collect(), precondition: None };
         let command = Some(client::session_request::Command::Publish(publish));
-        let message = client::SessionRequest { request_id: 7, command }.encode_to_vec();
-        let bytes = [&wire::prefix(message.len())[..], &message].concat();
-        let body = Body::new(StreamBody::new(tokio_stream::once(Ok::<_, Infallible>(Frame::data(Bytes::from(bytes))))));
+        let bytes = client::SessionRequest { request_id: 7, command }.encode_to_vec().into();
+        let messages = tokio_stream::once(Ok(Message { bytes, held: None }));
         let hub = Arc::new(Hub::new(Setup::default()));
         let client = hub.memory().client();
-        let lender = Lender { client: Arc::clone(&client), publishes: None };
-        let messages = Framer::new(body, Encoding::Identity, lender, Duration::from_secs(1));
         let mut requests = Requests::new(messages, hub, client, EventIds::new("s"));
         let mut turns = 0;
         let request = poll_fn(|context| {
@@ -175,6 +158,6 @@ mod tests {
         let topics = events.iter().map(|event| event.as_ref().expect("good").topic().to_string());
         assert!(topics.eq((0..10_000).map(|n| format!("a.{n}"))));
         assert!((2..5).contains(&turns), "20,000 steps in {turns} turns");
-        assert_eq!(v1::SessionRequest::decode(&message[..]).expect("as above").request_id, request.request_id);
+        assert_eq!(request.request_id, 7);
     }
 }

@@ -23,8 +23,8 @@ const MAX_NAME_CHARACTERS: usize = 128;
 
 /// An error on its way to a client.
 #[derive(Debug)]
-pub(super) struct Fault {
-    pub(super) reason: Reason,
+pub(in crate::edge) struct Fault {
+    pub(in crate::edge) reason: Reason,
     text: String,
     field: Option<String>,
     /// Numbers that a program can act on.
@@ -32,7 +32,7 @@ pub(super) struct Fault {
     /// The name of the quota that is used up.
     quota: Option<&'static str>,
     /// How long to wait before trying again; `None` where that does not help.
-    pub(super) retry_after: Option<Duration>,
+    pub(in crate::edge) retry_after: Option<Duration>,
     /// Instead of that of its reason, where gRPC itself says which.
     code: Option<Code>,
 }
@@ -47,7 +47,8 @@ impl Fault {
         self
     }
 
-    fn code(&self) -> Code {
+    /// Its code in gRPC.
+    pub(in crate::edge) fn code(&self) -> Code {
         self.code.unwrap_or_else(|| code(self.reason))
     }
 
@@ -73,7 +74,7 @@ impl Fault {
     }
 
     /// As the end of a call.
-    pub(super) fn status(&self) -> Status {
+    pub(in crate::edge) fn status(&self) -> Status {
         let code = self.code();
         let mut details = ErrorDetails::with_error_info(
             self.reason.name(),
@@ -96,12 +97,12 @@ impl Fault {
     }
 
     /// With no more than its reason, its text and its numbers, where there are many.
-    pub(super) fn brief(self) -> Self {
+    pub(in crate::edge) fn brief(self) -> Self {
         Self { field: None, quota: None, retry_after: None, ..self }
     }
 
     /// As part of a frame.
-    pub(super) fn message(&self) -> pb::Status {
+    pub(in crate::edge) fn message(&self) -> pb::Status {
         let status = self.status();
         // The details of a status are an encoded `google.rpc.Status`, made two lines above.
         prost::Message::decode(status.details()).unwrap_or_else(|_| pb::Status {
@@ -121,7 +122,7 @@ impl Fault {
 }
 
 /// Why a command was refused. `place` stands before the field, as in `subscribe.spec.`.
-pub(super) fn of_command(error: &CommandError, field_path: &str) -> Fault {
+pub(in crate::edge) fn of_command(error: &CommandError, field_path: &str) -> Fault {
     let text = error.to_string();
     let path = |field: &str| format!("{field_path}{field}").trim_end_matches('.').to_owned();
     match error {
@@ -169,17 +170,17 @@ pub(super) fn of_command(error: &CommandError, field_path: &str) -> Fault {
 }
 
 /// There is no memory for what a call needs.
-pub(super) fn no_memory(full: MemoryFull) -> Status {
+pub(in crate::edge) fn no_memory(full: MemoryFull) -> Status {
     of_command(&CommandError::NoMemory { of: full.of.name() }, "").status()
 }
 
 /// Why a caller may not.
-pub(super) fn of_denial(denial: Denial) -> Fault {
+pub(in crate::edge) fn of_denial(denial: Denial) -> Fault {
     Fault::new(denial.reason(), denial.to_string())
 }
 
 /// What went wrong with a stream.
-pub(super) fn of_stream(error: &StreamError) -> Fault {
+pub(in crate::edge) fn of_stream(error: &StreamError) -> Fault {
     let fault = |reason| Fault::new(reason, error.to_string());
     match error {
         StreamError::None | StreamError::Mismatch { .. } | StreamError::TooManySteps { .. } => {
@@ -230,7 +231,7 @@ fn field_of(error: &StreamError) -> &'static str {
 }
 
 /// Why the event at `index` of a publish was refused.
-pub(super) fn of_event(error: &EventError, index: usize) -> Fault {
+pub(in crate::edge) fn of_event(error: &EventError, index: usize) -> Fault {
     let reason = match error {
         EventError::Topic(_) => Reason::InvalidTopic,
         EventError::TooLarge { .. } => Reason::EventTooLarge,
@@ -246,7 +247,7 @@ pub(super) fn of_event(error: &EventError, index: usize) -> Fault {
 }
 
 /// Why an acknowledgement does not count.
-pub(super) fn of_ack(error: &AckError) -> Fault {
+pub(in crate::edge) fn of_ack(error: &AckError) -> Fault {
     match error {
         AckError::Late | AckError::NotDelivered => Fault::new(Reason::LeaseExpired, error.to_string()),
         AckError::Stream(error) => of_stream(error),
@@ -254,7 +255,7 @@ pub(super) fn of_ack(error: &AckError) -> Fault {
 }
 
 /// How a subscription or a session ended.
-pub(super) fn of_end(end: &End) -> Fault {
+pub(in crate::edge) fn of_end(end: &End) -> Fault {
     let text = end.to_string();
     match end {
         End::Unsubscribed | End::Complete => Fault::new(Reason::ClientUnsubscribed, text),
@@ -273,7 +274,7 @@ pub(super) fn of_end(end: &End) -> Fault {
 }
 
 /// The end of a call: OK without a word, or what went wrong.
-pub(super) fn of_finished_call(end: &End) -> Status {
+pub(in crate::edge) fn of_finished_call(end: &End) -> Status {
     let fault = of_end(end);
     match fault.code() {
         Code::Ok => Status::ok(""),
@@ -282,17 +283,17 @@ pub(super) fn of_finished_call(end: &End) -> Status {
 }
 
 /// A call in a form the hub does not take, or that it does not have.
-pub(super) fn unimplemented(text: impl Into<String>) -> Status {
+pub(in crate::edge) fn unimplemented(text: impl Into<String>) -> Status {
     Status::unimplemented(text)
 }
 
 /// The time that a client gave its call is over.
-pub(super) fn deadline_exceeded() -> Status {
+pub(in crate::edge) fn deadline_exceeded() -> Status {
     Status::deadline_exceeded("the deadline of the call has passed; work that had begun may still complete")
 }
 
 /// A name as a client sent it, short enough for a text and without characters that a terminal would act on.
-pub(super) fn shown(name: &str) -> String {
+pub(in crate::edge) fn shown(name: &str) -> String {
     if name.is_empty() {
         return "\"\"".to_owned();
     }
@@ -306,17 +307,17 @@ pub(super) fn shown(name: &str) -> String {
 }
 
 /// A connection watches health as often as it may.
-pub(super) fn too_many_watches(limit: usize) -> Status {
+pub(in crate::edge) fn too_many_watches(limit: usize) -> Status {
     Status::resource_exhausted(format!("this connection is at its limit of {limit} health watches"))
 }
 
 /// A service that a health check asks for does not exist.
-pub(super) fn unknown_service() -> Status {
+pub(in crate::edge) fn unknown_service() -> Status {
     Status::not_found("unknown service")
 }
 
 /// The name of a reason's code, as docs/errors.md has it.
-pub(super) fn code_name(reason: Reason) -> &'static str {
+pub(in crate::edge) fn code_name(reason: Reason) -> &'static str {
     match code(reason) {
         Code::Ok => "OK",
         Code::InvalidArgument => "INVALID_ARGUMENT",

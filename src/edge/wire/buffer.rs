@@ -21,10 +21,10 @@ const SMALL_BYTES: usize = 64 * 1024;
 
 /// Who gives memory to the buffers of one request.
 #[derive(Debug)]
-pub(super) struct Lender {
-    pub(super) client: Arc<Client>,
+pub(in crate::edge) struct Lender {
+    pub(in crate::edge) client: Arc<Client>,
     /// Where to look whether a frame publishes to a stream, and what frames are; `None`: none does.
-    pub(super) publishes: Option<(Arc<Hub>, Frames)>,
+    pub(in crate::edge) publishes: Option<(Arc<Hub>, Frames)>,
 }
 
 impl Lender {
@@ -35,10 +35,17 @@ impl Lender {
     }
 }
 
+/// One message of a client, not decoded, and the memory that is held for it; `None` for one in a piece of the transport.
+#[derive(Debug)]
+pub(in crate::edge) struct Message {
+    pub(in crate::edge) bytes: Bytes,
+    pub(in crate::edge) held: Option<Held>,
+}
+
 /// Bytes of one frame.
 #[derive(Debug, Default)]
-pub(super) struct Buffer {
-    pub(super) bytes: Vec<u8>,
+pub(in crate::edge) struct Buffer {
+    pub(in crate::edge) bytes: Vec<u8>,
     held: Option<Held>,
     /// What is held for a publish until that holds its own.
     before: Option<Held>,
@@ -50,13 +57,13 @@ pub(super) struct Buffer {
 
 impl Buffer {
     /// One with which so much more is in use.
-    pub(super) fn with_besides(besides: usize) -> Self {
+    pub(in crate::edge) fn with_besides(besides: usize) -> Self {
         Self { besides, ..Self::default() }
     }
 
     /// Makes room for `more` bytes of a frame that has `most` at most and begins with `head`. `again` says that it was asked
     /// for before, in vain.
-    pub(super) fn grow(
+    pub(in crate::edge) fn grow(
         &mut self,
         (more, most): (usize, usize),
         head: Option<&[u8]>,
@@ -91,7 +98,7 @@ impl Buffer {
     }
 
     /// The bytes, and the memory they hold.
-    pub(super) fn finish(mut self) -> (Bytes, Option<Held>) {
+    pub(in crate::edge) fn finish(mut self) -> (Bytes, Option<Held>) {
         if let Some(held) = &mut self.held {
             held.shrink(self.besides);
         }
@@ -101,6 +108,6 @@ impl Buffer {
 
 /// Has more held for who holds some already. Who has asked before may hold more than the limits, if nobody else does:
 /// what it waits for may be held by others that wait.
-pub(super) fn hold_more(held: &mut Held, bytes: usize, again: bool) -> Result<(), MemoryFull> {
+pub(in crate::edge) fn hold_more(held: &mut Held, bytes: usize, again: bool) -> Result<(), MemoryFull> {
     if again || held.overdraws() { held.grow_again(bytes).or_else(|_| held.overdraw(bytes)) } else { held.grow(bytes) }
 }

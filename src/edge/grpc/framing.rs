@@ -1,34 +1,7 @@
-//! The generated forms of the contract that the hub decodes and encodes, and the framing of gRPC. Protobuf stops here.
+//! The framing of gRPC: what stands before a message, and what begins and ends a response.
 
 use http::{HeaderMap, HeaderValue};
 use tonic::Status;
-
-use crate::model::Durability;
-
-/// `switchyard.v1` with events as bytes: see build.rs. Some messages are only ever written by hand.
-#[allow(clippy::all, clippy::pedantic, missing_docs, unreachable_pub, dead_code)]
-pub(super) mod v1 {
-    include!(concat!(env!("OUT_DIR"), "/wire/switchyard.v1.rs"));
-}
-
-impl From<Durability> for v1::Durability {
-    fn from(durability: Durability) -> Self {
-        match durability {
-            Durability::Sync => Self::Sync,
-            Durability::Interval => Self::Interval,
-            Durability::None => Self::None,
-        }
-    }
-}
-
-/// `grpc.health.v1`.
-#[allow(clippy::all, clippy::pedantic, missing_docs, unreachable_pub)]
-pub(super) mod health {
-    include!(concat!(env!("OUT_DIR"), "/wire/grpc.health.v1.rs"));
-}
-
-/// Every message of the contract, for reflection.
-pub(super) const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// The byte before every message that says whether it is compressed, and its length in four.
 pub(super) const PREFIX_BYTES: usize = 5;

@@ -6,7 +6,7 @@ use crate::field_numbers::{event, publish_request, session_request};
 
 /// What the frames of a request are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Frames {
+pub(in crate::edge) enum Frames {
     /// Commands of a session.
     Commands,
     /// A `PublishRequest`.
@@ -15,7 +15,7 @@ pub(super) enum Frames {
 
 /// The topic of the first event of a publish of which the beginning has come; `None` if it is no publish, or not all of
 /// the topic is there.
-pub(super) fn first_topic(head: &[u8], frames: Frames) -> Option<&[u8]> {
+pub(in crate::edge) fn first_topic(head: &[u8], frames: Frames) -> Option<&[u8]> {
     let publish = if frames == Frames::Commands { beginning_of(head, session_request::PUBLISH)?.0 } else { head };
     let (first, _) = beginning_of(publish, publish_request::EVENTS)?;
     let (topic, whole) = beginning_of(first, event::TOPIC)?;

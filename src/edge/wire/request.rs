@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tonic::Status;
 
-use super::{status, wire::v1 as wire};
+use super::{forms::v1 as wire, status};
 use crate::{
     event::times,
     manage::{MAX_PAGE, USUAL_PAGE},
@@ -15,13 +15,13 @@ use crate::{
 
 /// Why a call was refused, and what stands before the field that is to blame.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(in crate::edge) struct Refusal {
     field_path: &'static str,
     error: CommandError,
 }
 
 impl Refusal {
-    pub(super) fn at(field_path: &'static str, error: impl Into<CommandError>) -> Self {
+    pub(in crate::edge) fn at(field_path: &'static str, error: impl Into<CommandError>) -> Self {
         Self { field_path, error: error.into() }
     }
 }
@@ -38,36 +38,39 @@ impl From<Refusal> for Status {
     }
 }
 
-pub(super) fn field(field: &'static str, problem: impl Into<String>) -> CommandError {
+pub(in crate::edge) fn field(field: &'static str, problem: impl Into<String>) -> CommandError {
     CommandError::Field { field, problem: problem.into() }
 }
 
-pub(super) fn not_negative(name: &'static str, value: i64) -> Result<i64, CommandError> {
+pub(in crate::edge) fn not_negative(name: &'static str, value: i64) -> Result<i64, CommandError> {
     if value < 0 { Err(field(name, "is negative")) } else { Ok(value) }
 }
 
-pub(super) fn positive(name: &'static str, value: i64) -> Result<u64, CommandError> {
+pub(in crate::edge) fn positive(name: &'static str, value: i64) -> Result<u64, CommandError> {
     let positive = u64::try_from(value).ok().filter(|value| *value > 0);
     positive.ok_or_else(|| field(name, "must be positive"))
 }
 
 /// The name of a stream that was given in a field.
-pub(super) fn stream_name(field_path: &'static str, name: &str) -> Result<StreamName, CommandError> {
+pub(in crate::edge) fn stream_name(field_path: &'static str, name: &str) -> Result<StreamName, CommandError> {
     StreamName::parse(name).map_err(|error| field(field_path, format!("is not the name of a stream: {error}")))
 }
 
 /// The name of a group that was given in a field.
-pub(super) fn group_name(field_path: &'static str, name: &str) -> Result<Group, CommandError> {
+pub(in crate::edge) fn group_name(field_path: &'static str, name: &str) -> Result<Group, CommandError> {
     Group::parse(name).map_err(|error| field(field_path, format!("is not the name of a group: {error}")))
 }
 
 /// A duration that was given in a field.
-pub(super) fn duration(field_path: &'static str, asked: prost_types::Duration) -> Result<Duration, CommandError> {
+pub(in crate::edge) fn duration(
+    field_path: &'static str,
+    asked: prost_types::Duration,
+) -> Result<Duration, CommandError> {
     times::duration(asked).map_err(|problem| field(field_path, problem))
 }
 
 /// How many things a page is asked to have.
-pub(super) fn page_size(asked: i32) -> Result<usize, CommandError> {
+pub(in crate::edge) fn page_size(asked: i32) -> Result<usize, CommandError> {
     match usize::try_from(asked) {
         Ok(0) => Ok(USUAL_PAGE),
         Ok(size) if size <= MAX_PAGE => Ok(size),
@@ -76,7 +79,7 @@ pub(super) fn page_size(asked: i32) -> Result<usize, CommandError> {
 }
 
 /// Where in a stream to begin.
-pub(super) fn start(start: Option<&wire::StartPosition>) -> Result<Start, CommandError> {
+pub(in crate::edge) fn start(start: Option<&wire::StartPosition>) -> Result<Start, CommandError> {
     use wire::{StartPreset, start_position::Position};
     Ok(match start.and_then(|start| start.position.as_ref()) {
         None => Start::New,

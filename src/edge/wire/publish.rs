@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What it costs to look at an event, in steps,
-pub(super) const EVENT_STEPS: usize = 2;
+pub(in crate::edge) const EVENT_STEPS: usize = 2;
 /// besides one for this many bytes of it, which are copied.
 const COPIED_BYTES_A_STEP: usize = 512;
 /// So many events are looked at together.
@@ -26,17 +26,17 @@ const EVENT_OVERHEAD_BYTES: usize = 256;
 
 /// A publish, of whose events some were looked at.
 #[derive(Debug)]
-pub(super) struct Publish {
+pub(in crate::edge) struct Publish {
     request_id: i64,
     field_path: &'static str,
     precondition: Option<Precondition>,
-    pub(super) memory: Option<Held>,
+    pub(in crate::edge) memory: Option<Held>,
     left: std::vec::IntoIter<Bytes>,
     events: Vec<Result<Event, EventError>>,
 }
 
 impl Publish {
-    pub(super) fn new(
+    pub(in crate::edge) fn new(
         request_id: i64,
         field_path: &'static str,
         precondition: Option<Precondition>,
@@ -47,24 +47,24 @@ impl Publish {
     }
 
     /// The events that were not looked at yet.
-    pub(super) fn left(&self) -> &[Bytes] {
+    pub(in crate::edge) fn left(&self) -> &[Bytes] {
         self.left.as_slice()
     }
 
     /// Looks at some more events. Tells how many steps that took.
-    pub(super) fn accept_some(&mut self, max_event_bytes: usize, ids: &mut EventIds) -> usize {
+    pub(in crate::edge) fn accept_some(&mut self, max_event_bytes: usize, ids: &mut EventIds) -> usize {
         accept_some(&mut self.left, &mut self.events, max_event_bytes, ids)
     }
 
     /// The request, once all events were looked at.
-    pub(super) fn whole(self) -> Request {
+    pub(in crate::edge) fn whole(self) -> Request {
         let Self { request_id, field_path, precondition, memory, events, .. } = self;
         Request { request_id, field_path, command: Ok(Command::Publish { events, precondition, memory }) }
     }
 }
 
 /// Memory for events of so many bytes. `frame` is that of their frame, which is part of it if it counts as a publish.
-pub(super) fn for_publish(
+pub(in crate::edge) fn for_publish(
     frame: &mut Option<Held>,
     bytes: usize,
     client: &Arc<Client>,
@@ -84,12 +84,12 @@ pub(super) fn for_publish(
 }
 
 /// True when one of the events belongs to a stream.
-pub(super) fn stores(hub: &Hub, events: &[Bytes]) -> bool {
+pub(in crate::edge) fn stores(hub: &Hub, events: &[Bytes]) -> bool {
     events.iter().any(|raw| Event::topic_of(raw).is_some_and(|topic| hub.stores(topic)))
 }
 
 /// Checks the events of a call that is one publish.
-pub(super) async fn accept(
+pub(in crate::edge) async fn accept(
     events: Vec<Bytes>,
     max_event_bytes: usize,
     ids: &mut EventIds,
@@ -119,6 +119,6 @@ fn accept_some(
 }
 
 /// What the events of a publish cost until they are stored, in bytes.
-pub(super) fn events_bytes(events: &[Bytes]) -> usize {
+pub(in crate::edge) fn events_bytes(events: &[Bytes]) -> usize {
     events.iter().map(|raw| raw.len() + EVENT_OVERHEAD_BYTES).sum()
 }

@@ -7,7 +7,7 @@ use prost::{
     encoding::{encode_varint, encoded_len_varint},
 };
 
-use super::{status, wire::v1 as wire};
+use super::{forms::v1 as wire, status};
 use crate::{
     field_numbers::{nested, number, publish_response, publish_result},
     outbox::{Accepted, Published},
@@ -35,12 +35,12 @@ const RESULT_BYTES: usize = 256;
 const DETAILS_BYTES: usize = 1024;
 
 /// How large the `PublishResponse` of so many events may become, in bytes.
-pub(super) fn most_bytes(events: usize) -> usize {
+pub(in crate::edge) fn most_bytes(events: usize) -> usize {
     events * RESULT_BYTES + events.min(MOST_DETAILED) * DETAILS_BYTES
 }
 
 /// The `PublishResponse`.
-pub(super) fn encode(results: &[Published]) -> Bytes {
+pub(in crate::edge) fn encode(results: &[Published]) -> Bytes {
     let mut out = Vec::with_capacity(results.len() * USUAL_RESULT_BYTES);
     let mut refused = 0;
     for (index, result) in results.iter().enumerate() {

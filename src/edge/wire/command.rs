@@ -6,9 +6,9 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::{
+    forms::v1::{self as wire, session_request::Command as Wire},
     publish::Publish,
     request::{field, not_negative, start, stream_name},
-    wire::v1::{self as wire, session_request::Command as Wire},
 };
 use crate::{
     event::times,
@@ -22,7 +22,7 @@ use crate::{
 
 /// What a frame of a session is.
 #[derive(Debug)]
-pub(super) enum Decoded {
+pub(in crate::edge) enum Decoded {
     /// A request. Whatever is wrong with it is in it.
     Whole(Request),
     /// A publish, whose events are not looked at yet.
@@ -30,7 +30,7 @@ pub(super) enum Decoded {
 }
 
 /// Decodes one frame of a session.
-pub(super) fn decode(frame: Bytes) -> Decoded {
+pub(in crate::edge) fn decode(frame: Bytes) -> Decoded {
     let refused = |request_id, error| Decoded::Whole(Request { request_id, field_path: "", command: Err(error) });
     match wire::SessionRequest::decode(frame) {
         Err(error) => refused(0, CommandError::Undecodable { problem: format!("the frame does not decode: {error}") }),
@@ -142,7 +142,7 @@ fn hello(hello: wire::Hello) -> Result<Command, CommandError> {
 }
 
 /// What holds for a publish as a whole, and what must hold for it to happen.
-pub(super) fn check_publish(publish: &wire::PublishRequest) -> Result<Option<Precondition>, CommandError> {
+pub(in crate::edge) fn check_publish(publish: &wire::PublishRequest) -> Result<Option<Precondition>, CommandError> {
     use wire::publish_precondition::Condition;
     let precondition = match publish.precondition.map(|precondition| precondition.condition) {
         None => None,
@@ -205,7 +205,9 @@ fn acknowledge(acknowledge: wire::Acknowledge) -> Result<Command, CommandError> 
 }
 
 /// Checks what a subscription wants. Errors name fields below the spec; an empty one is the spec itself.
-pub(super) fn subscription_spec(spec: Option<&wire::SubscriptionSpec>) -> Result<SubscriptionSpec, CommandError> {
+pub(in crate::edge) fn subscription_spec(
+    spec: Option<&wire::SubscriptionSpec>,
+) -> Result<SubscriptionSpec, CommandError> {
     let spec = spec.ok_or_else(|| field("", "is missing"))?;
     if !spec.expression.is_empty() {
         return Err(CommandError::Expression);
@@ -307,7 +309,7 @@ fn overflow(value: i32) -> Result<Overflow, CommandError> {
 }
 
 /// One filter at least.
-pub(super) fn filters(texts: &[String]) -> Result<Vec<Filter>, CommandError> {
+pub(in crate::edge) fn filters(texts: &[String]) -> Result<Vec<Filter>, CommandError> {
     if texts.is_empty() {
         return Err(CommandError::NoFilter);
     }

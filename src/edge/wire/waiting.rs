@@ -21,7 +21,7 @@ const LONGEST: Duration = Duration::from_millis(160);
 
 /// Somebody who waits.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(in crate::edge) struct Waiting {
     timer: Pin<Box<Sleep>>,
     interval: Duration,
     since: Instant,
@@ -29,12 +29,12 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// Begins to wait.
-    pub(super) fn new() -> Self {
+    pub(in crate::edge) fn new() -> Self {
         Self { timer: Box::pin(tokio::time::sleep(SHORTEST)), interval: SHORTEST, since: Instant::now() }
     }
 
     /// Ready each time memory is to be asked for again.
-    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::edge) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         ready!(self.timer.as_mut().poll(context));
         self.interval = (2 * self.interval).min(LONGEST);
         self.timer.as_mut().reset(Instant::now() + self.interval);
@@ -42,13 +42,13 @@ impl Waiting {
     }
 
     /// How long it has waited.
-    pub(super) fn time(&self) -> Duration {
+    pub(in crate::edge) fn time(&self) -> Duration {
         self.since.elapsed()
     }
 }
 
 /// Asks for memory until there is some, for at most `timeout`. `ask` is told whether it has asked before.
-pub(super) async fn until_fits<T>(
+pub(in crate::edge) async fn until_fits<T>(
     timeout: Duration,
     mut ask: impl FnMut(bool) -> Result<T, MemoryFull>,
 ) -> Result<T, MemoryFull> {
