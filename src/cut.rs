@@ -14,7 +14,8 @@ use std::{
 use atomic_waker::AtomicWaker;
 use tokio::time::Instant;
 
-/// Ends one stream. In the extensions of every request that came over HTTP/2.
+/// Ends one stream. In the extensions of every request that came over HTTP/2, or over HTTP/1 where that is served at
+/// length.
 #[derive(Debug, Default)]
 pub struct Cut {
     done: AtomicBool,

@@ -80,7 +80,7 @@ impl Tasks {
 
     /// Runs `work`, one stream of the connection whose lane this is, to its end. It begins when there is a turn for it.
     pub fn spawn_stream(&self, lane: &Arc<Lane>, work: impl Future<Output = ()> + Send + 'static) {
-        let turn = Some(Turn { owed: STREAM_STEPS, after: None });
+        let turn = Some(Turn::of_stream());
         self.spawn("stream", OnPanic::Log, LANE.scope(Arc::clone(lane), Begun { turn, work }));
     }
 
@@ -261,7 +261,7 @@ const TURN_STEPS: usize = 8192;
 /// A task has 128 units of budget each time it is polled, so that it, too, has a turn; this many steps use up one.
 const STEPS_A_UNIT: usize = TURN_STEPS / 128;
 
-/// What it costs to begin an HTTP/2 stream, and to answer it if there is nothing to it.
+/// What it costs to begin a stream, and to answer it if there is nothing to it.
 const STREAM_STEPS: usize = 512;
 
 /// Counts the work of a loop whose length clients choose, in steps of some 50 ns: a node visited, a token inserted. Others
@@ -274,6 +274,11 @@ pub struct Turn {
 }
 
 impl Turn {
+    /// What it costs to begin a stream is counted already, and to be settled before it begins.
+    pub fn of_stream() -> Self {
+        Self { owed: STREAM_STEPS, after: None }
+    }
+
     /// Counts steps that were done. Waits while others work, if the turn is used up.
     pub async fn spend(&mut self, steps: usize) {
         self.note(steps);
@@ -317,6 +322,11 @@ pub struct Lane {
 }
 
 impl Lane {
+    /// Does a part of a task, such as one poll of a stream that has no task of its own, as a task of this lane.
+    pub fn within<T>(self: &Arc<Self>, work: impl FnOnce() -> T) -> T {
+        LANE.sync_scope(Arc::clone(self), work)
+    }
+
     /// Uses steps of this turn; of the next one, if `after` tells of this one that it is used up and everybody had a chance
     /// to work since. If it has too few left, its number comes back. A task that comes first may have more than there are.
     fn take(&self, steps: usize, after: Option<u32>) -> Result<(), u32> {
@@ -403,6 +413,20 @@ mod tests {
             (before, rounds) = (now, rounds + 1);
         }
         assert!(rounds <= most, "{rounds} rounds: some went by in which none of them worked");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_is_done_within_a_lane_uses_up_its_turns() {
+        let lane = Arc::<Lane>::default();
+        let mut streams = 0;
+        let in_one_turn = poll_fn(|context| {
+            while lane.within(|| Turn::of_stream().poll_settle(context)).is_ready() {
+                streams += 1;
+            }
+            Poll::Ready(streams)
+        });
+        assert_eq!(in_one_turn.await, TURN_STEPS / STREAM_STEPS);
+        assert_eq!(lane.take(1, None), Err(0), "it is used up for all");
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -61,6 +61,8 @@ pub struct Connection {
     since: Instant,
     /// When the last stream ended, in milliseconds since it was accepted.
     idle_since: AtomicU64,
+    /// How long it may be without streams, if what is spoken on it has a limit of its own.
+    idle_timeout: OnceLock<Duration>,
     /// After this it is to go; `None` for never.
     max_age: Option<Duration>,
     /// When it came of age, and is closed. Tells its streams.
@@ -148,7 +150,8 @@ impl Connection {
             return Some(ConnectionEnd::Age);
         }
         let idle_for = age.saturating_sub(Duration::from_millis(self.idle_since.load(Relaxed)));
-        let is_idle = self.streams.load(Relaxed) == 0 && options.idle_timeout().is_some_and(|most| idle_for >= most);
+        let most = [options.idle_timeout(), self.idle_timeout.get().copied()].into_iter().flatten().min();
+        let is_idle = self.streams.load(Relaxed) == 0 && most.is_some_and(|most| idle_for >= most);
         // Before it speaks, another limit holds.
         if is_idle && self.spoke() && self.asked.load(Relaxed) == Asked::Nothing as u8 {
             self.ask(Asked::Leave);
@@ -168,6 +171,11 @@ impl Connection {
         {
             home.open.lock().silent.remove(&self.number);
         }
+    }
+
+    /// It may be without streams for no longer than this, whatever holds for others.
+    pub(super) fn limit_idle(&self, timeout: Duration) {
+        self.idle_timeout.get_or_init(|| timeout);
     }
 
     /// Takes note of what a stream heard of the end of the connection.
@@ -296,6 +304,7 @@ impl Connections {
             streams: AtomicUsize::new(0),
             since: Instant::now(),
             idle_since: AtomicU64::new(0),
+            idle_timeout: OnceLock::new(),
             max_age: options.max_age().map(|age| age.mul_f64(jitter)),
             farewell: Arc::default(),
             lane: Arc::default(),

@@ -19,7 +19,7 @@ pub use accept::{Acceptor, Serve, ServeError};
 pub use address::{AddressError, ListenAddress};
 pub use certificates::CertificateError;
 pub use connection::{Connection, Connections, OpenStream, SessionPermit, WatchPermit};
-pub use http::{Ahead, AtItsOwnPace, Http, Inbound, InboundError};
+pub use http::{Ahead, AtItsOwnPace, Http, Inbound, InboundError, Takeover, TunnelProtocol, Upgraded};
 pub use listen::{Bound, listen};
 pub use options::Options;
 pub use tls::Tls;

@@ -24,8 +24,12 @@ pub struct Options {
     pub max_age_grace_ms: u64,
     /// Limit on HTTP/2 streams per connection. Advertised to the client, which queues further streams.
     pub max_streams: u32,
-    /// Timeout for a new connection to begin to speak HTTP, TLS included, in milliseconds; then it is closed.
+    /// Timeout for a new connection to begin to speak HTTP, TLS included, and for the head of each request of HTTP/1, in
+    /// milliseconds; then it is closed.
     pub handshake_timeout_ms: u64,
+    /// A keep-alive connection of HTTP/1 without a request for this long is closed, in milliseconds. Where
+    /// `idle_timeout_ms` is shorter, that applies.
+    pub http1_idle_timeout_ms: u64,
     /// Limit on connections still in their handshake. When it is reached the oldest is closed; if none is older than a
     /// second, the new one is refused.
     pub max_handshakes: usize,
@@ -67,6 +71,7 @@ impl Default for Options {
             max_age_grace_ms: 60_000,
             max_streams: 1_024,
             handshake_timeout_ms: 10_000,
+            http1_idle_timeout_ms: 75_000,
             max_handshakes: 2_000,
             keepalive_interval_ms: 30_000,
             keepalive_timeout_ms: 10_000,
@@ -106,6 +111,7 @@ impl Options {
         }
         let times = [
             ("handshake_timeout_ms", self.handshake_timeout_ms),
+            ("http1_idle_timeout_ms", self.http1_idle_timeout_ms),
             ("keepalive_interval_ms", self.keepalive_interval_ms),
             ("keepalive_timeout_ms", self.keepalive_timeout_ms),
             ("user_timeout_ms", self.user_timeout_ms),
@@ -154,6 +160,11 @@ impl Options {
     /// How long a connection may take to begin to speak.
     pub fn handshake_timeout(&self) -> Duration {
         Duration::from_millis(self.handshake_timeout_ms)
+    }
+
+    /// How long a connection of HTTP/1 may be without a request.
+    pub fn http1_idle_timeout(&self) -> Duration {
+        Duration::from_millis(self.http1_idle_timeout_ms)
     }
 
     /// How often a connection is asked whether it is alive.

@@ -59,6 +59,7 @@ mod groups;
 mod grpcurl;
 mod harness;
 mod health;
+mod http1;
 mod http2;
 mod imports;
 mod isolation;

@@ -18,7 +18,7 @@ use h2::{
     Ping, PingPong, Reason, RecvStream,
     server::{self, Handshake, SendResponse},
 };
-use http::{Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -29,6 +29,7 @@ use super::{
     exchange::Exchange,
     fault::fault,
     inbound::{Inbound, Rest},
+    takeover::TunnelProtocol,
 };
 use crate::{
     net::{Connection, Options},
@@ -71,6 +72,8 @@ pub(super) struct Http2<I, H> {
     tasks: Tasks,
     connection: Arc<Connection>,
     response_timeout: Duration,
+    /// Whether streams may be tunnels for other protocols.
+    tunnels: bool,
     early_resets: EarlyResets,
     alive: Alive,
     /// It takes no new streams.
@@ -85,8 +88,11 @@ enum State<I> {
 }
 
 /// A server for connections with these options.
-fn builder(options: &Options) -> server::Builder {
+fn builder(options: &Options, tunnels: bool) -> server::Builder {
     let mut builder = server::Builder::new();
+    if tunnels {
+        builder.enable_connect_protocol();
+    }
     builder
         .initial_window_size(options.stream_window_bytes)
         .initial_connection_window_size(options.connection_window_bytes)
@@ -106,13 +112,23 @@ where
     H: tower::Service<Request<Inbound>, Response = Response<B>, Error = Infallible, Future: Send + 'static>,
     B: Body<Data = Bytes> + Send + 'static,
 {
-    pub(super) fn new(io: I, handler: H, tasks: Tasks, connection: Arc<Connection>, options: &Options) -> Self {
+    /// Extended CONNECT (RFC 8441) is advertised where there may be `tunnels`; other streams of CONNECT are then refused
+    /// here.
+    pub(super) fn new(
+        io: I,
+        handler: H,
+        tasks: Tasks,
+        connection: Arc<Connection>,
+        options: &Options,
+        tunnels: bool,
+    ) -> Self {
         Self {
-            state: State::Handshake(builder(options).handshake(io)),
+            state: State::Handshake(builder(options, tunnels).handshake(io)),
             handler,
             tasks,
             connection,
             response_timeout: options.response_timeout(),
+            tunnels,
             early_resets: EarlyResets::new(options.max_early_resets, Instant::now()),
             alive: Alive::new(options.keepalive_interval(), options.keepalive_timeout()),
             leaving: false,
@@ -121,7 +137,7 @@ where
     }
 
     /// Takes no new streams; the connection ends when the last is done.
-    pub(super) fn leave(&mut self) {
+    fn leave(&mut self) {
         self.leaving = true;
         if let State::Open(connection) = &mut self.state {
             connection.graceful_shutdown();
@@ -130,6 +146,9 @@ where
 
     /// Drives the connection and all that is said on it; ready when it is over.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Http2Error>> {
+        if !self.leaving && self.connection.is_leaving() {
+            self.leave();
+        }
         if let State::Handshake(handshake) = &mut self.state {
             let mut connection = ready!(Pin::new(handshake).poll(context))?;
             self.alive.begin(connection.ping_pong());
@@ -149,7 +168,7 @@ where
                 Poll::Ready(None) => return Poll::Ready(self.ended.take().map_or(Ok(()), Err)),
                 Poll::Pending => return Poll::Pending,
             };
-            let (request, mut respond) = accepted.map_err(|error| self.ended.take().unwrap_or(error.into()))?;
+            let (mut request, mut respond) = accepted.map_err(|error| self.ended.take().unwrap_or(error.into()))?;
             if self.ended.is_some() {
                 continue;
             }
@@ -161,12 +180,32 @@ where
                 }
                 continue;
             }
+            if self.tunnels && !is_served(&mut request) {
+                respond.send_response(not_implemented(), true).ok();
+                continue;
+            }
             let serving = (&self.tasks, &self.connection, self.response_timeout);
             serve(&mut self.handler, serving, request, respond);
         }
         context.waker().wake_by_ref();
         Poll::Pending
     }
+}
+
+/// False for what only a proxy would do. Notes what a tunnel is to carry.
+fn is_served(request: &mut Request<RecvStream>) -> bool {
+    let protocol = request.extensions_mut().remove::<h2::ext::Protocol>();
+    let is_tunnel = protocol.is_some();
+    if let Some(protocol) = protocol {
+        request.extensions_mut().insert(TunnelProtocol::new(protocol.as_str()));
+    }
+    is_tunnel || request.method() != Method::CONNECT
+}
+
+fn not_implemented() -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::NOT_IMPLEMENTED;
+    response
 }
 
 /// Begins to serve one stream.

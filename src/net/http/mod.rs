@@ -1,13 +1,17 @@
 //! HTTP on one connection: which version its client speaks, and the driving of either.
 //!
-//! HTTP/2 is served at length ([`http2`]). HTTP/1 is for probes, and for clients that take this port for another. It
-//! knows nothing of gRPC: the same serves the hub's port and the operator's.
+//! HTTP/2 is served at length ([`http2`]). HTTP/1 is for probes, and for clients that take this port for another, unless
+//! the port is one where clients may choose: there it is served at length, too, and other protocols than HTTP may take over
+//! a connection or a stream ([`takeover`]). It knows nothing of gRPC: the same serves all ports.
 
 mod exchange;
 mod fault;
 mod greeting;
+mod http1;
 mod http2;
 mod inbound;
+mod takeover;
+mod watch;
 
 use std::{
     convert::Infallible,
@@ -20,37 +24,40 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::{body::Incoming, server::conn::http1};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulConnection,
-};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tower::{ServiceExt, util::Oneshot};
 
 pub use exchange::AtItsOwnPace;
 pub use inbound::{Ahead, Inbound, InboundError};
+pub use takeover::{Takeover, TunnelProtocol, Upgraded};
 
 use super::{Connection, Options, Serve, ServeError, Transport};
 use crate::tasks::Tasks;
 use greeting::{Greeted, Version};
 use http2::Http2;
 
-/// HTTP/1 is only answered, never served at length.
-const HTTP1_BUFFER_BYTES: usize = 16 * 1024;
-
-/// Serves HTTP. Every request has its [`Connection`] in the extensions, and over HTTP/2 its [`crate::cut::Cut`].
+/// Serves HTTP. Every request has its [`Connection`] in the extensions, and where it is served at length its
+/// [`crate::cut::Cut`].
 #[derive(Debug, Clone)]
 pub struct Http<H> {
     handler: H,
     options: Arc<Options>,
     tasks: Tasks,
+    at_length: bool,
 }
 
 impl<H> Http<H> {
-    /// Requests go to `handler`, any tower service that cannot fail; each HTTP/2 stream is a task of its own.
+    /// Requests go to `handler`, any tower service that cannot fail; each HTTP/2 stream is a task of its own. HTTP/1 is only
+    /// answered, never served at length.
     pub fn new(handler: H, options: Arc<Options>, tasks: Tasks) -> Self {
-        Self { handler, options, tasks }
+        Self { handler, options, tasks, at_length: false }
+    }
+
+    /// Serves HTTP/1 at length, too: a request is a stream of its connection, which lives for
+    /// [`Options::http1_idle_timeout_ms`] from one to the next. Other protocols may be spoken after an upgrade
+    /// ([`Takeover`]), or over HTTP/2 after an extended CONNECT ([`TunnelProtocol`]). Any other CONNECT is refused.
+    #[must_use]
+    pub fn at_length(self) -> Self {
+        Self { at_length: true, ..self }
     }
 }
 
@@ -69,17 +76,16 @@ where
         connection: Arc<Connection>,
     ) -> impl Future<Output = Result<(), ServeError>> + Send + 'static {
         let io = Greeted::new(transport, Arc::clone(&connection));
-        Serving { state: State::Greeting(Some(Greeting { io, http: self })), connection, leaving: false }
+        Serving { state: State::Greeting(Some(Greeting { io, http: self })), connection }
     }
 }
 
-type Http1 = Pin<Box<dyn GracefulConnection<Output = Result<(), hyper::Error>, Error = hyper::Error> + Send>>;
+type Http1 = Pin<Box<dyn Future<Output = Result<(), ServeError>> + Send>>;
 
 /// A connection that is served.
 struct Serving<I, H> {
     state: State<I, H>,
     connection: Arc<Connection>,
-    leaving: bool,
 }
 
 enum State<I, H> {
@@ -110,11 +116,8 @@ where
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         loop {
-            if !this.leaving && this.connection.is_leaving() {
-                this.leaving = this.state.leave();
-            }
             match &mut this.state {
-                State::Http1(connection) => return connection.as_mut().poll(context).map_err(ServeError::of_client),
+                State::Http1(connection) => return connection.as_mut().poll(context),
                 State::Http2(connection) => {
                     let over = connection.poll(context);
                     return over.map_err(|error| ServeError::new(error.reason(&this.connection), error));
@@ -130,26 +133,6 @@ where
     }
 }
 
-impl<I, H, B> State<I, H>
-where
-    I: AsyncRead + AsyncWrite + Unpin,
-    H: tower::Service<Request<Inbound>, Response = Response<B>, Error = Infallible, Future: Send + 'static>
-        + Clone
-        + Send
-        + 'static,
-    B: Body<Data = Bytes> + Send + 'static,
-{
-    /// Takes nothing new; the connection ends when the last is done. False while there is nothing to end.
-    fn leave(&mut self) -> bool {
-        match self {
-            State::Greeting(_) => return false,
-            State::Http1(connection) => connection.as_mut().graceful_shutdown(),
-            State::Http2(connection) => connection.leave(),
-        }
-        true
-    }
-}
-
 impl<I, H, B> Greeting<I, H>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -160,39 +143,12 @@ where
     B: Body<Data = Bytes, Error: Into<InboundError>> + Send + 'static,
 {
     fn answer(self, version: Version, connection: &Arc<Connection>) -> State<I, H> {
-        let Self { io, http: Http { handler, options, tasks } } = self;
+        let Self { io, http: Http { handler, options, tasks, at_length } } = self;
+        let connection = Arc::clone(connection);
         match version {
-            Version::Http2 => State::Http2(Box::new(Http2::new(io, handler, tasks, Arc::clone(connection), &options))),
-            Version::Http1 => {
-                let service = OverHttp1 { handler, connection: Arc::clone(connection) };
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(options.handshake_timeout())
-                    .max_buf_size(HTTP1_BUFFER_BYTES)
-                    .serve_connection(TokioIo::new(io), service);
-                State::Http1(Box::pin(connection))
-            }
+            Version::Http2 => State::Http2(Box::new(Http2::new(io, handler, tasks, connection, &options, at_length))),
+            Version::Http1 if at_length => State::Http1(Box::pin(http1::at_length(io, handler, connection, &options))),
+            Version::Http1 => State::Http1(Box::pin(http1::in_brief(io, handler, connection, &options))),
         }
-    }
-}
-
-/// The handler as hyper calls it.
-struct OverHttp1<H> {
-    handler: H,
-    connection: Arc<Connection>,
-}
-
-impl<H, B> hyper::service::Service<Request<Incoming>> for OverHttp1<H>
-where
-    H: tower::Service<Request<Inbound>, Response = Response<B>, Error = Infallible> + Clone,
-{
-    type Response = Response<B>;
-    type Error = Infallible;
-    type Future = Oneshot<H, Request<Inbound>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let mut request = request.map(Inbound::http1);
-        request.extensions_mut().insert(Arc::clone(&self.connection));
-        self.handler.clone().oneshot(request)
     }
 }
