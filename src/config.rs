@@ -148,7 +148,7 @@ pub struct Flags {
     /// Where probes and scrapes connect, in the same form [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     pub ops_listen: Option<String>,
-    /// Where browsers and plain HTTP clients connect, in the same form; '' for nowhere [default: 127.0.0.1:50080]
+    /// Where browsers and plain HTTP clients connect, in the same form [default: nowhere]
     #[arg(long, value_name = "ADDRESS")]
     pub web_listen: Option<String>,
     /// The name of this hub as its clients see it [default: the host name]

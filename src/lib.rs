@@ -16,10 +16,10 @@
 //! | [`manage`] | managing streams, groups, dead letters, sessions: caller and values in, values out | hub, outbox, engine, auth, event, model |
 //! | [`net`] | listeners, TLS, HTTP/2, connections and their limits | model, memory, cut, tasks, telemetry |
 //! | [`edge`] | what every edge does; the edges, each a room below | session, hub, auth, net, model, memory, cut, readiness |
-//! | `edge::wire` | the contract as messages, for every edge: conversion, statuses; protobuf messages stop here | session, manage, hub, outbox, event, model, field_numbers, memory, tasks, telemetry, proto |
+//! | [`edge::wire`] | the contract as messages, for every edge: conversion, statuses; protobuf messages stop here | session, manage, hub, outbox, event, model, field_numbers, memory, tasks, telemetry, proto |
 //! | [`edge::grpc`] | gRPC: services, access to calls, framing | edge, edge::wire, session, manage, hub, auth, net, outbox, event, model, field_numbers, memory, cut, readiness, tasks, telemetry, proto |
 //! | [`edge::http`] | the operator's port | edge, net, model, readiness, telemetry |
-//! | [`edge::web`] | the web listener: what browsers and plain HTTP clients use | edge, edge::wire, session, manage, hub, auth, net, outbox, event, model, memory, cut, tasks, telemetry |
+//! | [`edge::web`] | the web listener: what browsers and plain HTTP clients use | edge, edge::wire, auth, net, model |
 //! | [`server`] | starts and stops it all | edge, edge::grpc, edge::http, edge::web, hub, auth, engine, event, model, net, config, memory, readiness, tasks, telemetry |
 //! | [`bench`] | the load generator | proto, model, field_numbers |
 //! | [`cli`] | the commands that talk to a hub | bench, auth, engine, proto, config |

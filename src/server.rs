@@ -114,8 +114,6 @@ pub struct EdgeParts {
     pub door: Door,
     /// Accepts its connections.
     pub acceptor: Acceptor,
-    /// The services of gRPC, for an edge that stands before them.
-    pub grpc: web::Grpc,
 }
 
 /// A further port for clients.
@@ -175,9 +173,9 @@ async fn web_edge(config: &Config, tasks: &Tasks) -> anyhow::Result<Option<Edge>
     let (address, listener) = listening
         .with_context(|| format!("web.listen: cannot listen on {listen} for browsers (empty switches it off)"))?;
     let (options, connections, tasks) = (config.web.clone(), Arc::new(config.connections.clone()), tasks.clone());
-    let port: EdgePort = Box::new(move |EdgeParts { door, acceptor, grpc }| {
-        let router = web::router(Web::new(door, options, tasks.clone(), grpc));
-        Box::pin(acceptor.run(listener, Http::new(router, connections, tasks)))
+    let port: EdgePort = Box::new(move |EdgeParts { door, acceptor }| {
+        let router = web::router(Web::new(door, options));
+        Box::pin(acceptor.run(listener, Http::new(router, connections, tasks).at_length()))
     });
     Ok(Some(Edge { web: Some(address), port }))
 }
@@ -219,11 +217,8 @@ where
     let main = Edge { web: None, port: Box::new(move |parts| Box::pin(parts.acceptor.run(listener, http))) };
     let shared = (tls, &tasks, &metrics, &memory);
     let web_address = edges.iter().find_map(|edge| edge.web.clone());
-    let ports: Vec<_> = [main]
-        .into_iter()
-        .chain(edges)
-        .map(|edge| serve_clients(edge.port, &config, (&door, &entry), &shared))
-        .collect();
+    let ports: Vec<_> =
+        [main].into_iter().chain(edges).map(|edge| serve_clients(edge.port, &config, &door, &shared)).collect();
     [Some(&address), web_address.as_ref()]
         .into_iter()
         .flatten()
@@ -274,16 +269,14 @@ where
 fn serve_clients(
     edge: EdgePort,
     config: &Config,
-    (door, entry): (&Door, &Entry),
+    door: &Door,
     (tls, tasks, metrics, memory): &(Option<Arc<Tls>>, &Tasks, &Arc<Metrics>, &Arc<Memory>),
 ) -> Port {
     let port = Port::new(metrics, memory);
     let acceptor = port.acceptor(config.connections.clone(), tls.clone(), tasks, metrics);
     let connections = Arc::clone(&port.connections);
     tasks.spawn("connections", OnPanic::Stop, connections.keep_time(config.connections.clone()));
-    let entry = entry.clone();
-    let grpc = tower::service_fn(move |request: axum::extract::Request| entry.clone().serve_request(request));
-    let parts = EdgeParts { door: door.clone(), acceptor, grpc: web::Grpc::new(grpc) };
+    let parts = EdgeParts { door: door.clone(), acceptor };
     tasks.spawn("accept clients", OnPanic::Stop, edge(parts));
     port
 }

@@ -8,6 +8,6 @@ mod door;
 pub mod grpc;
 pub mod http;
 pub mod web;
-mod wire;
+pub mod wire;
 
 pub use door::{Door, Opening, client_of};

@@ -19,7 +19,7 @@ use switchyard::{
     engine::Engine,
     memory::Memory,
     net::{self, AtItsOwnPace, Connection, Http, Inbound, Takeover, TunnelProtocol, Upgraded},
-    server::{self, EdgePort, Ground, Server},
+    server::{self, Edge, EdgeParts, EdgePort, Ground, Server},
     tasks::Tasks,
     telemetry::Metrics,
 };
@@ -126,7 +126,7 @@ async fn hub_where(change: impl FnOnce(&mut Config), at_length: bool) -> Hub {
     let clients = net::listen(&config.listen, &config.connections).await.expect("a port");
     let (bound, listener) = net::listen(&config.listen, &config.connections).await.expect("a port");
     let (of_edge, of_port) = (handler.clone(), tasks.clone());
-    let edge: EdgePort = Box::new(move |_, acceptor| {
+    let port: EdgePort = Box::new(move |EdgeParts { acceptor, .. }| {
         let service = tower::service_fn(move |request| of_edge.clone().serve(request));
         let http = Http::new(service, Arc::clone(&acceptor.options), of_port);
         Box::pin(acceptor.run(listener, if at_length { http.at_length() } else { http }))
@@ -134,7 +134,7 @@ async fn hub_where(change: impl FnOnce(&mut Config), at_length: bool) -> Hub {
     let (ops_listen, options) = (config.ops_listen.clone(), config.connections.clone());
     let ground = Ground {
         clients,
-        edges: vec![edge],
+        edges: vec![Edge { web: None, port }],
         operators: Box::pin(async move { net::listen(&ops_listen, &options).await }),
         engine: Box::pin(async { Ok(None::<Arc<dyn Engine>>) }),
         auth: None,

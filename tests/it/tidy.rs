@@ -66,25 +66,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("edge", &["session", "hub", "auth", "net", "model", "memory", "cut", "readiness"]),
     ("edge/http", &["edge", "net", "model", "readiness", "telemetry"]),
-    (
-        "edge/web",
-        &[
-            "edge",
-            "edge/wire",
-            "session",
-            "manage",
-            "hub",
-            "auth",
-            "net",
-            "outbox",
-            "event",
-            "model",
-            "memory",
-            "cut",
-            "tasks",
-            "telemetry",
-        ],
-    ),
+    ("edge/web", &["edge", "edge/wire", "auth", "net", "model"]),
     (
         "edge/wire",
         &[

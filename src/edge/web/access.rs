@@ -19,9 +19,10 @@ use http::{
 use tonic::Code;
 
 use super::{
-    Web, headers,
+    headers,
     origin::{self, Source},
     refusal::Refusal,
+    state::Web,
 };
 use crate::{auth::Caller, model::Denial, net::Connection};
 

@@ -1,4 +1,4 @@
-//! The web listener: every way into the hub that browsers, scripts and plain HTTP clients use.
+//! The web listener: the way into the hub for browsers, scripts and plain HTTP clients.
 //!
 //! The room owns its paths, and what is checked on each of them before anything else: `Host`, `Origin`, the method and the
 //! credential ([`access`]). Each door is a file or folder of its own. It decides nothing about events: sessions, publishing
@@ -6,13 +6,15 @@
 
 mod access;
 mod headers;
+mod issue;
 mod options;
 mod origin;
 mod pages;
 mod refusal;
+mod state;
 mod ticket;
 
-use std::{convert::Infallible, fmt, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -23,55 +25,18 @@ use axum::{
 };
 use http::StatusCode;
 use tonic::Code;
-use tower::util::BoxCloneSyncService;
 
 pub use access::{PATHS, Path};
 pub use options::{Options, WebListen};
+pub use state::Web;
 
-use super::Door;
-use crate::{edge::wire::status, hub::Hub, tasks::Tasks};
+use crate::edge::wire::status;
 use refusal::Refusal;
-use ticket::Tickets;
-
-/// The services of gRPC, as the composition root hands them in.
-pub type Grpc = BoxCloneSyncService<Request, Response<tonic::body::Body>, Infallible>;
-
-/// What all doors of the web listener share.
-pub struct Web {
-    door: Door,
-    options: Options,
-    /// What runs the sessions of its clients.
-    #[expect(dead_code, reason = "the doors are being built")]
-    tasks: Tasks,
-    tickets: Tickets,
-    /// For those who speak gRPC-Web or Connect.
-    #[expect(dead_code, reason = "the doors are being built")]
-    grpc: Grpc,
-}
-
-impl fmt::Debug for Web {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Web").field("options", &self.options).finish_non_exhaustive()
-    }
-}
-
-impl Web {
-    /// Behind a door, with the services of gRPC beside it.
-    pub fn new(door: Door, options: Options, tasks: Tasks, grpc: Grpc) -> Arc<Self> {
-        Arc::new(Self { door, options, tasks, tickets: Tickets::default(), grpc })
-    }
-
-    /// The hub, once its store is open.
-    #[expect(dead_code, reason = "the doors are being built")]
-    fn hub(&self) -> Result<&Arc<Hub>, Refusal> {
-        self.door.hub().map_err(|error| status::of_stream(&error).into())
-    }
-}
 
 /// Everything the web listener serves.
 pub fn router(web: Arc<Web>) -> Router {
     Router::new()
-        .route("/v1/ticket", post(ticket::issue))
+        .route("/v1/ticket", post(issue::serve))
         .fallback(elsewhere)
         .layer(middleware::from_fn_with_state(Arc::clone(&web), access::check))
         .with_state(web)

@@ -8,7 +8,7 @@ use super::origin::{Hosts, Origins};
 use crate::net::{AddressError, ListenAddress};
 
 /// The web listener; in the file under `[web]`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
     /// Where browsers and plain HTTP clients connect; empty for nowhere.
@@ -23,7 +23,7 @@ pub struct Options {
 }
 
 /// An address to listen on, or none.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct WebListen(Option<ListenAddress>);
 
@@ -54,16 +54,5 @@ impl TryFrom<String> for WebListen {
 impl From<WebListen> for String {
     fn from(listen: WebListen) -> Self {
         listen.0.map_or_else(Self::new, Self::from)
-    }
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            listen: ListenAddress::from(std::net::SocketAddr::from(([127, 0, 0, 1], 50080))).into(),
-            origins: Origins::default(),
-            hosts: Hosts::default(),
-            pages: PathBuf::new(),
-        }
     }
 }

@@ -234,7 +234,7 @@ mod tests {
         headers.insert(HOST, HeaderValue::from_static("localhost"));
         let judge = |uri| judge(&Uri::from_static(uri), &headers, &Origins::default(), &Hosts::default());
         assert_eq!(judge("http://localhost/v1/ws"), Ok(Source::Own));
-        assert_eq!(judge("http://evil.example/v1/ws"), Err(Foreign::Host));
+        assert_eq!(judge("http://evil.example/v1/ws"), Err(Foreign::NoHost));
         assert_eq!(judge("http://127.0.0.1/v1/ws"), Err(Foreign::NoHost));
     }
 

@@ -7,33 +7,20 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
-use axum::{
-    Extension, Json,
-    extract::{State, rejection::JsonRejection},
-};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use http::StatusCode;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use tonic::Code;
 
-use super::{
-    Web,
-    access::{PATHS, Path},
-    refusal::Refusal,
-};
 use crate::{
     auth::Caller,
-    edge::wire::status,
-    model::{CommandError, Denial, StreamError},
+    model::{CommandError, StreamError},
 };
 
 /// A ticket is good for this long.
-const LIFE: Duration = Duration::from_secs(30);
+pub(super) const LIFE: Duration = Duration::from_secs(30);
 /// At most this many tickets wait to be used on a hub,
 const MAX_TICKETS: usize = 16_384;
 /// and of one principal.
@@ -64,7 +51,7 @@ struct Ticket {
 
 impl Tickets {
     /// A ticket for one request of this caller to a path.
-    fn issue(&self, caller: &Caller, path: &'static str) -> Result<String, CommandError> {
+    pub(super) fn issue(&self, caller: &Caller, path: &'static str) -> Result<String, CommandError> {
         let mut id = Id::default();
         getrandom::fill(&mut id).map_err(|_| CommandError::NoMemory { of: "tickets" })?;
         let mut table = self.0.lock();
@@ -113,41 +100,6 @@ impl Table {
         }
         Some(ticket)
     }
-}
-
-/// What a ticket is asked for.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Asked {
-    path: String,
-}
-
-/// A ticket, and how long it is good for.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Issued {
-    ticket: String,
-    expire_time: String,
-}
-
-/// `POST /v1/ticket`.
-pub(super) async fn issue(
-    State(web): State<Arc<Web>>,
-    Extension(caller): Extension<Caller>,
-    asked: Result<Json<Asked>, JsonRejection>,
-) -> Result<Json<Issued>, Refusal> {
-    let Json(asked) = asked.map_err(|error| Refusal::new(error.status(), Code::InvalidArgument, error.body_text()))?;
-    let row = PATHS.iter().find(|row| row.takes_tickets && row.path == asked.path);
-    let Some(Path { path, .. }) = row else {
-        let text = "path: is none that takes tickets";
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, Code::InvalidArgument, text));
-    };
-    if caller.is_over() {
-        return Err(Denial::Expired.into());
-    }
-    let ticket = web.tickets.issue(&caller, path).map_err(|error| status::of_command(&error, ""))?;
-    let expire_time = humantime::format_rfc3339_millis(SystemTime::now() + LIFE).to_string();
-    Ok(Json(Issued { ticket, expire_time }))
 }
 
 #[cfg(test)]
