@@ -1,6 +1,6 @@
 //! The composition root: how a hub starts and how it stops, in order.
 
-use std::{future::Future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, io, iter, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{
@@ -9,6 +9,7 @@ use tokio::{
 };
 use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::field::display;
 
 use crate::{
     auth::Auth,
@@ -219,14 +220,10 @@ where
     let web_address = edges.iter().find_map(|edge| edge.web.clone());
     let ports: Vec<_> =
         [main].into_iter().chain(edges).map(|edge| serve_clients(edge.port, &config, &door, &shared)).collect();
-    [Some(&address), web_address.as_ref()]
-        .into_iter()
-        .flatten()
-        .for_each(|at| warn_if_exposed(&config, at, auth_is_off));
-    let web_shown = web_address.as_ref().map(tracing::field::display);
+    iter::once(&address).chain(&web_address).for_each(|at| warn_if_exposed(&config, at, auth_is_off));
 
     // From here on everybody is answered, if only that the store is recovering.
-    tracing::info!(%address, %ops_address, web_address = web_shown, "listening");
+    tracing::info!(%address, %ops_address, web_address = web_address.as_ref().map(display), "listening");
     let engine = engine.await.inspect_err(|_| {
         ports.iter().chain([&operators]).for_each(Port::abandon);
     })?;
@@ -247,7 +244,7 @@ where
     door.open(Arc::clone(&hub));
     readiness.enter(Phase::Serving);
     let version = env!("CARGO_PKG_VERSION");
-    let web_shown = web_address.as_ref().map(tracing::field::display);
+    let web_shown = web_address.as_ref().map(display);
     tracing::info!(%address, %ops_address, web_address = web_shown, node, tls = config.tls.is_on(), version, "serving");
     Ok(Server {
         address: address.tcp(),

@@ -84,7 +84,10 @@ impl Tickets {
 
 impl Table {
     fn forget_old(&mut self, now: Instant) {
-        while let Some((_, id)) = self.order.pop_front_if(|(ends, _)| *ends <= now) {
+        while let Some((ends, id)) = self.order.front().copied()
+            && ends <= now
+        {
+            self.order.pop_front();
             self.take(&id);
         }
     }

@@ -1,6 +1,6 @@
 //! Plain HTTP/1.1, as any script speaks it.
 
-use std::net::SocketAddr;
+use std::{fmt::Write as _, net::SocketAddr};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -33,12 +33,12 @@ impl Answer {
 pub async fn ask(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
     let mut request = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
     if headers.iter().all(|(name, _)| *name != "host") {
-        request += &format!("host: {address}\r\n");
+        let _ = write!(request, "host: {address}\r\n");
     }
     for (name, value) in headers {
-        request += &format!("{name}: {value}\r\n");
+        let _ = write!(request, "{name}: {value}\r\n");
     }
-    request += &format!("\r\n{body}");
+    let _ = write!(request, "\r\n{body}");
     let mut socket = TcpStream::connect(address).await.expect("a connection");
     socket.write_all(request.as_bytes()).await.expect("sent");
     let mut response = Vec::new();

@@ -38,8 +38,11 @@ pub fn address(hub: &Server) -> std::net::SocketAddr {
     hub.web_address.expect("a web listener")
 }
 
-/// A request of each path that its door would take, as far as headers go: (path, method, headers).
-const REQUESTS: &[(&str, &str, &[(&str, &str)])] = &[("/v1/ticket", "POST", &[("content-type", "application/json")])];
+/// A request, as far as headers go: (path, method, headers).
+type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
+
+/// A request of each path that its door would take.
+const REQUESTS: &[Row<'_>] = &[("/v1/ticket", "POST", &[("content-type", "application/json")])];
 
 #[test]
 fn every_path_has_its_row_in_the_table_of_attacks() {
@@ -50,7 +53,7 @@ fn every_path_has_its_row_in_the_table_of_attacks() {
 }
 
 /// One request of the table with more headers.
-async fn attack(hub: &Server, (path, method, usual): &(&str, &str, &[(&str, &str)]), more: &[(&str, &str)]) -> Answer {
+async fn attack(hub: &Server, (path, method, usual): &Row<'_>, more: &[(&str, &str)]) -> Answer {
     let mut headers: Vec<_> =
         usual.iter().filter(|(name, _)| more.iter().all(|(other, _)| other != name)).copied().collect();
     headers.extend(more);
