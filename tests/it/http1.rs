@@ -268,7 +268,7 @@ async fn a_request_that_goes_on_is_not_idle() {
     hub.handler.go.notify_one();
     assert_eq!(slow.response().await.1, "done");
     assert_eq!(slow.rest().await, "", "now it is");
-    assert_eq!(metric(&hub.server, "switchyard_open_connections").await, 1);
+    until("only the silent one is open", async || metric(&hub.server, "switchyard_open_connections").await == 1).await;
     drop(silent);
     hub.is_empty().await;
 }
@@ -535,7 +535,10 @@ async fn an_extended_connect_has_two_directions() {
     }
     out.send_data("the last".into(), true).expect("an open stream");
     assert_eq!(soon("data", back.data()).await.expect("open").expect("data"), "the last");
-    assert!(soon("the end", back.data()).await.is_none(), "which is the echo of the client's");
+    // The echo of the client's, which may be an empty frame.
+    if let Some(end) = soon("the end", back.data()).await {
+        assert_eq!(end.expect("in order"), "");
+    }
     assert!(soon("trailers", back.trailers()).await.expect("an end in order").is_none());
 
     // One that its client resets is over for both.
