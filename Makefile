@@ -30,6 +30,7 @@ test: lint ## check and test everything, installing what it needs
 	cargo build --locked --features tools-tests $(TESTED) --bins --examples
 	cargo test --locked --features tools-tests $(TESTED)
 	cargo test --locked --package switchyard-client --all-features -- telemetry tracer_provider
+	$(MAKE) typescript
 
 .PHONY: torture
 torture: ## kill the hub 500 times while it works, back it up 30 times, simulate 500 seeds, 30 minutes of reconnects: docs/testing.md
@@ -42,6 +43,17 @@ torture: ## kill the hub 500 times while it works, back it up 30 times, simulate
 conformance: ## try out the rules of clients/SPEC.md on the Rust client, or another: clients/conformance/README.md
 	cargo build --locked --features tools-tests $(TESTED) --bins
 	$${CARGO_TARGET_DIR:-target}/debug/switchyard-conformance $(CONFORMANCE_FLAGS)
+
+# What a client does in all cases; the others with `make conformance`.
+CORE := cut-while-idle cut-in-a-frame cut-before-the-answer hub-stops tokens resume-point-lost member-is-cut leases windows \
+	live-gap queue-is-full drains
+
+.PHONY: typescript
+typescript: ## test the TypeScript client, and play the scenarios of the judge with it that matter most
+	npm test --prefix clients/typescript
+	cargo build --locked --features tools-tests $(TESTED) --bins
+	$${CARGO_TARGET_DIR:-target}/debug/switchyard-conformance --listener web \
+		--driver 'node clients/typescript/build/driver/main.js' $(addprefix --scenario ,$(CORE))
 
 .PHONY: lint
 lint: tools ## check formatting, lints, dependencies, the protos and the manifests

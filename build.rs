@@ -45,10 +45,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         "switchyard/v1/backup_service.proto",
         "switchyard/v1/access_service.proto",
         "grpc/health/v1/health.proto",
+        // What the details of a status are, for reflection and JSON.
+        "google/rpc/error_details.proto",
     ])?;
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
 
     let contract = compiler.file_descriptor_set();
+    fs::write(out.join("messages.bin"), messages(contract.clone()).encode_to_vec())?;
     fs::write(out.join("field_numbers.rs"), field_numbers(&contract))?;
     // tonic-health has the health client.
     let mut files = contract.clone();
@@ -73,6 +76,15 @@ fn generate(dir: &PathBuf, files: FileDescriptorSet, client: bool) -> Result<(),
         .extern_path(".grpc.health.v1.HealthCheckResponse", "::tonic_health::pb::HealthCheckResponse")
         .compile_fds(files)?;
     Ok(())
+}
+
+/// The messages and enums alone: what the hub reads as it starts.
+fn messages(mut contract: FileDescriptorSet) -> FileDescriptorSet {
+    for file in &mut contract.file {
+        file.source_code_info = None;
+        file.service.clear();
+    }
+    contract
 }
 
 /// A module for each message, with a constant for each field.

@@ -10,6 +10,8 @@
 //!   decoding, checking and copying of an event.
 //! - `take`: `Taker::poll_take` until nothing waits: the fair writer alone.
 //! - `encode`: the response body of a session: take and encode. The difference to `take` is the encoding.
+//! - `json_*`: an event and a publish in JSON, beside the same by a library that builds messages, and the frame that takes
+//!   longest to read.
 
 use std::{
     cell::RefCell,
@@ -25,14 +27,16 @@ use http::Request;
 use http_body::Body as _;
 use http_body_util::Full;
 use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use switchyard::{
     auth::{Caller, Reflection},
     edge::{
         Door,
         grpc::{self, Access},
     },
-    event::{Event, Span, Spans},
+    event::{Draft, Event, EventIds, Payload, Span, Spans},
     hub::{Hub, Options, Publish, Setup},
+    json,
     model::{Filter, Overflow, SubscriptionSpec},
     outbox::{Allowances, Batch, Budget, Desk, Outbox, Route, SubscriptionKey, Taker},
     proto::v1 as client,
@@ -253,4 +257,97 @@ fn encode(bencher: Bencher) {
             finish(publisher.publish(&caller, publish)).expect("published")
         })
         .bench_local_values(|_| next_piece(&mut body.borrow_mut()).expect("events"));
+}
+
+/// An event of text as a publisher makes it: what `json_event` and those beside it write.
+fn text_event() -> Event {
+    let draft = Draft {
+        id: "0123456789",
+        topic: "orders.eu.created",
+        kind: "com.example.order",
+        content_type: "text/plain",
+        attributes: &[("traceparent", TRACE)],
+        payload: Payload::Text(&TEXT[..PAYLOAD_BYTES]),
+        ..Draft::default()
+    };
+    draft.build(usize::MAX, &mut EventIds::new("s")).expect("an event")
+}
+
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+const TEXT: &str = "The quick brown fox jumps over the lazy dog. The quick brown fox jumps over the lazy dog. The quick brown \
+                    fox jumps over the lazy dog.";
+
+/// The JSON of an event of text.
+#[divan::bench]
+fn json_event(bencher: Bencher) {
+    let (event, mut out) = (text_event(), Vec::with_capacity(1024));
+    bencher.bench_local(|| {
+        out.clear();
+        json::put_event(black_box(&event), &mut out);
+        out.len()
+    });
+}
+
+/// The same for one of many who get the event.
+#[divan::bench]
+fn json_event_again(bencher: Bencher) {
+    let (event, forms, mut out) = (text_event(), json::Forms::default(), Vec::with_capacity(1024));
+    let _other = event.clone();
+    bencher.bench_local(|| {
+        out.clear();
+        forms.put(black_box(&event), &mut out);
+        out.len()
+    });
+}
+
+/// The same by a library that builds messages.
+#[divan::bench]
+fn json_event_reflected(bencher: Bencher) {
+    let (of, received) = (reflected("switchyard.v1.ReceivedEvent"), text_event().received());
+    bencher.bench_local(|| {
+        let message = DynamicMessage::decode(of.clone(), black_box(&*received)).expect("an event");
+        serde_json::to_vec(&message).expect("JSON").len()
+    });
+}
+
+/// A command that publishes `events`, as JSON.
+fn json_request(events: usize) -> String {
+    let text = &TEXT[..PAYLOAD_BYTES];
+    let event = format!(
+        r#"{{"id":"0123456789","topic":"orders.eu.created","type":"com.example.order","contentType":"text/plain","attributes":{{"traceparent":"{TRACE}"}},"text":"{text}"}}"#
+    );
+    format!(r#"{{"requestId":"7","publish":{{"events":[{}]}}}}"#, vec![event; events].join(","))
+}
+
+/// A publish from JSON to protobuf.
+#[divan::bench(args = [1, 100])]
+fn json_publish(bencher: Bencher, events: usize) {
+    let (json, of) = (json_request(events), json::message("switchyard.v1.SessionRequest").expect("a message"));
+    bencher
+        .counter(ItemsCount::new(events))
+        .bench_local(|| of.decode(black_box(json.as_bytes())).expect("a request").len());
+}
+
+/// The same by a library that builds messages.
+#[divan::bench(args = [1, 100])]
+fn json_publish_reflected(bencher: Bencher, events: usize) {
+    let (json, of) = (json_request(events), reflected("switchyard.v1.SessionRequest"));
+    bencher.counter(ItemsCount::new(events)).bench_local(|| {
+        let mut json = serde_json::Deserializer::from_slice(black_box(json.as_bytes()));
+        let message = DynamicMessage::deserialize(of.clone(), &mut json).expect("a request");
+        message.encode_to_vec().len()
+    });
+}
+
+/// The largest frame, with as many events as fit into it: all of it, which a session reads in parts.
+#[divan::bench(sample_size = 1, sample_count = 20)]
+fn json_frame_of_nothing(bencher: Bencher) {
+    let json = format!(r#"{{"publish":{{"events":[{}{{}}]}}}}"#, "{},".repeat((4 << 20) / 3 - 10));
+    let of = json::message("switchyard.v1.SessionRequest").expect("a message");
+    bencher.bench_local(|| of.decode(black_box(json.as_bytes())).expect("a request").len());
+}
+
+fn reflected(name: &str) -> MessageDescriptor {
+    let messages = &include_bytes!(concat!(env!("OUT_DIR"), "/messages.bin"))[..];
+    DescriptorPool::decode(messages).expect("descriptors").get_message_by_name(name).expect("a message")
 }

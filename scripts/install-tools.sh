@@ -20,6 +20,7 @@ python_packages=(
     protobuf==7.36.2
     PyYAML==6.0.3
     vega-datasets==0.9.0
+    websockets==17.4
 )
 
 # What the proxies and rules are tested with, and the plugin for C++ stubs, from the distribution: its release is the pin,
@@ -30,6 +31,8 @@ debian_packages=(nginx-light haproxy prometheus protobuf-compiler-grpc libprotob
 csharp_source=grpcio-tools==1.51.1
 csharp_sha256=8e62d23d3fed9d4f81738f98dd193dbd2e21aed4a8f0dd715e75b5439e649727
 debian_programs=(nginx haproxy promtool grpc_cpp_plugin)
+# The browsers of the tests of examples/web: Chromium without windows, which needs half the packages, and Firefox.
+browser_packages=(chromium-headless-shell firefox-esr)
 
 # What makes stubs for Java, Kotlin, C++ and C#: Maven has the programs of protobuf and gRPC. The plugin for Java is older
 # than the library in examples/java/pom.xml, which takes stubs of older plugins: there is no newer program for this platform.
@@ -76,6 +79,22 @@ go_tool() { # NAME PACKAGE VERSION
     stamp "$1" "$3"
 }
 
+# The conformance suite of Connect, and the protos of the service that it calls, which are in the same module.
+connect_suite() { # VERSION
+    local from into=$root/.tools/connectconformance
+    go_tool connectconformance connectrpc.com/conformance/cmd/connectconformance "$1"
+    if current connectconformance-protos "$1" "$into/proto"; then
+        return
+    fi
+    from=$(cd / && go mod download -json "connectrpc.com/conformance@$1" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+    [[ -d $from/proto ]] || fail "the module of connectconformance has no protos"
+    rm -rf "$into"
+    mkdir -p "$into"
+    # What is in the module cache may not be written to.
+    cp -r --no-preserve=mode "$from/proto" "$into/proto"
+    stamp connectconformance-protos "$1"
+}
+
 python_venv() {
     # A venv holds absolute paths and links to its interpreter, so it is made anew when one of them changes.
     local wanted
@@ -91,20 +110,16 @@ python_venv() {
     stamp python "$wanted"
 }
 
-node_packages() {
-    local lock=examples/node/package-lock.json
-    if [[ ! -e $lock ]]; then
-        say "no $lock, so no Node packages to install"
-        return
-    fi
+node_packages() { # FOLDER STAMP
+    local lock=$1/package-lock.json
     # The lock file names every version, so a copy of it is the stamp.
-    if [[ -d examples/node/node_modules ]] && cmp -s "$lock" "$stamps/node"; then
-        say "the Node packages are in place"
+    if [[ -d $1/node_modules ]] && cmp -s "$lock" "$stamps/$2"; then
+        say "the Node packages of $1 are in place"
         return
     fi
     say "installing the Node packages of $lock"
-    npm ci --prefix examples/node --ignore-scripts --no-audit --no-fund
-    cp "$lock" "$stamps/node"
+    npm ci --prefix "$1" --ignore-scripts --no-audit --no-fund
+    cp "$lock" "$stamps/$2"
 }
 
 maven() { # ARGUMENTS...
@@ -160,7 +175,7 @@ apt() { # ARGUMENTS...
 
 # Unpacks programs of the distribution, and the libraries that this machine lacks for them, into .tools/debian.
 debian_tools() {
-    local wanted program deb into=$root/.tools/debian
+    local wanted program into=$root/.tools/debian
     wanted="$(distribution): ${debian_packages[*]}"
     if current debian "$wanted" "$into"; then
         say "${debian_packages[*]} are in place"
@@ -174,36 +189,67 @@ debian_tools() {
         done
         return
     fi
-    say "unpacking ${debian_packages[*]} of $(distribution)"
-    rm -rf "$root/.tools/apt" "$into"
-    mkdir -p "$root/.tools/apt/lists/partial" "$root/.tools/apt/cache/archives/partial" "$into"
-    apt update || fail "apt-get cannot read the package lists of this machine's sources"
-    apt install --yes --no-install-recommends --reinstall --download-only "${debian_packages[@]}" ||
-        fail "apt-get cannot download ${debian_packages[*]}"
-    for deb in "$root"/.tools/apt/cache/archives/*.deb; do
-        dpkg-deb --extract "$deb" "$into"
-    done
+    unpack "$into" "${debian_packages[@]}"
     # Only programs and libraries are wanted: no services, no pages, and not the 200 MB of the server of the rules.
     rm -rf "$into"/{etc,lib,var,usr/share,usr/bin/prometheus}
     for program in "${debian_programs[@]}"; do
         debian_program "$into" "$program"
     done
-    rm -rf "$root/.tools/apt"
     stamp debian "$wanted"
 }
 
-debian_program() { # FOLDER NAME
-    local path libraries
-    path=$(find "$1/usr/bin" "$1/usr/sbin" -name "$2" 2>/dev/null | head -n 1)
-    [[ -n $path ]] || fail "$2 is not in the packages ${debian_packages[*]}"
+# Where the distribution has no such packages, CHROMIUM and FIREFOX name the programs.
+browsers() {
+    local wanted into=$root/.tools/browsers
+    wanted="$(distribution): ${browser_packages[*]} ${CHROMIUM:-} ${FIREFOX:-}"
+    if current browsers "$wanted" "$bin/firefox"; then
+        say "${browser_packages[*]} are in place"
+        return
+    fi
+    rm -rf "$into"
+    if [[ -n ${CHROMIUM:-} && -n ${FIREFOX:-} ]]; then
+        ln -sf "$CHROMIUM" "$bin/chromium"
+        ln -sf "$FIREFOX" "$bin/firefox"
+    elif command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then
+        unpack "$into" "${browser_packages[@]}"
+        rm -rf "$into"/{etc,var,usr/share}
+        debian_program "$into" chromium-headless-shell chromium
+        debian_program "$into" firefox-esr firefox
+    else
+        fail "there is no apt-get to bring browsers for the tests of pages: name yours in CHROMIUM and FIREFOX"
+    fi
+    "$bin/chromium" --version >/dev/null 2>&1 || fail "$bin/chromium does not start"
+    "$bin/firefox" --version >/dev/null 2>&1 || fail "$bin/firefox does not start"
+    stamp browsers "$wanted"
+}
+
+unpack() { # FOLDER PACKAGES...
+    local deb into=$1
+    shift
+    say "unpacking $* of $(distribution)"
+    rm -rf "$root/.tools/apt" "$into"
+    mkdir -p "$root/.tools/apt/lists/partial" "$root/.tools/apt/cache/archives/partial" "$into"
+    apt update || fail "apt-get cannot read the package lists of this machine's sources"
+    apt install --yes --no-install-recommends --reinstall --download-only "$@" || fail "apt-get cannot download $*"
+    for deb in "$root"/.tools/apt/cache/archives/*.deb; do
+        dpkg-deb --extract "$deb" "$into"
+    done
+    rm -rf "$root/.tools/apt"
+}
+
+debian_program() { # FOLDER NAME [OUR NAME]
+    local path libraries ours=${3:-$2}
+    # Those of browsers in usr/bin are scripts that start what is elsewhere, by its full path.
+    path=$(find "$1"/usr/{lib/chromium,lib/firefox-esr,bin,sbin} -type f -name "$2" 2>/dev/null | head -n 1 || true)
+    [[ -n $path ]] || fail "$2 is not in the packages that were unpacked into $1"
     libraries=$(find "$1/usr/lib" -maxdepth 1 -name '*-linux-*' | head -n 1)
-    rm -f "$bin/$2"
-    cat >"$bin/$2" <<WRAPPER
+    rm -f "$bin/$ours"
+    cat >"$bin/$ours" <<WRAPPER
 #!/bin/sh
 # The program of the distribution, with the libraries that came with it.
-LD_LIBRARY_PATH="$libraries" exec "$path" "\$@"
+LD_LIBRARY_PATH="$libraries:$libraries/pulseaudio" exec "$path" "\$@"
 WRAPPER
-    chmod +x "$bin/$2"
+    chmod +x "$bin/$ours"
 }
 
 # Compiles the plugin that makes the services of C#, beside the libraries it needs.
@@ -238,12 +284,12 @@ csharp_plugin() {
     stamp csharp "$wanted"
 }
 
-need go "grpcurl, buf, kustomize and the Go example"
+need go "grpcurl, buf, kustomize, connectconformance and the Go example"
 need python3 "the Python example and the check of k8s/"
 python3 -c 'import ensurepip, venv' 2>/dev/null || fail "python3 has no venv module: install it (Debian: python3-venv)"
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "python3 is too old: 3.11 or newer is needed"
-need node "the Node example"
-need npm "the Node example"
+need node "the Node example and the tests of pages"
+need npm "the Node example and the tests of pages"
 need curl "the tests of the ops port"
 need g++ "the plugin for stubs of C#"
 need javac "the Java example"
@@ -260,8 +306,12 @@ go_tool kustomize sigs.k8s.io/kustomize/kustomize/v5 v5.8.2
 go_tool kustomize-oldest sigs.k8s.io/kustomize/kustomize/v5 v5.4.2
 go_tool protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go v1.36.12
 go_tool protoc-gen-go-grpc google.golang.org/grpc/cmd/protoc-gen-go-grpc v1.6.2
+connect_suite v1.0.7
 python_venv
-node_packages
+node_packages examples/node node
+node_packages examples/web/test web
+node_packages clients/typescript typescript
 java_tools
 debian_tools
+browsers
 csharp_plugin

@@ -148,7 +148,7 @@ pub struct Flags {
     /// Where probes and scrapes connect, in the same form [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     pub ops_listen: Option<String>,
-    /// Where browsers and plain HTTP clients connect, in the same form [default: nowhere]
+    /// Where browsers and plain HTTP clients connect, in the same form; '' for nowhere [default: 127.0.0.1:50080]
     #[arg(long, value_name = "ADDRESS")]
     pub web_listen: Option<String>,
     /// The name of this hub as its clients see it [default: the host name]
@@ -233,6 +233,7 @@ impl Config {
         self.connections.check().map_err(ConfigError::OutOfRange)?;
         self.ops.check().map_err(ConfigError::OutOfRange)?;
         self.tls.check().map_err(ConfigError::OutOfRange)?;
+        self.web.check().map_err(ConfigError::OutOfRange)?;
         self.sessions.check().map_err(ConfigError::OutOfRange)?;
         self.traces.check().map_err(ConfigError::OutOfRange)?;
         self.quotas.check().map_err(ConfigError::OutOfRange)?;

@@ -7,6 +7,7 @@
 //! | [`model`] | the words as checked values: topic, filter, reasons, limits | nothing |
 //! | [`event`] | the one encoded form of an event: checked, built, read, stored | model, field_numbers, proto |
 //! | [`engine`] | streams: storing events, reading them again, what groups keep | event, model, memory, tasks, telemetry |
+//! | [`json`] | the contract as JSON, both ways, and the JSON of events, made once | event, proto |
 //! | [`auth`] | who a caller is and what it may do | event, model, tasks, telemetry |
 //! | [`outbox`] | what waits for one client: queues, credit, the fair writer | event, model, memory, cut |
 //! | [`router`] | who gets what: trie, groups, delivery | outbox, event, model, tasks |
@@ -16,10 +17,10 @@
 //! | [`manage`] | managing streams, groups, dead letters, sessions: caller and values in, values out | hub, outbox, engine, auth, event, model |
 //! | [`net`] | listeners, TLS, HTTP/2, connections and their limits | model, memory, cut, tasks, telemetry |
 //! | [`edge`] | what every edge does; the edges, each a room below | session, hub, auth, net, model, memory, cut, readiness |
-//! | [`edge::wire`] | the contract as messages, for every edge: conversion, statuses; protobuf messages stop here | session, manage, hub, outbox, event, model, field_numbers, memory, tasks, telemetry, proto |
+//! | [`edge::wire`] | the contract as messages, for every edge: conversion, statuses; protobuf messages stop here | session, manage, hub, auth, outbox, event, model, field_numbers, memory, tasks, telemetry, proto |
 //! | [`edge::grpc`] | gRPC: services, access to calls, framing | edge, edge::wire, session, manage, hub, auth, net, outbox, event, model, field_numbers, memory, cut, readiness, tasks, telemetry, proto |
 //! | [`edge::http`] | the operator's port | edge, net, model, readiness, telemetry |
-//! | [`edge::web`] | the web listener: what browsers and plain HTTP clients use | edge, edge::wire, auth, net, model |
+//! | [`edge::web`] | the web listener: what browsers and plain HTTP clients use | edge, edge::wire, session, manage, hub, auth, net, outbox, json, event, model, memory, cut, tasks, telemetry |
 //! | [`server`] | starts and stops it all | edge, edge::grpc, edge::http, edge::web, hub, auth, engine, event, model, net, config, memory, readiness, tasks, telemetry |
 //! | [`bench`] | the load generator | proto, model, field_numbers |
 //! | [`cli`] | the commands that talk to a hub | bench, auth, engine, proto, config |
@@ -42,6 +43,7 @@ pub mod event;
 mod field_numbers;
 pub mod groups;
 pub mod hub;
+pub mod json;
 pub mod manage;
 pub mod memory;
 pub mod model;

@@ -1,6 +1,6 @@
 //! The composition root: how a hub starts and how it stops, in order.
 
-use std::{future::Future, io, iter, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{
@@ -9,7 +9,6 @@ use tokio::{
 };
 use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::field::display;
 
 use crate::{
     auth::Auth,
@@ -115,6 +114,8 @@ pub struct EdgeParts {
     pub door: Door,
     /// Accepts its connections.
     pub acceptor: Acceptor,
+    /// The services of gRPC, for an edge that stands before them.
+    pub grpc: web::Grpc,
 }
 
 /// A further port for clients.
@@ -158,7 +159,7 @@ pub async fn start(config: Config) -> anyhow::Result<Server> {
     let clients = net::listen(&config.listen, &config.connections)
         .await
         .with_context(|| format!("listen: cannot listen on {} for clients", config.listen))?;
-    let edges = web_edge(&config, &tasks).await?.into_iter().collect();
+    let edges = web_edge(&config, &tasks, &memory).await?.into_iter().collect();
     let (ops_listen, options) = (config.ops_listen.clone(), config.connections.clone());
     let operators = Box::pin(async move { net::listen(&ops_listen, &options).await });
 
@@ -168,14 +169,17 @@ pub async fn start(config: Config) -> anyhow::Result<Server> {
 }
 
 /// The web listener, if there is to be one.
-async fn web_edge(config: &Config, tasks: &Tasks) -> anyhow::Result<Option<Edge>> {
+pub async fn web_edge(config: &Config, tasks: &Tasks, memory: &Arc<Memory>) -> anyhow::Result<Option<Edge>> {
     let Some(listen) = config.web.listen.address() else { return Ok(None) };
     let listening = net::listen(listen, &config.connections).await;
     let (address, listener) = listening
         .with_context(|| format!("web.listen: cannot listen on {listen} for browsers (empty switches it off)"))?;
     let (options, connections, tasks) = (config.web.clone(), Arc::new(config.connections.clone()), tasks.clone());
-    let port: EdgePort = Box::new(move |EdgeParts { door, acceptor }| {
-        let router = web::router(Web::new(door, options));
+    let (calls, memory, frame_timeout) =
+        (web::Calls::of_contract()?, Arc::clone(memory), config.sessions.frame_timeout());
+    let port: EdgePort = Box::new(move |EdgeParts { door, acceptor, grpc }| {
+        let bridge = web::Bridge::new(grpc, calls, memory, tasks.clone(), frame_timeout);
+        let router = web::router(Web::new(door, options, Arc::clone(&connections), tasks.clone(), bridge));
         Box::pin(acceptor.run(listener, Http::new(router, connections, tasks).at_length()))
     });
     Ok(Some(Edge { web: Some(address), port }))
@@ -218,12 +222,19 @@ where
     let main = Edge { web: None, port: Box::new(move |parts| Box::pin(parts.acceptor.run(listener, http))) };
     let shared = (tls, &tasks, &metrics, &memory);
     let web_address = edges.iter().find_map(|edge| edge.web.clone());
-    let ports: Vec<_> =
-        [main].into_iter().chain(edges).map(|edge| serve_clients(edge.port, &config, &door, &shared)).collect();
-    iter::once(&address).chain(&web_address).for_each(|at| warn_if_exposed(&config, at, auth_is_off));
+    let ports: Vec<_> = [main]
+        .into_iter()
+        .chain(edges)
+        .map(|edge| serve_clients(edge.port, &config, (&door, &entry), &shared))
+        .collect();
+    [Some(&address), web_address.as_ref()]
+        .into_iter()
+        .flatten()
+        .for_each(|at| warn_if_exposed(&config, at, auth_is_off));
+    let web_shown = web_address.as_ref().map(tracing::field::display);
 
     // From here on everybody is answered, if only that the store is recovering.
-    tracing::info!(%address, %ops_address, web_address = web_address.as_ref().map(display), "listening");
+    tracing::info!(%address, %ops_address, web_address = web_shown, "listening");
     let engine = engine.await.inspect_err(|_| {
         ports.iter().chain([&operators]).for_each(Port::abandon);
     })?;
@@ -244,7 +255,7 @@ where
     door.open(Arc::clone(&hub));
     readiness.enter(Phase::Serving);
     let version = env!("CARGO_PKG_VERSION");
-    let web_shown = web_address.as_ref().map(display);
+    let web_shown = web_address.as_ref().map(tracing::field::display);
     tracing::info!(%address, %ops_address, web_address = web_shown, node, tls = config.tls.is_on(), version, "serving");
     Ok(Server {
         address: address.tcp(),
@@ -266,14 +277,16 @@ where
 fn serve_clients(
     edge: EdgePort,
     config: &Config,
-    door: &Door,
+    (door, entry): (&Door, &Entry),
     (tls, tasks, metrics, memory): &(Option<Arc<Tls>>, &Tasks, &Arc<Metrics>, &Arc<Memory>),
 ) -> Port {
     let port = Port::new(metrics, memory);
     let acceptor = port.acceptor(config.connections.clone(), tls.clone(), tasks, metrics);
     let connections = Arc::clone(&port.connections);
     tasks.spawn("connections", OnPanic::Stop, connections.keep_time(config.connections.clone()));
-    let parts = EdgeParts { door: door.clone(), acceptor };
+    let entry = entry.clone();
+    let grpc = tower::service_fn(move |request: axum::extract::Request| entry.clone().serve_request(request));
+    let parts = EdgeParts { door: door.clone(), acceptor, grpc: web::Grpc::new(grpc) };
     tasks.spawn("accept clients", OnPanic::Stop, edge(parts));
     port
 }

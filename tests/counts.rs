@@ -35,6 +35,7 @@ use switchyard::{
     engine::{Append, Embedded, Engine, Options, ReadLimits},
     event::{Draft, EventIds, Payload},
     hub::{Hub, Setup, Streams},
+    json,
     memory::{Memory, Use},
     model::{Filter, Storage, StreamName, StreamSettings},
     proto::v1::{
@@ -547,4 +548,46 @@ fn a_subscription_is_counted_with_what_it_costs() {
         assert!(counted <= 4.0 * kept, "{kind}: {kept:.0} bytes are kept, and {counted:.0} counted");
     }
     std::fs::remove_dir_all(folder).expect("removed");
+}
+
+/// A publish in JSON is read into one piece of memory, and an event of text is written into the caller's.
+#[test]
+fn json_is_read_and_written_without_anything_in_between() {
+    let message = json::message("switchyard.v1.SessionRequest").expect("a message");
+    let text = r#"{"requestId":"7","publish":{"events":[{"topic":"a.b","text":"h\u00e9","time":"2026-11-28T10:00:00Z"}]}}"#;
+    let read = || allocation_counter::measure(|| drop(message.decode(text.as_bytes()).expect("a request")));
+    // What is made once is made.
+    read();
+    assert_eq!(read().count_total, 1);
+
+    let draft = Draft { topic: "t", payload: Payload::Text("hello"), ..Draft::default() };
+    let event = draft.build(usize::MAX, &mut EventIds::new("")).expect("an event");
+    let mut out = Vec::with_capacity(1024);
+    assert_eq!(allocation_counter::measure(|| json::put_event(&event, &mut out)).count_total, 0);
+}
+
+/// Whatever a client sends, what is kept while it is read is bounded by its length.
+#[test]
+fn json_becomes_no_larger_by_being_read() {
+    const FRAME: usize = 4 * 1024 * 1024;
+    let message = json::message("switchyard.v1.SessionRequest").expect("a message");
+    for (before, over, after, most) in [
+        (r#"{"publish":{"events":["#, "{},", "{}]}}", 1.1),
+        (r#"{"publish":{"events":[{"topic":""#, "x", "\"}]}}", 1.1),
+        (r#"{"publish":{"events":[{"data":""#, "QUJD", "\"}]}}", 1.1),
+        (r#"{"acknowledge":{"sequences":["#, "-1,", "-1]}}", 3.1),
+        (r#"{"acknowledge":{"sequences":["#, "0,", "0]}}", 1.1),
+        (r#"{"update":{"filters":["#, "\"\",", "\"\"]}}", 1.1),
+        (r#"{"hello":{"labels":{"#, "", "}}}", 4.0),
+        ("", "[", "", 1.1),
+    ] {
+        let all = match over {
+            "" => (0..400_000).map(|n| format!("\"{n}\":\"\"")).collect::<Vec<_>>().join(","),
+            over => over.repeat(FRAME / over.len()),
+        };
+        let text = [before, &all, after].concat();
+        let most = most * text.len() as f64;
+        let counted = allocation_counter::measure(|| drop(message.decode(text.as_bytes())));
+        assert!(counted.bytes_max as f64 <= most, "{before}: {} bytes of {}", counted.bytes_max, text.len());
+    }
 }

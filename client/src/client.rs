@@ -1,8 +1,7 @@
 //! The handle of a client: what its user begins, and what it can know.
 
-use std::{collections::HashMap, fmt, future::Future, sync::Arc, time::Duration};
+use std::{fmt, future::Future, iter, sync::Arc, time::Duration};
 
-use prost::Message;
 use tokio::sync::watch;
 
 use crate::{
@@ -11,17 +10,13 @@ use crate::{
     event::Event,
     keeper::Keeper,
     link::Links,
-    proto::v1,
-    publish::{Publish, PublishAll, Publishing},
+    publish::{Publish, PublishAll, Publishing, send},
     shared::{Owner, Shared},
     spec::Spec,
+    stamp::Stamp,
     state::{Drain, Left, State, Stats, Status},
     subscription::Subscription,
-    telemetry::Sending,
 };
-
-/// Adds what carries a trace to the attributes of an event.
-pub(crate) type Inject = Arc<dyn Fn(&mut HashMap<String, String>) + Send + Sync>;
 
 /// A client of Switchyard that comes back by itself.
 ///
@@ -33,23 +28,22 @@ pub(crate) type Inject = Arc<dyn Fn(&mut HashMap<String, String>) + Send + Sync>
 pub struct Client {
     owner: Arc<Owner>,
     links: Arc<Links>,
-    name: Arc<str>,
-    inject: Option<Inject>,
+    stamp: Arc<Stamp>,
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("name", &self.name).field("status", &self.status()).finish_non_exhaustive()
+        f.debug_struct("Client").field("name", &self.stamp.name).field("status", &self.status()).finish_non_exhaustive()
     }
 }
 
 impl Client {
-    pub(crate) fn new(shared: Shared, links: Links, name: String, inject: Option<Inject>) -> Self {
+    pub(crate) fn new(shared: Shared, links: Links, stamp: Stamp) -> Self {
         let shared = Arc::new(shared);
         // Whoever collects metrics does not keep the client.
         let seen = Arc::downgrade(&shared);
-        shared.telemetry.observe(&name, move || seen.upgrade().map(|shared| shared.stats()));
-        Self { owner: Owner::new(shared), links: Arc::new(links), name: name.into(), inject }
+        shared.telemetry.observe(&stamp.name, move || seen.upgrade().map(|shared| shared.stats()));
+        Self { owner: Owner::new(shared), links: Arc::new(links), stamp: Arc::new(stamp) }
     }
 
     fn shared(&self) -> &Shared {
@@ -155,24 +149,47 @@ impl Client {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn publish(&self, event: impl Into<Event>) -> Publish<'_> {
-        let event = wire(event);
-        let mut sending = self.shared().telemetry.send(std::slice::from_ref(&event));
-        let encoded = self.encode(event, &mut sending);
-        Publish::new(&self.owner, encoded, sending)
+    pub fn publish<'e>(&self, event: impl Into<Event<'e>>) -> Publish<'_> {
+        let (events, sending) = self.stamp.encode(self.shared(), iter::once(event.into()), true);
+        Publish::new(&self.owner, events, sending)
     }
 
     /// Publishes events in one call: what becomes of each, in their order.
-    pub fn publish_all<E: Into<Event>>(&self, events: impl IntoIterator<Item = E>) -> PublishAll<'_> {
-        let events: Vec<v1::Event> = events.into_iter().map(wire).collect();
-        let mut sending = self.shared().telemetry.send(&events);
-        let encoded = events.into_iter().map(|event| self.encode(event, &mut sending)).collect();
-        PublishAll::new(&self.owner, encoded, sending)
+    ///
+    /// Events are encoded straight into the frame that carries them, and the hub's answer is read when somebody asks for it:
+    /// for many events this costs a fraction of as many calls. See [`Receipt`](crate::Receipt) for an example.
+    pub fn publish_all<'e, E: Into<Event<'e>>>(&self, events: impl IntoIterator<Item = E>) -> PublishAll<'_> {
+        let (events, sending) = self.stamp.encode(self.shared(), events.into_iter().map(Into::into), true);
+        PublishAll::new(&self.owner, events, sending)
     }
 
     /// Publishes an event if there is room in the queue: an error with the reason `QUEUE_FULL` says that there is none.
-    pub fn try_publish(&self, event: impl Into<Event>) -> Result<Publishing, Error> {
+    pub fn try_publish<'e>(&self, event: impl Into<Event<'e>>) -> Result<Publishing, Error> {
         self.publish(event).try_queue()
+    }
+
+    /// Sends events at most once, and asks for no answer: for live events at a high rate, a few of which may be lost.
+    ///
+    /// Await it for room in the queue, which is all that it says; what is published before and after goes out in the order of
+    /// the calls. The events get no id. They wait for a session as long as it takes, are written once, and nobody knows what
+    /// became of them. What the hub refuses is counted in [`Stats::refused_sends`] and logged. Where that is too little, use
+    /// [`publish_all`](Self::publish_all).
+    ///
+    /// ```no_run
+    /// # async fn send(hub: switchyard_client::Client) -> Result<(), switchyard_client::Error> {
+    /// use switchyard_client::Event;
+    ///
+    /// let readings = [[21, 5], [21, 7]];
+    /// hub.send_all(readings.iter().map(|reading| Event::new("rooms.7").data(reading))).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn send_all<'e, E: Into<Event<'e>>>(
+        &self,
+        events: impl IntoIterator<Item = E>,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        let (events, sending) = self.stamp.encode(self.shared(), events.into_iter().map(Into::into), false);
+        send(Arc::clone(&self.owner), events, sending)
     }
 
     /// Ends the client in order: no subscription gets anything new, what was begun is finished or given back, and
@@ -201,23 +218,4 @@ impl Client {
             _ => Ok(self.shared().with(|machine, _| machine.left())),
         }
     }
-
-    /// An event gets what it is known again by, and is encoded once.
-    fn encode(&self, mut event: v1::Event, sending: &mut Sending) -> bytes::Bytes {
-        if event.id.is_empty() {
-            event.id = self.shared().new_id();
-            if event.source.is_empty() {
-                event.source = self.name.to_string();
-            }
-        }
-        if let Some(inject) = &self.inject {
-            inject(&mut event.attributes);
-        }
-        sending.inject(&mut event.attributes);
-        event.encode_to_vec().into()
-    }
-}
-
-fn wire(event: impl Into<Event>) -> v1::Event {
-    event.into().into()
 }

@@ -1,12 +1,12 @@
 //! Events in the hands of the application: what it can say of those of a group, and batches of them.
 
-use std::{fmt, future::Future, ops::Deref, sync::Arc, time::Duration};
+use std::{fmt, future::Future, ops::Deref, sync::Arc, time::Duration, vec};
 
 use crate::{
     error::Error,
-    event::Received,
     keeper::Keeper,
     machine::{hands::lease_lost, verdict::Verdict},
+    received::{Entries, Entry, Received, ReceivedRef},
     shared::Owner,
 };
 
@@ -110,10 +110,6 @@ impl Delivery {
 }
 
 impl Lease {
-    pub(crate) fn new(owner: Arc<Owner>, subscription: i64, sequence: i64, copy: u64) -> Self {
-        Self { owner, subscription, sequence, copy, is_settled: false }
-    }
-
     fn hand(&self) -> (i64, i64, u64) {
         (self.subscription, self.sequence, self.copy)
     }
@@ -144,7 +140,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if !self.is_settled {
-            self.owner.shared().let_go(self.hand());
+            self.owner.shared().let_go(self.subscription, std::iter::once((self.sequence, self.copy)));
         }
     }
 }
@@ -155,6 +151,9 @@ impl Drop for Lease {
 /// batch is dropped without that, the place stays before it for as long as this subscription lives, and the next run of the
 /// program gets it again. Members of groups settle each event instead.
 ///
+/// A batch is one piece of memory, in which its events are as they came: to go through them with [`Batch::iter`] makes
+/// nothing. An event that is taken out, by [`Batch::take_events`] or a loop over the batch itself, is a copy of its own.
+///
 /// ```
 /// # async fn each(batch: switchyard_client::Batch) -> Result<(), switchyard_client::Error> {
 /// for event in &batch {
@@ -163,11 +162,17 @@ impl Drop for Lease {
 /// batch.done().await
 /// # }
 /// ```
-#[derive(Debug)]
 pub struct Batch {
-    events: Vec<Delivery>,
+    events: Entries,
+    leases: Leases,
     token: String,
     hold: Hold,
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("events", &self.len()).field("batch", &self.hold.batch).finish_non_exhaustive()
+    }
 }
 
 /// The hold on a batch.
@@ -176,12 +181,6 @@ pub(crate) struct Hold {
     subscription: i64,
     batch: u64,
     keeper: Option<Arc<Keeper>>,
-}
-
-impl fmt::Debug for Hold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hold").field("batch", &self.batch).finish_non_exhaustive()
-    }
 }
 
 impl Drop for Hold {
@@ -196,9 +195,44 @@ impl Hold {
     }
 }
 
+/// The hold on those events of a batch that were not taken out: their sequences and copies. None where nothing is
+/// acknowledged.
+struct Leases {
+    owner: Arc<Owner>,
+    subscription: i64,
+    hands: vec::IntoIter<(i64, u64)>,
+}
+
+impl Leases {
+    /// That of the next event.
+    fn next(&mut self) -> Option<Lease> {
+        let (sequence, copy) = self.hands.next()?;
+        Some(Lease {
+            owner: Arc::clone(&self.owner),
+            subscription: self.subscription,
+            sequence,
+            copy,
+            is_settled: false,
+        })
+    }
+}
+
+impl Drop for Leases {
+    fn drop(&mut self) {
+        if self.hands.len() > 0 {
+            self.owner.shared().let_go(self.subscription, std::mem::take(&mut self.hands));
+        }
+    }
+}
+
 impl Batch {
-    pub(crate) fn new(events: Vec<Delivery>, token: String, hold: Hold) -> Self {
-        Self { events, token, hold }
+    /// Of these events. `copies` are of those that are acknowledged.
+    pub(crate) fn new(events: Entries, copies: Vec<u64>, token: String, hold: Hold) -> Self {
+        let sequences = events.all.iter().map(|entry| entry.fields.sequence);
+        let hands: Vec<(i64, u64)> = sequences.zip(copies).collect();
+        let leases =
+            Leases { owner: Arc::clone(&hold.owner), subscription: hold.subscription, hands: hands.into_iter() };
+        Self { events, leases, token, hold }
     }
 
     /// All of it is done: the place moves behind it, once all before it is done too. Returns when the place is kept, where the
@@ -220,30 +254,31 @@ impl Batch {
 
     /// How many events it has.
     pub fn len(&self) -> usize {
-        self.events.len()
+        self.events.all.len()
     }
 
     /// True when its events were taken out.
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty()
+        self.events.all.is_empty()
     }
 
-    /// Its events, one after the other.
-    pub fn iter(&self) -> std::slice::Iter<'_, Delivery> {
-        self.events.iter()
+    /// Its events, one after the other, where they are.
+    pub fn iter(&self) -> BatchEvents<'_> {
+        BatchEvents { events: &self.events, entries: self.events.all.iter() }
     }
 
     /// Takes its events out, to do something with each. The batch is still to be done.
     pub fn take_events(&mut self) -> Vec<Delivery> {
-        std::mem::take(&mut self.events)
+        let entries = std::mem::take(&mut self.events.all);
+        entries.iter().map(|entry| Delivery::new(self.events.take(entry), self.leases.next())).collect()
     }
 }
 
 impl<'a> IntoIterator for &'a Batch {
-    type Item = &'a Delivery;
-    type IntoIter = std::slice::Iter<'a, Delivery>;
+    type Item = ReceivedRef<'a>;
+    type IntoIter = BatchEvents<'a>;
 
-    fn into_iter(self) -> Self::IntoIter {
+    fn into_iter(self) -> BatchEvents<'a> {
         self.iter()
     }
 }
@@ -253,27 +288,50 @@ impl IntoIterator for Batch {
     type IntoIter = Deliveries;
 
     /// For members of groups. A subscription that reads a stream by itself cannot say any more that the batch is done.
-    fn into_iter(self) -> Deliveries {
-        Deliveries { events: self.events.into_iter(), _hold: self.hold }
+    fn into_iter(mut self) -> Deliveries {
+        let entries = std::mem::take(&mut self.events.all).into_iter();
+        Deliveries { entries, batch: self }
     }
 }
 
-/// The events of a batch.
+/// The events of a batch, where they are.
+#[derive(Debug, Clone)]
+pub struct BatchEvents<'a> {
+    events: &'a Entries,
+    entries: std::slice::Iter<'a, Entry>,
+}
+
+impl<'a> Iterator for BatchEvents<'a> {
+    type Item = ReceivedRef<'a>;
+
+    fn next(&mut self) -> Option<ReceivedRef<'a>> {
+        self.entries.next().map(|entry| self.events.get(entry))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.entries.size_hint()
+    }
+}
+
+impl ExactSizeIterator for BatchEvents<'_> {}
+
+/// The events of a batch, each taken out of it when it comes.
 #[derive(Debug)]
 pub struct Deliveries {
-    events: std::vec::IntoIter<Delivery>,
-    _hold: Hold,
+    entries: vec::IntoIter<Entry>,
+    batch: Batch,
 }
 
 impl Iterator for Deliveries {
     type Item = Delivery;
 
     fn next(&mut self) -> Option<Delivery> {
-        self.events.next()
+        let entry = self.entries.next()?;
+        Some(Delivery::new(self.batch.events.take(&entry), self.batch.leases.next()))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.events.size_hint()
+        self.entries.size_hint()
     }
 }
 

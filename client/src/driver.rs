@@ -15,14 +15,12 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout},
 };
-use tokio_stream::StreamExt;
-use tonic::Streaming;
 
 use crate::{
-    codec::Measured,
+    call::Frames,
     error::{Error, ErrorKind},
     link::{Links, Opened},
-    machine::{Loss, Machine, Plan, refresh::Fresh},
+    machine::{Loss, Machine, Plan, refresh::Fresh, wire::Heard},
     shared::Shared,
 };
 
@@ -41,7 +39,7 @@ const LAST_FRAMES: Duration = Duration::from_secs(1);
 
 /// What a turn of the driver began with.
 enum Event {
-    Frame(Option<Result<Measured, tonic::Status>>),
+    Frame(Option<Result<Heard, tonic::Status>>),
     Token(u64, Result<Option<Fresh>, Error>),
     /// The call takes no more commands.
     Closed,
@@ -87,25 +85,28 @@ impl Driver {
         let loss = match opened {
             Ok(Opened { frames, life, took }) => {
                 self.shared.with(|machine, now| machine.connected(now, life, took));
+                self.shared.set_outlet(Some(commands.clone()));
                 self.serve(frames, commands).await
             }
             Err(error) => Loss::Failed(error),
         };
+        self.shared.set_outlet(None);
         self.shared.with(|machine, now| machine.lost(now, loss));
     }
 
     /// Passes frames between the hub and the machine, until one of them has had enough.
-    async fn serve(&self, mut frames: Streaming<Measured>, commands: mpsc::Sender<Bytes>) -> Loss {
+    async fn serve(&self, mut frames: Frames, commands: mpsc::Sender<Bytes>) -> Loss {
         let mut commands = Some(commands);
         let mut fetching = pin!(None);
         let mut timer = pin!(sleep_until(Instant::now()));
+        let mut turn = self.shared.with(Machine::turn);
         loop {
-            let turn = self.shared.with(Machine::turn);
             if let Some(loss) = turn.cut {
                 return loss;
             }
             if turn.half_closes {
                 commands = None;
+                self.shared.set_outlet(None);
             }
             if let Some(session) = turn.fetch {
                 fetching.set(Some(async move { (session, self.links.fetch().await) }));
@@ -115,16 +116,13 @@ impl Driver {
             if timer.deadline() > wake_at || timer.is_elapsed() {
                 timer.as_mut().reset(wake_at);
             }
-            let has_room = turn.writes && commands.is_some();
+            let waits_for_room = turn.writes && commands.is_some() && self.shared.write();
             let event = tokio::select! {
+                biased;
                 frame = frames.next() => Event::Frame(frame),
-                permit = reserve(commands.as_ref()), if has_room => match (permit, commands.as_ref()) {
-                    (Some(permit), Some(commands)) => {
-                        self.write(permit, commands);
-                        Event::Other
-                    }
-                    _ => Event::Closed,
-                },
+                has_room = has_room(commands.as_ref()), if waits_for_room => {
+                    if has_room { Event::Other } else { Event::Closed }
+                }
                 (session, token) = async {
                     match fetching.as_mut().as_pin_mut() {
                         Some(fetching) => fetching.await,
@@ -143,30 +141,32 @@ impl Driver {
                 },
                 other => other,
             };
-            match event {
-                Event::Frame(Some(Ok((frame, sizes)))) => {
-                    self.shared.with(|machine, now| machine.frame(now, SystemTime::now(), frame, &sizes));
-                }
+            turn = match event {
+                Event::Frame(Some(Ok(frame))) => self.shared.with(|machine, now| {
+                    machine.frame(now, SystemTime::now(), frame);
+                    machine.turn(now)
+                }),
                 Event::Frame(Some(Err(status))) => return Loss::Failed(Error::of_status(ErrorKind::Lost, &status)),
                 Event::Frame(None) => return Loss::Ended,
                 Event::Token(session, token) => {
                     fetching.set(None);
                     self.fetched(session, token);
+                    self.shared.with(Machine::turn)
                 }
                 Event::Closed => return self.last_frames(frames).await,
-                Event::Time | Event::Other => {}
-            }
+                Event::Time | Event::Other => self.shared.with(Machine::turn),
+            };
             tokio::task::consume_budget().await;
         }
     }
 
     /// The call takes no more commands. Why, its end says, which is near; a session that only hears is none.
-    async fn last_frames(&self, mut frames: Streaming<Measured>) -> Loss {
+    async fn last_frames(&self, mut frames: Frames) -> Loss {
         let until_the_end = async {
             loop {
                 match frames.next().await {
-                    Some(Ok((frame, sizes))) => {
-                        self.shared.with(|machine, now| machine.frame(now, SystemTime::now(), frame, &sizes));
+                    Some(Ok(frame)) => {
+                        self.shared.with(|machine, now| machine.frame(now, SystemTime::now(), frame));
                     }
                     Some(Err(status)) => return Loss::Failed(Error::of_status(ErrorKind::Lost, &status)),
                     None => return Loss::Ended,
@@ -174,19 +174,6 @@ impl Driver {
             }
         };
         timeout(LAST_FRAMES, until_the_end).await.unwrap_or(Loss::Ended)
-    }
-
-    /// Writes as much as the transport takes now.
-    fn write(&self, permit: mpsc::Permit<'_, Bytes>, commands: &mpsc::Sender<Bytes>) {
-        self.shared.with(|machine, now| {
-            let mut room = Some(permit);
-            while let Some(permit) = room.take()
-                && let Some(frame) = machine.write(now)
-            {
-                permit.send(frame);
-                room = commands.try_reserve().ok();
-            }
-        });
     }
 
     fn fetched(&self, session: u64, token: Result<Option<Fresh>, Error>) {
@@ -206,11 +193,15 @@ impl Driver {
 impl Drop for Driver {
     /// Without a driver nothing comes and goes: whoever waits is told.
     fn drop(&mut self) {
+        self.shared.set_outlet(None);
         self.shared.with(|machine, _| machine.abandon());
     }
 }
 
-/// Room for a frame; `None` when the call takes no more.
-async fn reserve(commands: Option<&mpsc::Sender<Bytes>>) -> Option<mpsc::Permit<'_, Bytes>> {
-    commands?.reserve().await.ok()
+/// Waits until there is room for a frame; false when the call takes no more.
+async fn has_room(commands: Option<&mpsc::Sender<Bytes>>) -> bool {
+    match commands {
+        Some(commands) => commands.reserve().await.is_ok(),
+        None => false,
+    }
 }

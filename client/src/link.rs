@@ -3,7 +3,7 @@
 //! Owns connections, of which every session has its own. It never decides when to connect, nor whether to try again.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     io,
     net::SocketAddr,
     pin::Pin,
@@ -22,19 +22,16 @@ use tokio::{
     sync::mpsc,
     time::{Instant, timeout},
 };
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
-    Code, Request, Streaming,
-    client::Grpc,
-    codegen::http::uri::PathAndQuery,
+    Code, Status,
     metadata::{Ascii, MetadataValue},
     transport::{Channel, ClientTlsConfig, Endpoint, Uri},
 };
 use tower_service::Service;
 
 use crate::{
-    codec::{Frames, Measured},
-    connect::{KEEPALIVE_INTERVAL, MAX_FRAME_BYTES, deepest, is_of_tls},
+    call::{self, Frames},
+    connect::{KEEPALIVE_INTERVAL, deepest, is_of_tls},
     error::{Error, ErrorKind},
     machine::{OPEN_TIMEOUT, refresh::Fresh},
     token::{Token, TokenSource},
@@ -46,8 +43,12 @@ const TOKEN_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// But for no more than so many.
 const MOST_PARTS: u32 = 4;
-/// The call.
-const SESSION: &str = "/switchyard.v1.HubService/Session";
+/// How much of a session may come before it is read, in bytes: the hub need not wait for a client that is at work,
+const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// also on a connection that has only that.
+const CONNECTION_WINDOW_BYTES: u32 = 5 * 1024 * 1024;
+/// The largest piece in which a frame may come: one that is whole in a piece is not copied. Hubs send about 64 KiB at a time.
+const PIECE_BYTES: u32 = 128 * 1024;
 
 /// What a client shows of itself.
 #[derive(Clone)]
@@ -60,7 +61,7 @@ pub(crate) enum Shows {
 /// A session that is open.
 pub(crate) struct Opened {
     /// What comes.
-    pub(crate) frames: Streaming<Measured>,
+    pub(crate) frames: Frames,
     /// How long its token is good, if that is known.
     pub(crate) life: Option<Duration>,
     /// How long it took to open it, besides the time that the token took.
@@ -123,21 +124,24 @@ impl Links {
         address: &str,
         token: Option<Fresh>,
         commands: mpsc::Receiver<Bytes>,
-    ) -> Result<Streaming<Measured>, Error> {
-        let mut request = Request::new(ReceiverStream::new(commands));
-        if let Some(token) = token {
-            let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.value).parse().map_err(|_| {
-                let text = "the token has characters that are not allowed in a header";
-                Error::new(ErrorKind::Source, Code::Unavailable, "TOKEN_SOURCE", text)
-            })?;
-            value.set_sensitive(true);
-            request.metadata_mut().insert("authorization", value);
-        }
-        let channel = self.connect(address).await?;
-        let mut hub = Grpc::new(channel).max_decoding_message_size(MAX_FRAME_BYTES);
-        hub.ready().await.map_err(|error| not_connected(&error))?;
-        let response = hub.streaming(request, PathAndQuery::from_static(SESSION), Frames).await;
-        response.map(tonic::Response::into_inner).map_err(|status| Error::of_status(ErrorKind::Lost, &status))
+    ) -> Result<Frames, Error> {
+        let authorization = match token {
+            Some(token) => {
+                let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.value).parse().map_err(|_| {
+                    let text = "the token has characters that are not allowed in a header";
+                    Error::new(ErrorKind::Source, Code::Unavailable, "TOKEN_SOURCE", text)
+                })?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+            None => None,
+        };
+        let mut channel = self.connect(address).await?;
+        poll_fn(|context| channel.poll_ready(context)).await.map_err(|error| not_connected(&error))?;
+        let response = channel.call(call::request(commands, authorization)).await;
+        let failed = |status: &Status| Error::of_status(ErrorKind::Lost, status);
+        let response = response.map_err(|error| failed(&Status::from_error(error.into())))?;
+        Frames::new(response).map_err(|status| failed(&status))
     }
 
     async fn connect(&self, address: &str) -> Result<Channel, Error> {
@@ -161,6 +165,9 @@ pub(crate) fn endpoint(address: &str, tls: Option<&ClientTlsConfig>) -> Result<E
     let endpoint = endpoint
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(PIECE_BYTES)
         .user_agent(concat!("switchyard-client/", env!("CARGO_PKG_VERSION")))
         .map_err(|error| bad(&error))?;
     if address.starts_with("unix:") {

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 use tonic::transport::ClientTlsConfig;
 
 use crate::{
-    client::{Client, Inject},
+    client::Client,
     connect::Target,
     credential,
     error::Error,
@@ -13,6 +13,7 @@ use crate::{
     link::{Links, Shows, endpoint},
     machine::{Machine, Returns, Setup, publishes::Amount},
     shared::{OnState, Shared},
+    stamp::{Inject, Stamp},
     state::Status,
     telemetry::Telemetry,
     token::{Token, TokenSource},
@@ -234,7 +235,8 @@ impl Builder {
             most: self.queue,
             seed,
         });
-        Ok(Client::new(Shared::new(machine, self.on_state, self.telemetry), links, self.name, self.inject))
+        let stamp = Stamp { name: self.name, inject: self.inject };
+        Ok(Client::new(Shared::new(machine, self.on_state, self.telemetry), links, stamp))
     }
 
     /// Finds what can never work.

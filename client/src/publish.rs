@@ -9,16 +9,19 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::{sync::oneshot, time::timeout_at};
 use tonic::Code;
 
 use crate::{
     error::{Error, ErrorKind},
-    machine::{news::Moment, publishes::NewPublish},
-    outcome::Published,
+    machine::{
+        news::Moment,
+        publishes::{Care, NewPublish},
+        wire::Encoded,
+    },
+    outcome::{Published, Receipt},
     proto::v1::{PublishPrecondition, publish_precondition::Condition},
-    shared::{Owner, Results},
+    shared::{Owner, Shared},
     telemetry::Sending,
 };
 
@@ -33,7 +36,7 @@ pub struct Publish<'a>(PublishAll<'a>);
 #[must_use = "nothing is published until this is awaited"]
 pub struct PublishAll<'a> {
     owner: &'a Arc<Owner>,
-    events: Vec<Bytes>,
+    events: Encoded,
     deadline: Duration,
     precondition: Option<PublishPrecondition>,
     retry_live: bool,
@@ -47,7 +50,7 @@ pub struct Publishing(PublishingAll);
 /// Events that are in the queue. Await it for what became of each, in their order.
 #[derive(Debug)]
 pub struct PublishingAll {
-    answer: oneshot::Receiver<Results>,
+    answer: oneshot::Receiver<Receipt>,
     count: usize,
     sending: Sending,
     /// The client is not over as long as somebody waits for this.
@@ -62,13 +65,13 @@ impl fmt::Debug for Publish<'_> {
 
 impl fmt::Debug for PublishAll<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PublishAll").field("events", &self.events.len()).finish_non_exhaustive()
+        f.debug_struct("PublishAll").field("events", &self.events.events()).finish_non_exhaustive()
     }
 }
 
 impl<'a> Publish<'a> {
-    pub(crate) fn new(owner: &'a Arc<Owner>, event: Bytes, sending: Sending) -> Self {
-        Self(PublishAll::new(owner, vec![event], sending))
+    pub(crate) fn new(owner: &'a Arc<Owner>, event: Encoded, sending: Sending) -> Self {
+        Self(PublishAll::new(owner, event, sending))
     }
 
     /// How long to try, waiting for room in the queue included: 30 seconds unless this is called. It must be shorter than the
@@ -100,7 +103,7 @@ impl<'a> Publish<'a> {
 
     pub(crate) fn try_queue(self) -> Result<Publishing, Error> {
         let owner = self.0.owner;
-        let (new, sending) = self.0.into_parts();
+        let (new, _, sending) = self.0.into_parts();
         let answer = owner.shared().publish(new).and_then(|taken| {
             let text = "the queue of publishes is full";
             taken.map_err(|_| Error::new(ErrorKind::Refused, Code::ResourceExhausted, "QUEUE_FULL", text))
@@ -110,7 +113,7 @@ impl<'a> Publish<'a> {
 }
 
 impl<'a> PublishAll<'a> {
-    pub(crate) fn new(owner: &'a Arc<Owner>, events: Vec<Bytes>, sending: Sending) -> Self {
+    pub(crate) fn new(owner: &'a Arc<Owner>, events: Encoded, sending: Sending) -> Self {
         Self { owner, events, deadline: DEADLINE, precondition: None, retry_live: false, sending }
     }
 
@@ -140,54 +143,64 @@ impl<'a> PublishAll<'a> {
 
     /// As [`Publish::queued`].
     pub async fn queued(self) -> Result<PublishingAll, Error> {
-        let shared = Arc::clone(self.owner.shared());
-        let owner = Arc::clone(self.owner);
-        let count = self.events.len();
-        if count == 0 {
-            return Err(Error::invalid("events", "are missing"));
-        }
-        let (mut new, sending) = self.into_parts();
-        let deadline = shared.at(new.deadline);
-        let queued = async {
-            // In the order of the calls, and nobody is passed over because others need less room.
-            let _turn = shared.turnstile.acquire().await;
-            loop {
-                let room = shared.room.notified();
-                match shared.publish(new)? {
-                    Ok(answer) => return Ok::<_, Error>(answer),
-                    Err(full) => new = full,
-                }
-                room.await;
-            }
-        };
-        let answer = timeout_at(deadline, queued).await.unwrap_or_else(|_| {
+        let (owner, count) = (Arc::clone(self.owner), self.events.events());
+        let (new, deadline, sending) = self.into_parts();
+        let until = owner.shared().at(deadline);
+        let queued = timeout_at(until, queue(owner.shared(), new, Shared::publish)).await.unwrap_or_else(|_| {
             let text = "the queue of publishes was full until the deadline: the event was not published";
             Err(Error::new(ErrorKind::Refused, Code::DeadlineExceeded, "DEADLINE_PASSED", text))
         });
-        PublishingAll::begin(answer, count, sending, owner)
+        PublishingAll::begin(queued, count, sending, owner)
     }
 
-    fn into_parts(self) -> (NewPublish, Sending) {
-        let now: Moment = self.owner.shared().now();
-        let new = NewPublish {
-            events: self.events,
-            precondition: self.precondition,
-            deadline: now.saturating_add(self.deadline),
-            retry_live: self.retry_live,
-        };
-        (new, self.sending)
+    fn into_parts(self) -> (NewPublish, Moment, Sending) {
+        let deadline = self.owner.shared().now().saturating_add(self.deadline);
+        let care = Care::Until { deadline, retry_live: self.retry_live };
+        (NewPublish { events: self.events, precondition: self.precondition, care }, deadline, self.sending)
     }
+}
+
+/// Takes a call into the queue with `put`, which gives it back where there is no room: then waits for room.
+async fn queue<T>(
+    shared: &Shared,
+    mut new: NewPublish,
+    put: impl Fn(&Shared, NewPublish) -> Result<Result<T, NewPublish>, Error>,
+) -> Result<T, Error> {
+    if new.events.events() == 0 {
+        return Err(Error::invalid("events", "are missing"));
+    }
+    // In the order of the calls, and nobody is passed over because others need less room.
+    let _turn = shared.turnstile.acquire().await;
+    loop {
+        let room = shared.room.notified();
+        match put(shared, new)? {
+            Ok(queued) => return Ok(queued),
+            Err(full) => new = full,
+        }
+        room.await;
+    }
+}
+
+/// Sends events that nobody answers: takes them into the queue.
+pub(crate) async fn send(owner: Arc<Owner>, events: Encoded, mut sending: Sending) -> Result<(), Error> {
+    let new = NewPublish { events, precondition: None, care: Care::Sent };
+    let sent = queue(owner.shared(), new, Shared::send).await;
+    match &sent {
+        Ok(()) => sending.queued(),
+        Err(error) => sending.failed(error),
+    }
+    sent
 }
 
 impl PublishingAll {
     /// Its events are in the queue, or were not taken.
     fn begin(
-        answer: Result<oneshot::Receiver<Results>, Error>,
+        queued: Result<oneshot::Receiver<Receipt>, Error>,
         count: usize,
         mut sending: Sending,
         owner: Arc<Owner>,
     ) -> Result<Self, Error> {
-        match answer {
+        match queued {
             Ok(answer) => {
                 sending.queued();
                 Ok(Self { answer, count, sending, _owner: owner })
@@ -210,7 +223,7 @@ impl<'a> IntoFuture for Publish<'a> {
 }
 
 impl<'a> IntoFuture for PublishAll<'a> {
-    type Output = Result<Results, Error>;
+    type Output = Result<Receipt, Error>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
 
     fn into_future(self) -> Self::IntoFuture {
@@ -222,19 +235,19 @@ impl Future for Publishing {
     type Output = Result<Published, Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut results = ready!(Pin::new(&mut self.0).poll(context));
-        Poll::Ready(results.pop().unwrap_or_else(|| Err(gone())))
+        let receipt = ready!(Pin::new(&mut self.0).poll(context));
+        Poll::Ready(receipt.into_iter().next().unwrap_or_else(|| Err(gone())))
     }
 }
 
 impl Future for PublishingAll {
-    type Output = Vec<Result<Published, Error>>;
+    type Output = Receipt;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = ready!(Pin::new(&mut self.answer).poll(context));
-        let results = answer.unwrap_or_else(|_| vec![Err(gone()); self.count]);
-        self.sending.answered(&results);
-        Poll::Ready(results)
+        let receipt = answer.unwrap_or_else(|_| Receipt::each(vec![Err(gone()); self.count]));
+        self.sending.answered(&receipt);
+        Poll::Ready(receipt)
     }
 }
 

@@ -1,7 +1,8 @@
 //! What the handles of one client and its driver share: the state machine under one lock, and how they wake each other.
 //!
 //! The lock is never held across an await, nor while anything of the user runs. Handles ring the driver's bell; the driver,
-//! or whoever moved the machine, rings those who wait for a subscription, for room or for an answer.
+//! or whoever moved the machine, rings those who wait for a subscription, for room or for an answer. What fills a frame by
+//! itself is written by the handle that has it: the driver would only pass it on.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -9,21 +10,22 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use tokio::{
-    sync::{Notify, Semaphore, oneshot, watch},
+    sync::{Notify, Semaphore, mpsc, oneshot, watch},
     time::Instant,
 };
 
 use crate::{
     error::Error,
-    ids::Ids,
+    ids::{Ids, Series},
     machine::{
         Machine,
         news::{Moment, News},
-        publishes::NewPublish,
+        publishes::{ENOUGH_BYTES, NewPublish},
         verdict::Verdict,
     },
-    outcome::Published,
+    outcome::Receipt,
     spec::Spec,
     state::{Drain, State, Stats, Status},
     telemetry::Telemetry,
@@ -36,9 +38,6 @@ const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Something of the user's that hears of every state.
 pub(crate) type OnState = Box<dyn Fn(&Status) + Send + Sync>;
-
-/// The results of one publish.
-pub(crate) type Results = Vec<Result<Published, Error>>;
 
 /// An event in the hands of the application: its subscription, its sequence, and which delivery of it.
 pub(crate) type Hand = (i64, i64, u64);
@@ -57,16 +56,18 @@ pub(crate) struct Shared {
     pub(crate) telemetry: Telemetry,
     /// Whoever has it tells of states: one after the other, in their order.
     telling: Mutex<()>,
+    ids: Mutex<Ids>,
     start: Instant,
 }
 
 struct Inner {
     machine: Machine,
+    /// Where frames go, while there is a session that takes any.
+    outlet: Option<mpsc::Sender<Bytes>>,
     /// States that nobody was told of yet, in order.
     untold: VecDeque<Status>,
-    ids: Ids,
     bells: HashMap<i64, Arc<Notify>>,
-    publishers: HashMap<u64, oneshot::Sender<Results>>,
+    publishers: HashMap<u64, oneshot::Sender<Receipt>>,
     settlers: HashMap<u64, oneshot::Sender<Result<(), Error>>>,
 }
 
@@ -81,8 +82,8 @@ impl Shared {
         let status = watch::Sender::new(machine.status().clone());
         let inner = Inner {
             machine,
+            outlet: None,
             untold: VecDeque::new(),
-            ids: Ids::new(),
             bells: HashMap::new(),
             publishers: HashMap::new(),
             settlers: HashMap::new(),
@@ -96,6 +97,7 @@ impl Shared {
             on_state,
             telemetry,
             telling: Mutex::new(()),
+            ids: Mutex::new(Ids::new()),
             start: Instant::now(),
         }
     }
@@ -110,10 +112,19 @@ impl Shared {
         self.with_inner(|inner, now| act(&mut inner.machine, now))
     }
 
-    /// The same for handles: the driver looks at it.
+    /// The same for handles: the driver has a turn if there is something for it to do.
     pub(crate) fn call<T>(&self, act: impl FnOnce(&mut Machine, Moment) -> T) -> T {
-        let done = self.with(act);
-        self.ring();
+        self.call_inner(|inner, now| act(&mut inner.machine, now))
+    }
+
+    fn call_inner<T>(&self, act: impl FnOnce(&mut Inner, Moment) -> T) -> T {
+        let (done, rings) = self.with_inner(|inner, now| {
+            let done = act(inner, now);
+            (done, inner.machine.needs_driver(now))
+        });
+        if rings {
+            self.doorbell.notify_one();
+        }
         done
     }
 
@@ -121,6 +132,7 @@ impl Shared {
         let now = self.start.elapsed();
         let mut inner = self.lock();
         let done = act(&mut inner, now);
+        let mut refused = None;
         while let Some(news) = inner.machine.news.pop_front() {
             match news {
                 News::Subscription(id) => {
@@ -128,12 +140,13 @@ impl Shared {
                         bell.notify_waiters();
                     }
                 }
-                News::Published(ticket, results) => {
+                News::Published(ticket, receipt) => {
                     if let Some(publisher) = inner.publishers.remove(&ticket) {
                         // Whoever does not wait does not want to know.
-                        publisher.send(results).ok();
+                        publisher.send(receipt).ok();
                     }
                 }
+                News::Refused(count, error) => refused = Some((count, error)),
                 News::Settled(ticket, result) => {
                     if let Some(settler) = inner.settlers.remove(&ticket) {
                         settler.send(result).ok();
@@ -147,6 +160,9 @@ impl Shared {
         drop(inner);
         if has_states {
             self.tell_states();
+        }
+        if let Some((count, error)) = refused {
+            tracing::warn!(%error, count, "the hub refused what was sent without waiting for an answer");
         }
         done
     }
@@ -189,11 +205,6 @@ impl Shared {
         self.status.send_replace(status);
     }
 
-    /// The driver is to look at the machine.
-    pub(crate) fn ring(&self) {
-        self.doorbell.notify_one();
-    }
-
     /// What is counted now. Tells nobody of anything, since whoever collects metrics asks too.
     pub(crate) fn stats(&self) -> Stats {
         let now = self.start.elapsed();
@@ -210,31 +221,39 @@ impl Shared {
         self.status.subscribe()
     }
 
+    /// Where frames go from now on, if anywhere.
+    pub(crate) fn set_outlet(&self, outlet: Option<mpsc::Sender<Bytes>>) {
+        self.lock().outlet = outlet;
+    }
+
+    /// Writes as much as the transport takes now. True when that is not all.
+    pub(crate) fn write(&self) -> bool {
+        self.with_inner(Inner::write)
+    }
+
     /// Adds a subscription. Its bell rings when something has changed for it.
     pub(crate) fn subscribe(&self, spec: Spec, token: Option<String>) -> Result<(i64, Arc<Notify>), Error> {
         let bell = Arc::new(Notify::new());
-        let id = self.with_inner(|inner, _| {
+        let id = self.call_inner(|inner, _| {
             let id = inner.machine.subscribe(spec, token)?;
             inner.bells.insert(id, Arc::clone(&bell));
             Ok(id)
         })?;
-        self.ring();
         Ok((id, bell))
     }
 
     /// Nobody reads a subscription any more.
     pub(crate) fn unsubscribe(&self, id: i64) {
-        self.with_inner(|inner, now| {
+        self.call_inner(|inner, now| {
             inner.bells.remove(&id);
             let Machine { table, news, .. } = &mut inner.machine;
             table.abandon(now, id, news);
         });
-        self.ring();
     }
 
-    /// An event is dropped, and nothing was said of it.
-    pub(crate) fn let_go(&self, hand: Hand) {
-        self.call(|Machine { table, news, .. }, now| table.let_go(now, hand, news));
+    /// Events of a subscription are dropped, and nothing was said of them: their sequences and copies.
+    pub(crate) fn let_go(&self, subscription: i64, hands: impl Iterator<Item = (i64, u64)>) {
+        self.call(|Machine { table, news, .. }, now| table.let_go(now, subscription, hands, news));
     }
 
     /// A batch is dropped, whether or not it is done.
@@ -243,18 +262,35 @@ impl Shared {
     }
 
     /// Takes a call into the queue, unless it is full.
-    pub(crate) fn publish(&self, new: NewPublish) -> Result<Result<oneshot::Receiver<Results>, NewPublish>, Error> {
-        let taken = self.with_inner(|inner, _| {
-            inner.machine.publish(new).map(|taken| {
-                taken.map(|ticket| {
-                    let (sender, receiver) = oneshot::channel();
-                    inner.publishers.insert(ticket, sender);
-                    receiver
-                })
-            })
-        });
-        self.ring();
-        taken
+    pub(crate) fn publish(&self, new: NewPublish) -> Result<Result<oneshot::Receiver<Receipt>, NewPublish>, Error> {
+        self.queue(new, |inner, ticket| {
+            let (sender, receiver) = oneshot::channel();
+            inner.publishers.insert(ticket, sender);
+            receiver
+        })
+    }
+
+    /// The same for what is only sent.
+    pub(crate) fn send(&self, new: NewPublish) -> Result<Result<(), NewPublish>, Error> {
+        self.queue(new, |_, _| ())
+    }
+
+    fn queue<T>(
+        &self,
+        new: NewPublish,
+        queued: impl FnOnce(&mut Inner, u64) -> T,
+    ) -> Result<Result<T, NewPublish>, Error> {
+        let fills_a_frame = new.amount().bytes >= ENOUGH_BYTES;
+        self.call_inner(|inner, now| match inner.machine.publish(new)? {
+            Ok(ticket) => {
+                let queued = queued(inner, ticket);
+                if fills_a_frame {
+                    inner.write(now);
+                }
+                Ok(Ok(queued))
+            }
+            Err(full) => Ok(Err(full)),
+        })
     }
 
     /// An event is settled.
@@ -264,7 +300,7 @@ impl Shared {
 
     /// The same for somebody who waits until that is stored. `None` when the event is no longer in hand.
     pub(crate) fn settle_and_tell(&self, hand: Hand, verdict: Verdict) -> Option<oneshot::Receiver<Result<(), Error>>> {
-        let answer = self.with_inner(|inner, now| {
+        self.call_inner(|inner, now| {
             let ticket = inner.machine.ticket();
             let (sender, receiver) = oneshot::channel();
             let is_settled = inner.machine.table.settle_event(now, hand, verdict, Some(ticket));
@@ -272,14 +308,12 @@ impl Shared {
                 inner.settlers.insert(ticket, sender);
                 receiver
             })
-        });
-        self.ring();
-        answer
+        })
     }
 
-    /// An id for an event.
-    pub(crate) fn new_id(&self) -> String {
-        self.lock().ids.next(SystemTime::now())
+    /// Ids for events that are published now.
+    pub(crate) fn ids(&self) -> Series {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).series(SystemTime::now())
     }
 
     /// Until a handle rings the driver's bell.
@@ -295,6 +329,24 @@ impl Shared {
     /// How long this client is there.
     pub(crate) fn now(&self) -> Moment {
         self.start.elapsed()
+    }
+}
+
+impl Inner {
+    /// Writes as much as the transport takes now. True when that is not all.
+    fn write(&mut self, now: Moment) -> bool {
+        let Some(outlet) = &self.outlet else { return false };
+        loop {
+            if !self.machine.has_writes(now) {
+                return false;
+            }
+            // Whether there is no room or nobody to write to is for the driver to see.
+            let Ok(room) = outlet.try_reserve() else { return true };
+            match self.machine.write(now) {
+                Some(frame) => room.send(frame),
+                None => return false,
+            }
+        }
     }
 }
 

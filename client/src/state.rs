@@ -109,6 +109,8 @@ pub struct Stats {
     pub queued_publishes: usize,
     /// Events of those that were written and are not answered.
     pub unanswered_publishes: usize,
+    /// How often something was refused that was only sent: a single event, or all that went in one frame.
+    pub refused_sends: u64,
     /// How often a subscription had to stop the hub because its window was full.
     pub full_windows: u64,
 }

@@ -6,12 +6,12 @@ use tokio::sync::Notify;
 use tonic::Code;
 
 use crate::{
-    delivery::{Batch, Delivery, Hold, Lease},
+    delivery::{Batch, Hold},
     error::{Error, ErrorKind},
-    event::Received,
     item::{Gap, Opened},
     keeper::Keeper,
     machine::{hands::Lost, incoming::Incoming},
+    received::Received,
     shared::{Owner, Shared},
     telemetry::{Consuming, Processing},
 };
@@ -97,31 +97,20 @@ impl Subscription {
     }
 
     fn take(&self) -> Next {
-        let next = self.shared().with(|machine, now| match machine.table.take(now, self.id) {
+        self.shared().call(|machine, now| match machine.table.take(now, self.id) {
             Some(incoming) => Next::Some(incoming),
             None => machine.table.take_end(self.id).map_or(Next::Nothing, Next::End),
-        });
-        if matches!(next, Next::Some(_)) {
-            // There is room, which the hub may hear of.
-            self.shared().ring();
-        }
-        next
+        })
     }
 
     fn item(&self, incoming: Incoming) -> Item {
         match incoming {
             Incoming::Gap(gap) => Item::Gap(gap),
             Incoming::CaughtUp => Item::CaughtUp,
-            Incoming::Events { events, batch, token, .. } => {
-                self.consuming.received(events.len());
-                let deliveries = events.into_iter().map(|arrived| {
-                    let (sequence, copy) = (arrived.event.sequence, arrived.copy);
-                    let lease = || Lease::new(Arc::clone(&self.owner), self.id, sequence, copy);
-                    // 0 is of events that nobody acknowledges.
-                    Delivery::new(Received::from(arrived.event), (copy != 0).then(lease))
-                });
+            Incoming::Events { events, copies, batch, token, .. } => {
+                self.consuming.received(events.all.len());
                 let hold = Hold::new(Arc::clone(&self.owner), self.id, batch, self.keeper.clone());
-                Item::Events(Batch::new(deliveries.collect(), token, hold))
+                Item::Events(Batch::new(events, copies, token, hold))
             }
         }
     }

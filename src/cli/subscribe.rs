@@ -298,10 +298,10 @@ impl Printer {
     /// False when the reader of a pipe has had enough.
     fn print(&mut self, events: &[Delivery]) -> anyhow::Result<bool> {
         for event in events {
-            let received = event.wire();
+            let received = event.to_wire();
             let Some(event) = &received.event else { continue };
             self.events += 1;
-            let line = if self.json { show::event_json(received).to_string() } else { show::event_line(event) };
+            let line = if self.json { show::event_json(&received).to_string() } else { show::event_line(event) };
             if !print_line(&line)? {
                 return Ok(false);
             }

@@ -152,9 +152,9 @@ impl Worker {
         self.left -= 1;
         let (sequence, topic, attempt) = (delivery.sequence(), delivery.topic(), delivery.attempt());
         let name = format!("sequence {sequence} ({topic}, attempt {attempt})");
-        let started = self.shell(delivery.wire()).spawn();
+        let started = self.shell(&delivery.to_wire()).spawn();
         let process = started.as_ref().ok().and_then(Child::id);
-        let payload = Bytes::copy_from_slice(delivery.data());
+        let payload = delivery.to_data();
         self.jobs.insert(sequence, Job { process, delivery, name });
         self.running.spawn(async move {
             let result = match started {

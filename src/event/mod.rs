@@ -22,6 +22,6 @@ mod view;
 
 pub use draft::Draft;
 pub use ids::EventIds;
-pub use record::{Event, Place, Span, Spans};
+pub use record::{Allocation, Event, Place, Span, Spans};
 pub use stored::{DEAD_LETTER_ATTRIBUTES, GivenUp, Stamp};
 pub use view::{Payload, View};

@@ -65,6 +65,21 @@ pub struct Event {
     at: u32,
 }
 
+/// The memory that an event shares with those that were made together with it: it is there until the last of them is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allocation {
+    /// No other that is there at the same time has the same.
+    pub address: usize,
+    /// Which of its events this one is, counted from 0.
+    pub at: usize,
+    /// How many events it has,
+    pub events: usize,
+    /// and how many clones of them there are. More clones than events: some of them are in several places.
+    pub clones: usize,
+    /// The bytes of all encoded forms.
+    pub bytes: usize,
+}
+
 /// One of several events whose encoded forms stand in the same memory.
 // In this order: what every delivery looks at comes first, and is in one line of the cache with what stands before it.
 #[repr(C)]
@@ -202,6 +217,17 @@ impl Event {
         self.place().old_dedupe_key(self.bytes())
     }
 
+    /// Where it is kept, for whoever keeps something else made of it.
+    pub fn allocation(&self) -> Allocation {
+        Allocation {
+            address: std::ptr::from_ref(&self.together.header).addr(),
+            at: self.at as usize,
+            events: self.together.slice.len(),
+            clones: ThinArc::strong_count(&self.together),
+            bytes: self.bytes().len(),
+        }
+    }
+
     /// The same event in memory of its own, for one that is a small part of what it shares.
     #[must_use]
     pub fn detached(&self) -> Self {
@@ -257,7 +283,12 @@ mod tests {
         let found: Vec<_> = together.iter().map(|event| (event.encoded(), event.sequence())).collect();
         assert_eq!(found, [(&b"a"[..], 1), (b"b", 2)]);
         drop(together);
-        for same in [last.clone(), last.detached()] {
+        let allocation = last.allocation();
+        assert_eq!((allocation.at, allocation.events, allocation.clones, allocation.bytes), (2, 3, 1, 4));
+        let (clone, detached) = (last.clone(), last.detached());
+        assert_eq!(clone.allocation(), Allocation { clones: 2, ..allocation });
+        assert_ne!(detached.allocation().address, allocation.address);
+        for same in [clone, detached] {
             assert_eq!((same.encoded(), same.topic().to_string(), same.sequence()), (&b"c"[..], "c".to_owned(), 3));
         }
         assert_eq!(Event::together(bytes, Vec::new()).count(), 0);

@@ -23,6 +23,33 @@ pub fn time(asked: prost_types::Timestamp) -> Result<SystemTime, &'static str> {
     second.and_then(|second| second.checked_add(Duration::from_nanos(nanos.into()))).ok_or(NO_TIME)
 }
 
+/// A time as RFC 3339 has it, or what is wrong with the text. Digits beyond nanoseconds are cut off.
+pub fn time_of_text(text: &str) -> Result<SystemTime, &'static str> {
+    const NO_TEXT: &str = "is not a time as in RFC 3339, such as 2030-01-31T12:00:00Z";
+    let bytes = text.as_bytes();
+    let has_offset = bytes.len() > 6 && matches!(bytes[bytes.len() - 6], b'+' | b'-') && bytes[bytes.len() - 3] == b':';
+    let is_whole = bytes.len() >= 20 && matches!(bytes[10], b'T' | b't') && (has_offset || text.ends_with(['Z', 'z']));
+    let parsed: Option<prost_types::Timestamp> = text.parse().ok().filter(|_| is_whole);
+    time(parsed.ok_or(NO_TEXT)?)
+}
+
+/// A time as RFC 3339 has it, in UTC.
+pub fn text_of_time(time: SystemTime) -> String {
+    prost_types::Timestamp::from(time).to_string()
+}
+
+/// A duration that is not negative as JSON has it, such as `2.5s`, or what is wrong with the text.
+pub fn duration_of_text(text: &str) -> Result<Duration, &'static str> {
+    let parsed = text.parse().map_err(|_| "is not a duration, such as 2.5s");
+    duration(parsed?)
+}
+
+/// A duration as JSON has it. One that is too long for the contract is the longest of it.
+pub fn text_of_duration(duration: Duration) -> String {
+    let longest = prost_types::Duration { seconds: MOST_SECONDS.cast_signed(), nanos: 0 };
+    prost_types::Duration::try_from(duration).unwrap_or(longest).to_string()
+}
+
 /// A duration that is not negative, or what is wrong with it.
 pub fn duration(asked: prost_types::Duration) -> Result<Duration, &'static str> {
     let (seconds, nanos) = (asked.seconds.unsigned_abs(), asked.nanos.unsigned_abs());
@@ -51,6 +78,41 @@ mod tests {
         assert_eq!(time(Timestamp { seconds: -1, nanos: 1 }), Ok(UNIX_EPOCH - Duration::from_nanos(999_999_999)));
         let now = SystemTime::now();
         assert_eq!(time(now.into()), Ok(now));
+    }
+
+    #[test]
+    fn times_and_durations_are_texts_too() {
+        for text in [
+            "2030-01-31T12:00:00Z",
+            "0001-01-01T00:00:00Z",
+            "9999-12-31T23:59:59.999999999Z",
+            "1969-12-31T23:59:59.500Z",
+        ] {
+            assert_eq!(time_of_text(text).map(text_of_time).as_deref(), Ok(text));
+        }
+        let shifted = time_of_text("2030-01-31t14:30:00.123456789999+02:30").map(text_of_time);
+        assert_eq!(shifted.as_deref(), Ok("2030-01-31T12:00:00.123456789Z"));
+        for bad in [
+            "",
+            "2030-01-31",
+            "2030-01-31T12:00:00",
+            "2030-01-31 12:00:00Z",
+            "2030-02-30T12:00:00Z",
+            "12030-01-31T12:00:00Z",
+            "2030-01-31T25:00:00Z",
+            "2030-01-31T12:00:00+0230",
+            "\u{e9}".repeat(10).as_str(),
+            "0001-01-01T00:00:00+00:01",
+        ] {
+            assert!(time_of_text(bad).is_err(), "{bad}");
+        }
+        for text in ["0s", "2.500s", "315576000000s", "0.000000001s"] {
+            assert_eq!(duration_of_text(text).map(text_of_duration).as_deref(), Ok(text));
+        }
+        assert_eq!(text_of_duration(Duration::MAX), "315576000000s");
+        for bad in ["", "s", "1", "-1s", "1m", "1e3s", "315576000001s", " 1s"] {
+            assert!(duration_of_text(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

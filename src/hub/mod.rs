@@ -5,6 +5,7 @@
 //! never reads a command and knows no wire.
 
 mod about;
+mod beginning;
 mod exchange;
 mod group;
 mod marks;
@@ -30,6 +31,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 pub use about::{About, HubTraffic};
+pub(crate) use beginning::Beginning;
 pub use exchange::Exchange;
 pub use group::{AsOf, GroupStatus, Groups, MemberName, MemberStatus, Redriven, Streams, UnackedEvent, UnackedStage};
 pub(crate) use group::{Command as GroupCommand, Departure, Handle, Identity, Newcomer, Speaker};
@@ -379,11 +381,17 @@ impl Hub {
         self.sessions.is_draining()
     }
 
+    /// Waits until the hub is shutting down, and tells how long its clients may take to go: each after a part of that of
+    /// its own.
+    pub async fn until_draining(&self) -> Duration {
+        self.sessions.until_draining().await
+    }
+
     /// Tells every session that the hub is shutting down and ends each after a part of `spread` of its own, so that
     /// their clients do not all come to the other hubs at once. Returns when every session is gone, and what
     /// groups on streams have done is stored.
     pub async fn drain(&self, spread: Duration) {
-        self.sessions.drain();
+        self.sessions.drain(spread);
         let (start, wall) = (Instant::now(), SystemTime::now());
         let mut ends: Vec<(Duration, Duration, Arc<Outbox>)> = self
             .sessions

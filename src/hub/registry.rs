@@ -6,13 +6,13 @@ use std::{
     ops::Bound,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
 };
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     marks::Marks,
@@ -190,6 +190,16 @@ impl OpenSession {
         self.outbox.abandon();
     }
 
+    /// Its client is away: at most `bytes` may wait for it until it is back.
+    pub(crate) fn set_aside(&self, bytes: usize) {
+        self.outbox.set_aside(bytes);
+    }
+
+    /// Its client is back.
+    pub(crate) fn take_up(&self) {
+        self.outbox.take_up(Instant::now());
+    }
+
     /// How many subscriptions it has.
     pub fn subscriptions(&self) -> usize {
         self.outbox.subscriptions()
@@ -213,7 +223,10 @@ pub(super) struct Registry {
     sessions: Mutex<BTreeMap<u64, Arc<OpenSession>>>,
     /// Wakes whoever waits for the last session to go.
     gone: Notify,
-    draining: AtomicBool,
+    /// Set once the hub is shutting down: how long its clients may take to go.
+    draining: OnceLock<Duration>,
+    /// Wakes whoever waits for that.
+    drained: Notify,
 }
 
 impl Registry {
@@ -237,14 +250,29 @@ impl Registry {
         self.gone.notify_waiters();
     }
 
-    /// From now on no session is taken in.
-    pub(super) fn drain(&self) {
-        let _sessions = self.sessions.lock();
-        self.draining.store(true, Relaxed);
+    /// From now on no session is taken in; those there are may take this long to end.
+    pub(super) fn drain(&self, spread: Duration) {
+        let sessions = self.sessions.lock();
+        self.draining.get_or_init(|| spread);
+        drop(sessions);
+        self.drained.notify_waiters();
     }
 
     pub(super) fn is_draining(&self) -> bool {
-        self.draining.load(Relaxed)
+        self.draining.get().is_some()
+    }
+
+    /// Waits until no session is taken in any more, and tells how long those there are may take to end.
+    pub(super) async fn until_draining(&self) -> Duration {
+        loop {
+            let drained = self.drained.notified();
+            tokio::pin!(drained);
+            drained.as_mut().enable();
+            if let Some(spread) = self.draining.get() {
+                return *spread;
+            }
+            drained.await;
+        }
     }
 
     /// Waits until there is no session any more.

@@ -1,7 +1,8 @@
 //! Resume tokens: a position that a client keeps for the hub.
 //!
 //! A token tells stream, epoch and sequence, and bears a MAC over them, so that a client can hand back only what it was
-//! given. It is good on every hub that has the same key, for as long as the stream has its epoch. Pure.
+//! given. It is good on every hub that has the same key, for as long as the stream has its epoch. A [`Cursor`] is taken in
+//! its place: whoever has one could as well begin behind its sequence. Pure.
 //!
 //! A page token that is a name hides it: a list may end a page at a name that its reader may not know. It is good for that
 //! list alone: put into another one, it would say between which names of that the hidden one is.
@@ -13,7 +14,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::model::{
-    Origin, Position, StreamError, StreamName,
+    Cursor, Origin, Position, StreamError, StreamName,
     limits::{MAX_NAME_BYTES, MAX_TOKEN_BYTES},
 };
 
@@ -63,8 +64,11 @@ impl TokenKey {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The position that a token of this key tells.
+    /// The position that a token of this key tells, or a cursor.
     pub fn open(&self, token: &str) -> Result<Position, StreamError> {
+        if let Some(position) = Cursor::parse(token) {
+            return Ok(position);
+        }
         let bytes = Some(token)
             .filter(|token| token.len() <= MAX_TOKEN_BYTES)
             .and_then(|token| URL_SAFE_NO_PAD.decode(token).ok())
@@ -173,6 +177,12 @@ mod tests {
             assert!(token.len() <= MAX_TOKEN_BYTES, "{}", token.len());
             assert_eq!(key.open(&token), Ok(position));
         }
+    }
+
+    #[test]
+    fn a_cursor_is_taken_for_a_token() {
+        let at = position("orders", 5, 77);
+        assert_eq!(TokenKey::new([1; 32]).open(&Cursor::from(&at).to_string()), Ok(at));
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod dead_letters;
 pub mod events;
 pub mod groups;
 mod page;
+pub mod polling;
 pub mod sessions;
 pub mod streams;
 pub mod topics;

@@ -4,6 +4,7 @@
 //! make one.
 
 mod alternatives;
+mod cursor;
 mod labels;
 pub mod limits;
 mod peer;
@@ -14,6 +15,7 @@ mod subscription;
 mod topic;
 
 pub use alternatives::{Alternatives, AlternativesError};
+pub use cursor::Cursor;
 pub use labels::{Labels, LabelsError};
 pub use peer::Peer;
 pub use reason::Reason;

@@ -14,6 +14,14 @@ pub enum CommandError {
         /// What is wrong, in words.
         problem: String,
     },
+    /// A message in JSON is not what its type says.
+    #[error("{} {problem}", if .path.is_empty() { "the message" } else { .path })]
+    Json {
+        /// The field, from the message on; empty for the message itself.
+        path: String,
+        /// What is wrong, in words.
+        problem: String,
+    },
     /// A field is missing or out of its range.
     #[error("{} {problem}", if .field.is_empty() { "it" } else { .field })]
     Field {

@@ -26,7 +26,7 @@ impl Filler {
     pub fn room(&self, key: SubscriptionKey) -> Option<Room> {
         let allowed = self.0.budget.allowed_bytes();
         self.0.with(|state| {
-            let free = allowed.saturating_sub(state.queues.held_bytes());
+            let free = state.allowed(allowed).saturating_sub(state.queues.held_bytes());
             state.queues.backlog.room(key, free)
         })
     }
@@ -44,7 +44,7 @@ impl Filler {
         self.0.with(|state| {
             let mut behind = HashSet::new();
             for (key, event) in events {
-                let free = allowed.saturating_sub(state.queues.held_bytes());
+                let free = state.allowed(allowed).saturating_sub(state.queues.held_bytes());
                 if !behind.contains(&key) && !state.queues.backlog.follow(key, event, free) {
                     behind.insert(key);
                 }

@@ -27,6 +27,7 @@ impl Inlet {
     ) -> Vec<Closed> {
         let allowed = self.0.budget.allowed_bytes();
         self.0.with(|state| {
+            let allowed = state.allowed(allowed);
             state.queues.backlog.subscribers.fetch(offers.clone().map(|(key, ..)| key));
             for (key, event, tag) in offers {
                 if state.queues.offer(key, event, allowed) == Offer::Taken {

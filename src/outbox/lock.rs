@@ -74,6 +74,8 @@ pub(super) struct State {
     waits: u8,
     /// Its connection ends, and the client was told so.
     leaving: Option<Box<Leaving>>,
+    /// Nobody is expected to take anything: as many bytes may wait until somebody is again.
+    aside: Option<usize>,
     /// Nothing will be sent any more.
     pub(super) over: bool,
 }
@@ -124,6 +126,7 @@ impl Outbox {
             reader_waits: false,
             waits: 0,
             leaving: None,
+            aside: None,
             over: false,
         };
         Self { state: Mutex::new(state), budget, allowance, cut, reader: Notify::new() }
@@ -149,6 +152,25 @@ impl Outbox {
         self.reader.notify_one();
     }
 
+    /// Nobody takes anything from now on, until [`Self::take_up`], and at most `bytes` may wait meanwhile: of more the largest
+    /// queues lose some, as in a session whose share of the hub is used up.
+    pub fn set_aside(&self, bytes: usize) {
+        let allowed = self.budget.allowed_bytes();
+        self.with(|state| {
+            state.aside = Some(bytes);
+            state.writing_since = None;
+            state.queues.shed(u32::MAX, state.allowed(allowed));
+        });
+    }
+
+    /// Somebody takes what waits again.
+    pub fn take_up(&self, now: Instant) {
+        self.with(|state| {
+            state.aside = None;
+            state.last_sent = now;
+        });
+    }
+
     /// What time brings: a heartbeat for an idle client, the end of one whose connection ends, or whose transport takes
     /// nothing while the hub is short of memory, the cut of one that does not even take its end, and the session's share of a
     /// full hub. A slow client alone is no reason to end anything: that it is alive, its connection finds out.
@@ -165,7 +187,10 @@ impl Outbox {
                     Tick::Nothing
                 });
             }
-            state.queues.shed(u32::MAX, allowed);
+            state.queues.shed(u32::MAX, state.allowed(allowed));
+            if state.aside.is_some() {
+                return Err(Tick::Nothing);
+            }
             if let Some(end) = ends_by.and_then(|by| state.leave(by, (now, wall), alternatives)) {
                 return Ok(end);
             }
@@ -294,6 +319,11 @@ impl State {
         self.hold_filters(bytes)?;
         self.label_bytes += bytes;
         Ok(())
+    }
+
+    /// How many bytes may wait where the hub allows so many.
+    pub(super) fn allowed(&self, of_hub: usize) -> usize {
+        self.aside.map_or(of_hub, |most| most.min(of_hub))
     }
 
     /// True when more commands may be read; notes whether they wait. A reader that waits goes on later than it stopped.

@@ -11,6 +11,7 @@ mod guard;
 mod membership;
 mod open;
 mod outlet;
+mod park;
 mod publishes;
 
 use std::{
@@ -24,6 +25,7 @@ use std::{
 
 pub use command::{Command, NoRequests, Request, Requests, Secret};
 pub use outlet::Outlet;
+pub use park::{Park, ParkLimits, Visit};
 
 use crate::{
     auth::Caller,

@@ -36,6 +36,17 @@ impl Outlet {
         taken
     }
 
+    /// Nobody polls it for a while: at most `bytes` may wait until somebody does again, and the hub neither waits for that
+    /// nor sends heartbeats.
+    pub(super) fn set_aside(&mut self, bytes: usize) {
+        self.entry.set_aside(bytes);
+    }
+
+    /// It is polled again.
+    pub(super) fn take_up(&mut self) {
+        self.entry.take_up();
+    }
+
     /// What the positions of a batch are sealed with, for the client to resume from.
     pub fn tokens(&self) -> &TokenKey {
         self.hub.tokens()

@@ -27,6 +27,8 @@ mod authority;
 mod backups;
 mod bad_input;
 mod bench;
+#[cfg(feature = "tools-tests")]
+mod browsers;
 mod cli;
 mod cli_streams;
 mod cli_timeout;

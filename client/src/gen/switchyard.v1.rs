@@ -388,7 +388,8 @@ pub mod start_position {
         #[prost(message, tag = "3")]
         AtTime(::prost_types::Timestamp),
         /// Strictly after the point of a `resume_token` that the hub issued for this stream; it is valid on any replica and
-        /// after a restart. At most 256 bytes.
+        /// after a restart. The cursors of event streams and polls over HTTP, `c1.STREAM.EPOCH.SEQUENCE`, are accepted too. At
+        /// most 256 bytes.
         #[prost(string, tag = "4")]
         ResumeToken(::prost::alloc::string::String),
     }

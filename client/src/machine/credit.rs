@@ -28,6 +28,11 @@ impl Size {
         self.events -= other.events;
         self.bytes -= other.bytes;
     }
+
+    pub(crate) fn without(mut self, other: Self) -> Self {
+        self.take(other);
+        self
+    }
 }
 
 /// The books of one subscription.
@@ -56,6 +61,18 @@ impl Ledger {
 
     /// What to grant now, if it is time.
     pub(crate) fn grant(&mut self) -> Option<Credit> {
+        let Size { events, bytes } = self.due()?;
+        self.granted.add(Size { events, bytes });
+        self.counted = true;
+        Some(Credit { events, bytes })
+    }
+
+    /// It is time to grant something.
+    pub(crate) fn is_due(&self) -> bool {
+        self.due().is_some()
+    }
+
+    fn due(&self) -> Option<Size> {
         let (window, held, granted) = (self.window, self.held, self.granted);
         let events = (window.events - held.events - granted.events).max(0);
         let bytes = (window.bytes - held.bytes - granted.bytes).max(0);
@@ -64,12 +81,7 @@ impl Ledger {
         } else {
             events > 0 && bytes > 0
         };
-        if !due {
-            return None;
-        }
-        self.granted.add(Size { events, bytes });
-        self.counted = true;
-        Some(Credit { events, bytes })
+        due.then_some(Size { events, bytes })
     }
 
     /// Something came.

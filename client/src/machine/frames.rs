@@ -9,6 +9,7 @@ use super::{
     news::Moment,
     phase::{Draining, Phase},
     requests::{AUTHENTICATE, Asked},
+    wire::Heard,
 };
 use crate::{
     error::{Error, ErrorKind},
@@ -17,12 +18,23 @@ use crate::{
 };
 
 impl Machine {
-    /// A frame came. `sizes` are those of its events, and `wall` is the time of day.
-    pub(crate) fn frame(&mut self, now: Moment, wall: SystemTime, response: SessionResponse, sizes: &[u32]) {
+    /// A frame came. `wall` is the time of day.
+    pub(crate) fn frame(&mut self, now: Moment, wall: SystemTime, heard: Heard) {
         if matches!(self.phase, Phase::Over(_)) {
             return;
         }
         self.last_frame = now;
+        match heard {
+            Heard::Events(delivered) => self.table.events(now, delivered, &mut self.news),
+            Heard::Taken(request, results) => {
+                self.requests.close(request);
+                self.publishes.taken(now, request, results, &mut self.news);
+            }
+            Heard::Other(response) => self.other(now, wall, response),
+        }
+    }
+
+    fn other(&mut self, now: Moment, wall: SystemTime, response: SessionResponse) {
         let request = response.request_id;
         let Some(frame) = response.frame else { return };
         if !matches!(frame, Frame::Error(_)) && request != 0 {
@@ -32,7 +44,6 @@ impl Machine {
         match frame {
             Frame::Welcome(welcome) => self.welcome(now, wall, welcome),
             Frame::Subscribed(subscribed) => table.subscribed(now, &subscribed, news),
-            Frame::Events(events) => table.events(now, events, sizes, news),
             Frame::Progress(progress) => table.progress(now, &progress, news),
             Frame::Gap(gap) => table.gap(now, &gap, news),
             Frame::Ended(ended) => {
@@ -44,7 +55,8 @@ impl Machine {
             Frame::Error(status) => self.refused(now, request, &status),
             Frame::CredentialExpiring(_) => self.refresh.expiring(now),
             Frame::Draining(draining) => self.drains(now, draining),
-            Frame::Heartbeat(_) | Frame::Pong(_) => {}
+            // Events are read where they are.
+            Frame::Events(_) | Frame::Heartbeat(_) | Frame::Pong(_) => {}
         }
     }
 
@@ -79,6 +91,8 @@ impl Machine {
             }
             Some(Asked::Publish) => self.publishes.refused(now, request, &error, &mut self.news),
             None if request == AUTHENTICATE => self.refresh.refused(now),
+            // Nothing but what is only sent has no request.
+            None if request == 0 => self.publishes.refused(now, request, &error, &mut self.news),
             // Of a subscription that has just ended, most likely: its end is a frame of its own.
             None => {}
         }

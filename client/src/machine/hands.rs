@@ -198,9 +198,14 @@ impl Hands {
         !self.waiting.is_empty()
     }
 
+    /// Something is to be written, now or later.
+    pub(crate) fn has_writes(&self) -> bool {
+        !(self.waiting.is_empty() && self.extends.is_empty())
+    }
+
     /// When something is to be written that must wait until then.
     pub(crate) fn due(&self, now: Moment) -> Option<Moment> {
-        let waits = self.not_before > now && !(self.waiting.is_empty() && self.extends.is_empty());
+        let waits = self.not_before > now && self.has_writes();
         waits.then_some(self.not_before)
     }
 

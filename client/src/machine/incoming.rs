@@ -5,24 +5,23 @@
 use std::collections::VecDeque;
 
 use super::credit::Size;
-use crate::{item::Gap, proto::v1::ReceivedEvent};
+use crate::{item::Gap, received::Entries};
 
 /// Gaps that wait; further ones are added to the last. The hub needs no credit to send them.
 const MOST_GAPS: usize = 64;
-
-/// An event that came.
-#[derive(Debug)]
-pub(crate) struct Arrived {
-    pub(crate) event: ReceivedEvent,
-    /// Tells it from another time that the same event was in hand; 0 where nothing is acknowledged.
-    pub(crate) copy: u64,
-}
 
 /// Something for whoever reads the subscription.
 #[derive(Debug)]
 pub(crate) enum Incoming {
     /// Events, the number of their batch, the token behind them, and their size.
-    Events { events: Vec<Arrived>, batch: u64, token: String, size: Size },
+    Events {
+        events: Entries,
+        /// Tells each of them from another time that the same event was in hand. Of those that are acknowledged.
+        copies: Vec<u64>,
+        batch: u64,
+        token: String,
+        size: Size,
+    },
     /// Events that will not come.
     Gap(Gap),
     /// All there is has come.
@@ -37,8 +36,9 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    pub(crate) fn push_events(&mut self, events: Vec<Arrived>, batch: u64, token: String, size: Size) {
-        self.all.push_back(Incoming::Events { events, batch, token, size });
+    pub(crate) fn push_events(&mut self, events: (Entries, Vec<u64>), batch: u64, token: String, size: Size) {
+        let (events, copies) = events;
+        self.all.push_back(Incoming::Events { events, copies, batch, token, size });
     }
 
     pub(crate) fn push_caught_up(&mut self) {
@@ -104,7 +104,7 @@ mod tests {
     }
 
     fn push_one(queue: &mut Queue) {
-        queue.push_events(Vec::new(), 0, String::new(), Size::one(1));
+        queue.push_events((Entries::default(), Vec::new()), 0, String::new(), Size::one(1));
     }
 
     fn gaps(queue: &mut Queue) -> Vec<Gap> {

@@ -119,6 +119,8 @@ pub(crate) struct Machine {
     closing: Option<Closing>,
     /// When it is checked next whether a session that is to end has anything left to do.
     check_at: Moment,
+    /// When the driver comes back by itself, at the latest.
+    back_at: Moment,
     pub(crate) news: VecDeque<News>,
     sessions: u64,
     losses: Losses,
@@ -147,6 +149,7 @@ impl Machine {
             draining: None,
             closing: None,
             check_at: Moment::ZERO,
+            back_at: Moment::ZERO,
             news: VecDeque::new(),
             sessions: 0,
             losses: Losses::default(),
@@ -288,12 +291,16 @@ impl Machine {
         } else {
             self.leave_hub(now).then_some(Loss::Left)
         };
-        Turn {
-            cut,
-            writes: self.has_writes(now),
-            fetch: self.refresh.fetch(now),
-            half_closes,
-            wake_at: self.wake_at(now),
+        let (writes, fetch) = (self.has_writes(now), self.refresh.fetch(now));
+        self.back_at = self.wake_at(now);
+        Turn { cut, writes, fetch, half_closes, wake_at: self.back_at }
+    }
+
+    /// After what a handle has done the driver has something to do, earlier than it knows of.
+    pub(crate) fn needs_driver(&self, now: Moment) -> bool {
+        match self.phase {
+            Phase::Up { .. } => self.has_writes(now) || self.wake_at(now) < self.back_at,
+            _ => true,
         }
     }
 
@@ -434,6 +441,7 @@ impl Machine {
             unanswered_acknowledgements: totals.unanswered,
             queued_publishes: self.publishes.held().events,
             unanswered_publishes: self.publishes.left().0,
+            refused_sends: self.publishes.refusals(),
             full_windows: totals.full_windows,
         }
     }

@@ -4,6 +4,8 @@
 //! event has its id by now, so that a stream stores it once. What belongs to no stream could be delivered twice. Whether it
 //! does is not known here, so the hub is asked before anything doubtful is written again: a publish with a precondition that
 //! never holds is a duplicate if the stream has the event, a mismatch if it does not, and refused where there is no stream.
+//!
+//! What is only sent stands in the same queue, and leaves it when it is written: it has no id, and is never written again.
 
 mod entry;
 
@@ -16,12 +18,12 @@ use bytes::Bytes;
 use prost::Message;
 use tonic::Code;
 
-pub(crate) use self::entry::{Amount, NewPublish};
+pub(crate) use self::entry::{Amount, Care, NewPublish};
 use self::entry::{Entry, Known, is_transient, no_answer};
 use super::{
     news::{Moment, News},
     requests::{Asked, Requests},
-    wire,
+    wire::{self, Piece, Results},
 };
 use crate::{
     backoff::Backoff,
@@ -36,8 +38,10 @@ use crate::{
 const MOST_REQUESTS: usize = 64;
 /// Calls that are written together have at most this many events,
 const MOST_TOGETHER: usize = 500;
-/// and this many bytes.
+/// and this many bytes,
 const MOST_BYTES_TOGETHER: usize = 512 * 1024;
+/// unless one of them has so many: it is a frame of its own as it is, and need not be copied into one.
+pub(crate) const ENOUGH_BYTES: usize = 4 * 1024;
 /// What a frame has besides its events, in bytes.
 const FRAME_OVERHEAD: usize = 64;
 /// The limits of a hub that does not say.
@@ -47,6 +51,8 @@ const DEFAULT_EVENTS: usize = 10_000;
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 /// and in the end.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Refusals of what was only sent are told of this often; in between they are only counted.
+const REFUSALS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What was written and is not answered.
 #[derive(Debug)]
@@ -77,8 +83,11 @@ pub(crate) struct Publishes {
     is_quiet: bool,
     /// A fresh token may help.
     renews: bool,
-    max_frame_bytes: usize,
-    max_events: usize,
+    /// What a frame may have.
+    most_in_frame: Amount,
+    /// Refusals of what was only sent, and when they are told of again.
+    refusals: u64,
+    refusals_at: Moment,
 }
 
 impl Publishes {
@@ -96,8 +105,9 @@ impl Publishes {
             backoff: Backoff::new(SHORTEST_WAIT, LONGEST_WAIT).with_seed(seed),
             is_quiet: false,
             renews,
-            max_frame_bytes: DEFAULT_FRAME_BYTES,
-            max_events: DEFAULT_EVENTS,
+            most_in_frame: Amount { events: DEFAULT_EVENTS, bytes: DEFAULT_FRAME_BYTES - FRAME_OVERHEAD },
+            refusals: 0,
+            refusals_at: Moment::ZERO,
         }
     }
 
@@ -115,10 +125,9 @@ impl Publishes {
     pub(crate) fn add(&mut self, new: NewPublish) -> u64 {
         let ticket = self.next;
         self.next += 1;
-        self.deadlines.insert((new.deadline, ticket));
         let entry = Entry::new(new);
-        self.held.events += entry.amount().events;
-        self.held.bytes += entry.amount().bytes;
+        self.deadlines.extend(entry.deadline().map(|deadline| (deadline, ticket)));
+        self.held.add(entry.amount());
         self.all.insert(ticket, entry);
         self.queue.insert(ticket);
         ticket
@@ -130,8 +139,9 @@ impl Publishes {
         let limit = |value: Option<i64>, default: usize| {
             value.and_then(|value| usize::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(default)
         };
-        self.max_frame_bytes = limit(limits.map(|limits| limits.max_frame_bytes), DEFAULT_FRAME_BYTES);
-        self.max_events = limit(limits.map(|limits| limits.max_publish_events.into()), DEFAULT_EVENTS);
+        let bytes = limit(limits.map(|limits| limits.max_frame_bytes), DEFAULT_FRAME_BYTES);
+        let events = limit(limits.map(|limits| limits.max_publish_events.into()), DEFAULT_EVENTS);
+        self.most_in_frame = Amount { events, bytes: bytes.saturating_sub(FRAME_OVERHEAD) };
         self.is_quiet = false;
     }
 
@@ -170,7 +180,8 @@ impl Publishes {
     /// Something is to be written now.
     pub(crate) fn has_writes(&self, now: Moment) -> bool {
         let Some(first) = self.queue.first().and_then(|ticket| self.all.get(ticket)) else { return false };
-        let waits = self.is_quiet || now < self.not_before || self.sent.len() >= MOST_REQUESTS;
+        let is_full = self.sent.len() >= MOST_REQUESTS && !first.is_sent();
+        let waits = self.is_quiet || now < self.not_before || is_full;
         !waits && (first.question().is_some() || self.questions.is_empty())
     }
 
@@ -182,12 +193,21 @@ impl Publishes {
             if let Some(at) = entry.question() {
                 return Some(self.ask(first, at, requests));
             }
-            if let Err(error) = entry.fits(self.max_events, self.max_frame_bytes.saturating_sub(FRAME_OVERHEAD)) {
-                entry.fill(&error);
-                self.finish(first, news);
-                continue;
+            let Err(error) = entry.fits(self.most_in_frame) else { return Some(self.write_calls(requests, news)) };
+            if entry.is_sent() {
+                let events = entry.take_first(self.most_in_frame);
+                if !events.is_empty() {
+                    return Some(wire::publish(0, events.iter().map(Piece::Event), None));
+                }
+                if !entry.drop_first(1).is_empty() {
+                    self.refused_sends(now, 1, error, news);
+                    continue;
+                }
             }
-            return Some(self.write_calls(requests));
+            if let Some(entry) = self.all.get_mut(&first) {
+                entry.fill(&error);
+            }
+            self.finish(first, news);
         }
         None
     }
@@ -213,41 +233,98 @@ impl Publishes {
     }
 
     /// Writes what is first, and what may go with it.
-    fn write_calls(&mut self, requests: &mut Requests) -> Bytes {
-        let (mut tickets, mut sum) = (Vec::new(), Amount::default());
-        let most_events = MOST_TOGETHER.min(self.max_events);
-        let most_bytes = MOST_BYTES_TOGETHER.min(self.max_frame_bytes.saturating_sub(FRAME_OVERHEAD));
-        for ticket in &self.queue {
-            let Some(entry) = self.all.get(ticket) else { continue };
-            let Amount { events, bytes } = entry.pending_amount();
-            let fits = sum.events + events <= most_events && sum.bytes + bytes <= most_bytes;
-            if !tickets.is_empty() && (!fits || entry.is_alone() || entry.question().is_some()) {
-                break;
-            }
-            tickets.push(*ticket);
-            sum.events += events;
-            sum.bytes += bytes;
-            if entry.is_alone() {
-                break;
-            }
-        }
-        let request = requests.open(Asked::Publish);
-        let entries: Vec<&Entry> = tickets.iter().filter_map(|ticket| self.all.get(ticket)).collect();
-        let precondition = entries.first().and_then(|entry| entry.precondition());
-        let frame = wire::publish(request, entries.iter().flat_map(|entry| entry.pending()), precondition);
+    fn write_calls(&mut self, requests: &mut Requests, news: &mut VecDeque<News>) -> Bytes {
+        let tickets = self.together();
+        let is_sent = tickets.first().and_then(|first| self.all.get(first)).is_some_and(Entry::is_sent);
+        let request = if is_sent { 0 } else { requests.open(Asked::Publish) };
+        let frame = self.frame(request, &tickets);
         for ticket in &tickets {
             self.queue.remove(ticket);
-            if let Some(entry) = self.all.get_mut(ticket) {
+            if is_sent {
+                self.finish(*ticket, news);
+            } else if let Some(entry) = self.all.get_mut(ticket) {
                 entry.is_in_flight = true;
             }
         }
-        self.sent.insert(request, Sent::Calls(tickets));
+        if !is_sent {
+            self.sent.insert(request, Sent::Calls(tickets));
+        }
         frame
+    }
+
+    /// What is first, and what may go with it.
+    fn together(&self) -> Vec<u64> {
+        let (mut tickets, mut sum, mut sent) = (Vec::new(), Amount::default(), false);
+        let most_events = MOST_TOGETHER.min(self.most_in_frame.events);
+        let most_bytes = MOST_BYTES_TOGETHER.min(self.most_in_frame.bytes);
+        for ticket in &self.queue {
+            let Some(entry) = self.all.get(ticket) else { continue };
+            let amount = entry.pending_amount();
+            let is_enough = entry.is_alone() || amount.bytes >= ENOUGH_BYTES;
+            if tickets.is_empty() {
+                sent = entry.is_sent();
+            } else {
+                let fits = sum.events + amount.events <= most_events && sum.bytes + amount.bytes <= most_bytes;
+                if is_enough || !fits || entry.is_sent() != sent || entry.question().is_some() {
+                    break;
+                }
+            }
+            tickets.push(*ticket);
+            sum.add(amount);
+            if is_enough {
+                break;
+            }
+        }
+        tickets
+    }
+
+    /// What is pending of these calls, as one frame.
+    fn frame(&mut self, request: i64, tickets: &[u64]) -> Bytes {
+        if let [only] = tickets
+            && let Some(frame) = self.all.get_mut(only).and_then(|entry| entry.take_frame(request))
+        {
+            return frame;
+        }
+        for ticket in tickets {
+            self.all.get_mut(ticket).into_iter().for_each(Entry::settle_bytes);
+        }
+        let entries: Vec<&Entry> = tickets.iter().filter_map(|ticket| self.all.get(ticket)).collect();
+        let precondition = entries.first().and_then(|entry| entry.precondition());
+        wire::publish(request, entries.iter().flat_map(|entry| entry.pending()), precondition)
+    }
+
+    /// The hub, or this client, has refused some of what was only sent.
+    fn refused_sends(&mut self, now: Moment, count: u64, error: Error, news: &mut VecDeque<News>) {
+        self.refusals += count;
+        if now >= self.refusals_at {
+            self.refusals_at = now + REFUSALS_INTERVAL;
+            news.push_back(News::Refused(self.refusals, error));
+        }
     }
 
     // What comes.
 
-    /// The hub has answered a publish.
+    /// The hub has taken all events of a publish.
+    pub(crate) fn taken(&mut self, now: Moment, request: i64, mut results: Results, news: &mut VecDeque<News>) {
+        match self.sent.remove(&request) {
+            Some(Sent::Calls(tickets)) => {
+                for ticket in tickets {
+                    let Some(entry) = self.all.get_mut(&ticket) else { continue };
+                    entry.is_in_flight = false;
+                    entry.take_all(&mut results);
+                    self.queue_again(ticket, news);
+                }
+                self.backoff.reset();
+            }
+            Some(Sent::Question(ticket, at)) => {
+                let answer = results.iter().next().ok_or_else(no_answer);
+                self.learned(now, (ticket, at), answer, news);
+            }
+            None => {}
+        }
+    }
+
+    /// The hub has answered a publish, and some event was refused.
     pub(crate) fn answered(&mut self, now: Moment, request: i64, response: PublishResponse, news: &mut VecDeque<News>) {
         let mut results = response.results.into_iter();
         match self.sent.remove(&request) {
@@ -273,6 +350,13 @@ impl Publishes {
                     None => Err(no_answer()),
                 };
                 self.learned(now, (ticket, at), answer, news);
+            }
+            None if request == 0 => {
+                let refused: Vec<_> = results.filter_map(|result| result.status).collect();
+                if let Some(first) = refused.first() {
+                    let error = Error::of_message(ErrorKind::Refused, first);
+                    self.refused_sends(now, refused.len() as u64, error, news);
+                }
             }
             None => {}
         }
@@ -300,6 +384,7 @@ impl Publishes {
                 }
             }
             Some(Sent::Question(ticket, at)) => self.learned(now, (ticket, at), Err(error.clone()), news),
+            None if request == 0 => self.refused_sends(now, 1, error.clone(), news),
             None => {}
         }
     }
@@ -320,7 +405,7 @@ impl Publishes {
         }
         let Some(entry) = self.all.get_mut(&ticket) else { return };
         match answer {
-            Ok(result) => entry.set(at, Ok(entry::published(result))),
+            Ok(result) => entry.set(at, Ok(result.into())),
             Err(error) if error.reason() == "SEQUENCE_MISMATCH" => entry.know(at, Known::InStream),
             Err(error) if error.reason() == "CONFIG_MISMATCH" => entry.set(at, Err(no_stream())),
             Err(error) if is_transient(&error, self.renews) => {
@@ -377,11 +462,12 @@ impl Publishes {
     fn finish(&mut self, ticket: u64, news: &mut VecDeque<News>) {
         self.queue.remove(&ticket);
         let Some(entry) = self.all.remove(&ticket) else { return };
-        self.deadlines.remove(&(entry.deadline(), ticket));
-        self.held.events -= entry.amount().events;
-        self.held.bytes -= entry.amount().bytes;
-        if !entry.is_told {
-            news.push_back(News::Published(ticket, entry.into_results()));
+        if let Some(deadline) = entry.deadline() {
+            self.deadlines.remove(&(deadline, ticket));
+        }
+        self.held.take(entry.amount());
+        if !entry.is_told && !entry.is_sent() {
+            news.push_back(News::Published(ticket, entry.into_receipt()));
         }
         news.push_back(News::Room);
     }
@@ -389,7 +475,7 @@ impl Publishes {
     /// The client is over: what was never written is not done, and of the rest nobody knows.
     pub(crate) fn give_up(&mut self, error: &Error, news: &mut VecDeque<News>) {
         for ticket in self.all.keys().copied().collect::<Vec<_>>() {
-            if let Some(entry) = self.all.get_mut(&ticket) {
+            if let Some(entry) = self.all.get_mut(&ticket).filter(|entry| !entry.is_sent()) {
                 entry.give_up(error);
             }
             self.finish(ticket, news);
@@ -406,6 +492,11 @@ impl Publishes {
 
     pub(crate) fn held(&self) -> Amount {
         self.held
+    }
+
+    /// How often something that was only sent was refused.
+    pub(crate) fn refusals(&self) -> u64 {
+        self.refusals
     }
 
     /// How many events may have been published, and were not answered; and how many were certainly not.

@@ -7,10 +7,11 @@ use super::{
     credit::{Ledger, Size},
     hands::{Hands, lease_lost},
     home::Home,
-    incoming::{Arrived, Incoming, Queue},
+    incoming::{Incoming, Queue},
     news::{Moment, News},
     place::Place,
     requests::{self, Asked, Requests},
+    wire::Delivered,
 };
 use crate::{
     backoff::Backoff,
@@ -167,6 +168,15 @@ impl Subscription {
         Some((requests::CREDIT, Command::Credit(AddCredit { subscription_id: self.id, credit })))
     }
 
+    /// It may have something to write. Where it has not, only a change of it makes it have.
+    pub(super) fn has_writes(&self) -> bool {
+        match self.phase {
+            Phase::Idle | Phase::Leaving { is_written: false, .. } => true,
+            Phase::Open => self.ledger.is_due() || self.hands.as_ref().is_some_and(Hands::has_writes),
+            Phase::Asked | Phase::Waiting { .. } | Phase::Leaving { .. } | Phase::Over => false,
+        }
+    }
+
     /// It is not to be opened in this session: a member would only leave again, and one that gives nothing to the application
     /// any more has nothing to say either, unless it is a member.
     fn stays_closed(&self, is_quiet: bool) -> bool {
@@ -230,39 +240,40 @@ impl Subscription {
         }
     }
 
-    pub(super) fn events(&mut self, events: v1::Events, sizes: &[u32], news: &mut VecDeque<News>) {
+    pub(super) fn events(&mut self, delivered: Delivered, news: &mut VecDeque<News>) {
+        let Delivered { mut events, resume_token: token, .. } = delivered;
+        let came =
+            Size { events: events.all.len() as i64, bytes: events.all.iter().map(|entry| i64::from(entry.cost)).sum() };
+        self.ledger.arrived(came);
         // Leases of what comes to a member that leaves are given back as it leaves.
         let refuses = self.is_deaf || (self.hands.is_some() && matches!(self.phase, Phase::Leaving { .. }));
-        let mut arrived = Vec::with_capacity(events.events.len());
-        let mut size = Size::default();
-        for (at, event) in events.events.into_iter().enumerate() {
-            let bytes = sizes.get(at).copied().unwrap_or(0).into();
-            self.ledger.arrived(Size::one(bytes));
-            let copy = match &mut self.hands {
-                _ if refuses => None,
-                None => Some(0),
-                Some(hands) => hands.arrive(event.sequence, bytes),
-            };
-            let Some(copy) = copy else {
-                self.ledger.returned(Size::one(bytes));
-                continue;
-            };
-            size.add(Size::one(bytes));
-            arrived.push(Arrived { event, copy });
+        let (mut size, mut copies) = (came, Vec::new());
+        if refuses {
+            size = Size::default();
+        } else if let Some(hands) = &mut self.hands {
+            size = Size::default();
+            events.all.retain(|entry| {
+                let copy = hands.arrive(entry.fields.sequence, entry.cost.into());
+                if copy.is_some() {
+                    size.add(Size::one(entry.cost.into()));
+                }
+                copies.extend(copy);
+                copy.is_some()
+            });
         }
+        self.ledger.returned(came.without(size));
         self.is_caught_up = false;
         if let Some(left) = &mut self.left {
             *left = (*left - size.events).max(0);
         }
-        if arrived.is_empty() {
+        if size.events == 0 {
             return;
         }
         if self.ledger.is_full() && !std::mem::replace(&mut self.was_full, true) {
             self.full_windows += 1;
         }
-        let token = events.resume_token;
         let batch = self.place.as_mut().map_or(0, |place| place.arrived(&token));
-        self.incoming.push_events(arrived, batch, token, size);
+        self.incoming.push_events((events, copies), batch, token, size);
         news.push_back(News::Subscription(self.id));
     }
 
@@ -413,7 +424,7 @@ impl Subscription {
         if let Incoming::Events { events, size, .. } = &incoming {
             self.with_application += 1;
             match &mut self.hands {
-                Some(hands) => events.iter().for_each(|arrived| hands.taken(arrived.event.sequence)),
+                Some(hands) => events.all.iter().for_each(|entry| hands.taken(entry.fields.sequence)),
                 None => self.ledger.returned(*size),
             }
         }

@@ -11,11 +11,12 @@ use super::{
     requests::Requests,
     subscription::Subscription,
     verdict::Verdict,
+    wire::Delivered,
 };
 use crate::{
     error::Error,
     item::Opened,
-    proto::v1::{Acknowledged, Ended, Events, Gap, Progress, Subscribed, session_request::Command},
+    proto::v1::{Acknowledged, Ended, Gap, Progress, Subscribed, session_request::Command},
     spec::Spec,
 };
 
@@ -171,8 +172,8 @@ impl Table {
         self.settle(id, now, news);
     }
 
-    pub(crate) fn events(&mut self, now: Moment, events: Events, sizes: &[u32], news: &mut VecDeque<News>) {
-        self.with(events.subscription_id, now, |one| one.events(events, sizes, news));
+    pub(crate) fn events(&mut self, now: Moment, delivered: Delivered, news: &mut VecDeque<News>) {
+        self.with(delivered.subscription_id, now, |one| one.events(delivered, news));
     }
 
     pub(crate) fn progress(&mut self, now: Moment, progress: &Progress, news: &mut VecDeque<News>) {
@@ -271,11 +272,19 @@ impl Table {
         settled.flatten().is_some()
     }
 
-    /// An event is dropped, and nothing was said of it.
-    pub(crate) fn let_go(&mut self, now: Moment, (id, sequence, copy): (i64, i64, u64), news: &mut VecDeque<News>) {
+    /// Events are dropped, and nothing was said of them: their sequences and copies.
+    pub(crate) fn let_go(
+        &mut self,
+        now: Moment,
+        id: i64,
+        hands: impl Iterator<Item = (i64, u64)>,
+        news: &mut VecDeque<News>,
+    ) {
         self.with(id, now, |one| {
-            if let Some(size) = one.hands.as_mut().and_then(|hands| hands.let_go(sequence, copy)) {
-                one.returned(size);
+            for (sequence, copy) in hands {
+                if let Some(size) = one.hands.as_mut().and_then(|hands| hands.let_go(sequence, copy)) {
+                    one.returned(size);
+                }
             }
         });
         self.leave_if_dropped(id, now, news);
@@ -424,7 +433,7 @@ impl Table {
 
     fn touch(&mut self, id: i64, now: Moment) {
         let Some(one) = self.all.get_mut(&id) else { return };
-        if self.is_up && !std::mem::replace(&mut one.is_listed, true) {
+        if self.is_up && one.has_writes() && !std::mem::replace(&mut one.is_listed, true) {
             self.list.push_back(id);
         }
         // A timer that is too early does no harm.

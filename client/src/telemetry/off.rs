@@ -5,7 +5,9 @@
 
 use std::{collections::HashMap, future::Future};
 
-use crate::{error::Error, event::Received, machine::verdict::Verdict, outcome::Published, proto::v1, state::Stats};
+use crate::{
+    error::Error, event::Event, machine::verdict::Verdict, outcome::Receipt, received::Received, state::Stats,
+};
 
 /// Measures nothing.
 #[derive(Debug, Default)]
@@ -26,7 +28,11 @@ pub(crate) struct Processing;
 impl Telemetry {
     pub(crate) fn observe(&self, _client: &str, _stats: impl Fn() -> Option<Stats> + Send + Sync + 'static) {}
 
-    pub(crate) fn send(&self, _events: &[v1::Event]) -> Sending {
+    pub(crate) fn is_on(&self) -> bool {
+        false
+    }
+
+    pub(crate) fn send(&self, _events: &[Event<'_>]) -> Sending {
         Sending
     }
 
@@ -36,11 +42,15 @@ impl Telemetry {
 }
 
 impl Sending {
+    pub(crate) fn none() -> Self {
+        Self
+    }
+
     pub(crate) fn inject(&mut self, _attributes: &mut HashMap<String, String>) {}
 
     pub(crate) fn queued(&mut self) {}
 
-    pub(crate) fn answered(&mut self, _results: &[Result<Published, Error>]) {}
+    pub(crate) fn answered(&mut self, _receipt: &Receipt) {}
 
     pub(crate) fn failed(&mut self, _error: &Error) {}
 }

@@ -10,7 +10,7 @@ use opentelemetry::{
 };
 
 use super::{meters::Meters, process::Consuming, send::Sending, stats};
-use crate::{proto::v1, state::Stats};
+use crate::{event::Event, state::Stats};
 
 /// What of a client measures it, as far as its user wants.
 #[derive(Debug, Default)]
@@ -40,8 +40,13 @@ impl Telemetry {
         }
     }
 
+    /// Somebody looks at something.
+    pub(crate) fn is_on(&self) -> bool {
+        self.tracer.is_some() || self.meters.is_some()
+    }
+
     /// A call to publish begins.
-    pub(crate) fn send(&self, events: &[v1::Event]) -> Sending {
+    pub(crate) fn send(&self, events: &[Event<'_>]) -> Sending {
         Sending::new(self.tracer.as_deref(), self.meters.as_ref(), events)
     }
 

@@ -9,7 +9,7 @@ use opentelemetry::{
 };
 
 use super::meters::{DESTINATION, ERROR, GROUP, MESSAGE_ID, Meters, OPERATION_TYPE, base, seconds, with_error};
-use crate::{event::Received, machine::verdict::Verdict};
+use crate::{machine::verdict::Verdict, received::Received};
 
 const PROCESS: &str = "process";
 const RECEIVE: &str = "receive";

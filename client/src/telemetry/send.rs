@@ -15,7 +15,7 @@ use super::{
     meters::{BATCH, DESTINATION, ERROR, Meters, OPERATION_TYPE, base, error_type, seconds, with_error},
     w3c,
 };
-use crate::{error::Error, outcome::Published, proto::v1};
+use crate::{error::Error, event::Event, outcome::Receipt};
 
 const SEND: &str = "send";
 /// A publish is linked to so many of the traces that its events bring, at most.
@@ -35,7 +35,12 @@ struct Sent {
 }
 
 impl Sending {
-    pub(super) fn new(tracer: Option<&BoxedTracer>, meters: Option<&Arc<Meters>>, events: &[v1::Event]) -> Self {
+    /// One that nobody looks at.
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+
+    pub(super) fn new(tracer: Option<&BoxedTracer>, meters: Option<&Arc<Meters>>, events: &[Event<'_>]) -> Self {
         if events.is_empty() || (tracer.is_none() && meters.is_none()) {
             return Self(None);
         }
@@ -64,9 +69,9 @@ impl Sending {
     }
 
     /// What has become of its events.
-    pub(crate) fn answered(&mut self, results: &[Result<Published, Error>]) {
+    pub(crate) fn answered(&mut self, receipt: &Receipt) {
         if let Some(sent) = self.0.take() {
-            sent.answered(results);
+            sent.answered(receipt);
         }
     }
 
@@ -92,16 +97,18 @@ impl Drop for Sending {
 }
 
 impl Sent {
-    fn answered(self, results: &[Result<Published, Error>]) {
+    fn answered(self, receipt: &Receipt) {
         let mut counts: Vec<(Option<String>, u64)> = Vec::new();
-        for result in results {
-            let error = result.as_ref().err().map(error_type);
-            match counts.iter_mut().find(|(known, _)| *known == error) {
+        let mut published = receipt.len() as u64;
+        for error in receipt.errors().map(error_type) {
+            published -= 1;
+            match counts.iter_mut().find(|(known, _)| known.as_ref() == Some(&error)) {
                 Some((_, count)) => *count += 1,
-                None => counts.push((error, 1)),
+                None => counts.push((Some(error), 1)),
             }
         }
-        self.end(&counts, results.iter().find_map(|result| result.as_ref().err()));
+        counts.extend(Some((None, published)).filter(|(_, count)| *count > 0));
+        self.end(&counts, receipt.errors().next());
     }
 
     fn end(mut self, counts: &[(Option<String>, u64)], error: Option<&Error>) {
@@ -124,9 +131,9 @@ impl Sent {
 }
 
 /// The span of a call that publishes these events.
-fn span(events: &[v1::Event]) -> SpanBuilder {
-    let topic = events.first().map(|event| event.topic.as_str());
-    let topic = topic.filter(|topic| events.iter().all(|event| event.topic == *topic));
+fn span(events: &[Event<'_>]) -> SpanBuilder {
+    let topic = events.first().map(Event::topic);
+    let topic = topic.filter(|topic| events.iter().all(|event| event.topic() == *topic));
     let name = topic.map_or(Cow::Borrowed(SEND), |topic| Cow::Owned(format!("{SEND} {topic}")));
     let mut attributes = base(SEND);
     attributes.push(KeyValue::new(OPERATION_TYPE, SEND));
@@ -134,8 +141,8 @@ fn span(events: &[v1::Event]) -> SpanBuilder {
     attributes.extend(topic.map(|topic| KeyValue::new(DESTINATION, topic.to_owned())));
     // Of events that are passed on, and keep the context that they have.
     let links = events.iter().filter_map(|event| {
-        let state = event.attributes.get(w3c::STATE).map_or("", String::as_str);
-        w3c::read(event.attributes.get(w3c::PARENT)?, state)
+        let state = event.attribute_of(w3c::STATE).unwrap_or_default();
+        w3c::read(event.attribute_of(w3c::PARENT)?, state)
     });
     SpanBuilder::from_name(name)
         .with_kind(SpanKind::Producer)

@@ -15,13 +15,19 @@ pub(super) type Read = Arc<dyn Fn() -> Option<Stats> + Send + Sync>;
 /// Name, unit, what it is, and where it is found.
 type Row = (&'static str, &'static str, &'static str, fn(&Stats) -> u64);
 
-const COUNTERS: [Row; 2] = [
+const COUNTERS: [Row; 3] = [
     ("switchyard.client.sessions", "{session}", "Sessions that were opened.", |stats| stats.sessions),
     (
         "switchyard.client.full_windows",
         "{time}",
         "How often a subscription had to stop the hub because its window was full.",
         |stats| stats.full_windows,
+    ),
+    (
+        "switchyard.client.refused_sends",
+        "{refusal}",
+        "How often something was refused that was sent without waiting for an answer.",
+        |stats| stats.refused_sends,
     ),
 ];
 

@@ -19,10 +19,11 @@ use super::{Consuming, Telemetry, w3c};
 use crate::{
     client::Client,
     error::{Error, ErrorKind},
-    event::{Event, Received},
+    event::Event,
     machine::verdict::Verdict,
-    outcome::Published,
+    outcome::{Published, Receipt},
     proto::v1,
+    received::Received,
 };
 
 /// Providers that keep what they are given.
@@ -102,8 +103,8 @@ fn told<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> String {
     all.join(" ")
 }
 
-fn events(topics: &[&str]) -> Vec<v1::Event> {
-    topics.iter().map(|topic| Event::new(*topic).into()).collect()
+fn events<'a>(topics: &[&'a str]) -> Vec<Event<'a>> {
+    topics.iter().map(|topic| Event::new(*topic)).collect()
 }
 
 const LIVE: Published = Published::Live { matched: 1 };
@@ -139,7 +140,7 @@ fn a_publish_is_a_span_below_that_of_its_caller_and_its_events_name_it() {
         sending.inject(&mut attributes);
         sending.queued();
         assert!(seen.spans().is_empty(), "it is not answered yet");
-        sending.answered(&[Ok(LIVE)]);
+        sending.answered(&Receipt::each(vec![Ok(LIVE)]));
     }
     let span = seen.spans().into_iter().find(|span| span.name != "caller").expect("a span");
     assert_eq!((&*span.name, &span.span_kind, &span.status), ("send orders.eu", &SpanKind::Producer, &Status::Unset));
@@ -155,8 +156,8 @@ fn a_publish_is_a_span_below_that_of_its_caller_and_its_events_name_it() {
 #[test]
 fn an_event_that_brings_a_context_keeps_it_and_the_span_is_linked_to_it() {
     let seen = Seen::new();
-    let event: v1::Event = Event::new("a").attribute(w3c::PARENT, PARENT).into();
-    let mut attributes = event.attributes.clone();
+    let event = Event::new("a").attribute(w3c::PARENT, PARENT);
+    let mut attributes = HashMap::from([(w3c::PARENT.to_owned(), PARENT.to_owned())]);
     let mut sending = seen.telemetry().send(&[event]);
     sending.inject(&mut attributes);
     assert_eq!(attributes[w3c::PARENT], PARENT);
@@ -171,7 +172,7 @@ fn what_is_refused_is_told_apart_by_its_reason_and_not_by_topic() {
     let seen = Seen::new();
     let mut sending = seen.telemetry().send(&events(&["a", "b", "b"]));
     sending.queued();
-    sending.answered(&[Ok(LIVE), Err(refused("STREAM_FULL")), Ok(LIVE)]);
+    sending.answered(&Receipt::each(vec![Ok(LIVE), Err(refused("STREAM_FULL")), Ok(LIVE)]));
     let span = seen.span();
     assert_eq!(span.name, "send", "its events have several topics");
     assert!(matches!(&span.status, Status::Error { description } if description.contains("no room")));
@@ -282,6 +283,15 @@ async fn the_calls_of_a_client_are_recorded_whether_they_are_queued_or_not() {
 }
 
 #[tokio::test]
+async fn what_is_only_sent_is_recorded_until_it_is_queued() {
+    let seen = Seen::new();
+    let client = seen.client();
+    client.send_all([Event::new("a")]).await.expect("room");
+    assert_eq!(&*seen.span().name, "send a");
+    assert_eq!(seen.points("messaging.client.sent.messages"), [("messaging.operation.name=send".to_owned(), 1)]);
+}
+
+#[tokio::test]
 async fn what_a_client_has_is_read_as_long_as_there_is_one() {
     let seen = Seen::new();
     let client = seen.client();
@@ -300,7 +310,7 @@ fn without_providers_nothing_is_done() {
     let mut attributes = HashMap::new();
     let mut sending = Telemetry::default().send(&events(&["a"]));
     sending.inject(&mut attributes);
-    sending.answered(&[Ok(LIVE)]);
+    sending.answered(&Receipt::each(vec![Ok(LIVE)]));
     assert!(attributes.is_empty());
     let processing = Telemetry::default().consume("billing").process(&received(Some(PARENT)));
     processing.ended(&Verdict::Ack);

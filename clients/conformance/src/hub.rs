@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use clap::ValueEnum;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
@@ -23,6 +24,32 @@ use tokio::{
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What tokens are signed with.
 const KEY: &str = "the-key-of-the-judge-for-nobody-else";
+
+/// Which of its listeners the clients of a hub use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Listener {
+    /// That of gRPC.
+    #[default]
+    Grpc,
+    /// That of browsers, which speaks WebSocket.
+    Web,
+}
+
+/// Where a hub listens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Addresses {
+    pub(crate) grpc: SocketAddr,
+    web: SocketAddr,
+}
+
+impl Addresses {
+    pub(crate) fn of(&self, listener: Listener) -> SocketAddr {
+        match listener {
+            Listener::Grpc => self.grpc,
+            Listener::Web => self.web,
+        }
+    }
+}
 
 /// A hub, or the place for one. It is killed with this value.
 #[derive(Debug)]
@@ -62,7 +89,7 @@ impl Hub {
     }
 
     /// Starts the next hub: where it listens.
-    pub(crate) async fn start(&mut self) -> anyhow::Result<SocketAddr> {
+    pub(crate) async fn start(&mut self) -> anyhow::Result<Addresses> {
         anyhow::ensure!(self.child.is_none(), "there is a hub");
         let mut command = Command::new(&self.program);
         command.args([
@@ -84,12 +111,12 @@ impl Hub {
         let mut child = command.spawn().with_context(|| format!("{}", self.program.display()))?;
         let log = child.stderr.take().context("a log")?;
         let log_file = File::options().create(true).append(true).open(self.folder.join("hub.log"))?;
-        let (address, log, log_file) =
+        let (addresses, log, log_file) =
             timeout(PATIENCE, serving(log, log_file)).await.context("the hub did not serve in time")??;
         // Nobody who reads no log may stop the hub from writing one.
         self.logs.spawn(copy(log, log_file));
         self.child = Some(child);
-        Ok(address)
+        Ok(addresses)
     }
 
     /// Whether there is one.
@@ -152,7 +179,7 @@ impl Hub {
 }
 
 /// Reads the log until it says that the hub serves, and where.
-async fn serving(log: ChildStderr, mut file: File) -> anyhow::Result<(SocketAddr, BufReader<ChildStderr>, File)> {
+async fn serving(log: ChildStderr, mut file: File) -> anyhow::Result<(Addresses, BufReader<ChildStderr>, File)> {
     let mut log = BufReader::new(log);
     let mut line = String::new();
     loop {
@@ -163,8 +190,8 @@ async fn serving(log: ChildStderr, mut file: File) -> anyhow::Result<(SocketAddr
         file.write_all(line.as_bytes())?;
         let said: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
         if said["message"] == "serving" {
-            let address = said["address"].as_str().context("no address")?.parse()?;
-            return Ok((address, log, file));
+            let of = |name: &str| anyhow::Ok(said[name].as_str().context("no address")?.parse()?);
+            return Ok((Addresses { grpc: of("address")?, web: of("web_address")? }, log, file));
         }
     }
 }

@@ -23,4 +23,5 @@ pub mod scenario;
 mod stage;
 mod truth;
 
+pub use hub::Listener;
 pub use stage::Options;

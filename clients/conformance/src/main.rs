@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context;
 use clap::Parser;
 use switchyard_conformance::{
-    Options,
+    Listener, Options,
     campaign::{self, Job, Result},
     history::{Entry, Fact},
     scenario::{self, Scenario},
@@ -33,12 +33,16 @@ Examples:
   switchyard-conformance --list
   switchyard-conformance --scenario live-gap --scenario windows
   switchyard-conformance --driver 'python3 driver.py'
+  switchyard-conformance --driver 'node driver.js' --listener web
   switchyard-conformance --scenario churn --long
   switchyard-conformance --mutants")]
 struct Arguments {
     /// The command that starts the driver, for `sh`
     #[arg(long, value_name = "COMMAND")]
     driver: Option<String>,
+    /// Where the client finds the hub
+    #[arg(long, value_enum, default_value_t)]
+    listener: Listener,
     /// The program of the hub; by default `switchyard` beside this one
     #[arg(long, value_name = "FILE")]
     hub: Option<PathBuf>,
@@ -98,6 +102,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             Some(command) => vec!["sh".to_owned(), "-c".to_owned(), format!("exec {command}")],
             None => vec![beside("switchyard-conformance-driver")?.to_string_lossy().into_owned()],
         },
+        listener: arguments.listener,
         is_long: arguments.long,
         patience: PATIENCE,
     };

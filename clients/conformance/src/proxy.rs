@@ -15,8 +15,9 @@ use tokio::{
 };
 
 use crate::{
-    frames::{Frames, goaway},
+    frames::Frames,
     history::Fact,
+    hub::Listener,
     recorder::Recorder,
     scenario::{Blow, Network},
 };
@@ -41,6 +42,8 @@ pub(crate) struct Proxy {
 /// What a connection obeys.
 #[derive(Debug, Clone)]
 struct Orders {
+    /// What is spoken there.
+    listener: Listener,
     network: watch::Receiver<Network>,
     blows: watch::Receiver<Option<Blow>>,
     hub: watch::Receiver<Option<SocketAddr>>,
@@ -65,14 +68,15 @@ impl From<io::Error> for Broken {
 
 impl Proxy {
     /// A proxy that works, to a hub that is told later.
-    pub(crate) fn start(recorder: Recorder) -> io::Result<Self> {
+    pub(crate) fn start(listener: Listener, recorder: Recorder) -> io::Result<Self> {
         let (address, socket) = free_port()?;
-        let listener = socket.listen(1024)?;
+        let accepting = socket.listen(1024)?;
         let (network, blows, hub) =
             (watch::Sender::new(Network::default()), watch::Sender::new(None), watch::Sender::new(None));
-        let orders = Orders { network: network.subscribe(), blows: blows.subscribe(), hub: hub.subscribe() };
+        let orders =
+            Orders { listener, network: network.subscribe(), blows: blows.subscribe(), hub: hub.subscribe() };
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(address, listener, orders, recorder));
+        tasks.spawn(accept(address, accepting, orders, recorder));
         Ok(Self { address, network, blows, hub, _tasks: tasks })
     }
 
@@ -204,7 +208,8 @@ struct Pump {
 
 async fn pump(way: Way, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut orders: Orders) -> Result<(), Broken> {
     let mut buffer = vec![0; BUFFER_BYTES];
-    let mut pump = Pump { way, frames: Frames::default(), counted: 0, has_swallowed: false, wants_goaway: false };
+    let frames = Frames::of(orders.listener);
+    let mut pump = Pump { way, frames, counted: 0, has_swallowed: false, wants_goaway: false };
     loop {
         let network = orders.network.borrow_and_update().clone();
         // What is missing is missing for ever.
@@ -231,7 +236,7 @@ async fn pump(way: Way, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut order
                         to.shutdown().await?;
                         return Ok(());
                     }
-                    Some(Blow::Goaway) if pump.frames.is_between() => to.write_all(&goaway()).await?,
+                    Some(Blow::Goaway) if pump.frames.is_between() => to.write_all(pump.frames.goaway()).await?,
                     Some(Blow::Goaway) => pump.wants_goaway = true,
                     _ => {}
                 }
@@ -269,7 +274,7 @@ impl Pump {
             to.write_all(&bytes[..before]).await?;
             bytes = &bytes[before..];
             if self.frames.is_between() {
-                to.write_all(&goaway()).await?;
+                to.write_all(self.frames.goaway()).await?;
                 self.wants_goaway = false;
             }
         }

@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     history::{Fact, Tally},
-    hub::Hub,
+    hub::{Addresses, Hub, Listener},
     process::Driver,
     protocol::Command,
     proxy::{Proxy, free_port},
@@ -37,6 +37,8 @@ pub struct Options {
     pub hub: PathBuf,
     /// The driver, with its arguments.
     pub driver: Vec<String>,
+    /// Where its client finds the hub.
+    pub listener: Listener,
     /// Whether what repeats does so for long.
     pub is_long: bool,
     /// What a scenario waits for comes within this.
@@ -54,6 +56,9 @@ pub(crate) struct Stage {
     driver: Option<Driver>,
     truth: watch::Sender<Option<Truth>>,
     token: Option<String>,
+    /// Where the hub is, or was last.
+    addresses: Option<Addresses>,
+    listener: Listener,
     folder: PathBuf,
     program: Vec<String>,
     patience: Duration,
@@ -79,11 +84,13 @@ impl Stage {
         let mut sampling = JoinSet::new();
         sampling.spawn(sample(truth.subscribe(), setup.groups.clone(), recorder.clone()));
         let mut stage = Self {
-            proxy: Proxy::start(recorder.clone())?,
+            proxy: Proxy::start(options.listener, recorder.clone())?,
             nowhere: free_port()?,
             driver: None,
             truth,
             token,
+            addresses: None,
+            listener: options.listener,
             folder: folder.to_owned(),
             program: options.driver.clone(),
             patience: options.patience,
@@ -111,9 +118,9 @@ impl Stage {
     }
 
     async fn start_hub(&mut self) -> anyhow::Result<()> {
-        let address = self.hub.start().await?;
-        self.truth.send_replace(Some(Truth::of(address, self.token.clone())?));
-        self.proxy.hub.send_replace(Some(address));
+        let addresses = self.addresses.insert(self.hub.start().await?);
+        self.truth.send_replace(Some(Truth::of(addresses.grpc, self.token.clone())?));
+        self.proxy.hub.send_replace(Some(addresses.of(self.listener)));
         Ok(())
     }
 
@@ -299,8 +306,8 @@ impl Stage {
             self.start_hub().await?;
         }
         // A connection of its own: that of before may have come of age.
-        let hub = self.proxy.hub.borrow().context("there is no hub")?;
-        let truth = Truth::of(hub, self.token.clone())?;
+        let hub = self.addresses.context("there is no hub")?;
+        let truth = Truth::of(hub.grpc, self.token.clone())?;
         self.truth.send_replace(Some(truth.clone()));
         let mut left = 0;
         let gone = async {

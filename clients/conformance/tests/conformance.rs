@@ -9,7 +9,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use switchyard_conformance::{
-    Options,
+    Listener, Options,
     campaign::{self, Job, Result},
     scenario,
 };
@@ -27,6 +27,7 @@ fn options() -> Options {
     Options {
         hub,
         driver: vec![env!("CARGO_BIN_EXE_switchyard-conformance-driver").to_owned()],
+        listener: Listener::Grpc,
         is_long: std::env::var("CONFORMANCE_LONG").is_ok(),
         patience: PATIENCE,
     }

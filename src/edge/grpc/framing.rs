@@ -1,17 +1,7 @@
-//! The framing of gRPC: what stands before a message, and what begins and ends a response.
+//! The framing of gRPC: what begins and ends a response.
 
 use http::{HeaderMap, HeaderValue};
 use tonic::Status;
-
-/// The byte before every message that says whether it is compressed, and its length in four.
-pub(super) const PREFIX_BYTES: usize = 5;
-
-/// The prefix of a message of `len` bytes.
-pub(super) fn prefix(len: usize) -> [u8; PREFIX_BYTES] {
-    // A message is a batch of bounded size or holds one event: far below 4 GiB.
-    let [a, b, c, d] = (len as u32).to_be_bytes();
-    [0, a, b, c, d]
-}
 
 /// The headers of a response that is not an error from the start.
 pub(super) fn response<B>(body: B) -> http::Response<B> {

@@ -12,7 +12,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
 use http::{Extensions, Request, Response};
 use prost::Message as _;
 use tokio_stream::{Stream, StreamExt};
@@ -21,7 +20,6 @@ use tower::Service;
 
 use super::{
     access::Access,
-    framer::{Encoding, Framer},
     framing, hub_status,
     response::{client_of, unary},
     session_body::SessionBody,
@@ -34,26 +32,22 @@ use crate::{
             buffer::Message,
             command,
             forms::v1,
+            framer::{Encoding, Framer},
             head::Frames,
-            publish::{self, events_bytes, for_publish},
-            requests::{self, DECODED_BYTES_A_STEP},
-            results,
+            publish_call::PublishCall,
+            requests,
             status::{self, no_memory},
-            waiting::until_fits,
         },
     },
     event::EventIds,
-    hub::{Hub, Kind, Publish},
+    hub::{Hub, Kind},
     manage::about,
-    memory::{Client, Held, Use},
+    memory::Use,
     model::{CommandError, limits},
     net::{Ahead, AtItsOwnPace},
     session::{self, NoRequests, Requests},
-    tasks::{OnPanic, Tasks, Turn},
+    tasks::{OnPanic, Tasks},
 };
-
-/// A result is encoded, and its event forgotten, in a part of a step.
-const RESULTS_A_STEP: usize = 2;
 
 /// Held for what a hub is: the addresses of others, and little besides.
 const HUB_RESPONSE_BYTES: usize = 1024 + limits::MAX_ALTERNATIVES * (limits::MAX_ALTERNATIVE_BYTES + 4);
@@ -107,11 +101,9 @@ impl HubService {
         let caller = self.caller(&request, "Subscribe")?;
         let opening = self.opening(request.extensions())?;
         let message = only_message(self.messages(request, None)?.expected()).await?;
-        let message = v1::SubscribeRequest::decode(message.bytes).map_err(|error| undecodable(&error))?;
-        let refused = |error: CommandError| status::of_command(&error, "spec.").status();
-        let spec = command::subscription_spec(message.spec.as_ref()).map_err(refused)?;
+        let spec = command::subscribe_request(message.bytes)?;
         let (mut session, permit) = opening.open(Kind::One, caller).map_err(|error| refusal(&error))?;
-        session.subscribe_once(&spec).await.map_err(refused)?;
+        session.subscribe_once(&spec).await.map_err(command::refused_spec)?;
         let body = Body::new(SessionBody::new(session.outlet(), permit));
         self.tasks.spawn_beside("session", OnPanic::Log, session.run(NoRequests));
         Ok(at_its_own_pace(body))
@@ -120,29 +112,10 @@ impl HubService {
     async fn publish(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let caller = self.caller(&request, "Publish")?;
         let client = client_of(&self.hub, request.extensions());
-        let Message { bytes, mut held } =
-            only_message(self.messages(request, Some(Frames::Publish))?.expected()).await?;
-        let mut turn = Turn::default();
-        turn.spend(bytes.len() / DECODED_BYTES_A_STEP).await;
-        let message = v1::PublishRequest::decode(bytes).map_err(|error| undecodable(&error))?;
-        let precondition = command::check_publish(&message).map_err(|error| refusal(&error))?;
-        // Before anything is published: who is refused may try again.
-        let timeout = self.hub.options().frame_timeout();
-        let response = until_fits(timeout, |_| client.hold(Use::Responses, results::most_bytes(message.events.len())));
-        let response = response.await.map_err(no_memory)?;
-        let memory = self.memory_for(&message.events, &mut held, &client).await?;
-        let mut ids = EventIds::new(&self.hub.unique_name());
-        let max_event_bytes = self.hub.options().max_event_bytes;
-        // What the events were decoded from is not needed while they wait.
-        let events = publish::accept(message.events, max_event_bytes, &mut ids).await;
-        drop(held);
-        let publish = Publish { events, precondition, memory, quiet: false };
-        let results = self.hub.publish(&caller, publish, &self.tasks).await.map_err(|error| refusal(&error))?;
-        turn.spend(results.len() / RESULTS_A_STEP).await;
-        match results.first() {
-            Some(Err(error)) if results.iter().all(Result::is_err) => Err(status::of_event(error, 0).status()),
-            _ => Ok(unary(&results::encode(&results), response)),
-        }
+        let message = only_message(self.messages(request, Some(Frames::Publish))?.expected()).await?;
+        let call = PublishCall { hub: &self.hub, tasks: &self.tasks, caller: &caller, client: &client };
+        let (results, held) = call.request(message).await.map_err(|fault| fault.status())?;
+        Ok(unary(&results, held))
     }
 
     async fn get_hub(self, request: Request<Body>) -> Result<Response<Body>, Status> {
@@ -155,32 +128,13 @@ impl HubService {
         Ok(unary(&v1::GetHubResponse { hub: Some(hub) }.encode_to_vec(), held))
     }
 
-    /// Memory for the events of a publish, if any of them is to be stored; waits for it as long as a frame may take.
-    async fn memory_for(
-        &self,
-        events: &[Bytes],
-        frame: &mut Option<Held>,
-        client: &Arc<Client>,
-    ) -> Result<Option<Held>, Status> {
-        if !self.hub.keeps_streams() {
-            return Ok(None);
-        }
-        let bytes = events_bytes(events);
-        let mut ask = |again| for_publish(frame, bytes, client, again);
-        match ask(false) {
-            Ok(memory) => Ok(Some(memory)),
-            Err(_) if !publish::stores(&self.hub, events) => Ok(None),
-            Err(_) => until_fits(self.hub.options().frame_timeout(), |_| ask(true)).await.map(Some).map_err(no_memory),
-        }
-    }
-
     fn caller(&self, request: &Request<Body>, call: &'static str) -> Result<Caller, Status> {
         self.access.caller(request.extensions(), call).map_err(|denial| status::of_denial(denial).status())
     }
 
     /// The messages of a request, cut but not decoded.
     fn messages(&self, request: Request<Body>, frames: Option<Frames>) -> Result<Framer, Status> {
-        let encoding = Encoding::of(&request)?;
+        let encoding = Encoding::of(request.headers())?;
         let client = client_of(&self.hub, request.extensions());
         Ok(Framer::within(&self.hub, &client, request.into_body(), encoding, frames))
     }

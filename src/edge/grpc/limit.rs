@@ -19,12 +19,12 @@ use tokio::sync::Semaphore;
 use tonic::{Status, body::Body, server::NamedService};
 use tower::Service;
 
-use super::{
-    framer::{Encoding, Framer},
-    response::{client_of, kept},
-};
+use super::response::{client_of, kept};
 use crate::{
-    edge::wire::status::no_memory,
+    edge::wire::{
+        framer::{Encoding, Framer},
+        status::no_memory,
+    },
     hub::Hub,
     memory::{Held, Use},
     tasks::Turn,
@@ -74,7 +74,7 @@ impl Limits {
 
     /// The request as the service gets it, and what is held for its response.
     fn prepare(&self, mut request: Request<Body>, limit: usize) -> Result<(Request<Body>, Held), Status> {
-        let encoding = Encoding::of(&request)?;
+        let encoding = Encoding::of(request.headers())?;
         // What the service gets is not compressed any more.
         request.headers_mut().remove("grpc-encoding");
         let client = client_of(&self.hub, request.extensions());

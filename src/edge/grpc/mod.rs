@@ -9,7 +9,6 @@ mod access_service;
 mod backup_service;
 mod deadline;
 mod entry;
-mod framer;
 mod framing;
 mod group_service;
 mod health;

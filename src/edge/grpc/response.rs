@@ -18,7 +18,7 @@ use tonic::{Status, body::Body};
 
 use super::framing;
 use crate::{
-    edge,
+    edge::{self, wire::framer::prefix},
     hub::Hub,
     memory::{Client, Held, MemoryFull},
     net::Connection,
@@ -57,7 +57,7 @@ pub(super) fn client_of(hub: &Hub, extensions: &Extensions) -> Arc<Client> {
 /// A response of one encoded message, for which enough is held.
 pub(super) fn unary(message: &[u8], mut held: Held) -> Response<Body> {
     held.shrink(held.bytes().saturating_sub(message.len()));
-    let out = [&framing::prefix(message.len()), message].concat();
+    let out = [&prefix(message.len()), message].concat();
     let made = [Frame::data(Bytes::from(out)), Frame::trailers(framing::trailers(&Status::ok("")))].into();
     framing::response(Body::new(Kept { made, rest: None, _held: held }))
 }

@@ -15,7 +15,7 @@ use http_body::{Body, Frame};
 
 use super::framing;
 use crate::{
-    edge::wire::{frames, status},
+    edge::wire::{framer, frames, status},
     net::SessionPermit,
     outbox::{Batch, Taken},
     session::Outlet,
@@ -64,7 +64,7 @@ impl Body for SessionBody {
                 &mut this.batch,
                 this.outlet.tokens(),
                 this.outlet.metrics(),
-                framing::prefix,
+                framer::prefix,
             )),
             Poll::Ready(Taken::Finished(end)) => {
                 this.finished = true;

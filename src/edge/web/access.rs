@@ -24,7 +24,11 @@ use super::{
     refusal::Refusal,
     state::Web,
 };
-use crate::{auth::Caller, model::Denial, net::Connection};
+use crate::{
+    auth::Caller,
+    model::Denial,
+    net::{Connection, TunnelProtocol},
+};
 
 /// A WebSocket may bring its credential as a subprotocol with this before it, in base64url: pages can't set headers.
 const BEARER_PROTOCOL: &str = "switchyard.bearer.";
@@ -42,8 +46,14 @@ pub struct Path {
     pub takes_tickets: bool,
 }
 
-/// Every path but those of gRPC calls, which have a table of their own, and of pages.
-pub const PATHS: &[Path] = &[Path { path: "/v1/ticket", methods: "POST", takes_tickets: false }];
+/// Every path but those of calls, which are the contract's and have their rows in `edge/grpc/access.rs`, and of pages.
+pub const PATHS: &[Path] = &[
+    Path { path: "/v1/ticket", methods: "POST", takes_tickets: false },
+    Path { path: "/v1/events", methods: "GET", takes_tickets: true },
+    Path { path: "/v1/poll", methods: "GET, POST, DELETE", takes_tickets: false },
+    Path { path: "/v1/publish", methods: "POST", takes_tickets: false },
+    Path { path: "/v1/ws", methods: "GET", takes_tickets: true },
+];
 
 /// Lets a request go on to its door, or not.
 pub(super) async fn check(State(web): State<Arc<Web>>, request: Request, next: Next) -> Response {
@@ -69,12 +79,19 @@ pub(super) async fn check(State(web): State<Arc<Web>>, request: Request, next: N
 
 /// Checks path, method and credential. Answers a preflight.
 async fn admit(web: &Web, head: &mut Parts) -> Result<Option<Response>, Refusal> {
-    let Some(row) = PATHS.iter().find(|row| row.path == head.uri.path()) else { return Ok(None) };
-    if headers::is_preflight(&head.method, &head.headers) {
+    let (path, is_preflight) = (head.uri.path(), headers::is_preflight(&head.method, &head.headers));
+    let Some(row) = PATHS.iter().find(|row| row.path == path) else {
+        // The services behind the bridges check who calls.
+        let methods = web.bridge.methods(path).filter(|_| is_preflight);
+        return Ok(methods.map(headers::preflight));
+    };
+    if is_preflight {
         return Ok(Some(headers::preflight(row.methods)));
     }
-    let has = |method: &Method| row.methods.split(", ").any(|known| known == method.as_str());
-    if !has(&head.method) {
+    // Over HTTP/2 an extended CONNECT is what the GET of an upgrade is over HTTP/1.
+    let tunnel = head.extensions.get::<TunnelProtocol>();
+    let method = tunnel.map_or(&head.method, |_| &Method::GET);
+    if !row.methods.split(", ").any(|known| known == method.as_str()) {
         let text = format!("{} has {}", row.path, row.methods);
         let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, text);
         return Err(refusal.with(ALLOW, HeaderValue::from_static(row.methods)));

@@ -14,9 +14,16 @@ use http::{
 use super::origin::Source;
 
 /// Headers that pages of other origins may send.
-const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static("authorization, content-type");
+const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static(
+    "authorization, content-type, last-event-id, x-grpc-web, x-user-agent, grpc-timeout, content-encoding, \
+     connect-protocol-version, connect-timeout-ms, connect-content-encoding, connect-accept-encoding, ce-specversion, ce-id, ce-source, ce-type, \
+     ce-time, ce-subject, traceparent, tracestate",
+);
 /// Headers that they may read.
-const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static("retry-after");
+const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static(
+    "grpc-status, grpc-message, grpc-status-details-bin, connect-content-encoding, x-switchyard-cursor, \
+     x-switchyard-caught-up, x-switchyard-gap, retry-after",
+);
 /// For how many seconds a browser need not ask again.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 

@@ -30,6 +30,12 @@ impl Refusal {
         Self { status, code, text: text.into(), details: Vec::new(), headers: Vec::new() }
     }
 
+    /// The body of a request is of a kind that its path does not take.
+    pub(super) fn unsupported(taken: &str) -> Self {
+        let text = format!("the content type must be one of {taken}");
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, text)
+    }
+
     /// With a header.
     pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
@@ -85,8 +91,14 @@ fn http_status(fault: &Fault) -> StatusCode {
     if fault.reason == Reason::EventTooLarge {
         return StatusCode::PAYLOAD_TOO_LARGE;
     }
-    match fault.code() {
+    of_code(fault.code())
+}
+
+/// The status of HTTP that Connect has for a code.
+pub(super) fn of_code(code: Code) -> StatusCode {
+    match code {
         Code::Ok => StatusCode::OK,
+        // The client has closed the request; there is no name for that.
         Code::Cancelled => StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
         Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => StatusCode::BAD_REQUEST,
         Code::Unauthenticated => StatusCode::UNAUTHORIZED,

@@ -8,7 +8,7 @@ use prost::Message;
 use super::{
     forms::v1::{self as wire, session_request::Command as Wire},
     publish::Publish,
-    request::{field, not_negative, start, stream_name},
+    request::{Refusal, field, not_negative, start, stream_name},
 };
 use crate::{
     event::times,
@@ -202,6 +202,18 @@ fn acknowledge(acknowledge: wire::Acknowledge) -> Result<Command, CommandError> 
         Err(_) => return Err(field("outcome", "is unknown")),
     };
     Ok(Command::Acknowledge { subscription_id, sequences, up_to: (up_to > 0).then_some(up_to), outcome })
+}
+
+/// What a `Subscribe` call wants, checked.
+pub(in crate::edge) fn subscribe_request(message: Bytes) -> Result<SubscriptionSpec, Refusal> {
+    let message = wire::SubscribeRequest::decode(message)
+        .map_err(|error| CommandError::Undecodable { problem: format!("the request does not decode: {error}") })?;
+    subscription_spec(message.spec.as_ref()).map_err(refused_spec)
+}
+
+/// Why a `Subscribe` call cannot have what it wants.
+pub(in crate::edge) fn refused_spec(error: CommandError) -> Refusal {
+    Refusal::at("spec.", error)
 }
 
 /// Checks what a subscription wants. Errors name fields below the spec; an empty one is the spec itself.

@@ -12,7 +12,8 @@ use prost::{
 
 use super::{
     forms::v1::{self as wire, session_response::Frame as Wire},
-    results, status,
+    results,
+    status::{self, Fault},
 };
 use crate::{
     event::Event,
@@ -93,6 +94,16 @@ fn put_events_header<P: AsRef<[u8]>>(
 /// A frame that is not events, as a message.
 pub(in crate::edge) fn reply(reply: Reply, tokens: &TokenKey) -> wire::SessionResponse {
     wire::SessionResponse { request_id: reply.request_id, frame: Some(frame(reply.frame, tokens)) }
+}
+
+/// The same encoded.
+pub(in crate::edge) fn encode_reply(reply: Reply, tokens: &TokenKey) -> Vec<u8> {
+    self::reply(reply, tokens).encode_to_vec()
+}
+
+/// The frame that says what is wrong when no request is, encoded.
+pub(in crate::edge) fn encode_error(fault: &Fault) -> Vec<u8> {
+    wire::SessionResponse { request_id: 0, frame: Some(Wire::Error(fault.message())) }.encode_to_vec()
 }
 
 /// A message with its prefix.

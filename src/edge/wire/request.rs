@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use tonic::Status;
 
-use super::{forms::v1 as wire, status};
+use super::{
+    forms::v1 as wire,
+    status::{self, Fault},
+};
 use crate::{
     event::times,
     manage::{MAX_PAGE, USUAL_PAGE},
@@ -24,6 +27,10 @@ impl Refusal {
     pub(in crate::edge) fn at(field_path: &'static str, error: impl Into<CommandError>) -> Self {
         Self { field_path, error: error.into() }
     }
+
+    pub(in crate::edge) fn fault(&self) -> Fault {
+        status::of_command(&self.error, self.field_path)
+    }
 }
 
 impl<E: Into<CommandError>> From<E> for Refusal {
@@ -34,7 +41,7 @@ impl<E: Into<CommandError>> From<E> for Refusal {
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
-        status::of_command(&refusal.error, refusal.field_path).status()
+        refusal.fault().status()
     }
 }
 

@@ -31,6 +31,21 @@ use crate::{
 /// To decode a command costs a step for this many bytes.
 pub(in crate::edge) const DECODED_BYTES_A_STEP: usize = 32;
 
+/// What an edge has made of a message of its client.
+#[derive(Debug)]
+pub(in crate::edge) enum Incoming {
+    /// One to be decoded.
+    Message(Message),
+    /// One that is no request, and what is wrong with it.
+    Refused(Request),
+}
+
+impl From<Message> for Incoming {
+    fn from(message: Message) -> Self {
+        Self::Message(message)
+    }
+}
+
 /// The requests of one session, of its messages as an edge has cut them.
 #[derive(Debug)]
 pub(in crate::edge) struct Requests<M> {
@@ -99,7 +114,11 @@ impl<M> Requests<M> {
     }
 }
 
-impl<M: Stream<Item = Result<Message, CommandError>> + Unpin> Stream for Requests<M> {
+impl<M, I> Stream for Requests<M>
+where
+    M: Stream<Item = Result<I, CommandError>> + Unpin,
+    I: Into<Incoming>,
+{
     type Item = Result<Request, CommandError>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -120,7 +139,10 @@ impl<M: Stream<Item = Result<Message, CommandError>> + Unpin> Stream for Request
             let message = match ready!(Pin::new(&mut this.messages).poll_next(context)) {
                 None => return Poll::Ready(None),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                Some(Ok(message)) => message,
+                Some(Ok(message)) => match message.into() {
+                    Incoming::Message(message) => message,
+                    Incoming::Refused(request) => return Poll::Ready(Some(Ok(request))),
+                },
             };
             if let Some(request) = this.take(message) {
                 return Poll::Ready(Some(Ok(request)));

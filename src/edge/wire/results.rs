@@ -1,10 +1,10 @@
 //! The results of a publish as they go over the wire. There is one for every event that is published, so they are written
 //! straight into the bytes that are sent instead of being made into generated messages first. Pure.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use prost::{
     Message,
-    encoding::{encode_varint, encoded_len_varint},
+    encoding::{decode_varint, encode_varint, encoded_len_varint},
 };
 
 use super::{forms::v1 as wire, status};
@@ -58,6 +58,18 @@ pub(in crate::edge) fn encode(results: &[Published]) -> Bytes {
         }
     }
     out.into()
+}
+
+/// The encoded results of an encoded `PublishResponse`.
+pub(in crate::edge) fn each(mut response: Bytes) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || {
+        // As `encode` has written it.
+        if !response.has_remaining() || response.get_u8() != KEY_RESULT {
+            return None;
+        }
+        let len = usize::try_from(decode_varint(&mut response).ok()?).ok()?;
+        (len <= response.len()).then(|| response.split_to(len))
+    })
 }
 
 /// One result with its length.
@@ -127,6 +139,8 @@ mod tests {
         ];
         let told = client::PublishResponse::decode(encode(&results)).expect("a response").results;
         assert_eq!(told.len(), results.len());
+        let each: Vec<_> = each(encode(&results)).collect();
+        assert_eq!(each, told.iter().map(Message::encode_to_vec).collect::<Vec<_>>());
         for (index, (told, result)) in told.iter().zip(&results).enumerate() {
             let Ok(accepted) = result else {
                 let status = told.status.as_ref().expect("a status");

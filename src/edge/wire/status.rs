@@ -127,6 +127,10 @@ pub(in crate::edge) fn of_command(error: &CommandError, field_path: &str) -> Fau
     let path = |field: &str| format!("{field_path}{field}").trim_end_matches('.').to_owned();
     match error {
         CommandError::Undecodable { .. } => Fault::new(Reason::MalformedCommand, text),
+        CommandError::Json { path, .. } if !path.is_empty() => {
+            Fault::new(Reason::MalformedCommand, text).at(path.clone())
+        }
+        CommandError::Json { .. } => Fault::new(Reason::MalformedCommand, text),
         CommandError::Field { field, .. } => Fault::new(Reason::MalformedCommand, text).at(path(field)),
         CommandError::Filter { index, .. } => {
             Fault::new(Reason::InvalidFilter, text).at(path(&format!("filters[{index}]")))
@@ -167,6 +171,12 @@ pub(in crate::edge) fn of_command(error: &CommandError, field_path: &str) -> Fau
             }
         }
     }
+}
+
+/// A message that is not written as its form wants it. `path` is the field, empty for the whole.
+pub(in crate::edge) fn malformed(path: &str, text: impl Into<String>) -> Fault {
+    let fault = Fault::new(Reason::MalformedCommand, text.into());
+    if path.is_empty() { fault } else { fault.at(path) }
 }
 
 /// There is no memory for what a call needs.

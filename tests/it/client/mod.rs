@@ -165,7 +165,7 @@ async fn read(subscription: &mut Subscription, count: usize) -> Vec<String> {
     all
 }
 
-fn numbered(topic: &str, number: usize) -> Event {
+fn numbered(topic: &str, number: usize) -> Event<'_> {
     Event::new(topic).text(number.to_string())
 }
 

@@ -19,7 +19,10 @@ async fn every_event_has_its_own_answer() {
     let _live = client.subscribe(Live::to(["live.>"])).await.expect("open");
     let same = || numbered("s.x", 3).id("three").source("test");
     let events = [numbered("s.x", 1), Event::new("not a topic"), numbered("live.x", 2), same(), same()];
-    let results = answer(client.publish_all(events)).await.expect("answered");
+    let receipt = answer(client.publish_all(events)).await.expect("answered");
+    assert_eq!((receipt.len(), receipt.errors().count()), (5, 1));
+    assert_eq!(receipt.all().expect_err("not all").reason(), "INVALID_TOPIC");
+    let results: Vec<_> = receipt.into_iter().collect();
     assert!(
         matches!(&results[0], Ok(Published::Stored { sequence: 1, duplicate: false, stream, .. }) if stream == "s")
     );
@@ -135,4 +138,52 @@ async fn what_is_dropped_while_it_is_under_way_is_published_all_the_same() {
     publish_numbered(&client, "s.x", 1..2).await;
     let mut reader = client.subscribe(all_of("s")).await.expect("open");
     assert_eq!(read(&mut reader, 2).await, ["0", "1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_only_sent_comes_in_order_with_what_is_published() {
+    let server = hub().await;
+    let client = Running::of(server.address);
+    let mut live = client.subscribe(Live::to(["a"])).await.expect("open");
+    for first in (0..1000).step_by(10) {
+        answer(client.send_all((first..first + 9).map(|number| numbered("a", number)))).await.expect("room");
+        drop(client.publish(numbered("a", first + 9)).queued().await.expect("room"));
+    }
+    assert_eq!(read(&mut live, 1000).await, super::numbers(0..1000));
+    let missing = answer(client.send_all([Event::new("a"); 0])).await.expect_err("nothing to send");
+    assert_eq!(missing.field(), Some("events"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_only_sent_has_an_id_of_the_hub_and_its_refusals_are_counted() {
+    let server = hub().await;
+    let client = Running::of(server.address);
+    let mut live = client.subscribe(Live::to(["a"])).await.expect("open");
+    let events = [numbered("a", 1), Event::new("not a topic"), numbered("a", 2).id("own")];
+    answer(client.send_all(events)).await.expect("room");
+    let (mut ids, mut sources) = (Vec::new(), Vec::new());
+    while ids.len() < 2 {
+        let batch = super::next_batch(&mut live).await;
+        ids.extend(batch.iter().map(|event| event.id().to_owned()));
+        sources.extend(batch.iter().map(|event| event.source().to_owned()));
+    }
+    assert!(!ids[0].is_empty() && ids[1] == "own", "{ids:?}");
+    assert_eq!(sources, ["", ""]);
+    until("the refusal is counted", async || client.stats().refused_sends == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_only_sent_waits_for_a_hub_and_for_room() {
+    let mut home = Home::started().await;
+    create(home.address, stream("s", &["s.>"])).await;
+    home.kill().await;
+    let client = Running::start(builder(home.address).queue_events(4));
+    answer(client.send_all((0..4).map(|number| numbered("s.x", number)))).await.expect("room");
+    let sender = client.clone();
+    let waiting = tokio::spawn(async move { sender.send_all([numbered("s.x", 4)]).await });
+    assert_eq!(client.stats().queued_publishes, 4);
+    home.start().await;
+    soon("room", waiting).await.expect("no panic").expect("sent");
+    let mut reader = client.subscribe(all_of("s")).await.expect("open");
+    assert_eq!(read(&mut reader, 5).await, super::numbers(0..5));
 }

@@ -75,6 +75,30 @@ async fn no_more_than_the_window_is_held() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn events_of_a_batch_that_is_dropped_are_out_of_hand_whether_or_not_they_were_taken_out() {
+    let folder = Folder::new();
+    let (mut place, client) = place(&folder, |_| {}).await;
+    place.publish(&numbers(0..20)).await;
+    let mut member = client.subscribe(member().window(4)).await.expect("open");
+    let mut in_hand: Vec<Delivery> = Vec::new();
+    for takes_all in [true, false] {
+        let mut batch = next_batch(&mut member).await;
+        assert!(!batch.is_empty() && batch.iter().all(|event| event.attempt() == 1));
+        match takes_all {
+            true => in_hand.extend(batch.take_events().into_iter().next()),
+            false => in_hand.extend(batch.into_iter().next()),
+        }
+    }
+    drop(next_batch(&mut member).await);
+    assert_eq!(in_hand.len(), 2);
+    // What came since and was not taken is in hand too.
+    drop(member);
+    assert_eq!(client.stats().events_in_hand, 2);
+    in_hand.clear();
+    assert_eq!(client.stats().events_in_hand, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_acknowledgement_that_comes_too_late_says_so() {
     let folder = Folder::new();
     let (mut place, client) = place(&folder, |group| {

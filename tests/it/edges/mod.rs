@@ -1,6 +1,8 @@
 //! What every edge must do, whatever it speaks: run on gRPC, and on an edge that is made for this.
 
 mod line;
+mod web;
+mod ws;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -24,13 +26,17 @@ use tonic::Request;
 use crate::{
     auth_harness::{Guarded, bear, token},
     harness::{self, Folder, client, event, metric, publish, soon, spec, until},
+    web::any_port,
 };
 use line::Line;
+use web::Sse;
+use ws::Ws;
 
 /// Where a client of either edge connects.
 #[derive(Clone)]
 struct Addresses {
     grpc: std::net::SocketAddr,
+    web: std::net::SocketAddr,
     socket: PathBuf,
 }
 
@@ -131,7 +137,10 @@ impl Client for Lines {
 }
 
 /// Starts a hub with both edges. Its store opens when the gate does.
-async fn start(config: Config, gate: Option<oneshot::Receiver<()>>) -> (Addresses, tokio::task::JoinHandle<Server>) {
+async fn start(
+    mut config: Config,
+    gate: Option<oneshot::Receiver<()>>,
+) -> (Addresses, tokio::task::JoinHandle<Server>) {
     let socket = PathBuf::from(format!("/tmp/switchyard-{:x}.sock", fastrand::u64(..)));
     let (tasks, metrics) = (Tasks::default(), Arc::new(Metrics::default()));
     let auth = switchyard::auth::Auth::open(&config.auth, &tasks, &metrics).await.expect("auth");
@@ -141,11 +150,15 @@ async fn start(config: Config, gate: Option<oneshot::Receiver<()>>) -> (Addresse
     let of_lines = tasks.clone();
     let port: EdgePort =
         Box::new(move |parts| Box::pin(parts.acceptor.run(lines, Line { door: parts.door, tasks: of_lines })));
-    let addresses = Addresses { grpc: clients.0.tcp(), socket };
+    let memory = Arc::new(Memory::new(&config.memory));
+    config.web.listen = any_port();
+    let edge_of_web = server::web_edge(&config, &tasks, &memory).await.expect("a port").expect("a web listener");
+    let web_address = edge_of_web.web.as_ref().expect("an address").tcp();
+    let addresses = Addresses { grpc: clients.0.tcp(), web: web_address, socket };
     let (ops_listen, options) = (config.ops_listen.clone(), config.connections.clone());
     let ground = Ground {
         clients,
-        edges: vec![Edge { web: None, port }],
+        edges: vec![Edge { web: None, port }, edge_of_web],
         operators: Box::pin(async move { net::listen(&ops_listen, &options).await }),
         engine: Box::pin(async move {
             if let Some(gate) = gate {
@@ -155,7 +168,7 @@ async fn start(config: Config, gate: Option<oneshot::Receiver<()>>) -> (Addresse
         }),
         auth,
         tls: None,
-        memory: Arc::new(Memory::new(&config.memory)),
+        memory,
         metrics,
         tasks,
     };
@@ -279,6 +292,9 @@ macro_rules! suite {
 
 suite!(grpc, Grpc);
 suite!(line_protocol, Lines);
+suite!(events_over_http, Sse);
+suite!(websocket_in_protobuf, Ws<false>);
+suite!(websocket_in_json, Ws<true>);
 
 #[test]
 fn an_edge_is_small() {

@@ -1,6 +1,6 @@
 //! Plain HTTP/1.1, as any script speaks it.
 
-use std::{fmt::Write as _, net::SocketAddr};
+use std::net::SocketAddr;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -31,14 +31,24 @@ impl Answer {
 
 /// One request on a connection of its own. `Host` is the address unless it is among the headers.
 pub async fn ask(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-    let mut request = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+    let length = body.len().to_string();
+    send(address, method, path, &[headers, &[("content-length", &length)]].concat(), body).await
+}
+
+/// The head of a POST, with a length for what then does not come.
+pub async fn begin(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Answer {
+    send(address, "POST", path, headers, "").await
+}
+
+async fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    let mut request = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n");
     if headers.iter().all(|(name, _)| *name != "host") {
-        let _ = write!(request, "host: {address}\r\n");
+        request += &format!("host: {address}\r\n");
     }
     for (name, value) in headers {
-        let _ = write!(request, "{name}: {value}\r\n");
+        request += &format!("{name}: {value}\r\n");
     }
-    let _ = write!(request, "\r\n{body}");
+    request += &format!("\r\n{body}");
     let mut socket = TcpStream::connect(address).await.expect("a connection");
     socket.write_all(request.as_bytes()).await.expect("sent");
     let mut response = Vec::new();

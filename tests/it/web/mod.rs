@@ -1,6 +1,16 @@
 //! The web listener: what is checked on every path before a door sees a request.
 
+mod calls;
+mod envelopes;
+mod events;
 mod http;
+mod poll;
+mod publish;
+pub mod source;
+pub mod websocket;
+#[cfg(feature = "tools-tests")]
+mod websocket_python;
+mod ws;
 
 use std::collections::BTreeSet;
 
@@ -13,7 +23,7 @@ use crate::{
     auth_harness::{Guarded, token},
     harness::{Folder, config, hub_with},
 };
-pub use http::{Answer, ask};
+pub use http::{Answer, ask, begin};
 
 /// A hub with a web listener.
 pub async fn hub(change: impl FnOnce(&mut switchyard::config::Config)) -> Server {
@@ -38,11 +48,19 @@ pub fn address(hub: &Server) -> std::net::SocketAddr {
     hub.web_address.expect("a web listener")
 }
 
-/// A request, as far as headers go: (path, method, headers).
-type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
-
-/// A request of each path that its door would take.
-const REQUESTS: &[Row<'_>] = &[("/v1/ticket", "POST", &[("content-type", "application/json")])];
+/// A request of each path that its door would take, as far as headers go: (path, method, headers).
+const REQUESTS: &[(&str, &str, &[(&str, &str)])] = &[
+    ("/v1/ticket", "POST", &[("content-type", "application/json")]),
+    // Without what makes it a WebSocket: it would not end.
+    ("/v1/ws", "GET", &[]),
+    ("/v1/events", "GET", &[]),
+    ("/v1/poll", "GET", &[]),
+    ("/v1/poll", "POST", &[("content-type", "application/json")]),
+    ("/v1/poll", "DELETE", &[]),
+    ("/v1/publish", "POST", &[("content-type", "application/json")]),
+    // Without what makes it a WebSocket: it would not end.
+    ("/v1/ws", "GET", &[]),
+];
 
 #[test]
 fn every_path_has_its_row_in_the_table_of_attacks() {
@@ -53,7 +71,7 @@ fn every_path_has_its_row_in_the_table_of_attacks() {
 }
 
 /// One request of the table with more headers.
-async fn attack(hub: &Server, (path, method, usual): &Row<'_>, more: &[(&str, &str)]) -> Answer {
+async fn attack(hub: &Server, (path, method, usual): &(&str, &str, &[(&str, &str)]), more: &[(&str, &str)]) -> Answer {
     let mut headers: Vec<_> =
         usual.iter().filter(|(name, _)| more.iter().all(|(other, _)| other != name)).copied().collect();
     headers.extend(more);

@@ -189,7 +189,7 @@ fn an_event_that_is_dropped_makes_room_and_nothing_is_said_of_it() {
     publish(&mut world, 2);
     let (sequence, copy) = take_all(&mut world, id)[0];
     let mut news = std::mem::take(&mut world.machine.news);
-    world.machine.table.let_go(world.now, (id, sequence, copy), &mut news);
+    world.machine.table.let_go(world.now, id, [(sequence, copy)].into_iter(), &mut news);
     world.settle();
     assert!(world.hub.done.is_empty());
     assert_eq!(sequences(&take_all(&mut world, id)), [2], "the lease on 1 has to run out first");

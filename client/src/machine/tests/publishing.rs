@@ -2,17 +2,27 @@
 
 use std::time::Duration;
 
-use prost::Message;
 use tonic::Code;
 
-use super::world::{World, status};
+use super::world::{FORBIDDEN, World, encoded, status};
 use crate::{
     error::ErrorKind,
-    machine::publishes::Amount,
+    machine::{
+        news::Moment,
+        publishes::{Amount, Care, NewPublish},
+    },
     outcome::Published,
-    proto::v1::{Event, PublishPrecondition, publish_precondition::Condition},
+    proto::v1::{PublishPrecondition, publish_precondition::Condition},
     state::State,
 };
+
+fn until(new: &mut NewPublish, moment: Moment) {
+    new.care = Care::Until { deadline: moment, retry_live: false };
+}
+
+fn retries(new: &mut NewPublish, retry_live: bool) {
+    new.care = Care::Until { deadline: Duration::from_secs(3600), retry_live };
+}
 
 fn sequence(world: &World, ticket: u64) -> i64 {
     let results = world.results.get(&ticket).expect("an answer");
@@ -72,7 +82,7 @@ fn an_event_that_no_stream_keeps_is_not_written_twice_unless_asked_to() {
         let mut world = World::new(|_| {});
         world.connect();
         world.client_reads(1);
-        let ticket = world.publish_with("live.x", "1", |new| new.retry_live = retry_live);
+        let ticket = world.publish_with("live.x", "1", |new| retries(new, retry_live));
         let other = world.publish("live.y", "2");
         world.turn(1);
         world.turn(1);
@@ -96,11 +106,8 @@ fn a_call_of_several_events_is_mended_event_by_event() {
     let mut world = World::new(|_| {});
     world.connect();
     world.client_reads(1);
-    let event = |topic: &str, id: &str| Event { topic: topic.into(), id: id.into(), ..Event::default() };
-    let events = [event("s.x", "1"), event("live", "2"), event("s.y", "3")];
-    let ticket = world.publish_with("s.x", "0", |new| {
-        new.events = events.iter().map(|event| event.encode_to_vec().into()).collect();
-    });
+    let events = encoded(&[("s.x", "1"), ("live", "2"), ("s.y", "3")]);
+    let ticket = world.publish_with("s.x", "0", |new| new.events = events);
     world.turn(9);
     world.cut();
     world.settle();
@@ -132,7 +139,7 @@ fn a_precondition_is_repeated_as_it_is() {
 fn the_deadline_says_whether_it_may_have_been_published() {
     let mut world = World::new(|_| {});
     let deadline = Duration::from_secs(5);
-    let unsent = world.publish_with("s.x", "1", |new| new.deadline = deadline);
+    let unsent = world.publish_with("s.x", "1", |new| until(new, deadline));
     world.pass(deadline);
     assert_eq!(world.machine.opening(world.now), Some(std::time::Duration::MAX));
     world.hear_news();
@@ -141,7 +148,7 @@ fn the_deadline_says_whether_it_may_have_been_published() {
     world.connect();
     world.client_reads(1);
     let now = world.now;
-    let sent = world.publish_with("s.x", "2", |new| new.deadline = now + deadline);
+    let sent = world.publish_with("s.x", "2", |new| until(new, now + deadline));
     world.turn(9);
     world.pass(deadline);
     world.turn(9);
@@ -153,7 +160,7 @@ fn the_deadline_says_whether_it_may_have_been_published() {
     assert_eq!(world.machine.stats(world.now).queued_publishes, 0);
 
     let now = world.now;
-    let lost = world.publish_with("s.x", "3", |new| new.deadline = now + deadline);
+    let lost = world.publish_with("s.x", "3", |new| until(new, now + deadline));
     world.turn(9);
     world.cut();
     world.pass(deadline);
@@ -162,7 +169,7 @@ fn the_deadline_says_whether_it_may_have_been_published() {
     assert_eq!(kind(&world, lost), (ErrorKind::Unknown, "DEADLINE_PASSED".into()));
     world.settle();
     let now = world.now;
-    let told = world.publish_with("s.x", "4", |new| new.deadline = now + deadline);
+    let told = world.publish_with("s.x", "4", |new| until(new, now + deadline));
     world.turn(9);
     world.pass(deadline);
     world.turn(9);
@@ -174,20 +181,12 @@ fn the_deadline_says_whether_it_may_have_been_published() {
 
 #[test]
 fn the_queue_takes_as_much_as_its_limit_and_no_more() {
-    let size = |id: &str| {
-        let event = Event { topic: "s.x".into(), id: id.into(), ..Event::default() };
-        crate::machine::wire::entry_len(&event.encode_to_vec().into())
-    };
+    let size = |id: &str| encoded(&[("s.x", id)]).len();
     let mut world = World::new(|setup| setup.most = Amount { events: 3, bytes: 2 * size("1") + size("1") });
-    let event = |id: &str| {
-        let event = Event { topic: "s.x".into(), id: id.into(), ..Event::default() };
-        event.encode_to_vec().into()
-    };
-    let new = |ids: &[&str]| crate::machine::publishes::NewPublish {
-        events: ids.iter().map(|id| event(id)).collect(),
-        precondition: None,
-        deadline: Duration::from_secs(3600),
-        retry_live: false,
+    let new = |ids: &[&str]| {
+        let events: Vec<(&str, &str)> = ids.iter().map(|id| ("s.x", *id)).collect();
+        let care = Care::Until { deadline: Duration::from_secs(3600), retry_live: false };
+        NewPublish { events: encoded(&events), precondition: None, care }
     };
     assert!(world.machine.publish(new(&["1", "2"])).expect("open").is_ok());
     assert!(world.machine.publish(new(&["3", "4"])).expect("open").is_err(), "one event too many");
@@ -243,11 +242,64 @@ fn one_that_is_refused_does_not_take_others_with_it() {
 #[test]
 fn an_event_that_no_frame_can_hold_is_refused_here_and_costs_no_session() {
     let mut world = World::new(|_| {});
-    let large = Event { topic: "s.x".into(), id: "1".into(), content_type: "x".repeat(5 << 20), ..Event::default() };
-    let ticket = world.publish_with("s.x", "1", |new| new.events = vec![large.encode_to_vec().into()]);
+    let long = "x".repeat(5 << 20);
+    let ticket = world.publish_with("s.x", "1", |new| new.events = encoded(&[("s.x", &long)]));
     let other = world.publish("s.x", "2");
     world.settle();
     assert_eq!(kind(&world, ticket), (ErrorKind::Refused, "EVENT_TOO_LARGE".into()));
     assert_eq!(sequence(&world, other), 1);
     assert_eq!((world.hub.sessions, world.state()), (1, State::Up));
+}
+
+#[test]
+fn what_is_only_sent_is_written_once_in_order_with_everything_else() {
+    let mut world = World::new(|_| {});
+    world.send(&["s.x", "s.x"]);
+    let published = world.publish("s.x", "3");
+    world.send(&["s.y"]);
+    assert_eq!(world.machine.stats(world.now).queued_publishes, 4, "it waits for a session");
+    world.connect();
+    world.client_reads(1);
+    world.turn(usize::MAX);
+    assert_eq!(world.machine.stats(world.now).queued_publishes, 1, "what was written is not held");
+    world.cut();
+    world.settle();
+    assert_eq!(ids(&world), ["3"], "what was under way is lost, and is not written again");
+    assert_eq!(sequence(&world, published), 1);
+    world.send(&["s.x"]);
+    world.settle();
+    assert_eq!(ids(&world), ["3", ""]);
+    assert_eq!(world.results.len(), 1, "nobody is told of what is only sent");
+}
+
+#[test]
+fn refusals_of_what_is_only_sent_are_counted_and_told_of_not_too_often() {
+    let mut world = World::new(|_| {});
+    world.settle();
+    world.send(&["s.x", FORBIDDEN, "s.x", FORBIDDEN]);
+    world.settle_at_once();
+    assert_eq!((ids(&world).len(), &world.refused[..]), (2, &[(2, "PERMISSION_DENIED".to_owned())][..]));
+    world.refused.clear();
+    world.send(&[FORBIDDEN]);
+    world.settle_at_once();
+    assert_eq!((world.machine.stats(world.now).refused_sends, world.refused.len()), (3, 0));
+    world.hub.refuses = Some(status(Code::ResourceExhausted, "QUOTA_EXCEEDED", None));
+    world.pass(Duration::from_secs(1));
+    world.send(&["s.x", "s.x"]);
+    world.settle_at_once();
+    assert_eq!(world.refused, [(4, "QUOTA_EXCEEDED".to_owned())], "what is refused as a whole counts once");
+}
+
+#[test]
+fn what_is_only_sent_is_cut_to_what_a_frame_can_hold() {
+    let mut world = World::new(|_| {});
+    world.settle();
+    let long = format!("s.{}", "x".repeat(3 << 20));
+    let longer = format!("s.{}", "x".repeat(5 << 20));
+    world.send(&[&long, &longer, &long, "s.x"]);
+    world.settle_at_once();
+    let lengths: Vec<usize> = world.hub.log.iter().map(|event| event.topic.len()).collect();
+    assert_eq!(lengths, [long.len(), long.len(), 3]);
+    assert_eq!(world.refused, [(1, "EVENT_TOO_LARGE".to_owned())]);
+    assert_eq!((world.hub.sessions, world.machine.stats(world.now).queued_publishes), (1, 0));
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use proptest::prelude::*;
 
-use super::world::{STREAM, World};
+use super::world::{STREAM, World, pairs};
 use crate::{
     machine::{incoming::Incoming, verdict::Verdict},
     spec::{Start, Stream},
@@ -77,15 +77,15 @@ impl Application {
     fn take(&mut self, world: &mut World, of_reader: bool) {
         let id = if of_reader { self.reader } else { self.member };
         match world.machine.table.take(world.now, id) {
-            Some(Incoming::Events { events, batch, .. }) => {
+            Some(Incoming::Events { events, copies, batch, .. }) => {
                 if of_reader {
-                    self.read.extend(events.iter().map(|arrived| arrived.event.sequence));
+                    self.read.extend(events.iter().map(|event| event.sequence()));
                     world.machine.table.finish_batch(world.now, id, batch);
                 } else {
-                    for arrived in events {
-                        assert!(!self.done.contains_key(&arrived.event.sequence), "it was done, and comes again");
-                        assert!(self.held.iter().all(|(held, _)| *held != arrived.event.sequence), "it is in hand");
-                        self.held.push((arrived.event.sequence, arrived.copy));
+                    for (sequence, copy) in pairs(&events, &copies) {
+                        assert!(!self.done.contains_key(&sequence), "it was done, and comes again");
+                        assert!(self.held.iter().all(|(held, _)| *held != sequence), "it is in hand");
+                        self.held.push((sequence, copy));
                     }
                 }
                 let mut news = std::mem::take(&mut world.machine.news);
@@ -110,7 +110,7 @@ impl Application {
             Say::Nothing => {
                 self.dropped += 1;
                 let mut news = std::mem::take(&mut world.machine.news);
-                world.machine.table.let_go(world.now, (self.member, event.0, event.1), &mut news);
+                world.machine.table.let_go(world.now, self.member, [event].into_iter(), &mut news);
                 world.machine.news.extend(news);
             }
             Say::Nack => {

@@ -10,13 +10,14 @@ use tonic_types::{ErrorDetails, StatusExt, pb};
 
 use super::leases::Leases;
 use crate::{
+    cutter::PREFIX_BYTES,
     machine::{
         Loss, Machine, Plan, Returns, Setup,
         incoming::Incoming,
         news::{Moment, News},
-        publishes::{Amount, NewPublish},
+        publishes::{Amount, Care, NewPublish},
         verdict::Verdict,
-        wire,
+        wire::{self, Encoded},
     },
     outcome::Published,
     proto::v1::{
@@ -24,11 +25,14 @@ use crate::{
         PublishResult, ReceivedEvent, SessionRequest, SessionResponse, Subscribed, SubscriptionSpec, Welcome,
         publish_precondition::Condition, session_request::Command, session_response::Frame, start_position::Position,
     },
+    received::Entries,
     spec::Spec,
 };
 
 /// The one stream of the hub, of the topics that begin with its name.
 pub(super) const STREAM: &str = "s";
+/// A topic to which nobody may publish.
+pub(super) const FORBIDDEN: &str = "forbidden";
 
 /// A status as the hub makes them.
 pub(super) fn status(code: tonic::Code, reason: &str, retry: Option<Duration>) -> pb::Status {
@@ -232,7 +236,12 @@ impl Hub {
         }
         let mut results = Vec::new();
         for event in publish.events {
-            assert!(!event.id.is_empty(), "every event has its id");
+            if event.topic == FORBIDDEN {
+                let status = status(tonic::Code::PermissionDenied, "PERMISSION_DENIED", None);
+                results.push(PublishResult { status: Some(status), ..PublishResult::default() });
+                continue;
+            }
+            assert_eq!(event.id.is_empty(), id == 0, "every event has its id, unless it is only sent");
             if is_live(&event) {
                 self.live.push(event);
                 results.push(PublishResult { matched: 1, ..PublishResult::default() });
@@ -246,7 +255,10 @@ impl Hub {
             let (stream, epoch, duplicate) = (STREAM.to_owned(), 1, known.is_some());
             results.push(PublishResult { stream, sequence, epoch, duplicate, ..PublishResult::default() });
         }
-        self.say(id, Frame::Published(PublishResponse { results }));
+        // Where there is no request only what is refused is answered.
+        if id != 0 || results.iter().any(|result| result.status.is_some()) {
+            self.say(id, Frame::Published(PublishResponse { results }));
+        }
     }
 
     fn find(&self, event: &Event) -> Option<i64> {
@@ -283,7 +295,7 @@ impl Hub {
             }
             if let Some(credit) = &mut sub.credit {
                 credit.events -= 1;
-                credit.bytes -= wire::entry_len(&received.encode_to_vec().into()) as i64;
+                credit.bytes -= wire::entry_len(&received.encode_to_vec()) as i64;
             }
             events.push(received);
         }
@@ -299,6 +311,19 @@ impl Hub {
         }
         has_sent
     }
+}
+
+/// Events of these topics and ids.
+pub(super) fn encoded(events: &[(&str, &str)]) -> Encoded {
+    let mut encoded = Encoded::default();
+    events.iter().for_each(|(topic, id)| encoded.push(&crate::event::Event::new(*topic).id(*id), None, 0));
+    encoded
+}
+
+/// The sequences and the copies of events that came; 0 where nothing is acknowledged.
+pub(super) fn pairs(events: &Entries, copies: &[u64]) -> Vec<(i64, u64)> {
+    let copies = copies.iter().copied().chain(std::iter::repeat(0));
+    events.iter().map(|event| event.sequence()).zip(copies).collect()
 }
 
 fn lease_expired() -> pb::Status {
@@ -317,6 +342,8 @@ pub(super) struct World {
     pub(super) states: Vec<crate::state::Status>,
     pub(super) results: BTreeMap<u64, Vec<Result<Published, crate::error::Error>>>,
     pub(super) settled: BTreeMap<u64, Result<(), crate::error::Error>>,
+    /// What was told of refusals of what was only sent.
+    pub(super) refused: Vec<(u64, String)>,
     /// Whether the client has half-closed.
     pub(super) is_half_closed: bool,
 }
@@ -347,6 +374,7 @@ impl World {
             states: Vec::new(),
             results: BTreeMap::new(),
             settled: BTreeMap::new(),
+            refused: Vec::new(),
             is_half_closed: false,
         }
     }
@@ -355,12 +383,13 @@ impl World {
         while let Some(news) = self.machine.news.pop_front() {
             match news {
                 News::State(status) => self.states.push(status),
-                News::Published(ticket, results) => {
-                    assert!(self.results.insert(ticket, results).is_none(), "it is told once");
+                News::Published(ticket, receipt) => {
+                    assert!(self.results.insert(ticket, receipt.into_iter().collect()).is_none(), "it is told once");
                 }
                 News::Settled(ticket, result) => {
                     assert!(self.settled.insert(ticket, result).is_none(), "it is told once");
                 }
+                News::Refused(count, error) => self.refused.push((count, error.reason().to_owned())),
                 News::Subscription(_) | News::Room => {}
             }
         }
@@ -438,7 +467,7 @@ impl World {
         for _ in 0..frames {
             let Some(frame) = self.machine.write(self.now) else { break };
             assert!(!self.is_half_closed, "nothing is written any more");
-            self.wire.push_back(SessionRequest::decode(&frame[..]).expect("a request"));
+            self.wire.push_back(SessionRequest::decode(&frame[PREFIX_BYTES..]).expect("a request"));
         }
         self.hear_news();
     }
@@ -455,8 +484,8 @@ impl World {
     pub(super) fn client_reads(&mut self, frames: usize) {
         for _ in 0..frames {
             let Some(frame) = self.hub.out.pop_front() else { break };
-            let (frame, sizes) = wire::decode(&frame.encode_to_vec()).expect("a frame");
-            self.machine.frame(self.now, SystemTime::UNIX_EPOCH, frame, &sizes);
+            let heard = wire::decode(frame.encode_to_vec().into()).expect("a frame");
+            self.machine.frame(self.now, SystemTime::UNIX_EPOCH, heard);
         }
         self.hear_news();
     }
@@ -500,23 +529,25 @@ impl World {
     }
 
     pub(super) fn publish_with(&mut self, topic: &str, id: &str, change: impl FnOnce(&mut NewPublish)) -> u64 {
-        let event = Event { topic: topic.into(), id: id.into(), ..Event::default() };
-        let mut new = NewPublish {
-            events: vec![event.encode_to_vec().into()],
-            precondition: None,
-            deadline: self.now + Duration::from_secs(3600),
-            retry_live: false,
-        };
+        let care = Care::Until { deadline: self.now + Duration::from_secs(3600), retry_live: false };
+        let mut new = NewPublish { events: encoded(&[(topic, id)]), precondition: None, care };
         change(&mut new);
         self.machine.publish(new).expect("open").expect("room")
+    }
+
+    /// Sends events that nobody answers.
+    pub(super) fn send(&mut self, topics: &[&str]) {
+        let events: Vec<(&str, &str)> = topics.iter().map(|topic| (*topic, "")).collect();
+        let new = NewPublish { events: encoded(&events), precondition: None, care: Care::Sent };
+        self.machine.publish(new).expect("open").expect("room");
     }
 
     /// The next events of a subscription, with the copy of each; other news of it is passed over.
     pub(super) fn take_events(&mut self, id: i64) -> Option<(u64, Vec<(i64, u64)>)> {
         loop {
             match self.machine.table.take(self.now, id)? {
-                Incoming::Events { events, batch, .. } => {
-                    let events = events.iter().map(|arrived| (arrived.event.sequence, arrived.copy)).collect();
+                Incoming::Events { events, copies, batch, .. } => {
+                    let events = pairs(&events, &copies);
                     return Some((batch, events));
                 }
                 Incoming::Gap(_) | Incoming::CaughtUp => {}

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use switchyard_client::{
-    Batch, Client, Delivery, Error, FilePosition, GapReason, Item, Live, OnGap, Spec, Start, Stream, Subscription,
+    Batch, Client, Delivery, Error, FilePosition, GapReason, Item, Live, OnGap, ReceivedRef, Spec, Start, Stream,
+    Subscription,
 };
 use switchyard_conformance::protocol::{self, Command, Event, Report, Subscribe, Take, Then};
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
@@ -213,7 +214,7 @@ impl Reader {
 
     /// Says which events came, or something else.
     fn report(&self, batch: &Batch) {
-        let report = |event: &Delivery| {
+        let report = |event: ReceivedRef<'_>| {
             Report::Event(Event {
                 sub: self.name.clone(),
                 sequence: event.sequence(),

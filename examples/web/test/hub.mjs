@@ -1,0 +1,82 @@
+/** The real hub as a process, on ports that stay the same when it is killed and started again. */
+
+import { execFile, spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { promisify } from "node:util";
+
+const run = promisify(execFile);
+/** The folder of the pages, and that of the project. */
+export const PAGES = join(import.meta.dirname, "..");
+export const ROOT = join(PAGES, "../..");
+const PROGRAM = process.env.SWITCHYARD ?? join(ROOT, "target/debug/switchyard");
+
+export class Hub {
+  #folder = mkdtempSync(join(tmpdir(), "switchyard-pages-"));
+  #child = null;
+  /** `HOST:PORT` of the main listener and of the web listener. */
+  server = "127.0.0.1:0";
+  web = "127.0.0.1:0";
+
+  /** A hub that serves the pages, with their streams. */
+  static async start() {
+    const hub = new Hub();
+    await hub.go();
+    await run(join(PAGES, "streams.sh"), [PROGRAM, "--server", hub.server]);
+    return hub;
+  }
+
+  /** Starts it, or starts it again. Resolves when it serves. */
+  async go() {
+    const flags = ["--listen", this.server, "--web-listen", this.web, "--ops-listen", "127.0.0.1:0", "--set", `web.pages=${PAGES}`];
+    this.#child = spawn(PROGRAM, ["serve", ...flags, "--data-dir", this.#folder, "--log-format", "json"], { stdio: ["ignore", "ignore", "pipe"] });
+    const lines = [];
+    for await (const line of createInterface(this.#child.stderr)) {
+      lines.push(line);
+      const said = JSON.parse(line);
+      if (said.message !== "serving") continue;
+      [this.server, this.web] = [said.address, said.web_address];
+      this.#child.stderr.resume();
+      return;
+    }
+    throw new Error(`the hub ended before it served: ${lines.join("\n")}`);
+  }
+
+  /** Ends it without a word to anybody. Resolves when it is gone. */
+  async kill(signal = "SIGKILL") {
+    const gone = new Promise((exited) => this.#child.once("exit", exited));
+    this.#child.kill(signal);
+    await gone;
+  }
+
+  /** Runs a command of the program against it, and gives what it prints. */
+  async command(...words) {
+    return (await run(PROGRAM, [...words, "--server", this.server])).stdout;
+  }
+
+  /** The address of a page. */
+  page(path) {
+    return `http://${this.web}/${path}`;
+  }
+
+  /** What a stream has of these topics, from the earliest to the latest. */
+  async events(stream, filter) {
+    const all = [];
+    for (let cursor = ""; ; ) {
+      const asked = new URLSearchParams({ stream, filter, wait: "0", ...(cursor ? { cursor } : { start: "earliest" }) });
+      const answer = await fetch(`http://${this.web}/v1/poll?${asked}`);
+      if (!answer.ok) throw new Error(`${answer.status}: ${await answer.text()}`);
+      const page = await answer.json();
+      all.push(...(page.events ?? []));
+      cursor = page.cursor;
+      if (page.caughtUp) return all;
+    }
+  }
+
+  async end() {
+    await this.kill();
+    rmSync(this.#folder, { recursive: true });
+  }
+}
