@@ -60,6 +60,12 @@ fn rows() -> Vec<Row> {
             json!("3600s"),
         ),
         (
+            "/switchyard.v1.StreamService/CreateStream",
+            |_| json!({"stream": {"name": "t", "filters": ["t.>"]}}),
+            "/stream/name",
+            json!("t"),
+        ),
+        (
             "/switchyard.v1.HubService/Publish",
             |_| json!({"events": [{"topic": "s.a", "text": "one"}, {"topic": "s.b", "data": "AAEC/w=="}]}),
             "/results/1/sequence",
@@ -88,7 +94,7 @@ fn rows() -> Vec<Row> {
         ("/switchyard.v1.StreamService/ListTopics", |_| json!({"stream": "s"}), "/topics/0/topic", json!("s.a")),
         (
             "/switchyard.v1.GroupService/CreateGroup",
-            |_| json!({"group": {"stream": "s", "name": "g"}, "start": {"preset": "START_PRESET_EARLIEST"}}),
+            |_| json!({"group": {"stream": "s", "name": "g", "deadLetterStream": "t"}, "start": {"preset": "START_PRESET_EARLIEST"}}),
             "/group/name",
             json!("g"),
         ),
@@ -209,7 +215,14 @@ async fn errors_have_the_reason_the_field_and_the_status_that_grpc_has() {
     };
     let wanted = |status, code, reason, field| (status, json!(code), json!(reason), field);
     for (path, body, status, code, reason, field) in [
-        ("StreamService/GetStream", json!({"name": "s"}), 400, "failed_precondition", "CONFIG_MISMATCH", Value::Null),
+        (
+            "StreamService/GetStream",
+            json!({"name": "s"}),
+            400,
+            "failed_precondition",
+            "CONFIG_MISMATCH",
+            json!("stream"),
+        ),
         (
             "HubService/Publish",
             json!({"events": [{"topic": "a b"}]}),
