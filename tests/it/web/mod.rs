@@ -49,10 +49,10 @@ pub fn address(hub: &Server) -> std::net::SocketAddr {
 }
 
 /// A path, a method and headers.
-type Request = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+type Request<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
 
 /// A request of each path that its door would take, as far as headers go.
-const REQUESTS: &[Request] = &[
+const REQUESTS: &[Request<'_>] = &[
     ("/v1/ticket", "POST", &[("content-type", "application/json")]),
     // Without what makes it a WebSocket: it would not end.
     ("/v1/ws", "GET", &[]),
@@ -72,7 +72,7 @@ fn every_path_has_its_row_in_the_table_of_attacks() {
 }
 
 /// One request of the table with more headers.
-async fn attack(hub: &Server, (path, method, usual): &Request, more: &[(&str, &str)]) -> Answer {
+async fn attack(hub: &Server, (path, method, usual): &Request<'_>, more: &[(&str, &str)]) -> Answer {
     let mut headers: Vec<_> =
         usual.iter().filter(|(name, _)| more.iter().all(|(other, _)| other != name)).copied().collect();
     headers.extend(more);
