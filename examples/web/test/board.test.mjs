@@ -14,7 +14,10 @@ const PYTHON = join(ROOT, ".tools/venv/bin/python");
 const ROWS = 560;
 let hub, browser;
 
-before(async () => ([hub, browser] = await Promise.all([Hub.start(), launch()])));
+before(async () => {
+  hub = await Hub.start();
+  browser = await launch();
+});
 after(async () => {
   await browser?.close();
   await hub?.end();

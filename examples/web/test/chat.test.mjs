@@ -10,7 +10,10 @@ const TTL_S = 4;
 const CHAT = `chat/index.html?ttl=${TTL_S}`;
 let hub, browser;
 
-before(async () => ([hub, browser] = await Promise.all([Hub.start(), launch()])));
+before(async () => {
+  hub = await Hub.start();
+  browser = await launch();
+});
 after(async () => {
   await browser?.close();
   await hub?.end();
