@@ -107,7 +107,7 @@ async fn serve(protos: &Path) {
         tasks,
     };
     let server = server::start_on(config, ground).await.expect("a hub starts");
-    let mut started = protos.new("ServerCompatResponse");
+    let mut started = protos.make("ServerCompatResponse");
     started.set_field_by_name("host", Value::String("127.0.0.1".to_owned()));
     started.set_field_by_name("port", Value::U32(server.web_address.expect("a port").port().into()));
     write(&started.encode_to_vec());

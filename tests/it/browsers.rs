@@ -41,7 +41,9 @@ fn the_pages_need_nothing_from_elsewhere_and_no_inline_code() {
                 let text = std::fs::read_to_string(&entry).expect("text");
                 // How a comment names another hub, and what SVG is called.
                 let text = text.replace("https://hub.example", "").replace("http://www.w3.org", "");
-                for inline in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", " onclick=", " style="] {
+                for inline in
+                    ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", " onclick=", " style="]
+                {
                     assert!(!text.contains(inline), "{}: {inline}", entry.display());
                 }
                 let elsewhere = ["src=\"http", "href=\"http", "url(http", "@import", "from \"http", "//cdn"];
@@ -50,7 +52,11 @@ fn the_pages_need_nothing_from_elsewhere_and_no_inline_code() {
                 }
                 if entry.extension() == Some("html".as_ref()) {
                     assert!(text.contains("default-src 'none'"), "{} has no policy", entry.display());
-                    assert!(!text.contains("<style") && !text.contains("<script>"), "{} has inline code", entry.display());
+                    assert!(
+                        !text.contains("<style") && !text.contains("<script>"),
+                        "{} has inline code",
+                        entry.display()
+                    );
                 }
                 *found += 1;
             }

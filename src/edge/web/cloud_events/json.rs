@@ -100,9 +100,10 @@ impl Iterator for Batch<'_> {
             }
         }
         let event = self.event();
-        match event.is_ok() {
-            true => self.expects = Expected::Comma,
-            false => self.rest = &[],
+        if event.is_ok() {
+            self.expects = Expected::Comma;
+        } else {
+            self.rest = &[];
         }
         Some(event)
     }

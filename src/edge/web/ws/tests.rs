@@ -43,11 +43,8 @@ struct Times {
     answer: Duration,
 }
 
-const TIMES: Times = Times {
-    message: Duration::from_secs(30),
-    interval: Duration::from_secs(30),
-    answer: Duration::from_secs(10),
-};
+const TIMES: Times =
+    Times { message: Duration::from_secs(30), interval: Duration::from_secs(30), answer: Duration::from_secs(10) };
 
 /// Says what it hears.
 async fn echo(
