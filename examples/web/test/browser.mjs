@@ -42,10 +42,10 @@ export async function visit(browser, address, { name, size = WIDE, scheme = "lig
   const page = await context.newPage();
   page.setDefaultTimeout(PATIENCE);
   page.complaints = [];
-  page.on("pageerror", (error) => page.complaints.push(error.stack || String(error)));
-  page.on("console", (said) => {
-    if (["error", "warning"].includes(said.type()) && !AWAY.test(said.text())) page.complaints.push(said.text());
-  });
+  const complain = (text) => AWAY.test(text) || page.complaints.push(text);
+  // Firefox tells what is wrong with a connection as an error of the page.
+  page.on("pageerror", (error) => complain(`${error}\n${error.stack ?? ""}`));
+  page.on("console", (said) => ["error", "warning"].includes(said.type()) && complain(said.text()));
   await page.goto(address);
   return page;
 }
