@@ -91,7 +91,7 @@ async fn serve(protos: &Path) {
             let bridge = bridge.clone();
             async move { Ok(bridge.serve(request.map(Body::new)).await) }
         });
-        let http = Http::new(handler, Arc::clone(&acceptor.options), of_web);
+        let http = Http::new(handler, Arc::clone(&acceptor.options), of_web).at_length();
         Box::pin(acceptor.run(listener, http))
     });
     let (ops_listen, options) = (config.ops_listen.clone(), config.connections.clone());

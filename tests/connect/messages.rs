@@ -45,7 +45,7 @@ impl Protos {
     }
 
     fn descriptor(&self, name: &str) -> MessageDescriptor {
-        let name = if name.contains('.') { name.to_owned() } else { format!("{PACKAGE}.{name}") };
+        let name = if name.starts_with("google.") { name.to_owned() } else { format!("{PACKAGE}.{name}") };
         self.0.get_message_by_name(&name).unwrap_or_else(|| panic!("no message {name}"))
     }
 

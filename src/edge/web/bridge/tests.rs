@@ -303,7 +303,7 @@ async fn what_a_client_makes_the_hub_keep_is_held_and_refused_when_it_does_not_f
     let (head, body) = ask_with(&memory, request()).await.into_parts();
     let error = body.collect().await.expect("a body").to_bytes();
     assert_eq!(head.status.as_u16(), 429, "{error:?}");
-    assert!(head.headers.contains_key("retry-after"));
+    assert!(head.headers.contains_key("retry-after"), "{error:?}");
     drop(others);
     let _responses = memory.hold(Use::Responses, 1_000_000).expect("all of it");
     let read = Request::get("/t.S/Read?encoding=json&message=%22ab%22").body(Body::empty()).expect("a request");
