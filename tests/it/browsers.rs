@@ -23,7 +23,7 @@ fn the_pages_do_in_browsers_what_they_promise() {
     assert!(tests.status.success(), "{told}{}", String::from_utf8_lossy(&tests.stderr));
     // A file that is not found must not pass for a test.
     assert!(told.contains("# fail 0") && told.contains("# skipped 0"), "{told}");
-    for page in ["board", "chat", "draw", "log"] {
+    for page in ["board", "chat", "draw", "index", "log"] {
         for shot in [format!("{page}-1280.png"), format!("{page}-390.png")] {
             assert!(screenshots().join(&shot).exists(), "the tests made no {shot}");
         }
