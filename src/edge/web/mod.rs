@@ -54,7 +54,6 @@ pub fn router(web: Arc<Web>) -> Router {
         .route("/v1/events", get(sse::serve))
         .route("/v1/poll", any(poll::serve))
         .route("/v1/publish", post(publish::serve))
-        .route("/v1/ws", any(ws::serve))
         .fallback(elsewhere)
         .layer(middleware::from_fn_with_state(Arc::clone(&web), access::check))
         .with_state(web)
