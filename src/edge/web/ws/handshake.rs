@@ -3,11 +3,12 @@
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{
         CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
     },
 };
+use http_body::Body;
 use sha1::{Digest, Sha1};
 use tonic::Code;
 
@@ -36,7 +37,7 @@ pub(super) struct Handshake {
 
 impl Handshake {
     /// Checks a request. Credentials among the subprotocols are for others.
-    pub(super) fn of<B>(request: &Request<B>) -> Result<Self, Refusal> {
+    pub(super) fn of<B: Body>(request: &Request<B>) -> Result<Self, Refusal> {
         let headers = request.headers();
         let tunnel = request.extensions().get::<TunnelProtocol>();
         if request.method() == Method::CONNECT {
@@ -46,7 +47,8 @@ impl Handshake {
             check_version(headers)?;
             return Ok(Self { accept: None, protocol: protocol(headers)? });
         }
-        if !lists(headers, &UPGRADE, "websocket") || !lists(headers, &CONNECTION, "upgrade") {
+        let asks = lists(headers, &UPGRADE, "websocket") && lists(headers, &CONNECTION, "upgrade");
+        if !asks || request.version() != Version::HTTP_11 {
             let refusal = Refusal::new(StatusCode::UPGRADE_REQUIRED, Code::InvalidArgument, "this is for WebSockets");
             return Err(refusal.with(UPGRADE, WEBSOCKET).with(CONNECTION, HeaderValue::from_static("upgrade")));
         }
@@ -54,6 +56,9 @@ impl Handshake {
         let key = headers.get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes).unwrap_or_default();
         if BASE64_STANDARD.decode(key).map_or(0, |key| key.len()) != KEY_BYTES {
             return Err(bad("sec-websocket-key must be 16 bytes in base64"));
+        }
+        if !request.body().is_end_stream() {
+            return Err(bad("the request must have no body"));
         }
         Ok(Self { accept: Some(answer(key)), protocol: protocol(headers)? })
     }
@@ -134,7 +139,11 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        Handshake::of(&request.body(()).expect("a request")).map_err(|refusal| refusal.into_response().status())
+        of(request.body(String::new()))
+    }
+
+    fn of(request: http::Result<Request<String>>) -> Result<Handshake, StatusCode> {
+        Handshake::of(&request.expect("a request")).map_err(|refusal| refusal.into_response().status())
     }
 
     /// The good headers with another value for one; none for an empty one.
@@ -169,6 +178,22 @@ mod tests {
     }
 
     #[test]
+    fn only_a_request_of_http_1_1_without_a_body_is_upgraded() {
+        let with = |version, body: &str| {
+            let mut request = Request::builder().version(version);
+            for (name, value) in GOOD {
+                request = request.header(name, value);
+            }
+            of(request.body(body.to_owned())).map(|shake| shake.protocol)
+        };
+        assert_eq!(with(Version::HTTP_11, ""), Ok(JSON));
+        assert_eq!(with(Version::HTTP_11, "a body"), Err(StatusCode::BAD_REQUEST));
+        for version in [Version::HTTP_10, Version::HTTP_2] {
+            assert_eq!(with(version, ""), Err(StatusCode::UPGRADE_REQUIRED), "{version:?}");
+        }
+    }
+
+    #[test]
     fn the_client_says_which_subprotocol_it_likes_best() {
         let protocol = |offered| with("sec-websocket-protocol", offered).map(|shake| shake.protocol);
         assert_eq!(protocol("switchyard.v1.proto,switchyard.v1.json"), Ok(PROTOBUF));
@@ -186,7 +211,7 @@ mod tests {
             for (name, value) in headers {
                 request = request.header(*name, *value);
             }
-            Handshake::of(&request.body(()).expect("a request"))
+            of(request.body(String::new()))
         };
         assert!(connect(&GOOD[2..]).is_err(), "for nothing in particular");
     }

@@ -76,7 +76,7 @@ struct Unfinished {
     buffer: Buffer,
     /// The next bytes, which are not in the buffer yet.
     next: BytesMut,
-    /// So many more were announced,
+    /// So many more may come,
     ahead: usize,
     /// or there are none.
     last: bool,
@@ -128,6 +128,10 @@ impl<S: Source> Messages<S> {
         let before = self.piece.len();
         let part = self.decoder.next(&mut self.piece)?;
         self.turn.note(FRAME_STEPS + (before - self.piece.len()) / BYTES_A_STEP);
+        if !self.decoder.is_amid() {
+            // A control frame that came in pieces is complete. One between the frames of a message counts as part of it.
+            self.late.end();
+        }
         match part {
             None => Ok(Step::More),
             Some(Part::Pong) => Ok(Step::Pause),
@@ -225,6 +229,8 @@ impl<S: Source> Stream for Messages<S> {
                 }
                 Ok(Step::More) => this.go_on(),
             }
+            // Even when it is empty it keeps the buffer that it was cut out of.
+            this.piece = BytesMut::new();
             match this.source.poll_piece(context) {
                 Poll::Ready(Some(piece)) => {
                     this.line.hear();
@@ -269,5 +275,83 @@ impl Pings {
         let since = self.at.replace(now).map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         self.left = (self.left + PINGS_A_SECOND * since.as_secs_f64()).min(PINGS_AT_ONCE) - 1.0;
         if self.left < 0.0 { Err(Breach::Flood("more than 5 pings a second")) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::VecDeque, future::poll_fn};
+
+    use super::*;
+    use crate::memory::{Memory, Use};
+
+    /// What comes, one piece at a time; then nothing more.
+    struct Pieces(VecDeque<Vec<u8>>);
+
+    impl Source for Pieces {
+        fn poll_piece(&mut self, _: &mut Context<'_>) -> Poll<Option<BytesMut>> {
+            self.0.pop_front().map_or(Poll::Pending, |piece| Poll::Ready(Some(BytesMut::from(&piece[..]))))
+        }
+    }
+
+    fn messages(memory: &Arc<Memory>) -> Messages<Pieces> {
+        let lender = Lender { client: memory.client(), publishes: None };
+        Messages::new(Pieces(VecDeque::new()), None, Arc::default(), lender, Duration::from_secs(30))
+    }
+
+    /// A short frame whose mask is zero.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        [&[first, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat()
+    }
+
+    /// The next message of what has come.
+    async fn next(messages: &mut Messages<Pieces>) -> Option<Said> {
+        poll_fn(|context| match Pin::new(&mut *messages).poll_next(context) {
+            Poll::Ready(next) => Poll::Ready(next.map(|next| next.expect("good"))),
+            Poll::Pending if messages.source.0.is_empty() && messages.piece.is_empty() => Poll::Ready(None),
+            // It is the turn of others.
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    /// The same, once this has come, too.
+    async fn take(messages: &mut Messages<Pieces>, piece: Vec<u8>) -> Option<Said> {
+        messages.source.0.push_back(piece);
+        next(messages).await
+    }
+
+    #[tokio::test]
+    async fn a_message_in_many_small_frames_grows_in_few_steps() {
+        const FRAMES: usize = 100_000;
+        let memory = Arc::<Memory>::default();
+        let mut messages = messages(&memory);
+        let (mut held, mut steps) = (0, 0);
+        for n in 0..FRAMES {
+            assert!(take(&mut messages, frame(if n == 0 { 0x02 } else { 0x00 }, b"x")).await.is_none());
+            let now = memory.held_bytes(Use::Frames);
+            steps += usize::from(now != held);
+            held = now;
+        }
+        assert!(steps <= 6, "{steps}");
+        let said = take(&mut messages, frame(0x80, b"")).await.expect("a message");
+        assert_eq!(said.message.bytes.len(), FRAMES);
+        drop(said);
+        assert_eq!(memory.held_bytes(Use::Frames), 0);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_a_piece_but_the_beginning_of_a_head() {
+        let mut messages = messages(&Arc::default());
+        for rest in [&[][..], &[0x8A], &[0x8A, 0x80]] {
+            let piece = [frame(0x82, &[7; 125]).repeat(200), rest.to_vec()].concat();
+            assert!(take(&mut messages, piece).await.is_some());
+            for _ in 1..200 {
+                assert!(next(&mut messages).await.is_some());
+            }
+            assert!(next(&mut messages).await.is_none());
+            assert_eq!(messages.piece.capacity(), 0, "{rest:x?}");
+            take(&mut messages, frame(0x8A, b"")[rest.len()..].to_vec()).await;
+        }
     }
 }

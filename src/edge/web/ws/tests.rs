@@ -3,7 +3,6 @@
 //! As a server of its own the echo is for the Autobahn test suite; docs/adr/0033-websocket.md has what that found.
 
 use std::{
-    future::Future,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -15,6 +14,7 @@ use tokio::{
     net::TcpListener,
     sync::mpsc,
     task::{JoinHandle, JoinSet},
+    time::Instant,
 };
 use tokio_stream::StreamExt;
 
@@ -31,7 +31,7 @@ use super::{
 use crate::{
     edge::wire::buffer::Lender,
     memory::{Memory, NEVER_REFUSED_BYTES, Options, Use},
-    model::limits::MAX_FRAME_BYTES,
+    model::{CommandError, limits::MAX_FRAME_BYTES},
     net::ServeError,
 };
 
@@ -57,44 +57,35 @@ async fn echo(
     let line = Arc::<Line>::default();
     let lender = Lender { client: memory.client(), publishes: None };
     let mut messages = Messages::new(Socket(read), takes, Arc::clone(&line), lender, times.message);
-    let (heard, mut said) = mpsc::channel::<Said>(4);
+    let (heard, mut said) = mpsc::channel::<Result<Said, CommandError>>(4);
     let hear = async move {
-        let mut end = Ok(());
         while let Some(next) = messages.next().await {
-            match next {
-                Ok(next) => {
-                    if heard.send(next).await.is_err() {
-                        break;
-                    }
-                }
-                Err(error) => end = Err(error),
-            }
-        }
-        end
-    };
-    let (breaches, mut broken) = (Arc::clone(&line), None);
-    let mut hear = Box::pin(hear);
-    let next = move |context: &mut Context<'_>| {
-        if broken.is_none()
-            && let Poll::Ready(end) = hear.as_mut().poll(context)
-        {
-            broken = Some(end.is_err());
-        }
-        match said.poll_recv(context) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Some(Said { kind, message })) => {
-                let head = head(Opcode::Message(kind), message.bytes.len());
-                Poll::Ready(Next::Frames([&head[..], &message.bytes].concat().into()))
-            }
-            // Otherwise the client has closed, or is gone.
-            Poll::Ready(None) if broken != Some(true) => Poll::Pending,
-            Poll::Ready(None) => {
-                let code = breaches.breached().map_or(close::REASONS, Breach::code);
-                Poll::Ready(Next::Close(Closing { last: Vec::new(), code, reason: "" }))
+            if heard.send(next).await.is_err() {
+                break;
             }
         }
     };
-    transport::send(Sender::new(next, line, Alive::new(times.interval, times.answer)), write).await
+    let breaches = Arc::clone(&line);
+    let next = move |context: &mut Context<'_>| match said.poll_recv(context) {
+        Poll::Ready(Some(Ok(Said { kind, message }))) => {
+            let head = head(Opcode::Message(kind), message.bytes.len());
+            Poll::Ready(Next::Frames([&head[..], &message.bytes].concat().into()))
+        }
+        Poll::Ready(Some(Err(_))) => {
+            let code = breaches.breached().map_or(close::REASONS, Breach::code);
+            Poll::Ready(Next::Close(Closing { last: Vec::new(), code, reason: "" }))
+        }
+        // The client has closed, or is gone.
+        Poll::Ready(None) | Poll::Pending => Poll::Pending,
+    };
+    let send = transport::send(Sender::new(next, line, Alive::new(times.interval, times.answer)), write);
+    tokio::pin!(send);
+    // In this order, so that a ping is answered before the message behind it.
+    tokio::select! {
+        biased;
+        () = hear => send.await,
+        end = &mut send => end,
+    }
 }
 
 /// Whoever speaks with the echo, byte by byte.
@@ -160,6 +151,7 @@ impl Client {
 const TEXT: u8 = 0x81;
 const BINARY: u8 = 0x82;
 const PING: u8 = 0x89;
+const PONG: u8 = 0x8A;
 const CLOSE: u8 = 0x88;
 
 #[tokio::test]
@@ -199,7 +191,7 @@ async fn a_message_comes_back_however_it_is_cut() {
     client.send(PING, b"amid").await;
     client.send(0x00, b"").await;
     client.begin(0x80, 4, b"te").await;
-    assert_eq!(client.next().await, (0x8A, b"amid".to_vec()));
+    assert_eq!(client.next().await, (PONG, b"amid".to_vec()));
     let mut rest = b"xt".to_vec();
     unmask(&mut rest, [7, 77, 177, 77], 2);
     client.io.write_all(&rest).await.expect("sent");
@@ -266,31 +258,48 @@ async fn twenty_pings_at_once_are_answered_then_five_a_second_and_not_one_more()
     for _ in 0..3 {
         for n in 0..20 {
             client.send(PING, &[n]).await;
-            assert_eq!(client.next().await, (0x8A, vec![n]));
+            assert_eq!(client.next().await, (PONG, vec![n]));
         }
         tokio::time::sleep(Duration::from_secs(4)).await;
     }
     for n in 0..21 {
         client.send(PING, &[n]).await;
     }
-    while client.next().await.0 == 0x8A {}
+    while client.next().await.0 == PONG {}
     client.over.await.expect("no panic").expect("in order");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_message_is_complete_in_time_or_the_last() {
-    let mut client = Client::usual();
+    let mut client = Client::new(None, &Arc::default(), Times { message: Duration::from_secs(25), ..TIMES });
     for first in [0x02, 0x00, 0x80] {
         client.send(first, b"in ten seconds ").await;
         tokio::time::sleep(Duration::from_secs(10)).await;
     }
     assert_eq!(client.next().await, (BINARY, b"in ten seconds ".repeat(3)));
-    tokio::time::sleep(Duration::from_secs(60)).await;
     // Between messages it takes its time, if it answers.
-    assert_eq!(client.next().await.0, PING);
-    client.send(0x8A, b"").await;
+    for _ in 0..3 {
+        assert_eq!(client.next().await, (PING, vec![]));
+        client.send(PONG, b"").await;
+    }
+    let begun = Instant::now();
     client.begin(BINARY, 10, b"half").await;
     assert_eq!(client.closed().await, close::REASONS, "no breach, but an end");
+    assert_eq!(begun.elapsed().as_secs(), 25);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_in_pieces_is_no_message_that_must_be_complete_in_time() {
+    let mut client = Client::new(None, &Arc::default(), Times { message: Duration::from_secs(5), ..TIMES });
+    for cut in 1..6 {
+        assert_eq!(client.next().await, (PING, vec![]));
+        client.io.write_all(&[PONG, 0x80, 1, 2, 3, 4][..cut]).await.expect("sent");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        client.io.write_all(&[PONG, 0x80, 1, 2, 3, 4][cut..]).await.expect("sent");
+    }
+    // But it must be complete in time.
+    client.io.write_all(&[PONG]).await.expect("sent");
+    assert_eq!(client.closed().await, close::REASONS);
 }
 
 #[tokio::test(start_paused = true)]
@@ -315,13 +324,16 @@ async fn a_client_that_takes_nothing_is_gone_and_one_that_takes_little_is_not() 
     let mut one = head(Opcode::Message(Kind::Binary), large.len()).to_vec();
     one[1] |= 0x80;
     write.write_all(&[&one[..], &[0; 4], &large].concat()).await.expect("sent");
-    for _ in 0..10 {
-        tokio::time::sleep(Duration::from_secs(30)).await;
+    // A little within the time for an answer, for as long as it is asked five times.
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_secs(8)).await;
         read.read_exact(&mut [0; 1024]).await.expect("some of it");
     }
-    let silent = tokio::time::Instant::now();
+    let silent = Instant::now();
     client.over.await.expect("no panic").expect_err("an end");
-    assert!((Duration::from_secs(10)..Duration::from_secs(60)).contains(&silent.elapsed()), "{:?}", silent.elapsed());
+    // It is asked at the next ping, and then has the time for an answer.
+    let most = TIMES.interval + TIMES.answer + Duration::from_millis(10);
+    assert!((TIMES.answer..most).contains(&silent.elapsed()), "{:?}", silent.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -333,13 +345,14 @@ async fn a_message_waits_for_memory_and_nobody_takes_its_client_for_gone() {
     // One that overdraws, so that no other may.
     let mut third = memory.client().hold(Use::Frames, NEVER_REFUSED_BYTES).expect("a little");
     third.overdraw(1).expect("the first");
-    let payload = vec![b'x'; 2 * NEVER_REFUSED_BYTES];
-    client.begin(BINARY, payload.len(), &payload[..50_000]).await;
+    // More than is never refused.
+    let (payload, some) = (vec![b'x'; 2 * NEVER_REFUSED_BYTES], NEVER_REFUSED_BYTES + 50_000);
+    client.begin(BINARY, payload.len(), &payload[..some]).await;
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert!(!client.over.is_finished());
     drop((others, third));
-    let mut rest = payload[50_000..].to_vec();
-    unmask(&mut rest, [7, 77, 177, 77], 50_000);
+    let mut rest = payload[some..].to_vec();
+    unmask(&mut rest, [7, 77, 177, 77], some as u64);
     client.io.write_all(&rest).await.expect("sent");
     loop {
         let (first, came) = client.next().await;
