@@ -4,6 +4,8 @@ mod calls;
 mod envelopes;
 mod events;
 mod http;
+#[cfg(feature = "tools-tests")]
+mod packages;
 mod poll;
 mod publish;
 pub mod source;
