@@ -222,15 +222,11 @@ where
     let main = Edge { web: None, port: Box::new(move |parts| Box::pin(parts.acceptor.run(listener, http))) };
     let shared = (tls, &tasks, &metrics, &memory);
     let web_address = edges.iter().find_map(|edge| edge.web.clone());
-    let ports: Vec<_> = [main]
-        .into_iter()
-        .chain(edges)
-        .map(|edge| serve_clients(edge.port, &config, (&door, &entry), &shared))
-        .collect();
-    [Some(&address), web_address.as_ref()]
-        .into_iter()
-        .flatten()
-        .for_each(|at| warn_if_exposed(&config, at, auth_is_off));
+    let serve = |edge: Edge| serve_clients(edge.port, &config, (&door, &entry), &shared);
+    let ports: Vec<_> = [main].into_iter().chain(edges).map(serve).collect();
+    for at in [Some(&address), web_address.as_ref()].into_iter().flatten() {
+        warn_if_exposed(&config, at, auth_is_off);
+    }
     let web_shown = web_address.as_ref().map(tracing::field::display);
 
     // From here on everybody is answered, if only that the store is recovering.
@@ -255,7 +251,6 @@ where
     door.open(Arc::clone(&hub));
     readiness.enter(Phase::Serving);
     let version = env!("CARGO_PKG_VERSION");
-    let web_shown = web_address.as_ref().map(tracing::field::display);
     tracing::info!(%address, %ops_address, web_address = web_shown, node, tls = config.tls.is_on(), version, "serving");
     Ok(Server {
         address: address.tcp(),

@@ -554,7 +554,8 @@ fn a_subscription_is_counted_with_what_it_costs() {
 #[test]
 fn json_is_read_and_written_without_anything_in_between() {
     let message = json::message("switchyard.v1.SessionRequest").expect("a message");
-    let text = r#"{"requestId":"7","publish":{"events":[{"topic":"a.b","text":"h\u00e9","time":"2026-11-28T10:00:00Z"}]}}"#;
+    let text =
+        r#"{"requestId":"7","publish":{"events":[{"topic":"a.b","text":"h\u00e9","time":"2026-11-28T10:00:00Z"}]}}"#;
     let read = || allocation_counter::measure(|| drop(message.decode(text.as_bytes()).expect("a request")));
     // What is made once is made.
     read();

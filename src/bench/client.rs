@@ -77,9 +77,10 @@ impl Side for ClientSide {
 impl Publish for ClientPublisher {
     async fn publish(&mut self, batch: &mut Vec<Outgoing>) -> anyhow::Result<()> {
         let events = batch.iter().map(|outgoing| Event::new(&*outgoing.topic).data(&outgoing.payload));
-        match self.answers {
-            false => self.running.client.send_all(events).await?,
-            true => self.unanswered.push_back(self.running.client.publish_all(events).queued().await?),
+        if self.answers {
+            self.unanswered.push_back(self.running.client.publish_all(events).queued().await?);
+        } else {
+            self.running.client.send_all(events).await?;
         }
         batch.clear();
         if self.unanswered.len() > MOST_UNANSWERED

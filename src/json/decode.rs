@@ -318,14 +318,13 @@ impl Machine {
         };
         let level = std::mem::replace(&mut self.top, around);
         let moved = match level.inside {
-            Inside::Object(_) => self.close(level.at),
             Inside::List { of, .. } if !of.kind.is_packed() => 0,
             // A packed list that is empty is none.
             Inside::List { .. } if self.out.len() == level.at => {
                 self.out.truncate(level.start);
                 0
             }
-            Inside::List { .. } => self.close(level.at),
+            Inside::Object(_) | Inside::List { .. } => self.close(level.at),
             Inside::Map(_) => 0,
         };
         self.done().map(|more| moved + more)

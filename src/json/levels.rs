@@ -134,8 +134,8 @@ impl Level {
                     put_name(&field.name, path);
                 }
             }
-            Inside::List { index, .. } => path.push_str(&format!("[{index}]")),
-            Inside::Map(map) if map.pair > 0 => path.push_str(&format!("[{}]", shown(name_at(written, map.pair)))),
+            Inside::List { index, .. } => path.extend(["[", &index.to_string(), "]"]),
+            Inside::Map(map) if map.pair > 0 => path.extend(["[", &shown(name_at(written, map.pair)), "]"]),
             Inside::Map(_) => {}
         }
     }

@@ -53,7 +53,7 @@ pub(super) fn whole(number: &[u8]) -> Option<i128> {
         value /= 10;
         shift += 1;
     }
-    let value = if shift < 0 { None } else { value.checked_mul(10_i128.checked_pow(shift as u32)?) }?;
+    let value = value.checked_mul(10_i128.checked_pow(u32::try_from(shift).ok()?)?)?;
     Some(if negative { -value } else { value })
 }
 
@@ -92,7 +92,7 @@ pub(super) fn special_float(text: &[u8]) -> Option<f64> {
 pub(super) fn put_decoded(characters: &mut Vec<u8>, last: bool, out: &mut Vec<u8>) -> Option<()> {
     let now = if last { characters.len() } else { characters.len().saturating_sub(1) / 4 * 4 };
     let taken = &mut characters[..now];
-    if taken.ends_with(b"=") && taken.len() % 4 != 0 {
+    if taken.ends_with(b"=") && !taken.len().is_multiple_of(4) {
         return None;
     }
     for character in taken.iter_mut() {

@@ -153,9 +153,14 @@ pub(super) fn put_duration(duration: Seconds, out: &mut Vec<u8>) -> bool {
     true
 }
 
+/// Of a number from 0 to 9.
+fn digit(number: i64) -> u8 {
+    b'0' + number.unsigned_abs() as u8
+}
+
 fn put_two(number: i64, text: &mut [u8]) {
-    text[0] = b'0' + (number / 10) as u8;
-    text[1] = b'0' + (number % 10) as u8;
+    text[0] = digit(number / 10);
+    text[1] = digit(number % 10);
 }
 
 /// A dot and three, six or nine digits; nothing for none.
@@ -165,8 +170,8 @@ fn put_fraction(nanos: i32, out: &mut Vec<u8>) {
     }
     let mut text = *b".000000000";
     let mut left = nanos;
-    for digit in text[1..].iter_mut().rev() {
-        *digit = b'0' + (left % 10) as u8;
+    for place in text[1..].iter_mut().rev() {
+        *place = digit((left % 10).into());
         left /= 10;
     }
     let len = match nanos {

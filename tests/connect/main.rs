@@ -91,7 +91,7 @@ async fn serve(protos: &Path) {
             let bridge = bridge.clone();
             async move { Ok(bridge.serve(request.map(Body::new)).await) }
         });
-        let http = Http::new(handler, Arc::clone(&acceptor.options), of_web);
+        let http = Http::new(handler, Arc::clone(&acceptor.options), of_web).at_length();
         Box::pin(acceptor.run(listener, http))
     });
     let (ops_listen, options) = (config.ops_listen.clone(), config.connections.clone());
@@ -107,7 +107,7 @@ async fn serve(protos: &Path) {
         tasks,
     };
     let server = server::start_on(config, ground).await.expect("a hub starts");
-    let mut started = protos.new("ServerCompatResponse");
+    let mut started = protos.make("ServerCompatResponse");
     started.set_field_by_name("host", Value::String("127.0.0.1".to_owned()));
     started.set_field_by_name("port", Value::U32(server.web_address.expect("a port").port().into()));
     write(&started.encode_to_vec());

@@ -40,18 +40,18 @@ impl Protos {
             .map_err(|error| Status::invalid_argument(format!("not a {name}: {error}")))
     }
 
-    pub fn new(&self, name: &str) -> DynamicMessage {
+    pub fn make(&self, name: &str) -> DynamicMessage {
         DynamicMessage::new(self.descriptor(name))
     }
 
     fn descriptor(&self, name: &str) -> MessageDescriptor {
-        let name = if name.contains('.') { name.to_owned() } else { format!("{PACKAGE}.{name}") };
+        let name = if name.starts_with("google.") { name.to_owned() } else { format!("{PACKAGE}.{name}") };
         self.0.get_message_by_name(&name).unwrap_or_else(|| panic!("no message {name}"))
     }
 
     /// As an `Any`.
     pub fn any(&self, name: &str, bytes: Vec<u8>) -> Value {
-        let mut any = self.new("google.protobuf.Any");
+        let mut any = self.make("google.protobuf.Any");
         any.set_field_by_name("type_url", Value::String(format!("type.googleapis.com/{PACKAGE}.{name}")));
         any.set_field_by_name("value", Value::Bytes(bytes.into()));
         Value::Message(any)
@@ -136,7 +136,7 @@ pub fn headers(definition: Option<&DynamicMessage>, field: &str) -> HeaderMap {
 
 /// The error that a definition asks for, with one more detail.
 pub fn status(error: &DynamicMessage, info: Option<Value>) -> Status {
-    let code = error.number("code") as i32;
+    let code = error.number("code").cast_signed();
     let message = error.text("message");
     let any = |any: &DynamicMessage| prost_types::Any { type_url: any.text("type_url"), value: any.bytes("value") };
     let info = info.and_then(|info| info.as_message().cloned());

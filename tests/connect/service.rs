@@ -169,12 +169,12 @@ impl Service {
     }
 
     fn response(&self, method: &str, data: Vec<u8>, info: Option<DynamicMessage>) -> Vec<u8> {
-        let mut payload = self.protos.new("ConformancePayload");
+        let mut payload = self.protos.make("ConformancePayload");
         payload.set_field_by_name("data", Value::Bytes(data.into()));
         if let Some(info) = info {
             payload.set_field_by_name("request_info", Value::Message(info));
         }
-        let mut response = self.protos.new(&format!("{method}Response"));
+        let mut response = self.protos.make(&format!("{method}Response"));
         response.set_field_by_name("payload", Value::Message(payload));
         response.encode_to_vec()
     }
@@ -183,7 +183,7 @@ impl Service {
     fn info(&self, seen: &Seen) -> DynamicMessage {
         let mut info = self.info_of_requests(seen);
         let shown = seen.headers.keys().map(|name| {
-            let mut header = self.protos.new("Header");
+            let mut header = self.protos.make("Header");
             let values =
                 seen.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into());
             header.set_field_by_name("name", Value::String(name.to_string()));
@@ -204,7 +204,7 @@ impl Service {
     }
 
     fn info_of_requests(&self, seen: &Seen) -> DynamicMessage {
-        let mut info = self.protos.new("ConformancePayload.RequestInfo");
+        let mut info = self.protos.make("ConformancePayload.RequestInfo");
         let requests = seen.requests.iter().map(|request| self.protos.any(&seen.kind, request.to_vec()));
         info.set_field_by_name("requests", Value::List(requests.collect()));
         info

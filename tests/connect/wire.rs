@@ -4,7 +4,7 @@
 use std::{future::poll_fn, io::Read, pin::Pin};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, Response};
+use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Body as _, Frame};
 use http_body_util::StreamBody;
 use tokio::sync::mpsc;
@@ -24,7 +24,7 @@ pub struct Incoming {
 impl Incoming {
     /// No message may be larger than `limit` bytes.
     pub fn new(body: Body, headers: &HeaderMap, limit: usize) -> Result<Self, Status> {
-        let gzip = match headers.get("grpc-encoding").map(|value| value.as_bytes()) {
+        let gzip = match headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
             None | Some(b"identity") => false,
             Some(b"gzip") => true,
             Some(_) => return Err(Status::unimplemented("unknown compression")),

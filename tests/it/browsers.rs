@@ -23,7 +23,7 @@ fn the_pages_do_in_browsers_what_they_promise() {
     assert!(tests.status.success(), "{told}{}", String::from_utf8_lossy(&tests.stderr));
     // A file that is not found must not pass for a test.
     assert!(told.contains("# fail 0") && told.contains("# skipped 0"), "{told}");
-    for page in ["board", "chat", "draw", "log"] {
+    for page in ["board", "chat", "draw", "index", "log"] {
         for shot in [format!("{page}-1280.png"), format!("{page}-390.png")] {
             assert!(screenshots().join(&shot).exists(), "the tests made no {shot}");
         }
@@ -41,7 +41,9 @@ fn the_pages_need_nothing_from_elsewhere_and_no_inline_code() {
                 let text = std::fs::read_to_string(&entry).expect("text");
                 // How a comment names another hub, and what SVG is called.
                 let text = text.replace("https://hub.example", "").replace("http://www.w3.org", "");
-                for inline in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", " onclick=", " style="] {
+                for inline in
+                    ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", " onclick=", " style="]
+                {
                     assert!(!text.contains(inline), "{}: {inline}", entry.display());
                 }
                 let elsewhere = ["src=\"http", "href=\"http", "url(http", "@import", "from \"http", "//cdn"];
@@ -50,7 +52,11 @@ fn the_pages_need_nothing_from_elsewhere_and_no_inline_code() {
                 }
                 if entry.extension() == Some("html".as_ref()) {
                     assert!(text.contains("default-src 'none'"), "{} has no policy", entry.display());
-                    assert!(!text.contains("<style") && !text.contains("<script>"), "{} has inline code", entry.display());
+                    assert!(
+                        !text.contains("<style") && !text.contains("<script>"),
+                        "{} has inline code",
+                        entry.display()
+                    );
                 }
                 *found += 1;
             }

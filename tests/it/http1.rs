@@ -324,6 +324,21 @@ async fn requests_that_come_together_are_answered_in_order_and_each_is_a_stream(
 }
 
 #[tokio::test]
+async fn a_connection_ends_with_a_request_that_was_not_read_and_its_client_knows() {
+    let hub = hub(|_| {}).await;
+    let mut client = hub.client().await;
+    for _ in 0..2 {
+        client.say("POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\nread").await;
+        let (head, body) = client.response().await;
+        assert!(!head.contains("connection: close") && body == "read", "{head}");
+    }
+    client.say("POST /hello HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nsome").await;
+    let (head, body) = client.response().await;
+    assert!(head.contains("connection: close") && body == "hello", "{head}");
+    assert_eq!(client.rest().await, "");
+}
+
+#[tokio::test]
 async fn a_response_whose_client_takes_nothing_is_cut() {
     let hub = hub(|config| config.connections.response_timeout_ms = 300).await;
     let mut client = hub.client().await;

@@ -73,8 +73,7 @@ impl Proxy {
         let accepting = socket.listen(1024)?;
         let (network, blows, hub) =
             (watch::Sender::new(Network::default()), watch::Sender::new(None), watch::Sender::new(None));
-        let orders =
-            Orders { listener, network: network.subscribe(), blows: blows.subscribe(), hub: hub.subscribe() };
+        let orders = Orders { listener, network: network.subscribe(), blows: blows.subscribe(), hub: hub.subscribe() };
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(address, accepting, orders, recorder));
         Ok(Self { address, network, blows, hub, _tasks: tasks })

@@ -497,6 +497,7 @@ class Driver {
     timer;
     timerAt = Infinity;
     willLook = false;
+    doubts = false;
     isOver = false;
     constructor(core, links) {
         this.core = core;
@@ -646,18 +647,18 @@ class Driver {
     rang() {
         this.timerAt = Infinity;
         const { link } = this;
-        if (link === undefined || this.core.machine.turnsSilent() > this.core.now()) {
-            this.look();
-            return;
+        if (link !== undefined && !this.doubts && this.core.machine.turnsSilent() <= this.core.now()) {
+            this.doubts = true;
+            setTimeout(() => this.judge(link), 0);
         }
-        this.timer = setTimeout(() => {
-            if (this.link === link && this.core.with((machine, now) => machine.isSilent(now))) {
-                this.lost(link, "silent");
-            }
-            else {
-                this.look();
-            }
-        }, 0);
+        this.look();
+    }
+    judge(link) {
+        this.doubts = false;
+        if (this.link === link && this.core.with((machine, now) => machine.isSilent(now))) {
+            this.lost(link, "silent");
+        }
+        this.lookSoon();
     }
 }
 function asError(error) {
@@ -903,7 +904,7 @@ function eventSize(event) {
         textField(event.contentType) +
         durationField(event.ttl);
     for (const name in event.attributes) {
-        size += field(textField(name) + textField(event.attributes[name]));
+        size += field(field(utf8Length(name)) + field(utf8Length(event.attributes[name] ?? "")));
     }
     if (event.text !== undefined) {
         size += field(utf8Length(event.text));

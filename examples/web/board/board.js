@@ -43,12 +43,12 @@ function drawShare(share) {
   const row = rows.get(share.symbol) ?? addRow(share.symbol);
   const [before, price] = [share.points.at(-2) ?? share.points.at(-1), share.points.at(-1)];
   const change = price - before;
-  const arrow = change > 0 ? "▲" : change < 0 ? "▼" : "■";
+  const arrow = change > 0 ? "▲ " : change < 0 ? "▼ " : "± ";
   fill(row, {
     symbol: share.symbol,
     month: share.month,
     price: money.format(price),
-    change: `${arrow} ${money.format(Math.abs(change))}`,
+    change: `${arrow}${money.format(Math.abs(change))}`,
     seen: whole.format(share.seen),
   });
   row.classList.toggle("rises", change > 0);

@@ -179,6 +179,7 @@ function publish(event) {
 function showFacts() {
   const names = [...others].filter(([tab]) => tab !== me.tab).map(([, other]) => other.name || "somebody");
   const company = names.length > 1 ? `, with ${names[0]} and ${names.length - 1} more` : names.length ? `, with ${names[0]}` : "";
-  find("#facts").textContent = `${strokes.all().length} strokes${company}`;
+  const count = strokes.all().length;
+  find("#facts").textContent = `${count} ${count === 1 ? "stroke" : "strokes"}${company}`;
   find("#undo").disabled = !strokes.lastOf(me.user);
 }

@@ -19,6 +19,7 @@ function follow(stream, filter) {
   address.search = new URLSearchParams({ stream, start: "earliest", on_gap: "earliest", ...(filter && { filter }) });
   const source = new EventSource(address);
   showState("connecting", 0);
+  find("#empty").textContent = `Nothing has come from ${stream} yet.`;
 
   source.addEventListener("open", () => {
     connections += 1;
@@ -68,6 +69,7 @@ function showGap({ count, reason }) {
 function add(row) {
   const rows = find("#events");
   rows.prepend(row);
+  [find("#table").hidden, find("#empty").hidden] = [false, true];
   while (rows.rows.length > MOST_ROWS) rows.lastElementChild.remove();
 }
 

@@ -14,7 +14,10 @@ const PYTHON = join(ROOT, ".tools/venv/bin/python");
 const ROWS = 560;
 let hub, browser;
 
-before(async () => ([hub, browser] = await Promise.all([Hub.start(), launch()])));
+before(async () => {
+  hub = await Hub.start();
+  browser = await launch();
+});
 after(async () => {
   await browser?.close();
   await hub?.end();
@@ -38,7 +41,13 @@ test("a burst makes the board skip prices, and never late", async () => {
   const narrow = await visit(browser, hub.page("board/index.html"), { size: NARROW, scheme: "dark" });
   await Promise.all([isLive(wide), isLive(narrow)]);
   // Month by month first, as a person would want to see it.
-  await tick("--by-date", "--rate", "400");
+  await tick("--by-date", "--rate", "100");
+  for (const page of [wide, narrow]) {
+    await until("all of it is there", async () => (await number(page, "#drawn")) + (await number(page, "#skipped")) === ROWS);
+  }
+  await inspect(wide, "board");
+  await inspect(narrow, "board-dark");
+
   const repeat = 60;
   await tick("--repeat", String(repeat));
   const ended = Date.now();
@@ -51,8 +60,7 @@ test("a burst makes the board skip prices, and never late", async () => {
     assert.ok((await number(page, "#skipped")) > sent / 2, "little was skipped: was there a burst?");
     assert.equal(await page.locator("#missed").textContent(), "never");
   }
-  await inspect(wide, "board");
-  await inspect(narrow, "board-dark");
+  await inspect(wide, "board-burst");
 
   await hub.kill();
   await wide.locator('#badge:not([data-state="up"])').waitFor();

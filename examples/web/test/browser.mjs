@@ -37,14 +37,15 @@ export function launchFirefox() {
 export async function visit(browser, address, { name, size = WIDE, scheme = "light" } = {}) {
   const phone = size.width < 500 && browser.browserType() === chromium ? { hasTouch: true, isMobile: true } : {};
   const context = await browser.newContext({ viewport: size, colorScheme: scheme, locale: "en-GB", ...phone });
-  if (name) await context.addInitScript((given) => localStorage.setItem("name", given), name);
+  // Also runs in the blank page before, which has no storage.
+  if (name) await context.addInitScript((given) => location.protocol === "http:" && localStorage.setItem("name", given), name);
   const page = await context.newPage();
   page.setDefaultTimeout(PATIENCE);
   page.complaints = [];
-  page.on("pageerror", (error) => page.complaints.push(String(error.stack ?? error)));
-  page.on("console", (said) => {
-    if (["error", "warning"].includes(said.type()) && !AWAY.test(said.text())) page.complaints.push(said.text());
-  });
+  const complain = (text) => AWAY.test(text) || page.complaints.push(text);
+  // Firefox tells what is wrong with a connection as an error of the page.
+  page.on("pageerror", (error) => complain(`${error}\n${error.stack ?? ""}`));
+  page.on("console", (said) => ["error", "warning"].includes(said.type()) && complain(said.text()));
   await page.goto(address);
   return page;
 }

@@ -7,7 +7,10 @@ import { Hub } from "./hub.mjs";
 
 let hub, browser;
 
-before(async () => ([hub, browser] = await Promise.all([Hub.start(), launch()])));
+before(async () => {
+  hub = await Hub.start();
+  browser = await launch();
+});
 after(async () => {
   await browser?.close();
   await hub?.end();
@@ -29,7 +32,7 @@ async function draw(page, [x1, y1], [x2, y2], steps = 12) {
 const choose = (page, label) => page.getByLabel(label).check({ force: true });
 const ink = (page) => page.$eval("#ink", (canvas) => canvas.toDataURL());
 const facts = (page) => page.locator("#facts").textContent();
-const strokes = async (page, count) => until(`${count} strokes`, async () => (await facts(page)).startsWith(`${count} strokes`));
+const strokes = async (page, count) => until(`${count} strokes`, async () => (await facts(page)).startsWith(`${count} stroke`));
 
 test("two pages that draw at once show the same, through a hub that is killed", async () => {
   const ada = await visit(browser, hub.page("draw/index.html"), { name: "Ada" });

@@ -7,7 +7,10 @@ import { Hub } from "./hub.mjs";
 
 let hub, browser;
 
-before(async () => ([hub, browser] = await Promise.all([Hub.start(), launchFirefox()])));
+before(async () => {
+  hub = await Hub.start();
+  browser = await launchFirefox();
+});
 after(async () => {
   await browser?.close();
   await hub?.end();

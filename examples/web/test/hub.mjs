@@ -23,9 +23,14 @@ export class Hub {
   /** A hub that serves the pages, with their streams. */
   static async start() {
     const hub = new Hub();
-    await hub.go();
-    await run(join(PAGES, "streams.sh"), [PROGRAM, "--server", hub.server]);
-    return hub;
+    try {
+      await hub.go();
+      await run(join(PAGES, "streams.sh"), [PROGRAM, "--server", hub.server]);
+      return hub;
+    } catch (error) {
+      await hub.end();
+      throw error;
+    }
   }
 
   /** Starts it, or starts it again. Resolves when it serves. */
@@ -46,6 +51,8 @@ export class Hub {
 
   /** Ends it without a word to anybody. Resolves when it is gone. */
   async kill(signal = "SIGKILL") {
+    const { exitCode, signalCode } = this.#child;
+    if (exitCode !== null || signalCode !== null) return;
     const gone = new Promise((exited) => this.#child.once("exit", exited));
     this.#child.kill(signal);
     await gone;
@@ -54,6 +61,13 @@ export class Hub {
   /** Runs a command of the program against it, and gives what it prints. */
   async command(...words) {
     return (await run(PROGRAM, [...words, "--server", this.server])).stdout;
+  }
+
+  /** Publishes these texts to a topic, in order. */
+  async publish(topic, texts) {
+    const body = JSON.stringify({ events: texts.map((text) => ({ topic, text })) });
+    const answer = await fetch(`http://${this.web}/v1/publish`, { method: "POST", headers: { "content-type": "application/json" }, body });
+    if (!answer.ok) throw new Error(`${answer.status}: ${await answer.text()}`);
   }
 
   /** The address of a page. */

@@ -7,7 +7,10 @@ import { Hub } from "./hub.mjs";
 
 let hub, browser;
 
-before(async () => ([hub, browser] = await Promise.all([Hub.start(), launch()])));
+before(async () => {
+  hub = await Hub.start();
+  browser = await launch();
+});
 after(async () => {
   await browser?.close();
   await hub?.end();
@@ -17,7 +20,7 @@ const sequences = (page) => page.$$eval("#events tr", (rows) => rows.map((row) =
 
 test("EventSource goes on where it was after the hub was killed", async () => {
   await hub.command("stream", "create", "trains", "trains.>");
-  const publish = (from, to) => hub.command("pub", "trains.west", ...Array.from({ length: to - from + 1 }, (_, n) => `train ${from + n}`));
+  const publish = (from, to) => hub.publish("trains.west", Array.from({ length: to - from + 1 }, (_, n) => `train ${from + n}`));
   await publish(1, 30);
   const page = await visit(browser, hub.page("log/index.html"), { size: NARROW });
   const cursors = [];

@@ -3,12 +3,7 @@
 //! It is counted only while its client is read. A client that sent something just now is not late: the hub may not have
 //! read for long, and then the client could not send.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    task::Context,
-    time::Duration,
-};
+use std::{future::Future, pin::Pin, task::Context, time::Duration};
 
 use tokio::time::{Instant, Sleep};
 

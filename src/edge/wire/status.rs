@@ -126,11 +126,10 @@ pub(in crate::edge) fn of_command(error: &CommandError, field_path: &str) -> Fau
     let text = error.to_string();
     let path = |field: &str| format!("{field_path}{field}").trim_end_matches('.').to_owned();
     match error {
-        CommandError::Undecodable { .. } => Fault::new(Reason::MalformedCommand, text),
         CommandError::Json { path, .. } if !path.is_empty() => {
             Fault::new(Reason::MalformedCommand, text).at(path.clone())
         }
-        CommandError::Json { .. } => Fault::new(Reason::MalformedCommand, text),
+        CommandError::Undecodable { .. } | CommandError::Json { .. } => Fault::new(Reason::MalformedCommand, text),
         CommandError::Field { field, .. } => Fault::new(Reason::MalformedCommand, text).at(path(field)),
         CommandError::Filter { index, .. } => {
             Fault::new(Reason::InvalidFilter, text).at(path(&format!("filters[{index}]")))

@@ -49,7 +49,9 @@ impl Maker {
     fn message(&mut self, of: &MessageDescriptor) -> DynamicMessage {
         let mut made = DynamicMessage::new(of.clone());
         let set = |made: &mut DynamicMessage, values: &[(&str, Value)]| {
-            values.iter().for_each(|(name, value)| made.set_field_by_name(name, value.clone()));
+            for (name, value) in values {
+                made.set_field_by_name(name, value.clone());
+            }
         };
         match of.full_name() {
             "google.protobuf.Timestamp" => {

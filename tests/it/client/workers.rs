@@ -84,9 +84,10 @@ async fn events_of_a_batch_that_is_dropped_are_out_of_hand_whether_or_not_they_w
     for takes_all in [true, false] {
         let mut batch = next_batch(&mut member).await;
         assert!(!batch.is_empty() && batch.iter().all(|event| event.attempt() == 1));
-        match takes_all {
-            true => in_hand.extend(batch.take_events().into_iter().next()),
-            false => in_hand.extend(batch.into_iter().next()),
+        if takes_all {
+            in_hand.extend(batch.take_events().into_iter().next());
+        } else {
+            in_hand.extend(batch.into_iter().next());
         }
     }
     drop(next_batch(&mut member).await);

@@ -41,7 +41,9 @@ fn of_json(text: &str) -> Seen {
         return Seen::Error { request_id, text: error["message"].as_str().expect("a text").to_owned() };
     }
     if let Some(events) = frame["events"]["events"].as_array() {
-        return Seen::Events(events.iter().map(|it| it["event"]["text"].as_str().expect("a text").to_owned()).collect());
+        return Seen::Events(
+            events.iter().map(|it| it["event"]["text"].as_str().expect("a text").to_owned()).collect(),
+        );
     }
     match (frame.get("welcome"), frame.get("subscribed")) {
         (Some(_), _) => Seen::Welcome,

@@ -43,12 +43,12 @@ pub async fn begin(address: SocketAddr, path: &str, headers: &[(&str, &str)]) ->
 async fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
     let mut request = format!("{method} {path} HTTP/1.1\r\nconnection: close\r\n");
     if headers.iter().all(|(name, _)| *name != "host") {
-        request += &format!("host: {address}\r\n");
+        request.extend(["host: ", &address.to_string(), "\r\n"]);
     }
     for (name, value) in headers {
-        request += &format!("{name}: {value}\r\n");
+        request.extend([name, ": ", value, "\r\n"]);
     }
-    request += &format!("\r\n{body}");
+    request.extend(["\r\n", body]);
     let mut socket = TcpStream::connect(address).await.expect("a connection");
     socket.write_all(request.as_bytes()).await.expect("sent");
     let mut response = Vec::new();

@@ -52,7 +52,7 @@ impl Source {
         let mut socket = TcpStream::connect(address).await.expect("a connection");
         let mut request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\naccept: text/event-stream\r\n");
         for (name, value) in headers {
-            request += &format!("{name}: {value}\r\n");
+            request.extend([name, ": ", value, "\r\n"]);
         }
         socket.write_all(format!("{request}\r\n").as_bytes()).await.expect("sent");
         let (mut socket, mut head) = (BufReader::new(socket), String::new());

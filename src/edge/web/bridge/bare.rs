@@ -58,7 +58,8 @@ struct Gathering {
     piece: Bytes,
     lender: Lender,
     waiting: Option<Waiting>,
-    timeout: Duration,
+    /// Memory is waited for as long as this.
+    patience: Duration,
 }
 
 /// The length that a client has announced.
@@ -67,7 +68,8 @@ pub(super) fn announced(headers: &HeaderMap) -> Option<u64> {
 }
 
 impl Bare {
-    /// The body of a call, with the length that its client has announced. Memory is waited for at most for `timeout`.
+    /// The body of a call, with the length that its client has announced. Whoever reads it gives a message `timeout` to be
+    /// complete. Memory is waited for at most for half of that: the reader can't tell such a wait from a slow client.
     pub(super) fn new(
         body: Body,
         announced: Option<u64>,
@@ -82,7 +84,8 @@ impl Bare {
             None => {
                 let lender = Lender { client: Arc::clone(client), publishes: None };
                 let buffer = Buffer::default();
-                Step::Gathering(Box::new(Gathering { buffer, piece: Bytes::new(), lender, waiting: None, timeout }))
+                let patience = timeout / 2;
+                Step::Gathering(Box::new(Gathering { buffer, piece: Bytes::new(), lender, waiting: None, patience }))
             }
         };
         Self { body, flags, step, broken }
@@ -113,7 +116,7 @@ impl Gathering {
                 self.buffer.bytes.extend_from_slice(&std::mem::take(&mut self.piece));
                 Ok(true)
             }
-            Err(full) if self.waiting.get_or_insert_with(Waiting::new).time() >= self.timeout => {
+            Err(full) if self.waiting.get_or_insert_with(Waiting::new).time() >= self.patience => {
                 Err(CommandError::NoMemory { of: full.of.name() })
             }
             Err(_) => Ok(false),

@@ -291,7 +291,9 @@ mod tests {
         let frame = refused().web_trailers();
         assert_eq!(frame[0], TRAILERS);
         let block = std::str::from_utf8(&frame[5..]).expect("ASCII");
-        for line in ["grpc-status: 5\r\n", "grpc-message: no%20stream%20%22%C3%A4%22%20100%25\r\n", "x-of-the-service: 1\r\n"] {
+        for line in
+            ["grpc-status: 5\r\n", "grpc-message: no%20stream%20%22%C3%A4%22%20100%25\r\n", "x-of-the-service: 1\r\n"]
+        {
             assert!(block.contains(line), "{block}");
         }
         assert!(block.contains("grpc-status-details-bin: "), "{block}");

@@ -44,13 +44,12 @@ impl Cutter {
 
     /// The flags and the bytes of the next message that is complete.
     pub(super) fn next(&mut self) -> Option<(u8, Bytes)> {
-        if self.part.is_empty() {
-            if let Some((flags, len)) = parse(&self.piece)
-                && self.piece.len() - PREFIX_BYTES >= len
-            {
-                self.piece.advance(PREFIX_BYTES);
-                return Some((flags, self.piece.split_to(len)));
-            }
+        if self.part.is_empty()
+            && let Some((flags, len)) = parse(&self.piece)
+            && self.piece.len() - PREFIX_BYTES >= len
+        {
+            self.piece.advance(PREFIX_BYTES);
+            return Some((flags, self.piece.split_to(len)));
         }
         self.gather(PREFIX_BYTES);
         let (flags, len) = parse(&self.part)?;

@@ -31,7 +31,7 @@ use std::{
     future::{Future as _, poll_fn},
     pin::pin,
     sync::Arc,
-    task::Poll,
+    task::{Poll, ready},
     time::Duration,
 };
 
@@ -187,7 +187,7 @@ where
         if codec == Codec::Json {
             json = asked.response_form().map(|form| ToJson::new(form, Arc::clone(&asked.client)));
             let encoding = Encoding::of(&asked.head.headers)?;
-            self.shared.from_json(&mut asked, encoding);
+            self.shared.translate(&mut asked, encoding);
         }
         let (mut head, body) = self.call(asked).await?.into_parts();
         if let Some(ending) = Ending::of(&head.headers) {
@@ -246,7 +246,7 @@ where
             let tasks = self.shared.tasks.clone();
             writer = asked.response_form().map(|form| Writer { form, held, safe, tasks });
             let encoding = if compression == Compression::Gzip { Encoding::Gzip } else { Encoding::Identity };
-            self.shared.from_json(&mut asked, encoding);
+            self.shared.translate(&mut asked, encoding);
         }
         let mut response = match self.call(asked).await {
             Ok(response) => answer(response, writer, &broken).await,
@@ -267,7 +267,10 @@ where
         let mut calling = pin!(self.service.oneshot(Request::from_parts(head, AxumBody::new(body))));
         poll_fn(|context| match broken.poll(context) {
             Poll::Ready(ending) => Poll::Ready(Err(ending)),
-            Poll::Pending => calling.as_mut().poll(context).map(|Ok(response)| Ok(response)),
+            Poll::Pending => {
+                let Ok(response) = ready!(calling.as_mut().poll(context));
+                Poll::Ready(Ok(response))
+            }
         })
         .await
     }
@@ -275,7 +278,7 @@ where
 
 impl Shared {
     /// Has the messages of a request made of their JSON.
-    fn from_json(&self, asked: &mut Asked, encoding: Encoding) {
+    fn translate(&self, asked: &mut Asked, encoding: Encoding) {
         asked.head.headers.remove("grpc-encoding");
         let body = std::mem::take(&mut asked.body);
         let Some(form) = asked.call.as_ref().map(|call| Arc::clone(&call.request)) else {

@@ -101,23 +101,24 @@ async fn echo(request: Request<AxumBody>) -> Result<Response<Body>, Infallible> 
             frames.clear();
             Status::ok("")
         }
-        "no-end" => return Ok(response(Body::new(StreamBody::new(tokio_stream::iter(frames.into_iter().map(ok)))))),
+        "no-end" => {
+            return Ok(response(Body::new(StreamBody::new(tokio_stream::iter(
+                frames.into_iter().map(Ok::<_, Status>),
+            )))));
+        }
         _ => Status::ok(""),
     };
     status.metadata_mut().insert("x-last", "2".parse().expect("a value"));
     let mut trailers = HeaderMap::new();
     status.add_header(&mut trailers).expect("trailers");
     frames.push(Frame::trailers(trailers));
-    let mut response = response(Body::new(StreamBody::new(tokio_stream::iter(frames.into_iter().map(ok)))));
+    let mut response =
+        response(Body::new(StreamBody::new(tokio_stream::iter(frames.into_iter().map(Ok::<_, Status>)))));
     response.headers_mut().insert("x-first", HeaderValue::from_static("1"));
     if let Some(timeout) = timeout {
         response.headers_mut().insert("x-timeout", timeout);
     }
     Ok(response)
-}
-
-fn ok(frame: Frame<Bytes>) -> Result<Frame<Bytes>, Status> {
-    Ok(frame)
 }
 
 fn response(body: Body) -> Response<Body> {
@@ -128,7 +129,7 @@ fn response(body: Body) -> Response<Body> {
 
 /// A body of pieces, whose length is not announced.
 fn pieces(pieces: Vec<Bytes>) -> Body {
-    Body::new(StreamBody::new(tokio_stream::iter(pieces.into_iter().map(|piece| ok(Frame::data(piece))))))
+    Body::new(StreamBody::new(tokio_stream::iter(pieces.into_iter().map(|piece| Ok::<_, Status>(Frame::data(piece))))))
 }
 
 fn post(path: &str, content_type: &str) -> http::request::Builder {
@@ -302,7 +303,7 @@ async fn what_a_client_makes_the_hub_keep_is_held_and_refused_when_it_does_not_f
     let (head, body) = ask_with(&memory, request()).await.into_parts();
     let error = body.collect().await.expect("a body").to_bytes();
     assert_eq!(head.status.as_u16(), 429, "{error:?}");
-    assert!(head.headers.contains_key("retry-after"));
+    assert!(head.headers.contains_key("retry-after"), "{error:?}");
     drop(others);
     let _responses = memory.hold(Use::Responses, 1_000_000).expect("all of it");
     let read = Request::get("/t.S/Read?encoding=json&message=%22ab%22").body(Body::empty()).expect("a request");
@@ -442,7 +443,8 @@ async fn what_nobody_has_is_not_found_and_what_nobody_speaks_is_refused() {
 
 #[tokio::test]
 async fn a_call_ends_as_soon_as_its_request_is_broken() {
-    let body = vec![enveloped(0, b"\"a\""), enveloped(0, b"7")].into_iter().map(|piece| ok(Frame::data(piece)));
+    let body =
+        vec![enveloped(0, b"\"a\""), enveloped(0, b"7")].into_iter().map(|piece| Ok::<_, Status>(Frame::data(piece)));
     // The client goes on, and so does the service, which waits for it.
     let body = tokio_stream::StreamExt::chain(tokio_stream::iter(body), tokio_stream::pending());
     let request = post("/t.S/Both", "application/connect+json").version(Version::HTTP_2).header("x-do", "hang");
@@ -513,9 +515,8 @@ proptest! {
             ("grpc-web-text+proto", &proto),
             ("grpc-web-text+json", &json),
         ] {
-            let envelope = |message: &Vec<u8>| match packed {
-                true => enveloped(COMPRESSED, &gzipped(message)),
-                false => enveloped(0, message),
+            let envelope = |message: &Vec<u8>| {
+                if packed { enveloped(COMPRESSED, &gzipped(message)) } else { enveloped(0, message) }
             };
             let mut body: Bytes = messages.iter().flat_map(envelope).collect();
             let is_text = content_type.contains("text");

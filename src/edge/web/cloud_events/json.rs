@@ -100,9 +100,10 @@ impl Iterator for Batch<'_> {
             }
         }
         let event = self.event();
-        match event.is_ok() {
-            true => self.expects = Expected::Comma,
-            false => self.rest = &[],
+        if event.is_ok() {
+            self.expects = Expected::Comma;
+        } else {
+            self.rest = &[];
         }
         Some(event)
     }
@@ -275,7 +276,8 @@ fn put_data(view: &View<'_>, out: &mut Vec<u8>) {
         Payload::Data(bytes) => base64(bytes, out),
         Payload::Text(text) if !is_json(view.content_type) => put(out, "data", text),
         Payload::Text(text) => match serde_json::from_str::<&RawValue>(text) {
-            Ok(raw) if raw.get() != "null" => {
+            // White space around it would be lost.
+            Ok(raw) if raw.get() != "null" && raw.get().len() == text.len() => {
                 out.extend_from_slice(b",\"data\":");
                 out.extend_from_slice(raw.get().as_bytes());
             }

@@ -101,8 +101,8 @@ fn check_version(headers: &HeaderMap) -> Result<(), Refusal> {
 
 /// The first subprotocol that both sides know.
 fn protocol(headers: &HeaderMap) -> Result<&'static str, Refusal> {
-    let offered = elements(headers, &SEC_WEBSOCKET_PROTOCOL);
-    let known = offered.filter_map(|offered| [JSON, PROTOBUF].into_iter().find(|known| *known == offered)).next();
+    let mut offered = elements(headers, &SEC_WEBSOCKET_PROTOCOL);
+    let known = offered.find_map(|offered| [JSON, PROTOBUF].into_iter().find(|known| *known == offered));
     known.ok_or_else(|| bad(format!("sec-websocket-protocol must offer {JSON} or {PROTOBUF}")))
 }
 

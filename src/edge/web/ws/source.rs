@@ -24,6 +24,7 @@ pub(super) trait Source: Unpin + Send {
 pub(super) struct Socket<I>(pub(super) I);
 
 impl<I: AsyncRead + Unpin + Send> Source for Socket<I> {
+    #[allow(clippy::large_stack_arrays)] // It is not written to but by what comes.
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<BytesMut>> {
         // On the stack, and copied once something has come: the client is silent nearly all the time.
         let mut room = [MaybeUninit::uninit(); READ_BYTES];
@@ -40,9 +41,8 @@ pub(super) struct Tunnel<B>(pub(super) B);
 impl<B: Body<Data = Bytes> + Unpin + Send> Source for Tunnel<B> {
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<BytesMut>> {
         loop {
-            let frame = match ready!(Pin::new(&mut self.0).poll_frame(context)) {
-                Some(Ok(frame)) => frame,
-                None | Some(Err(_)) => return Poll::Ready(None),
+            let Some(Ok(frame)) = ready!(Pin::new(&mut self.0).poll_frame(context)) else {
+                return Poll::Ready(None);
             };
             if let Ok(data) = frame.into_data()
                 && !data.is_empty()

@@ -42,12 +42,14 @@ struct Times {
     message: Duration,
     interval: Duration,
     answer: Duration,
+    write: Duration,
 }
 
 const TIMES: Times = Times {
     message: Duration::from_secs(30),
     interval: Duration::from_secs(30),
     answer: Duration::from_secs(10),
+    write: Duration::from_secs(31),
 };
 
 /// Says what it hears.
@@ -82,7 +84,7 @@ async fn echo(
         // The client has closed, or is gone.
         Poll::Ready(None) | Poll::Pending => Poll::Pending,
     };
-    let send = transport::send(Sender::new(next, line, Alive::new(times.interval, times.answer)), write);
+    let send = transport::send(Sender::new(next, line, Alive::new(times.interval, times.answer), times.write), write);
     tokio::pin!(send);
     // In this order, so that a ping is answered before the message behind it.
     tokio::select! {
@@ -338,6 +340,17 @@ async fn a_client_that_takes_nothing_is_gone_and_one_that_takes_little_is_not() 
     // It is asked at the next ping, and then has the time for an answer.
     let most = TIMES.interval + TIMES.answer + Duration::from_millis(10);
     assert!((TIMES.answer..most).contains(&silent.elapsed()), "{:?}", silent.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_for_the_write_timeout_is_cut() {
+    let times = Times { write: Duration::from_secs(5), ..TIMES };
+    let mut client = Client::new(None, &Arc::default(), times);
+    let start = Instant::now();
+    client.send(BINARY, &vec![7; 100 * 1024]).await;
+    let end = client.over.await.expect("no panic").expect_err("an end");
+    assert!(end.to_string().contains("took nothing"), "{end}");
+    assert!(start.elapsed().abs_diff(times.write) < Duration::from_millis(10), "{:?}", start.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
