@@ -1,6 +1,7 @@
 //! The protocol as its clients see it: an echo, over the same reader and sender as a session.
 //!
-//! As a server of its own the echo is for the Autobahn test suite; docs/adr/0033-websocket.md has what that found.
+//! As a server of its own the echo is for the Autobahn test suite (scripts/autobahn.sh); docs/adr/0033-websocket.md has what
+//! that found.
 
 use std::{
     sync::Arc,
@@ -380,12 +381,13 @@ async fn a_message_waits_for_memory_and_nobody_takes_its_client_for_gone() {
     assert_eq!(memory.held_bytes(Use::Frames), 0, "nothing is held between messages");
 }
 
-/// `ECHO_LISTEN=127.0.0.1:9001 cargo test --lib -- --ignored --exact edge::web::ws::tests::serves_an_echo`
+/// `make autobahn` starts it and reads where it is.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a server for the Autobahn test suite, until it is killed"]
 async fn serves_an_echo() {
     let address = std::env::var("ECHO_LISTEN").expect("where to listen");
     let listener = TcpListener::bind(address).await.expect("a port");
+    println!("echo on {}", listener.local_addr().expect("an address"));
     let (memory, mut clients) = (Arc::<Memory>::default(), JoinSet::new());
     loop {
         let (mut stream, _) = listener.accept().await.expect("a client");
