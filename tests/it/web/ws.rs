@@ -33,7 +33,7 @@ pub const HANDSHAKE: [(&str, &str); 5] = [
 ];
 
 /// The same over HTTP/2.
-const TUNNEL: [(&str, &str); 2] = [("sec-websocket-version", "13"), ("sec-websocket-protocol", PROTOBUF)];
+pub const TUNNEL: [(&str, &str); 2] = [("sec-websocket-version", "13"), ("sec-websocket-protocol", PROTOBUF)];
 
 fn subscribe(id: i64, filter: &str) -> Command {
     Command::Subscribe(v1::Subscribe { subscription_id: id, spec: Some(spec(&[filter])) })

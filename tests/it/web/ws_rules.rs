@@ -3,6 +3,8 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -10,8 +12,8 @@ use tokio::{
 
 use super::{
     address, ask, hub,
-    websocket::{PROTOBUF, WebSocket},
-    ws::{HANDSHAKE, raw, subscribed, welcomed},
+    websocket::{PROTOBUF, WebSocket, http2},
+    ws::{HANDSHAKE, TUNNEL, raw, subscribed, welcomed},
 };
 use crate::harness::{client, event, metric, publish, soon, until};
 
@@ -143,4 +145,49 @@ async fn old_version(at: SocketAddr) -> String {
     let mut answer = String::new();
     soon("an answer", socket.read_to_string(&mut answer)).await.expect("text");
     answer.chars().take("HTTP/1.0 426".len()).collect()
+}
+
+/// A WebSocket on a stream of HTTP/2, byte by byte.
+async fn tunnel(requests: &mut h2::client::SendRequest<Bytes>) -> (h2::SendStream<Bytes>, h2::RecvStream) {
+    let mut request = Request::builder().method(Method::CONNECT).uri("http://localhost/v1/ws");
+    request = request.extension(h2::ext::Protocol::from_static("websocket"));
+    for (name, value) in TUNNEL {
+        request = request.header(name, value);
+    }
+    let (response, out) = requests.send_request(request.body(()).expect("a request"), false).expect("sent");
+    let response = soon("a response", response).await.expect("a response");
+    assert_eq!(response.status(), StatusCode::OK);
+    (out, response.into_body())
+}
+
+#[tokio::test]
+async fn the_rules_are_the_same_on_a_stream_of_http2_however_it_is_cut() {
+    let hub = hub(|_| {}).await;
+    let mut requests = http2(address(&hub)).await;
+    let (mut out, mut back) = tunnel(&mut requests).await;
+    for byte in [frame(0x02, b"\x08"), frame(0x89, b"ping"), frame(0x80, b"\x01"), frame(0x83, b"")].concat() {
+        out.send_data(Bytes::copy_from_slice(&[byte]), false).expect("sent");
+    }
+    let mut all = Vec::new();
+    while let Some(data) = soon("more, or the end", back.data()).await {
+        let data = data.expect("no reset");
+        back.flow_control().release_capacity(data.len()).expect("what has come");
+        all.extend_from_slice(&data);
+    }
+    assert!(all.windows(6).any(|pong| pong == b"\x8A\x04ping"), "{all:x?}");
+    let close = all.windows(4).rposition(|four| four[0] == 0x88 && four[2..] == 1002_u16.to_be_bytes());
+    assert!(close.is_some(), "{all:x?}");
+
+    // One that goes without a word leaves nothing, and its connection goes on.
+    let (mut out, _back) = tunnel(&mut requests).await;
+    until("it is there", async || metric(&hub, "switchyard_open_sessions").await == 1).await;
+    out.send_reset(h2::Reason::CANCEL);
+    until("it is gone", async || metric(&hub, "switchyard_open_sessions").await == 0).await;
+    let (mut out, mut back) = tunnel(&mut requests).await;
+    out.send_data(frame(0x88, b"").into(), true).expect("sent");
+    let mut all = Vec::new();
+    while let Some(data) = soon("more, or the end", back.data()).await {
+        all.extend_from_slice(&data.expect("no reset"));
+    }
+    assert!(all.ends_with(&[0x88, 0]), "{all:x?}");
 }
