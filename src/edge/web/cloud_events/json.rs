@@ -271,7 +271,8 @@ fn put_data(view: &View<'_>, out: &mut Vec<u8>) {
         Payload::Data(bytes) => base64(bytes, out),
         Payload::Text(text) if !is_json(view.content_type) => put(out, "data", text),
         Payload::Text(text) => match serde_json::from_str::<&RawValue>(text) {
-            Ok(raw) if raw.get() != "null" => {
+            // White space around it would be lost.
+            Ok(raw) if raw.get() != "null" && raw.get().len() == text.len() => {
                 out.extend_from_slice(b",\"data\":");
                 out.extend_from_slice(raw.get().as_bytes());
             }

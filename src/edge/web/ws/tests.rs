@@ -1,6 +1,7 @@
 //! The protocol as its clients see it: an echo, over the same reader and sender as a session.
 //!
-//! As a server of its own the echo is for the Autobahn test suite; docs/adr/0033-websocket.md has what that found.
+//! As a server of its own the echo is for the Autobahn test suite (scripts/autobahn.sh); docs/adr/0033-websocket.md has what
+//! that found.
 
 use std::{
     sync::Arc,
@@ -41,10 +42,15 @@ struct Times {
     message: Duration,
     interval: Duration,
     answer: Duration,
+    write: Duration,
 }
 
-const TIMES: Times =
-    Times { message: Duration::from_secs(30), interval: Duration::from_secs(30), answer: Duration::from_secs(10) };
+const TIMES: Times = Times {
+    message: Duration::from_secs(30),
+    interval: Duration::from_secs(30),
+    answer: Duration::from_secs(10),
+    write: Duration::from_secs(31),
+};
 
 /// Says what it hears.
 async fn echo(
@@ -78,7 +84,7 @@ async fn echo(
         // The client has closed, or is gone.
         Poll::Ready(None) | Poll::Pending => Poll::Pending,
     };
-    let send = transport::send(Sender::new(next, line, Alive::new(times.interval, times.answer)), write);
+    let send = transport::send(Sender::new(next, line, Alive::new(times.interval, times.answer), times.write), write);
     tokio::pin!(send);
     // In this order, so that a ping is answered before the message behind it.
     tokio::select! {
@@ -337,6 +343,17 @@ async fn a_client_that_takes_nothing_is_gone_and_one_that_takes_little_is_not() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_for_the_write_timeout_is_cut() {
+    let times = Times { write: Duration::from_secs(5), ..TIMES };
+    let mut client = Client::new(None, &Arc::default(), times);
+    let start = Instant::now();
+    client.send(BINARY, &vec![7; 100 * 1024]).await;
+    let end = client.over.await.expect("no panic").expect_err("an end");
+    assert!(end.to_string().contains("took nothing"), "{end}");
+    assert!(start.elapsed().abs_diff(times.write) < Duration::from_millis(10), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_message_waits_for_memory_and_nobody_takes_its_client_for_gone() {
     let memory = Arc::new(Memory::new(&Options { frames_bytes: 16 << 20, ..Options::default() }));
     let mut client = Client::new(None, &memory, TIMES);
@@ -364,12 +381,13 @@ async fn a_message_waits_for_memory_and_nobody_takes_its_client_for_gone() {
     assert_eq!(memory.held_bytes(Use::Frames), 0, "nothing is held between messages");
 }
 
-/// `ECHO_LISTEN=127.0.0.1:9001 cargo test --lib -- --ignored --exact edge::web::ws::tests::serves_an_echo`
+/// `make autobahn` starts it and reads where it is.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a server for the Autobahn test suite, until it is killed"]
 async fn serves_an_echo() {
     let address = std::env::var("ECHO_LISTEN").expect("where to listen");
     let listener = TcpListener::bind(address).await.expect("a port");
+    println!("echo on {}", listener.local_addr().expect("an address"));
     let (memory, mut clients) = (Arc::<Memory>::default(), JoinSet::new());
     loop {
         let (mut stream, _) = listener.accept().await.expect("a client");
