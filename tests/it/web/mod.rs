@@ -1,6 +1,8 @@
 //! The web listener: what is checked on every path before a door sees a request.
 
 mod calls;
+#[cfg(feature = "tools-tests")]
+mod doc;
 mod envelopes;
 mod events;
 mod http;
@@ -26,7 +28,7 @@ use crate::{
     auth_harness::{Guarded, token},
     harness::{Folder, config, hub_with},
 };
-pub use http::{Answer, ask, begin};
+pub use http::{Answer, Conversation, ask, begin};
 
 /// A hub with a web listener.
 pub async fn hub(change: impl FnOnce(&mut switchyard::config::Config)) -> Server {
