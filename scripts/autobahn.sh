@@ -40,9 +40,14 @@ python2() {
     is_python2 "$tools/python2.7" || fail "the Python 2.7 of Debian does not start: name another in PYTHON2"
 }
 
+# Those of a Python of Debian, which are not where the system looks; nothing for another.
+libraries() {
+    find "$tools/debian/usr/lib" -maxdepth 1 -name '*-linux-*' 2>/dev/null || true
+}
+
 # From where this machine has its own packages, only of an older release.
 debian_python2() {
-    local deb ours sources=$tools/apt/sources
+    local deb file ours sources=$tools/apt/sources
     command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || fail "there is no Python 2.7: name one in PYTHON2"
     ours=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
     [[ -n $ours ]] || fail "this is no Debian that has older releases: name a Python 2.7 in PYTHON2"
@@ -68,7 +73,7 @@ debian_python2() {
     rm -rf "$tools/apt"
     cat >"$tools/python2.7" <<WRAPPER
 #!/bin/sh
-LD_LIBRARY_PATH="$(find "$tools/debian/usr/lib" -maxdepth 1 -name '*-linux-*')" exec "$tools/debian/usr/bin/python2.7" "\$@"
+LD_LIBRARY_PATH="$(libraries)" exec "$tools/debian/usr/bin/python2.7" "\$@"
 WRAPPER
     chmod +x "$tools/python2.7"
 }
@@ -84,17 +89,13 @@ install() {
     mkdir -p "$tools" "${stamp%/*}"
     python=$(python2)
     say "installing the suite for $python"
-    python3 -m pip install --quiet --disable-pip-version-check --target "$tools/virtualenv" "$virtualenv"
-    # Where it is Debian's, its libraries are not where the system looks.
-    if [[ -d $tools/debian ]]; then
-        LD_LIBRARY_PATH=$(find "$tools/debian/usr/lib" -maxdepth 1 -name '*-linux-*')
-        export LD_LIBRARY_PATH
-    fi
-    PYTHONPATH=$tools/virtualenv python3 -m virtualenv --quiet --python "$python" "$tools/venv"
-    "$tools/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --requirement "$pins" 2>"$tools/pip.log" ||
-        fail "pip cannot install the suite: $(tail -n 5 "$tools/pip.log")"
+    PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --disable-pip-version-check --target "$tools/virtualenv" "$virtualenv"
+    PYTHONPATH=$tools/virtualenv LD_LIBRARY_PATH=$(libraries) \
+        python3 -m virtualenv --quiet --python "$python" "$tools/venv"
+    LD_LIBRARY_PATH=$(libraries) "$tools/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --requirement "$pins" \
+        2>"$tools/pip.log" || fail "pip cannot install the suite: $(tail -n 5 "$tools/pip.log")"
     printf '%s\n' "$wanted" >"$stamp"
 }
 
 install
-exec python3 scripts/play_autobahn.py "$tools" "$@"
+AUTOBAHN_LIBRARIES=$(libraries) exec python3 scripts/play_autobahn.py "$tools" "$@"

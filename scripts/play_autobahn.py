@@ -2,7 +2,8 @@
 
     play_autobahn.py FOLDER [CASES...]
 
-FOLDER has the suite, and gets its reports. CARGO_FLAGS are those with which the tests of the library are built.
+FOLDER has the suite, and gets its reports. CARGO_FLAGS are those with which the tests of the library are built;
+AUTOBAHN_LIBRARIES is where the libraries of the suite are, if the system does not have them.
 """
 
 import json
@@ -68,9 +69,10 @@ def play(folder: Path, address: str, cases: list[str]) -> tuple[dict, float]:
     }
     (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
     command = [folder / "venv/bin/wstest", "--mode", "fuzzingclient", "--spec", folder / "spec.json"]
+    environment = {**os.environ, "LD_LIBRARY_PATH": os.environ.get("AUTOBAHN_LIBRARIES", "")}
     with (folder / "log.txt").open("w", encoding="utf-8") as log:
         try:
-            played = subprocess.run(command, stdout=log, stderr=log, timeout=SECONDS, check=False)
+            played = subprocess.run(command, env=environment, stdout=log, stderr=log, timeout=SECONDS, check=False)
         except subprocess.TimeoutExpired:
             fail(f"the suite was not done after {SECONDS} s: {log.name}")
     if played.returncode != 0 or not (reports / "index.json").exists():

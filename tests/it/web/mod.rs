@@ -15,6 +15,7 @@ pub mod websocket;
 #[cfg(feature = "tools-tests")]
 mod websocket_python;
 mod ws;
+mod ws_rules;
 
 use std::collections::BTreeSet;
 

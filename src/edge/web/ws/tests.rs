@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     edge::wire::buffer::Lender,
-    memory::{Memory, NEVER_REFUSED_BYTES, Options, Use},
+    memory::{Held, Memory, NEVER_REFUSED_BYTES, Options, Use},
     model::{CommandError, limits::MAX_FRAME_BYTES},
     net::ServeError,
 };
@@ -276,6 +276,27 @@ async fn twenty_pings_at_once_are_answered_then_five_a_second_and_not_one_more()
 }
 
 #[tokio::test(start_paused = true)]
+async fn pings_that_nobody_read_for_a_minute_are_no_flood() {
+    let memory = scarce();
+    let mut client = Client::new(None, &memory, TIMES);
+    let others = all_of(&memory);
+    client.send(0x02, &[b'x'; NEVER_REFUSED_BYTES + 50_000]).await;
+    for n in 0..60 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        client.send(PING, &[n]).await;
+    }
+    drop(others);
+    client.send(0x80, b"").await;
+    while client.next().await.0 != BINARY {}
+    // Those of that minute are not saved for later.
+    for n in 0..21 {
+        client.send(PING, &[n]).await;
+    }
+    while client.next().await.0 == PONG {}
+    client.over.await.expect("no panic").expect("in order");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_message_is_complete_in_time_or_the_last() {
     let mut client = Client::new(None, &Arc::default(), Times { message: Duration::from_secs(25), ..TIMES });
     for first in [0x02, 0x00, 0x80] {
@@ -353,21 +374,30 @@ async fn a_client_that_takes_nothing_for_the_write_timeout_is_cut() {
     assert!(start.elapsed().abs_diff(times.write) < Duration::from_millis(10), "{:?}", start.elapsed());
 }
 
+/// Of which there is little.
+fn scarce() -> Arc<Memory> {
+    Arc::new(Memory::new(&Options { frames_bytes: 16 << 20, ..Options::default() }))
+}
+
+/// So much that nobody else gets more than is never refused: the last one overdraws, so that no other may.
+fn all_of(memory: &Arc<Memory>) -> [Held; 3] {
+    let hold = |bytes| memory.client().hold(Use::Frames, bytes).expect("room");
+    let mut all = [hold(8 << 20), hold(8 << 20), hold(NEVER_REFUSED_BYTES)];
+    all[2].overdraw(1).expect("the first");
+    all
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_message_waits_for_memory_and_nobody_takes_its_client_for_gone() {
-    let memory = Arc::new(Memory::new(&Options { frames_bytes: 16 << 20, ..Options::default() }));
+    let memory = scarce();
     let mut client = Client::new(None, &memory, TIMES);
-    let (one, two) = (memory.client(), memory.client());
-    let others = (one.hold(Use::Frames, 8 << 20).expect("half"), two.hold(Use::Frames, 8 << 20).expect("half"));
-    // One that overdraws, so that no other may.
-    let mut third = memory.client().hold(Use::Frames, NEVER_REFUSED_BYTES).expect("a little");
-    third.overdraw(1).expect("the first");
+    let others = all_of(&memory);
     // More than is never refused.
     let (payload, some) = (vec![b'x'; 2 * NEVER_REFUSED_BYTES], NEVER_REFUSED_BYTES + 50_000);
     client.begin(BINARY, payload.len(), &payload[..some]).await;
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert!(!client.over.is_finished());
-    drop((others, third));
+    drop(others);
     let mut rest = payload[some..].to_vec();
     unmask(&mut rest, [7, 77, 177, 77], some as u64);
     client.io.write_all(&rest).await.expect("sent");
