@@ -56,17 +56,19 @@ fn run(command: &str, ticket: &str) -> String {
         .spawn()
         .expect("a shell");
     let (mut out, mut printed, mut some) = (child.stdout.take().expect("piped"), Vec::new(), [0; 4096]);
-    loop {
+    while ends || !String::from_utf8_lossy(&printed).contains("event: subscribed") {
         let read = out.read(&mut some).expect("read");
-        printed.extend_from_slice(&some[..read]);
-        let text = String::from_utf8_lossy(&printed);
-        if read == 0 || !ends && text.contains("event: subscribed") {
-            child.kill().ok();
-            let status = child.wait().expect("waited for");
-            assert!(!ends || status.success(), "{status}: {command}");
-            return text.into_owned();
+        if read == 0 {
+            break;
         }
+        printed.extend_from_slice(&some[..read]);
     }
+    if !ends {
+        child.kill().ok();
+    }
+    let status = child.wait().expect("waited for");
+    assert!(!ends || status.success(), "{status}: {command}");
+    String::from_utf8(printed).expect("text")
 }
 
 #[test]
