@@ -9,7 +9,7 @@ use prost::encoding::{
 };
 
 use super::side::{Check, Outgoing};
-use crate::field_numbers::{event, events, nested, publish_request, received_event};
+use crate::field_numbers::{event, events, nested, publish_request, received_event, session_response};
 
 /// `PublishRequest.events`.
 const KEY_PUBLISHED: u8 = nested(publish_request::EVENTS);
@@ -18,6 +18,9 @@ const KEY_TOPIC: u8 = nested(event::TOPIC);
 const KEY_DATA: u8 = nested(event::DATA);
 /// `Events.events`, `ReceivedEvent.event` and `Event.data`: the way to a payload that was delivered.
 const DELIVERED: [u32; 3] = [events::EVENTS, received_event::EVENT, event::DATA];
+/// `SessionResponse.events`, and the same way from there.
+const KEY_EVENTS: u8 = nested(session_response::EVENTS);
+const IN_SESSION: [u32; 4] = [session_response::EVENTS, DELIVERED[0], DELIVERED[1], DELIVERED[2]];
 /// `ReceivedEvent.event` and `ReceivedEvent.sequence`.
 const RECEIVED_EVENT: u32 = received_event::EVENT;
 const RECEIVED_SEQUENCE: u32 = received_event::SEQUENCE;
@@ -46,6 +49,12 @@ pub fn publish(batch: &[Outgoing]) -> Bytes {
 /// Shows the payloads of an `Events`, in order. `None` when the bytes are none.
 pub fn each_delivered(events: &[u8], check: &mut impl Check) -> Option<()> {
     each(events, &DELIVERED, check)
+}
+
+/// Shows the payloads of a `SessionResponse`, in order. `None` when the bytes are none with events.
+pub fn each_in_session(response: &[u8], check: &mut impl Check) -> Option<()> {
+    response.first().filter(|key| **key == KEY_EVENTS)?;
+    each(response, &IN_SESSION, check)
 }
 
 /// Shows the sequences and payloads of an `Events` from a stream, in order. `None` when the bytes are none.
@@ -125,7 +134,10 @@ mod tests {
     use prost::Message;
 
     use super::*;
-    use crate::proto::v1::{Event, Events, PublishRequest, ReceivedEvent, event::Payload};
+    use crate::proto::v1::{
+        Event, Events, Heartbeat, PublishRequest, ReceivedEvent, SessionResponse, event::Payload,
+        session_response::Frame,
+    };
 
     #[derive(Default)]
     struct Seen(Vec<Vec<u8>>);
@@ -172,6 +184,11 @@ mod tests {
         let mut stored = Vec::new();
         assert_eq!(each_stored(&bytes, &mut |sequence, payload| stored.push((sequence, payload.to_vec()))), Some(()));
         assert_eq!(stored, [(7, b"1".to_vec()), (300, b"22".to_vec())]);
+        let response = |frame| SessionResponse { request_id: 0, frame: Some(frame) }.encode_to_vec();
+        let mut in_session = Seen::default();
+        assert_eq!(each_in_session(&response(Frame::Events(frame)), &mut in_session), Some(()));
+        assert_eq!(in_session.0, seen.0);
+        assert_eq!(each_in_session(&response(Frame::Heartbeat(Heartbeat::default())), &mut in_session), None);
         bytes.truncate(bytes.len() - 1);
         assert_eq!(each_delivered(&bytes, &mut seen), None);
         assert_eq!(each_stored(&bytes, &mut |_, _| {}), None);

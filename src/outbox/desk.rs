@@ -153,10 +153,10 @@ impl Desk {
                     (waits_for_room && room).then_some(Call::Room)
                 }
             });
-            match call {
-                Some(call) => return call,
-                None => self.0.reader.notified().await,
+            if let Some(call) = call {
+                return call;
             }
+            self.0.reader.notified().await;
         }
     }
 

@@ -66,7 +66,7 @@ impl Queues {
     /// With `mirrors`, the session ends as its only subscription ended.
     pub(super) fn new(limits: &SessionLimits, mirrors: bool) -> Self {
         Self {
-            replies: Replies::default(),
+            replies: Replies::new(!mirrors),
             backlog: Backlog::new(limits),
             max_events: limits.queue_events,
             max_bytes: limits.queue_bytes,
@@ -310,7 +310,7 @@ impl Queues {
         }
         if matches!(end, End::Stalled { .. }) {
             // Nobody reads them, and they may be all that is left of the session's memory.
-            self.replies = Replies::default();
+            self.replies = Replies::new(!self.mirrors);
         }
         self.ending = Some(end);
         self.backlog.end();

@@ -4,17 +4,24 @@ use std::collections::VecDeque;
 
 use super::frame::Reply;
 
-/// With no frame waiting there is room kept for this many.
+/// With no frame waiting there is room kept for this many; none where nothing is commanded, since thousands of such sessions
+/// may be idle on one connection.
 const KEEP_REPLIES: usize = 64;
 
 /// Oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Replies {
     waiting: VecDeque<Reply>,
     bytes: usize,
+    keep: usize,
 }
 
 impl Replies {
+    /// Of a session that `is_commanded`, or gets little but events.
+    pub(super) fn new(is_commanded: bool) -> Self {
+        Self { waiting: VecDeque::new(), bytes: 0, keep: if is_commanded { KEEP_REPLIES } else { 0 } }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
@@ -39,7 +46,7 @@ impl Replies {
         let cost = reply.frame.cost();
         self.bytes -= cost;
         if self.waiting.is_empty() {
-            self.waiting.shrink_to(KEEP_REPLIES);
+            self.waiting.shrink_to(self.keep);
         }
         Some((reply, cost))
     }

@@ -141,6 +141,10 @@ impl Subscribers {
         self.check_tokens(spec.filter_tokens())?;
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
+        if self.all.capacity() == 0 {
+            // Most sessions have just one.
+            self.all.reserve_exact(1);
+        }
         // A session has fewer than 2^32 subscriptions at a time.
         let slot = self.all.insert(Subscriber::new(id, generation, spec, cost)) as u32;
         self.cost += cost.bytes();

@@ -149,11 +149,11 @@ impl Session {
     async fn serve(&mut self, requests: &mut impl Requests) {
         let mut open = true;
         loop {
-            let next = self.next(requests, open).await;
+            let mut next = self.next(requests, open).await;
             match next {
                 Next::Call(Call::Ending) => break,
                 Next::Call(Call::Room) => {}
-                Next::Call(Call::Attention(attention)) => self.note(attention).await,
+                Next::Call(Call::Attention(ref mut attention)) => self.note(attention).await,
                 Next::Publish(progress) => self.progressed(progress, true),
                 Next::Wake(wake) => {
                     if let Some(feeds) = &mut self.feeds {
@@ -166,7 +166,8 @@ impl Session {
                         feeds.step().await;
                     }
                 }
-                Next::Request(Some(Ok(request))) => self.apply(request).await,
+                // An idle session would be as large as the largest thing that it may do.
+                Next::Request(Some(Ok(request))) => Box::pin(self.apply(request)).await,
                 // A cancelled call looks the same as one that is half-closed; the outlet tells them apart.
                 Next::Request(None) => open = false,
                 // The stream of commands cannot be read on.
@@ -224,7 +225,7 @@ impl Session {
         }
     }
 
-    /// What is rare is done in a box: an idle session is as large as the largest thing that it may do.
+    /// What is rare is done in a box of its own.
     async fn command(&mut self, request_id: i64, first: bool, command: Command) -> Result<(), CommandError> {
         match command {
             Command::Hello { client_name, labels, previous_session, heartbeat_interval } => {
@@ -344,8 +345,8 @@ impl Session {
     ) -> Result<(), CommandError> {
         let (key, _) = self.desk.find(id)?;
         // What was sent before this came must be known before it.
-        let attention = self.desk.take_attention();
-        self.note(attention).await;
+        let mut attention = self.desk.take_attention();
+        self.note(&mut attention).await;
         let Some(member) = self.member(key).filter(|member| member.acknowledges()) else {
             // It may have ended while its client wrote this.
             self.desk.find(id)?;
@@ -363,13 +364,13 @@ impl Session {
     }
 
     /// Has subscriptions looked after: by the router, by their groups, or by the feeds of this session.
-    async fn note(&mut self, mut attention: Attention) {
+    async fn note(&mut self, attention: &mut Attention) {
         self.forget(std::mem::take(&mut attention.closed)).await;
         if let Some(memberships) = &mut self.memberships {
-            memberships.note(&mut attention).await;
+            Box::pin(memberships.note(attention)).await;
         }
         if let Some(feeds) = &mut self.feeds {
-            feeds.note(attention.hungry, attention.gone).await;
+            feeds.note(std::mem::take(&mut attention.hungry), std::mem::take(&mut attention.gone)).await;
         }
     }
 
@@ -378,8 +379,8 @@ impl Session {
         if self.memberships.is_none() {
             return;
         }
-        let attention = self.desk.take_attention();
-        self.note(attention).await;
+        let mut attention = self.desk.take_attention();
+        self.note(&mut attention).await;
         let in_order = self.desk.is_draining();
         let Some(memberships) = self.memberships.take() else { return };
         if in_order {

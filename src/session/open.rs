@@ -25,9 +25,9 @@ impl Session {
         spec: &SubscriptionSpec,
     ) -> Result<(), CommandError> {
         // Those that have ended count no more.
-        let attention = self.desk.take_attention();
+        let mut attention = self.desk.take_attention();
         if !attention.is_empty() {
-            self.note(attention).await;
+            self.note(&mut attention).await;
         }
         let spec = self.guard.admitted(spec, self.hub.engine())?;
         Turn::default().spend(spec.steps()).await;

@@ -30,12 +30,15 @@ pub(crate) struct Launch<'a> {
     pub(crate) log: PathBuf,
     /// The address it listens on stands behind this in its output.
     pub(crate) says: &'a str,
+    /// And that of its listener for the web behind this, if it is to have one.
+    pub(crate) says_web: Option<&'a str>,
 }
 
 /// A running server.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    web_address: Option<SocketAddr>,
     process: Process,
 }
 
@@ -70,8 +73,11 @@ impl Launch<'_> {
         let begin = Instant::now();
         loop {
             let told = fs::read_to_string(&self.log)?;
-            if let Some(address) = address_after(&told, self.says) {
-                return Ok(Server { address, process });
+            let web_address = self.says_web.and_then(|says| address_after(&told, says));
+            if let Some(address) = address_after(&told, self.says)
+                && web_address.is_some() == self.says_web.is_some()
+            {
+                return Ok(Server { address, web_address, process });
             }
             if let Some(status) = process.0.try_wait()? {
                 bail!("{} ended with {status}: {}", self.program.display(), told.trim_end());
@@ -91,6 +97,11 @@ fn address_after(text: &str, says: &str) -> Option<SocketAddr> {
 }
 
 impl Server {
+    /// Where it listens for the web.
+    pub(crate) fn web_address(&self) -> anyhow::Result<SocketAddr> {
+        self.web_address.context("the server has no listener for the web")
+    }
+
     /// The memory it holds, in bytes.
     pub(crate) fn resident_bytes(&self) -> anyhow::Result<u64> {
         let status =

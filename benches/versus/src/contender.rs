@@ -86,6 +86,16 @@ impl Ground {
 
     /// Starts a server with more arguments.
     pub(crate) async fn start_with(&self, contender: Contender, more: &[&str]) -> anyhow::Result<Server> {
+        self.launch(contender, more, None).await
+    }
+
+    /// Starts a server with more arguments. The address of its listener for the web stands behind `says_web`.
+    pub(crate) async fn launch(
+        &self,
+        contender: Contender,
+        more: &[&str],
+        says_web: Option<&str>,
+    ) -> anyhow::Result<Server> {
         fs::create_dir_all(&self.logs).with_context(|| format!("cannot make {}", self.logs.display()))?;
         let own_program = std::env::current_exe()?;
         let (program, arguments, says): (_, &[&str], _) = match contender {
@@ -116,6 +126,7 @@ impl Ground {
             core: self.server_core,
             log: self.logs.join(format!("{}.log", contender.name())),
             says,
+            says_web,
         };
         launch.start().await
     }

@@ -14,6 +14,7 @@ use crate::{
     idle,
     report::{Report, Series, figure},
     stalled, subscriptions,
+    web::{self, Way},
 };
 
 const USUAL_PAYLOAD_BYTES: usize = 128;
@@ -26,6 +27,7 @@ const SUBSCRIBER_STEPS: [usize; 7] = [1, 3, 10, 30, 100, 300, 1_000];
 /// The step of the idle series that is a row, too.
 const IDLE_CONNECTIONS: usize = 2_000;
 const MOST_IDLE_CONNECTIONS: usize = 8_000;
+const EVENT_STREAMS: usize = 1_000;
 
 /// Everything there is to do.
 pub(crate) struct Contest {
@@ -58,6 +60,9 @@ impl Contest {
         self.latency().await;
         self.subscriptions().await;
         self.idle().await;
+        self.websocket().await;
+        self.event_streams().await;
+        self.idle_web().await;
         self.stalled().await;
         self.durable().await;
         self.group().await;
@@ -219,6 +224,75 @@ impl Contest {
             }
         }
         self.report.series.push(series);
+    }
+
+    /// A hundred subscribers over WebSocket, beside as many over gRPC.
+    async fn websocket(&mut self) {
+        let (websocket, json) = ("websocket_1_100", "websocket_json_1_100");
+        if ![websocket, json].into_iter().any(|name| self.wants(name)) {
+            return;
+        }
+        let window = workload::window(USUAL_PAYLOAD_BYTES, 1);
+        let plan = workload::fan(1, 100, USUAL_PAYLOAD_BYTES, window, self.times);
+        for repetition in 1..=self.repetitions {
+            let grpc = self.way("grpc_1_100", Way::Grpc, &plan, repetition).await;
+            let in_protobuf = self.way(websocket, Way::WebSocket, &plan, repetition).await;
+            self.way(websocket, Way::NatsWebSocket, &plan, repetition).await;
+            let in_json = self.way(json, Way::Json, &plan, repetition).await;
+            let ratios = [("websocket_of_grpc", in_protobuf, grpc), ("json_of_protobuf", in_json, in_protobuf)];
+            for (name, one, other) in ratios {
+                let Some(ratio) = one.zip(other).map(|(one, other)| one / other) else { continue };
+                self.report.add(name, Some(USUAL_PAYLOAD_BYTES), "ratio", Contender::Hub, ratio, None);
+            }
+        }
+    }
+
+    async fn event_streams(&mut self) {
+        let name = "sse_1_1000";
+        if !self.wants(name) {
+            return;
+        }
+        let window = workload::window(USUAL_PAYLOAD_BYTES, 1);
+        let plan = workload::fan(1, EVENT_STREAMS, USUAL_PAYLOAD_BYTES, window, self.times);
+        for repetition in 1..=self.repetitions {
+            self.way(name, Way::Events, &plan, repetition).await;
+        }
+    }
+
+    /// Puts a load on a server with subscribers of one kind. Gives the deliveries a second.
+    async fn way(&mut self, name: &'static str, way: Way, plan: &Plan, repetition: usize) -> Option<f64> {
+        let what = format!("{name}, {}, run {repetition}", way.name());
+        let result = web::measure(&self.ground, way, plan).await;
+        let run = self.passed(&what, result)?;
+        let rate = run.outcome.delivered_per_second;
+        self.tell(&format!("{what}: {} deliveries/s, {}", figure(rate), cost_text(run.cost)));
+        let payload_bytes = Some(plan.payload_bytes);
+        self.report.add(name, payload_bytes, "deliveries/s", way.contender(), rate, Some(run.cost));
+        Some(rate)
+    }
+
+    /// WebSockets and event streams that do nothing.
+    async fn idle_web(&mut self) {
+        let (websockets, event_streams) = ("idle_websocket_bytes", "idle_sse_http2_bytes");
+        for repetition in 1..=self.repetitions {
+            for contender in [Contender::Hub, Contender::Nats] {
+                if self.wants(websockets) {
+                    let result = web::idle::websockets(&self.ground, contender).await;
+                    self.bytes(websockets, contender, repetition, result);
+                }
+            }
+            if self.wants(event_streams) {
+                let result = web::idle::event_streams(&self.ground).await;
+                self.bytes(event_streams, Contender::Hub, repetition, result);
+            }
+        }
+    }
+
+    fn bytes(&mut self, name: &'static str, contender: Contender, repetition: usize, found: anyhow::Result<f64>) {
+        let what = format!("{name}, {}, run {repetition}", contender.name());
+        let Some(bytes) = self.passed(&what, found) else { return };
+        self.tell(&format!("{what}: {bytes:.0} B"));
+        self.report.add(name, None, "bytes", contender, bytes, None);
     }
 
     async fn stalled(&mut self) {

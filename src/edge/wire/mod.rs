@@ -6,6 +6,7 @@
 //! that have a length before each, as gRPC and Connect do; other ways to cut them, and what stands before those that are
 //! sent, are for the edges. It serves nothing and decides nothing.
 
+pub(in crate::edge) mod batch;
 pub(in crate::edge) mod buffer;
 pub(in crate::edge) mod command;
 pub(in crate::edge) mod forms;

@@ -53,7 +53,8 @@ pin_project! {
 pin_project! {
     #[project = StateProjection]
     enum State<F, B> {
-        Handling { #[pin] response: F },
+        // In a box, which is gone once there is a response: a stream may be idle for days.
+        Handling { response: Pin<Box<F>> },
         Sending { #[pin] sending: Sending<B> },
         Reading { reading: Box<Reading> },
     }
@@ -78,7 +79,7 @@ where
         open: OpenStream,
         response_timeout: Duration,
     ) -> Self {
-        Self { respond, rest, open, response_timeout, state: State::Handling { response } }
+        Self { respond, rest, open, response_timeout, state: State::Handling { response: Box::pin(response) } }
     }
 
     /// After the response: what is left of the request.
@@ -105,7 +106,7 @@ where
         }
         loop {
             let step = match this.state.as_mut().project() {
-                StateProjection::Handling { response } => match response.poll(context) {
+                StateProjection::Handling { response } => match response.as_mut().poll(context) {
                     Poll::Ready(Ok(response)) => match begin(response, this.respond, *this.response_timeout) {
                         Some(sending) => Step::Send(sending),
                         None => Self::read_rest(this.rest),

@@ -309,6 +309,24 @@ async fn rights_are_those_of_grpc() {
     assert_eq!(end["error"]["code"], "permission_denied", "{end}");
 }
 
+/// A stream says what is wrong with its request as a unary call does: not that there is none.
+#[tokio::test]
+async fn what_is_wrong_with_the_request_of_a_stream_is_named() {
+    let hub = hub(|_| {}).await;
+    for (content_type, path, body) in [
+        ("application/connect+json", "HubService/Subscribe", json!({"spec": {"filterz": []}})),
+        ("application/grpc-web+json", "HubService/Subscribe", json!({"spec": {"filterz": []}})),
+        ("application/grpc-web+json", "StreamService/GetStream", json!({"spec.filterz": 1})),
+    ] {
+        let request = Request::post(format!("/switchyard.v1.{path}")).header("content-type", content_type);
+        let request = request.body(Body::new(Full::from(enveloped(body.to_string().as_bytes())))).expect("a request");
+        let mut frames = Envelopes::of(send(address(&hub), Version::HTTP_11, request).await);
+        let (_, end) = frames.next().await.expect("an end");
+        let end = String::from_utf8_lossy(&end).replace("%20", " ");
+        assert!(end.contains("spec.filterz is not a field"), "{content_type}: {end}");
+    }
+}
+
 /// The request of a subscription that ends after two events, in a form.
 fn subscription(content_type: &str) -> Vec<u8> {
     let spec =

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The headers of a handshake that is good.
-const HANDSHAKE: [(&str, &str); 5] = [
+pub const HANDSHAKE: [(&str, &str); 5] = [
     ("upgrade", "websocket"),
     ("connection", "upgrade"),
     ("sec-websocket-version", "13"),
@@ -33,7 +33,7 @@ const HANDSHAKE: [(&str, &str); 5] = [
 ];
 
 /// The same over HTTP/2.
-const TUNNEL: [(&str, &str); 2] = [("sec-websocket-version", "13"), ("sec-websocket-protocol", PROTOBUF)];
+pub const TUNNEL: [(&str, &str); 2] = [("sec-websocket-version", "13"), ("sec-websocket-protocol", PROTOBUF)];
 
 fn subscribe(id: i64, filter: &str) -> Command {
     Command::Subscribe(v1::Subscribe { subscription_id: id, spec: Some(spec(&[filter])) })
@@ -45,7 +45,7 @@ fn reason(frame: &Value) -> &str {
     details.iter().find_map(|detail| detail["reason"].as_str()).unwrap_or_else(|| panic!("no reason: {frame}"))
 }
 
-async fn welcomed(socket: &mut WebSocket) -> v1::Welcome {
+pub async fn welcomed(socket: &mut WebSocket) -> v1::Welcome {
     match socket.frame().await.frame {
         Some(Frame::Welcome(welcome)) => welcome,
         other => panic!("not a welcome: {other:?}"),
@@ -53,7 +53,7 @@ async fn welcomed(socket: &mut WebSocket) -> v1::Welcome {
 }
 
 /// A session in protobuf that has one subscription.
-async fn subscribed(at: std::net::SocketAddr, filter: &str) -> WebSocket {
+pub async fn subscribed(at: std::net::SocketAddr, filter: &str) -> WebSocket {
     let mut socket = WebSocket::open(at, PROTOBUF).await;
     speak_protobuf(&mut socket, filter).await;
     socket
@@ -307,7 +307,7 @@ async fn a_hub_that_shuts_down_says_so_and_closes() {
 }
 
 /// A connection that speaks WebSocket byte by byte, behind its handshake.
-async fn raw(at: std::net::SocketAddr) -> TcpStream {
+pub async fn raw(at: std::net::SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(at).await.expect("a port");
     let headers: String = HANDSHAKE.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let request = format!("GET /v1/ws HTTP/1.1\r\nhost: {at}\r\n{headers}\r\n");

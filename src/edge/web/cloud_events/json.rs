@@ -22,7 +22,7 @@ pub(in crate::edge::web) fn of_json(json: &[u8], topic: Option<&str>) -> Result<
     event(members, topic)
 }
 
-/// The CloudEvents of an array, one after the other: other work can be done between two of them.
+/// The CloudEvents of an array, one after the other.
 #[derive(Debug)]
 pub(in crate::edge::web) struct Batch<'a> {
     rest: &'a [u8],
@@ -43,11 +43,6 @@ impl<'a> Batch<'a> {
     /// Those of `json`, which are published to `topic` if one is given.
     pub(in crate::edge::web) fn new(json: &'a [u8], topic: Option<&'a str>) -> Self {
         Self { rest: json, topic, count: 0, expects: Expected::Bracket }
-    }
-
-    /// How many bytes are left.
-    pub(in crate::edge::web) fn left(&self) -> usize {
-        self.rest.len()
     }
 
     fn byte(&mut self) -> Option<u8> {

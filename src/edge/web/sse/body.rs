@@ -11,22 +11,13 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 
 use super::writer::Writer;
-use crate::{
-    net::SessionPermit,
-    outbox::{Batch, Taken},
-    session::Outlet,
-};
-
-/// A batch with room for more events or frames than this gives its memory back when the session is idle: thousands of them may
-/// be idle on one connection.
-const KEEP_ITEMS: usize = 8;
+use crate::{edge::wire::batch, net::SessionPermit, outbox::Taken, session::Outlet};
 
 /// The body of one subscription.
 #[derive(Debug)]
 pub(super) struct EventBody {
     outlet: Outlet,
     writer: Writer,
-    batch: Batch,
     finished: bool,
     /// Counts the session as one of its connection.
     _permit: Option<SessionPermit>,
@@ -34,7 +25,7 @@ pub(super) struct EventBody {
 
 impl EventBody {
     pub(super) fn new(outlet: Outlet, writer: Writer, permit: Option<SessionPermit>) -> Self {
-        Self { outlet, writer, batch: Batch::default(), finished: false, _permit: permit }
+        Self { outlet, writer, finished: false, _permit: permit }
     }
 }
 
@@ -50,22 +41,17 @@ impl Body for EventBody {
         if this.finished {
             return Poll::Ready(None);
         }
-        match this.outlet.poll_take(context, &mut this.batch) {
-            Poll::Pending => {
-                if this.batch.events.capacity().max(this.batch.items.capacity()) > KEEP_ITEMS {
-                    this.batch = Batch::default();
-                }
-                Poll::Pending
-            }
+        batch::lend(|batch| match this.outlet.poll_take(context, batch) {
+            Poll::Pending => Poll::Pending,
             Poll::Ready(Taken::Batch) => {
                 let (tokens, metrics) = (this.outlet.tokens(), this.outlet.metrics());
-                Poll::Ready(Some(Ok(Frame::data(this.writer.encode(&mut this.batch, tokens, metrics)))))
+                Poll::Ready(Some(Ok(Frame::data(this.writer.encode(batch, tokens, metrics)))))
             }
             // The last message has said how.
             Poll::Ready(Taken::Finished(_)) => {
                 this.finished = true;
                 Poll::Ready(None)
             }
-        }
+        })
     }
 }
