@@ -59,14 +59,17 @@ fn run(command: &str, ticket: &str) -> String {
     loop {
         let read = out.read(&mut some).expect("read");
         printed.extend_from_slice(&some[..read]);
-        let text = String::from_utf8_lossy(&printed);
-        if read == 0 || !ends && text.contains("event: subscribed") {
-            child.kill().ok();
-            let status = child.wait().expect("waited for");
-            assert!(!ends || status.success(), "{status}: {command}");
-            return text.into_owned();
+        let is_enough = !ends && String::from_utf8_lossy(&printed).contains("event: subscribed");
+        if read == 0 || is_enough {
+            break;
         }
     }
+    if !ends {
+        child.kill().ok();
+    }
+    let status = child.wait().expect("waited for");
+    assert!(!ends || status.success(), "{status}: {command}");
+    String::from_utf8_lossy(&printed).into_owned()
 }
 
 #[test]
