@@ -29,6 +29,7 @@ TESTED := --package switchyard --package switchyard-client --package switchyard-
 test: lint ## check and test everything, installing what it needs
 	cargo build --locked --features tools-tests $(TESTED) --bins --examples
 	cargo test --locked --features tools-tests $(TESTED)
+	$(MAKE) autobahn AUTOBAHN_CASES="$(PROTOCOL)"
 	cargo test --locked --package switchyard-client --all-features -- telemetry tracer_provider
 	$(MAKE) typescript
 
@@ -47,6 +48,13 @@ conformance: ## try out the rules of clients/SPEC.md on the Rust client, or anot
 # What a client does in all cases; the others with `make conformance`.
 CORE := cut-while-idle cut-in-a-frame cut-before-the-answer hub-stops tokens resume-point-lost member-is-cut leases windows \
 	live-gap queue-is-full drains
+
+# The rules of the protocol. What is left out, large messages, takes half a minute more.
+PROTOCOL := 1.* 2.* 3.* 4.* 5.* 6.* 7.* 10.*
+
+.PHONY: autobahn
+autobahn: ## play the Autobahn test suite against the codec of WebSocket; AUTOBAHN_CASES='5.* 7.1.6' for some of it
+	CARGO_FLAGS='--locked --features tools-tests $(TESTED)' scripts/autobahn.sh $(foreach case,$(AUTOBAHN_CASES),'$(case)')
 
 .PHONY: typescript
 typescript: ## test the TypeScript client, and play the scenarios of the judge with it that matter most

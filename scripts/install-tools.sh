@@ -16,6 +16,8 @@ python_packages=(
     grpcio==1.85.1
     grpcio-tools==1.85.1
     googleapis-common-protos==1.76.0
+    httpx==0.28.1
+    httpx-sse==0.4.3
     kubernetes-validate==1.37.0
     protobuf==7.36.2
     PyYAML==6.0.3
@@ -288,8 +290,8 @@ need go "grpcurl, buf, kustomize, connectconformance and the Go example"
 need python3 "the Python example and the check of k8s/"
 python3 -c 'import ensurepip, venv' 2>/dev/null || fail "python3 has no venv module: install it (Debian: python3-venv)"
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "python3 is too old: 3.11 or newer is needed"
-need node "the Node example and the tests of pages"
-need npm "the Node example and the tests of pages"
+need node "the Node example and the tests of pages and of the web listener"
+need npm "the Node example and the tests of pages and of the web listener"
 need curl "the tests of the ops port"
 need g++ "the plugin for stubs of C#"
 need javac "the Java example"
@@ -311,6 +313,7 @@ python_venv
 node_packages examples/node node
 node_packages examples/web/test web
 node_packages clients/typescript typescript
+node_packages tests/web web-clients
 java_tools
 debian_tools
 browsers

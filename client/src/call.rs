@@ -28,7 +28,7 @@ use crate::{
 
 /// A frame that is smaller than this gets memory of its own: where it is, it would keep a piece many times its size for as
 /// long as somebody has an event of it.
-const SMALL_BYTES: usize = 16 * 1024;
+const SMALL_BYTES: usize = 8 * 1024;
 /// The path of the call.
 const PATH: &str = "/switchyard.v1.HubService/Session";
 

@@ -15,6 +15,7 @@ mod error;
 mod event;
 mod fields;
 mod ids;
+mod index;
 mod item;
 mod keeper;
 mod link;

@@ -48,7 +48,7 @@ const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// also on a connection that has only that.
 const CONNECTION_WINDOW_BYTES: u32 = 5 * 1024 * 1024;
 /// The largest piece in which a frame may come: one that is whole in a piece is not copied. Hubs send about 64 KiB at a time.
-const PIECE_BYTES: u32 = 128 * 1024;
+const PIECE_BYTES: u32 = 64 * 1024;
 
 /// What a client shows of itself.
 #[derive(Clone)]

@@ -1,6 +1,6 @@
 //! Events that came: as they are in their frame, and how they are read. Pure.
 //!
-//! A frame is checked once, when it comes, and where its fields are is noted; nothing of it is copied. An event that is
+//! A frame is checked once, when it comes, and where its events are is noted; nothing of it is copied. An event that is
 //! taken out of its batch gets memory of its own, so that whoever keeps one event does not keep all that came with it.
 
 use std::{fmt, time::SystemTime};
@@ -10,35 +10,13 @@ use prost::Message;
 use prost_types::Timestamp;
 
 use crate::{
-    fields::{Broken, Value, next},
+    fields::{Broken, Value},
+    index::{
+        APPEND_TIME, ATTEMPT, ATTRIBUTES, CONTENT_TYPE, EVENT, Fields, KEY, KIND, LAST_FAILURE, REDELIVERED, SOURCE,
+        STREAM, Span, as_text, each, pair,
+    },
     proto::v1,
 };
-
-/// Where something is in the bytes of an event.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Span {
-    at: u32,
-    len: u32,
-}
-
-/// Where the fields of an event are, from the beginning of its `ReceivedEvent`.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Fields {
-    topic: Span,
-    payload: Span,
-    id: Span,
-    source: Span,
-    kind: Span,
-    key: Span,
-    content_type: Span,
-    stream: Span,
-    last_failure: Span,
-    append_time: Span,
-    pub(crate) sequence: i64,
-    attempt: i32,
-    is_text: bool,
-    is_redelivered: bool,
-}
 
 /// One event in a frame.
 #[derive(Debug, Clone, Copy)]
@@ -68,122 +46,6 @@ pub struct Received {
 pub struct ReceivedRef<'a> {
     bytes: &'a [u8],
     fields: &'a Fields,
-}
-
-impl Span {
-    fn of(self, bytes: &[u8]) -> &[u8] {
-        bytes.get(self.at as usize..(self.at + self.len) as usize).unwrap_or_default()
-    }
-
-    /// The part of `all` that has just been read: what is before `rest`.
-    fn read(all: &[u8], rest: &[u8], len: usize) -> Self {
-        // A frame is far smaller than 4 GiB.
-        Self { at: (all.len() - rest.len() - len) as u32, len: len as u32 }
-    }
-}
-
-impl Fields {
-    /// Checks an event, and notes where its fields are.
-    fn read(all: &[u8]) -> Result<Self, Broken> {
-        let mut fields = Self::default();
-        let mut rest = all;
-        while !rest.is_empty() {
-            let (tag, value) = next(&mut rest)?;
-            match (tag, value) {
-                (1, Value::Bytes(event)) => fields.read_event(event, all.len() - rest.len() - event.len())?,
-                (2, Value::Bytes(text)) => fields.stream = checked(text, all, rest)?,
-                (3, Value::Number(sequence)) => fields.sequence = sequence.cast_signed(),
-                (4, Value::Bytes(time)) => {
-                    check_time(time)?;
-                    fields.append_time = Span::read(all, rest, time.len());
-                }
-                (5, Value::Number(attempt)) => fields.attempt = attempt as i32,
-                (6, Value::Bytes(text)) => fields.last_failure = checked(text, all, rest)?,
-                (7, Value::Number(redelivered)) => fields.is_redelivered = redelivered != 0,
-                (1..=7, _) => return Err(Broken),
-                // Of a newer hub.
-                _ => {}
-            }
-        }
-        Ok(fields)
-    }
-
-    /// The same of the event within, which is at `base`.
-    fn read_event(&mut self, event: &[u8], base: usize) -> Result<(), Broken> {
-        let mut rest = event;
-        while !rest.is_empty() {
-            let (tag, value) = next(&mut rest)?;
-            let Value::Bytes(value) = value else {
-                if (1..=11).contains(&tag) {
-                    return Err(Broken);
-                }
-                continue;
-            };
-            let mut span = Span::read(event, rest, value.len());
-            span.at += base as u32;
-            let place = match tag {
-                1 => &mut self.id,
-                2 => &mut self.topic,
-                3 => &mut self.kind,
-                4 => &mut self.source,
-                6 => &mut self.key,
-                7 => &mut self.content_type,
-                10 | 11 => {
-                    self.is_text = tag == 10;
-                    &mut self.payload
-                }
-                5 | 9 => {
-                    check_time(value)?;
-                    continue;
-                }
-                8 => {
-                    pair(value)?;
-                    continue;
-                }
-                _ => continue,
-            };
-            if tag != 11 {
-                text(value)?;
-            }
-            *place = span;
-        }
-        Ok(())
-    }
-}
-
-/// A text that was just read.
-fn checked(value: &[u8], all: &[u8], rest: &[u8]) -> Result<Span, Broken> {
-    text(value)?;
-    Ok(Span::read(all, rest, value.len()))
-}
-
-fn text(value: &[u8]) -> Result<&str, Broken> {
-    std::str::from_utf8(value).map_err(|_| Broken)
-}
-
-/// A time, or a length of time.
-fn check_time(mut time: &[u8]) -> Result<(), Broken> {
-    while !time.is_empty() {
-        match next(&mut time)? {
-            (1 | 2, Value::Number(_)) | (0 | 3.., _) => {}
-            _ => return Err(Broken),
-        }
-    }
-    Ok(())
-}
-
-/// The name and the value of an attribute.
-fn pair(mut rest: &[u8]) -> Result<(&str, &str), Broken> {
-    let (mut name, mut value) = ("", "");
-    while !rest.is_empty() {
-        match next(&mut rest)? {
-            (1, Value::Bytes(found)) => name = text(found)?,
-            (2, Value::Bytes(found)) => value = text(found)?,
-            (1 | 2, _) => return Err(Broken),
-            _ => {}
-        }
-    }
-    Ok((name, value))
 }
 
 impl fmt::Debug for Entries {
@@ -278,22 +140,22 @@ impl<'a> ReceivedRef<'a> {
 
     /// Its source.
     pub fn source(self) -> &'a str {
-        self.text_at(self.fields.source)
+        self.text_in_event(SOURCE)
     }
 
     /// Its type.
     pub fn kind(self) -> &'a str {
-        self.text_at(self.fields.kind)
+        self.text_in_event(KIND)
     }
 
     /// Its ordering key.
     pub fn key(self) -> &'a str {
-        self.text_at(self.fields.key)
+        self.text_in_event(KEY)
     }
 
     /// The media type of its payload.
     pub fn content_type(self) -> &'a str {
-        self.text_at(self.fields.content_type)
+        self.text_in_event(CONTENT_TYPE)
     }
 
     /// Its payload, if that is a text.
@@ -314,25 +176,16 @@ impl<'a> ReceivedRef<'a> {
 
     /// The value of an attribute, such as the `traceparent` of whoever published it.
     pub fn attribute(self, name: &str) -> Option<&'a str> {
-        let mut found = None;
-        let mut rest = self.bytes;
-        while let Ok((tag, value)) = next(&mut rest) {
-            let (1, Value::Bytes(mut event)) = (tag, value) else { continue };
-            while let Ok((tag, value)) = next(&mut event) {
-                if let (8, Value::Bytes(value)) = (tag, value)
-                    && let Ok((key, value)) = pair(value)
-                    && key == name
-                {
-                    found = Some(value);
-                }
-            }
-        }
-        found
+        let pairs = self.in_event().filter_map(|field| match field {
+            (ATTRIBUTES, Value::Bytes(value)) => pair(value).ok(),
+            _ => None,
+        });
+        pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).last()
     }
 
     /// The stream it comes from; empty when it was live.
     pub fn stream(self) -> &'a str {
-        self.text_at(self.fields.stream)
+        as_text(self.last(STREAM))
     }
 
     /// Its sequence in that stream; 0 when it was live.
@@ -342,28 +195,56 @@ impl<'a> ReceivedRef<'a> {
 
     /// When the stream stored it.
     pub fn append_time(self) -> Option<SystemTime> {
-        let time = Some(self.fields.append_time).filter(|time| *time != Span::default())?;
-        SystemTime::try_from(Timestamp::decode(time.of(self.bytes)).ok()?).ok()
+        let Some(Value::Bytes(time)) = self.last(APPEND_TIME) else { return None };
+        SystemTime::try_from(Timestamp::decode(time).ok()?).ok()
     }
 
     /// Which attempt of its group this is: higher than 1 only after one that failed. 1 outside of groups.
     pub fn attempt(self) -> i32 {
-        self.fields.attempt
+        self.number(ATTEMPT) as i32
     }
 
     /// Whether the hub knows that a member of its group was sent it before: it may have been worked on.
     pub fn is_redelivered(self) -> bool {
-        self.fields.is_redelivered
+        self.number(REDELIVERED) != 0
     }
 
     /// Why the last attempt failed.
     pub fn last_failure(self) -> &'a str {
-        self.text_at(self.fields.last_failure)
+        as_text(self.last(LAST_FAILURE))
     }
 
     fn text_at(self, span: Span) -> &'a str {
-        // It was checked when it came.
-        text(span.of(self.bytes)).unwrap_or_default()
+        as_text(Some(Value::Bytes(span.of(self.bytes))))
+    }
+
+    /// The fields around the event.
+    fn around(self) -> impl Iterator<Item = (u32, Value<'a>)> {
+        each(self.bytes)
+    }
+
+    /// The fields of the event itself.
+    fn in_event(self) -> impl Iterator<Item = (u32, Value<'a>)> {
+        self.around().flat_map(|field| match field {
+            (EVENT, Value::Bytes(event)) => each(event),
+            _ => each(&[]),
+        })
+    }
+
+    /// What counts of a field that is there several times.
+    fn last(self, tag: u32) -> Option<Value<'a>> {
+        self.around().filter(|field| field.0 == tag).map(|field| field.1).last()
+    }
+
+    fn number(self, tag: u32) -> u64 {
+        match self.last(tag) {
+            Some(Value::Number(number)) => number,
+            _ => 0,
+        }
+    }
+
+    fn text_in_event(self, tag: u32) -> &'a str {
+        as_text(self.in_event().filter(|field| field.0 == tag).map(|field| field.1).last())
     }
 
     fn describe(self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,6 +4,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use crate::{
     event::{Event, Identity},
+    ids::Series,
     machine::wire::Encoded,
     shared::Shared,
     telemetry::Sending,
@@ -35,7 +36,7 @@ impl Stamp {
         let mut encoded = Encoded::default();
         let mut ids = may_come_again.then(|| shared.ids());
         let mut add = |event: &Event<'_>, more: usize| {
-            let id = ids.as_mut().filter(|_| !event.has_id()).map(|ids| ids.next());
+            let id = ids.as_mut().filter(|_| !event.has_id()).map(Series::next);
             let made = id.as_ref().map(|id| Identity { id, source: &self.name });
             encoded.push(event, made, more);
         };

@@ -1,17 +1,12 @@
-//! The hub as a side, through the client that applications use: events are objects, have ids, and are answered.
-//!
-//! Beside `hub` it shows what that client costs. It measures both, and is not for comparing hubs.
-
-use std::collections::VecDeque;
+//! The hub as a side, through the client that applications use. What it publishes is only sent, as other systems do it: a
+//! load sees by itself whether anything is lost.
 
 use anyhow::{Context, bail};
 use tokio::task::JoinSet;
 
 use super::side::{Check, Outgoing, Publish, Receive, Side};
-use crate::client::{Client, Error, Event, Item, Live, PublishingAll, Subscription, Target};
+use crate::client::{Client, Error, Event, Item, Live, Subscription, Target};
 
-/// So many calls may wait for their answer before the oldest is waited for.
-const MOST_UNANSWERED: usize = 64;
 /// What a subscriber may have before it has taken it, in events and bytes: so much that it does not limit a load.
 const WINDOW_EVENTS: u32 = 65_536;
 const WINDOW_BYTES: u32 = 8 * 1024 * 1024;
@@ -32,12 +27,7 @@ struct Running {
 
 /// A client that publishes.
 #[derive(Debug)]
-pub struct ClientPublisher {
-    running: Running,
-    answers: bool,
-    /// What was published last, the oldest in front.
-    unanswered: VecDeque<PublishingAll>,
-}
+pub struct ClientPublisher(Running);
 
 /// A client with one subscription.
 #[derive(Debug)]
@@ -63,8 +53,7 @@ impl Side for ClientSide {
     type Subscriber = ClientSubscriber;
 
     async fn publisher(&self) -> anyhow::Result<ClientPublisher> {
-        let answers = std::env::var_os("BENCH_ANSWERS").is_some();
-        Ok(ClientPublisher { running: self.run()?, answers, unanswered: VecDeque::new() })
+        Ok(ClientPublisher(self.run()?))
     }
 
     async fn subscriber(&self, filters: &[String]) -> anyhow::Result<ClientSubscriber> {
@@ -77,17 +66,8 @@ impl Side for ClientSide {
 impl Publish for ClientPublisher {
     async fn publish(&mut self, batch: &mut Vec<Outgoing>) -> anyhow::Result<()> {
         let events = batch.iter().map(|outgoing| Event::new(&*outgoing.topic).data(&outgoing.payload));
-        if self.answers {
-            self.unanswered.push_back(self.running.client.publish_all(events).queued().await?);
-        } else {
-            self.running.client.send_all(events).await?;
-        }
+        self.0.client.send_all(events).await?;
         batch.clear();
-        if self.unanswered.len() > MOST_UNANSWERED
-            && let Some(oldest) = self.unanswered.pop_front()
-        {
-            oldest.await.all()?;
-        }
         Ok(())
     }
 }

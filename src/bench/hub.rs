@@ -1,4 +1,5 @@
-//! The hub as a side: a generated client whose events are bytes, and nothing else.
+//! The hub as a side over generated code, in which events are bytes: for what is measured of single sessions, and beside
+//! `client` for what that costs.
 
 use anyhow::{Context, bail};
 use tokio::sync::mpsc;

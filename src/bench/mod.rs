@@ -1,5 +1,5 @@
-//! The load generator behind `switchyard bench`: any hub, over the generated client or `switchyard-client`, every event
-//! checked.
+//! The load generator behind `switchyard bench`: any hub, through `switchyard-client` or over generated code, every
+//! event checked.
 //!
 //! A load is a plan (`workload`) that runs on a side (`side`): publishers keep a fixed window of undelivered events, or a
 //! fixed rate, and subscribers check sequence and checksum of everything they get (`record`). The room owns no part of

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     auth::Caller,
+    cut::Cut,
     model::{CommandError, End, Labels, Peer},
     outbox::{Counts, Outbox, SubscriptionStatus, Taker},
     router::OutboxId,
@@ -195,9 +196,9 @@ impl OpenSession {
         self.outbox.set_aside(bytes);
     }
 
-    /// Its client is back.
-    pub(crate) fn take_up(&self) {
-        self.outbox.take_up(Instant::now());
+    /// Its client is back, on a stream that `cut` ends.
+    pub(crate) fn take_up(&self, cut: Option<Arc<Cut>>) {
+        self.outbox.take_up(cut, Instant::now());
     }
 
     /// How many subscriptions it has.

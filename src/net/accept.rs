@@ -32,7 +32,7 @@ use super::{
 use crate::{
     model::Peer,
     tasks::{OnPanic, Tasks},
-    telemetry::{ConnectionEnd, HandshakeFailure, Metrics},
+    telemetry::{ConnectionEnd, HandshakeFailure, Metrics, StreamCut},
 };
 
 /// How long at most the loop waits after a failed accept,
@@ -58,13 +58,20 @@ pub trait Serve<I>: Clone + Send + 'static {
 #[error("{error}")]
 pub struct ServeError {
     reason: Option<ConnectionEnd>,
+    /// What was spoken on it was cut.
+    pub(super) cut: Option<StreamCut>,
     error: Box<dyn Error + Send + Sync>,
 }
 
 impl ServeError {
     /// With what it is counted as, if the hub ended the connection.
     pub fn new(reason: Option<ConnectionEnd>, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { reason, error: error.into() }
+        Self { reason, cut: None, error: error.into() }
+    }
+
+    /// What was spoken on a connection was cut, and the connection ends with it.
+    pub fn of_cut(cut: StreamCut, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { reason: None, cut: Some(cut), error: error.into() }
     }
 
     /// The client is gone, or is none.

@@ -47,8 +47,6 @@ pub struct Outbox {
     state: Mutex<State>,
     pub(super) budget: Arc<Budget>,
     pub(super) allowance: Arc<Allowance>,
-    /// Ends the stream of a client that does not even take its end.
-    cut: Option<Arc<Cut>>,
     /// Wakes the task that reads the client's commands; there is only one.
     pub(super) reader: Notify,
 }
@@ -72,6 +70,8 @@ pub(super) struct State {
     reader_waits: bool,
     /// How often the writer has let others work since it took something.
     waits: u8,
+    /// Ends the stream of a client that does not even take its end. It is that of the connection that the client is on now.
+    cut: Option<Arc<Cut>>,
     /// Its connection ends, and the client was told so.
     leaving: Option<Box<Leaving>>,
     /// Nobody is expected to take anything: as many bytes may wait until somebody is again.
@@ -125,11 +125,12 @@ impl Outbox {
             heartbeat_interval,
             reader_waits: false,
             waits: 0,
+            cut,
             leaving: None,
             aside: None,
             over: false,
         };
-        Self { state: Mutex::new(state), budget, allowance, cut, reader: Notify::new() }
+        Self { state: Mutex::new(state), budget, allowance, reader: Notify::new() }
     }
 
     /// Tells the client that its session ends by `deadline`, and where else it may connect.
@@ -153,20 +154,22 @@ impl Outbox {
     }
 
     /// Nobody takes anything from now on, until [`Self::take_up`], and at most `bytes` may wait meanwhile: of more the largest
-    /// queues lose some, as in a session whose share of the hub is used up.
+    /// queues lose some, as in a session whose share of the hub is used up. It is on no connection meanwhile.
     pub fn set_aside(&self, bytes: usize) {
         let allowed = self.budget.allowed_bytes();
         self.with(|state| {
             state.aside = Some(bytes);
             state.writing_since = None;
+            (state.cut, state.leaving) = (None, None);
             state.queues.shed(u32::MAX, state.allowed(allowed));
         });
     }
 
-    /// Somebody takes what waits again.
-    pub fn take_up(&self, now: Instant) {
+    /// Somebody takes what waits again, on a stream that `cut` ends: what that of the connection before said is over.
+    pub fn take_up(&self, cut: Option<Arc<Cut>>, now: Instant) {
         self.with(|state| {
             state.aside = None;
+            state.cut = cut;
             state.last_sent = now;
         });
     }
@@ -176,11 +179,10 @@ impl Outbox {
     /// full hub. A slow client alone is no reason to end anything: that it is alive, its connection finds out.
     pub fn tick(&self, now: Instant, wall: SystemTime, write_timeout: Duration, alternatives: &Alternatives) -> Tick {
         let allowed = self.budget.allowed_bytes();
-        let ends_by = self.cut.as_ref().and_then(|cut| cut.ends_by());
         let end = self.with(|state| {
             if state.queues.is_ending() {
                 let stuck = !state.over && state.is_stuck(now, write_timeout * 2);
-                let cut = stuck && self.cut.as_ref().is_some_and(|cut| cut.cut());
+                let cut = stuck && state.cut.as_ref().is_some_and(|cut| cut.cut());
                 return Err(if cut {
                     Tick::Cut { subscriptions: state.queues.subscriptions() }
                 } else {
@@ -191,6 +193,7 @@ impl Outbox {
             if state.aside.is_some() {
                 return Err(Tick::Nothing);
             }
+            let ends_by = state.cut.as_ref().and_then(|cut| cut.ends_by());
             if let Some(end) = ends_by.and_then(|by| state.leave(by, (now, wall), alternatives)) {
                 return Ok(end);
             }

@@ -6,21 +6,23 @@ use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     num::NonZeroU32,
     sync::Arc,
+    task::{Context, Poll, Waker},
 };
 
 use proptest::prelude::*;
 use smallvec::SmallVec;
 
 use super::{
-    Allowances, Budget, Cost, Desk, Outbox,
+    Allowances, Budget, Cost, Desk, Outbox, Taken, Taker, Tick,
     attention::SubscriptionKey,
     frame::{Accepted, Batch, Frame, Gap, GapReason, Item, Reply, SessionLimits},
     queues::{Offer, Queues, Turn},
     route::Route,
 };
 use crate::{
+    cut::{Cut, Farewell},
     event::{Event, Span, Spans},
-    model::{End, Filter, Grant, Overflow, SubscriptionSpec},
+    model::{Alternatives, End, Filter, Grant, Overflow, SubscriptionSpec},
 };
 
 const LIMITS: SessionLimits = SessionLimits {
@@ -434,4 +436,33 @@ fn one_that_waits_to_read_does_not_wake_itself() {
     };
     thread.spawn(poll).expect("a thread");
     assert_eq!(polled.recv_timeout(std::time::Duration::from_secs(10)), Ok(true));
+}
+
+/// What ends a stream is that of the connection that a session is on, also when it was set aside and is on another one.
+#[test]
+fn one_that_is_taken_up_is_cut_with_its_new_connection() {
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+    let budget = Arc::new(Budget::new(1 << 20, 1 << 30));
+    let (start, wall) = (tokio::time::Instant::now(), std::time::SystemTime::now());
+    let farewells = [Arc::new(Farewell::default()), Arc::default()];
+    let [old, new] = farewells.each_ref().map(Cut::new);
+    let (heartbeat, unlimited) = (PATIENCE * 1_000, Allowances::default());
+    let outbox = Outbox::new(LIMITS, heartbeat, false, budget, unlimited, Some(Arc::clone(&old)), start);
+    let tick = |now| outbox.tick(now, wall, PATIENCE, &Alternatives::default());
+    let is_done = |cut: &Cut| cut.poll_done(&Context::from_waker(Waker::noop())).is_ready();
+
+    farewells[0].say(start + PATIENCE);
+    assert_eq!(tick(start), Tick::Nothing, "it is told");
+    outbox.set_aside(1 << 20);
+    outbox.take_up(Some(Arc::clone(&new)), start + PATIENCE);
+    assert_eq!(tick(start + PATIENCE), Tick::Nothing);
+    assert!(!outbox.read(super::lock::State::is_ending), "it is on that connection no more");
+
+    outbox.end(End::Complete);
+    let mut batch = Batch::default();
+    let taken = Taker::new(&outbox).poll_take(&mut Context::from_waker(Waker::noop()), &mut batch);
+    assert_eq!(taken, Poll::Ready(Taken::Batch), "its client takes nothing from here on");
+    let later = tokio::time::Instant::now() + PATIENCE * 2;
+    assert_eq!(tick(later), Tick::Cut { subscriptions: 0 });
+    assert_eq!((is_done(&old), is_done(&new)), (false, true));
 }

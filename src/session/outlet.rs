@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    cut::Cut,
     hub::{Hub, OpenSession, TokenKey},
     outbox::{Batch, Taken},
     telemetry::Metrics,
@@ -42,9 +43,9 @@ impl Outlet {
         self.entry.set_aside(bytes);
     }
 
-    /// It is polled again.
-    pub(super) fn take_up(&mut self) {
-        self.entry.take_up();
+    /// It is polled again, for a stream that `cut` ends.
+    pub(super) fn take_up(&mut self, cut: Option<Arc<Cut>>) {
+        self.entry.take_up(cut);
     }
 
     /// What the positions of a batch are sealed with, for the client to resume from.

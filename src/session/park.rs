@@ -13,10 +13,14 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, futures::OwnedNotified},
+    time::Instant,
+};
 
 use super::Outlet;
 use crate::{
+    cut::Cut,
     hub::Hub,
     model::{CommandError, StreamError},
 };
@@ -70,7 +74,7 @@ struct Slot<T> {
     aside: Option<Aside<T>>,
     /// Wakes who has it: somebody else wants it.
     wanted: Arc<Notify>,
-    /// Wakes who wants it.
+    /// Wakes all who want it: one gets it, and the others ask that one.
     returned: Arc<Notify>,
 }
 
@@ -133,33 +137,43 @@ impl<T> Park<T> {
         Ok(Visit { park: Arc::clone(self), key, number, held: Some((outlet, kept)), wanted })
     }
 
-    /// The session of that name, for its client. Waits while another has it, which is asked to give it back. Cancel-safe.
-    pub async fn take_up(self: &Arc<Self>, principal: &Arc<str>, name: &str) -> Result<Visit<T>, CommandError> {
+    /// The session of that name, for its client, which is on a stream that `cut` ends, if it is on any at length. Waits while
+    /// another has it, which is asked to give it back. Cancel-safe.
+    pub async fn take_up(
+        self: &Arc<Self>,
+        principal: &Arc<str>,
+        name: &str,
+        cut: Option<Arc<Cut>>,
+    ) -> Result<Visit<T>, CommandError> {
         let key = Key { principal: Arc::clone(principal), name: name.into() };
         loop {
-            match self.take(&key)? {
+            match self.take(&key, cut.as_ref())? {
                 Ok(visit) => return Ok(visit),
-                Err(returned) => returned.notified().await,
+                Err(returned) => returned.await,
             }
         }
     }
 
-    /// The session, or what to wait for.
-    fn take(self: &Arc<Self>, key: &Key) -> Result<Result<Visit<T>, Arc<Notify>>, CommandError> {
+    /// The session, or what to wait for: it hears what happens from now on.
+    fn take(
+        self: &Arc<Self>,
+        key: &Key,
+        cut: Option<&Arc<Cut>>,
+    ) -> Result<Result<Visit<T>, OwnedNotified>, CommandError> {
         let mut table = self.table.lock();
         let not_found = || CommandError::SessionNotFound { id: key.name.chars().take(64).collect() };
         let slot = table.slots.get_mut(key).ok_or_else(not_found)?;
         let Some(aside) = slot.aside.take() else {
             slot.wanted.notify_one();
-            return Ok(Err(Arc::clone(&slot.returned)));
+            return Ok(Err(Arc::clone(&slot.returned).notified_owned()));
         };
-        // What was asked for before is done.
+        // What was asked for before is done; who waits still asks again.
         slot.wanted = Arc::default();
         let (number, wanted) = (slot.number, Arc::clone(&slot.wanted));
         table.order.remove(&(aside.until, number));
         drop(table);
         let Aside { mut outlet, kept, .. } = aside;
-        outlet.take_up();
+        outlet.take_up(cut.cloned());
         Ok(Ok(Visit { park: Arc::clone(self), key: key.clone(), number, held: Some((outlet, kept)), wanted }))
     }
 
@@ -234,7 +248,7 @@ impl<T> Park<T> {
         };
         let until = Instant::now() + slot.time;
         slot.aside = Some(Aside { outlet, kept, until });
-        slot.returned.notify_one();
+        slot.returned.notify_waiters();
         table.order.insert((until, number), key.clone());
         let is_next = table.order.first_key_value().is_some_and(|(first, _)| *first == (until, number));
         drop(table);
@@ -262,7 +276,6 @@ impl<T> Slot<T> {
     fn tell(&self) {
         self.wanted.notify_one();
         self.returned.notify_waiters();
-        self.returned.notify_one();
     }
 }
 
@@ -392,18 +405,18 @@ mod tests {
         *visit.parts().expect("held").1 = 7;
         drop(visit);
         ground.publish(10).await;
-        let mut visit = ground.park.take_up(&one(), "s").await.expect("it is there");
+        let mut visit = ground.park.take_up(&one(), "s", None).await.expect("it is there");
         assert_eq!((events(&mut visit).await, *visit.parts().expect("held").1), (1, 7));
         visit.end();
         ground.is_gone().await;
-        assert!(ground.park.take_up(&one(), "s").await.is_err());
+        assert!(ground.park.take_up(&one(), "s", None).await.is_err());
     }
 
     #[tokio::test]
     async fn another_principal_finds_nothing() {
         let ground = Ground::new();
         drop(ground.open("one", "s").await.expect("room"));
-        let found = ground.park.take_up(&"other".into(), "s").await.err();
+        let found = ground.park.take_up(&"other".into(), "s", None).await.err();
         assert_eq!(found, Some(CommandError::SessionNotFound { id: "s".into() }));
         assert!(!ground.park.end(&"other".into(), "s"));
     }
@@ -428,9 +441,9 @@ mod tests {
         tokio::time::sleep(LIMITS.time * 2).await;
         drop(visit);
         tokio::time::sleep(LIMITS.time * 9 / 10).await;
-        drop(ground.park.take_up(&one(), "s").await.expect("in time"));
+        drop(ground.park.take_up(&one(), "s", None).await.expect("in time"));
         tokio::time::sleep(LIMITS.time + Duration::from_secs(1)).await;
-        assert!(ground.park.take_up(&one(), "s").await.is_err(), "too late");
+        assert!(ground.park.take_up(&one(), "s", None).await.is_err(), "too late");
         ground.is_gone().await;
     }
 
@@ -447,7 +460,7 @@ mod tests {
             ground.publish(1024).await;
         }
         assert!(ground.hub.waiting_bytes() <= LIMITS.bytes, "{}", ground.hub.waiting_bytes());
-        let mut visit = ground.park.take_up(&one(), "s").await.expect("it is there");
+        let mut visit = ground.park.take_up(&one(), "s", None).await.expect("it is there");
         assert!((1..8).contains(&events(&mut visit).await));
     }
 
@@ -457,7 +470,7 @@ mod tests {
         let first = ground.open("one", "s").await.expect("room");
         let (park, next) = (Arc::clone(&ground.park), one());
         let mut second = JoinSet::new();
-        second.spawn(async move { park.take_up(&next, "s").await });
+        second.spawn(async move { park.take_up(&next, "s", None).await });
         first.wanted().await;
         assert!(second.try_join_next().is_none());
         drop(first);
@@ -468,13 +481,31 @@ mod tests {
         ground.is_gone().await;
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn of_several_that_want_it_each_gets_it() {
+        let ground = Ground::new();
+        let mut visit = ground.open("one", "s").await.expect("room");
+        let mut others = JoinSet::new();
+        for _ in 0..3 {
+            let (park, next) = (Arc::clone(&ground.park), one());
+            others.spawn(async move { park.take_up(&next, "s", None).await });
+        }
+        let soon = |what| tokio::time::timeout(LIMITS.time / 2, what);
+        while !others.is_empty() {
+            soon(visit.wanted()).await.expect("somebody wants it");
+            drop(visit);
+            visit = others.join_next().await.expect("it waits").expect("no panic").expect("its turn");
+        }
+        assert!(soon(visit.wanted()).await.is_err(), "nobody wants it any more");
+    }
+
     #[tokio::test]
     async fn all_end_when_the_hub_does() {
         let ground = Ground::new();
         let (visit, _) = (ground.open("one", "a").await.expect("room"), ground.open("one", "b").await.expect("room"));
         let (park, next) = (Arc::clone(&ground.park), one());
         let (mut waits, mut drained) = (JoinSet::new(), JoinSet::new());
-        waits.spawn(async move { park.take_up(&next, "a").await });
+        waits.spawn(async move { park.take_up(&next, "a", None).await });
         let hub = Arc::clone(&ground.hub);
         drained.spawn(async move { hub.drain(Duration::ZERO).await });
         visit.wanted().await;

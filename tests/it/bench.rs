@@ -29,9 +29,9 @@ async fn the_hub_counts_what_the_load_counts() {
     for arguments in [
         &["fan-out", "--subscribers", "3"][..],
         &["fan-in", "--publishers", "3", "--payload", "1024"],
-        &["fan-out", "--subscribers", "3", "--client"],
+        &["fan-out", "--subscribers", "3", "--stubs"],
         &["topics", "--topics", "400", "--subscribers", "8"],
-        &["topics", "--topics", "400", "--subscribers", "8", "--client"],
+        &["topics", "--topics", "400", "--subscribers", "8", "--stubs"],
         &["subscriptions", "--count", "2000"],
         &["latency", "--rate", "2000"],
     ] {

@@ -313,6 +313,7 @@ pub struct Process {
     pub child: Child,
     pub address: SocketAddr,
     pub ops_address: SocketAddr,
+    pub web_address: SocketAddr,
 }
 
 impl Process {
@@ -367,7 +368,8 @@ impl Process {
         // Whoever reads no log must not stop the hub from writing one.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
         let address = |key: &str| serving[key].as_str().and_then(|text| text.parse().ok()).expect("an address");
-        Self { address: address("address"), ops_address: address("ops_address"), child }
+        let [address, ops_address, web_address] = ["address", "ops_address", "web_address"].map(address);
+        Self { child, address, ops_address, web_address }
     }
 
     /// Sends a signal by name.

@@ -324,6 +324,18 @@ async fn requests_that_come_together_are_answered_in_order_and_each_is_a_stream(
 }
 
 #[tokio::test]
+async fn a_connection_ends_with_a_request_that_was_not_read_and_its_client_knows() {
+    let hub = hub(|_| {}).await;
+    let mut client = hub.client().await;
+    for (path, ends) in [("echo", false), ("echo", false), ("hello", true)] {
+        client.say(format!("POST /{path} HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello")).await;
+        let (head, body) = client.response().await;
+        assert_eq!((head.contains("connection: close"), &*body), (ends, "hello"), "{head}");
+    }
+    assert_eq!(client.rest().await, "");
+}
+
+#[tokio::test]
 async fn a_response_whose_client_takes_nothing_is_cut() {
     let hub = hub(|config| config.connections.response_timeout_ms = 300).await;
     let mut client = hub.client().await;
@@ -574,15 +586,12 @@ async fn other_ports_have_none_of_it() {
     let hub = hub_where(|_| {}, false).await;
     let mut client = hub.client().await;
     client.ask("/hello", "").await;
-    let (head, _) = client.response().await;
-    assert!(head.contains("x-has-cut: false"), "{head}");
+    assert!(client.response().await.0.contains("x-has-cut: false"));
     client.upgrade("/upgrade", "echo").await;
     client.head().await;
     assert_eq!(client.rest().await, "");
-
     for address in [hub.address, hub.server.address] {
-        let requests = http2(address).await;
-        assert!(!requests.is_extended_connect_protocol_enabled());
+        assert!(!http2(address).await.is_extended_connect_protocol_enabled());
     }
     // The port of gRPC.
     let mut client = Client(BufReader::new(TcpStream::connect(hub.server.address).await.expect("a port")));

@@ -109,5 +109,7 @@ mod traces;
 mod verifying;
 mod watch_bugs;
 mod web;
+#[cfg(feature = "tools-tests")]
+mod web_proxies;
 mod witness;
 mod workplace;

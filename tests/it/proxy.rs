@@ -7,12 +7,14 @@ use std::{
 };
 
 use switchyard::proto::v1::hub_service_client::HubServiceClient;
+use tokio::net::TcpStream;
 use tonic::{Code, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::{
     harness::{Folder, root, until},
     verifying::{Door, endpoint, free_address},
+    web::ask,
 };
 
 /// What a session may be idle for in the tests, in place of the times in the files.
@@ -25,21 +27,57 @@ pub enum Kind {
     Envoy,
 }
 
-impl Kind {
-    fn file(self) -> &'static str {
+/// What of the hubs a proxy is in front of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Front {
+    Grpc,
+    Web,
+}
+
+impl Front {
+    /// The ports in the files: the proxy's own, and that of a hub.
+    fn ports(self) -> (u16, u16) {
         match self {
-            Self::Nginx => "nginx.conf",
-            Self::Haproxy => "haproxy.cfg",
-            Self::Envoy => "envoy.yaml",
+            Self::Grpc => (50050, 50051),
+            Self::Web => (8000, 50080),
+        }
+    }
+}
+
+impl Kind {
+    fn file(self, front: Front) -> &'static str {
+        match (front, self) {
+            (Front::Grpc, Self::Nginx) => "nginx.conf",
+            (Front::Grpc, Self::Haproxy) => "haproxy.cfg",
+            (Front::Grpc, Self::Envoy) => "envoy.yaml",
+            (Front::Web, Self::Nginx) => "web-nginx.conf",
+            (Front::Web, Self::Haproxy) => "web-haproxy.cfg",
+            (Front::Web, Self::Envoy) => "web-envoy.yaml",
         }
     }
 
     /// What stands in the file for the times after which an idle session is cut.
-    fn idle_times(self) -> &'static [&'static str] {
-        match self {
-            Self::Nginx => &["grpc_read_timeout 60s", "grpc_send_timeout 60s"],
-            Self::Haproxy => &["timeout client 60s", "timeout server 60s"],
-            Self::Envoy => &["stream_idle_timeout: 300s"],
+    fn idle_times(self, front: Front) -> &'static [&'static str] {
+        match (front, self) {
+            (Front::Grpc, Self::Nginx) => &["grpc_read_timeout 60s", "grpc_send_timeout 60s"],
+            (Front::Grpc, Self::Haproxy) => &["timeout client 60s", "timeout server 60s"],
+            (Front::Grpc, Self::Envoy) => &["stream_idle_timeout: 300s"],
+            (Front::Web, Self::Nginx) => &["proxy_read_timeout 75s"],
+            (Front::Web, Self::Haproxy) => &["timeout client 75s", "timeout server 75s", "timeout tunnel 75s"],
+            (Front::Web, Self::Envoy) => &["stream_idle_timeout: 75s"],
+        }
+    }
+
+    /// A hub as it is written in the file, with the port of its operator where the proxy asks that.
+    fn hub(self, front: Front, (host, port): (&str, u16), ops: u16) -> String {
+        let place = self.place(host, port);
+        match (front, self) {
+            (_, Self::Haproxy) => format!("{place} port {ops}"),
+            (Front::Web, Self::Envoy) => {
+                let indent = " ".repeat(18);
+                format!("{place} }} }}\n{indent}health_check_config: {{ port_value: {ops} }}")
+            }
+            _ => place,
         }
     }
 
@@ -89,25 +127,39 @@ impl Proxy {
     /// Starts a proxy with the file of `examples/proxies`, in which the addresses, and what `changes` tells, are replaced;
     /// and waits until it leads to both hubs.
     pub async fn start(kind: Kind, hubs: [Ports; 2], changes: &[(&str, &str)]) -> Self {
+        Self::begin(kind, Front::Grpc, hubs, changes).await
+    }
+
+    /// The same, with short times for idle sessions.
+    pub async fn start_short(kind: Kind, hubs: [Ports; 2], changes: &[(&str, &str)]) -> Self {
+        Self::begin_short(kind, Front::Grpc, hubs, changes).await
+    }
+
+    pub async fn begin_short(kind: Kind, front: Front, hubs: [Ports; 2], changes: &[(&str, &str)]) -> Self {
+        let short = |time: &&'static str| time.replace("300s", SHORT).replace("75s", SHORT).replace("60s", SHORT);
+        let times: Vec<(&str, String)> = kind.idle_times(front).iter().map(|time| (*time, short(time))).collect();
+        let all: Vec<(&str, &str)> =
+            times.iter().map(|(from, to)| (*from, to.as_str())).chain(changes.iter().copied()).collect();
+        Self::begin(kind, front, hubs, &all).await
+    }
+
+    pub async fn begin(kind: Kind, front: Front, hubs: [Ports; 2], changes: &[(&str, &str)]) -> Self {
         let (folder, address) = (Folder::new(), free_address());
-        let path = root().join("examples/proxies").join(kind.file());
-        let mut text = std::fs::read_to_string(path).expect("a file of examples/proxies");
+        let name = kind.file(front);
+        let mut text = std::fs::read_to_string(root().join("examples/proxies").join(name)).expect("a file");
         let mut replace = |from: &str, to: &str| {
-            assert!(text.contains(from), "{} has no {from:?}", kind.file());
+            assert!(text.contains(from), "{name} has no {from:?}");
             text = text.replace(from, to);
         };
         for (from, to) in changes {
             replace(from, to);
         }
-        let clients = |address: SocketAddr| kind.place(&address.ip().to_string(), address.port());
-        replace(&kind.place("0.0.0.0", 50050), &clients(address));
+        let (own, port) = front.ports();
+        let host = |address: SocketAddr| address.ip().to_string();
+        replace(&kind.place("0.0.0.0", own), &kind.place(&host(address), address.port()));
         for (number, (hub, ops)) in hubs.into_iter().enumerate() {
-            let name = format!("hub-{number}");
-            if kind == Kind::Haproxy {
-                replace(&format!("{name}:50051 port 8080"), &format!("{hub} port {}", ops.port()));
-            } else {
-                replace(&kind.place(&name, 50051), &clients(hub));
-            }
+            let there = kind.hub(front, (&host(hub), hub.port()), ops.port());
+            replace(&kind.hub(front, (&format!("hub-{number}"), port), 8080), &there);
         }
         if kind == Kind::Haproxy {
             // It refuses to start without so many open files, which a machine for tests may not have.
@@ -120,24 +172,19 @@ impl Proxy {
                 .concat();
             replace("http {", &format!("http {{ {temporary}"));
         }
-        let file = folder.path().join(kind.file());
+        let file = folder.path().join(name);
         std::fs::write(&file, text).expect("written");
         let child = kind.command(&file, folder.path()).stdout(Stdio::null()).spawn();
         let child = child.unwrap_or_else(|error| panic!("{kind:?}: {error}: run `make tools`"));
         let proxy = Self { child, address, _folder: folder };
         for authority in AUTHORITIES {
-            until("the proxy leads to its hubs", async || proxy.leads_to(authority).await).await;
+            until("the proxy leads to its hubs", async || match front {
+                Front::Grpc => proxy.leads_to(authority).await,
+                Front::Web => proxy.leads_pages_to(authority).await,
+            })
+            .await;
         }
         proxy
-    }
-
-    /// The same, with short times for idle sessions.
-    pub async fn start_short(kind: Kind, hubs: [Ports; 2], changes: &[(&str, &str)]) -> Self {
-        let short = |time: &&'static str| time.replace("300s", SHORT).replace("60s", SHORT);
-        let times: Vec<(&str, String)> = kind.idle_times().iter().map(|time| (*time, short(time))).collect();
-        let all: Vec<(&str, &str)> =
-            times.iter().map(|(from, to)| (*from, to.as_str())).chain(changes.iter().copied()).collect();
-        Self::start(kind, hubs, &all).await
     }
 
     /// Any hub, or that of an authority.
@@ -149,6 +196,15 @@ impl Proxy {
     pub async fn client(&self, authority: &str) -> HubServiceClient<Channel> {
         let channel = endpoint(self.address, authority).connect().await.expect("a proxy");
         HubServiceClient::new(channel).max_decoding_message_size(8 * 1024 * 1024)
+    }
+
+    async fn leads_pages_to(&self, authority: &str) -> bool {
+        if TcpStream::connect(self.address).await.is_err() {
+            return false;
+        }
+        let answer = ask(self.address, "GET", "/v1/nothing", &[("host", authority)], "").await;
+        assert!([404, 502, 503].contains(&answer.status), "{answer:?}");
+        answer.status == 404
     }
 
     async fn leads_to(&self, authority: &str) -> bool {

@@ -62,7 +62,7 @@ async function byGrpcWeb(format) {
   };
   const unary = (call, request) => {
     const described = method(call, grpcWeb.MethodType.UNARY);
-    return hub.thenableCall(`${url}/${service.typeName}/${call}`, request, {}, described);
+    return hub.unaryCall(`${url}/${service.typeName}/${call}`, request, {}, described);
   };
   assert.equal((await unary("GetHub", {})).hub.version.length > 0, true, name);
 
@@ -90,7 +90,8 @@ async function byGrpcWeb(format) {
 
 for (const useBinaryFormat of [false, true]) {
   const form = useBinaryFormat ? "binary" : "JSON";
-  const options = { baseUrl: url, useBinaryFormat };
+  // JSON of an `Any` is read by those who know what may be in it.
+  const options = { baseUrl: url, useBinaryFormat, jsonOptions: { registry } };
   await byConnectWeb(`connect-web Connect ${form}`, createConnectTransport({ ...options, useHttpGet: true }));
   await byConnectWeb(`connect-web gRPC-Web ${form}`, createGrpcWebTransport(options));
 }

@@ -6,19 +6,27 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { createInterface } from "node:readline";
 
 import { EventSource } from "eventsource";
 
 const [program, folder] = process.argv.slice(2);
-const web = "127.0.0.1:50980";
-const url = `http://${web}`;
+let web = "127.0.0.1:0";
+let url;
 
+/** Starts a hub, where it was before if there was one. */
 async function start() {
-  const flags = ["serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--web-listen", web, "--data-dir", folder];
-  const hub = spawn(program, flags, { stdio: ["ignore", "ignore", "pipe"] });
-  for await (const line of hub.stderr) if (String(line).includes("serving")) break;
-  hub.stderr.resume();
-  return hub;
+  const flags = ["--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--web-listen", web, "--data-dir", folder];
+  const hub = spawn(program, ["serve", ...flags, "--log-format", "json"], { stdio: ["ignore", "ignore", "pipe"] });
+  for await (const line of createInterface(hub.stderr)) {
+    const said = JSON.parse(line);
+    if (said.message !== "serving") continue;
+    web = said.web_address;
+    url = `http://${web}`;
+    hub.stderr.resume();
+    return hub;
+  }
+  throw new Error("the hub ended before it served");
 }
 
 async function post(path, body) {
@@ -31,6 +39,7 @@ const publish = (numbers) => post("/v1/publish", { events: numbers.map((n) => ({
 const range = (from, to) => Array.from({ length: to - from }, (_, n) => from + n);
 
 let hub = await start();
+process.on("exit", () => hub.kill("SIGKILL"));
 await post("/switchyard.v1.StreamService/CreateStream", { stream: { name: "s", filters: ["s.>"] } });
 await publish(range(0, 50));
 
@@ -64,6 +73,5 @@ const closed = await new Promise((resolve) => {
 });
 assert.equal(closed.code, 204, "it has come back once, and gives up");
 
-hub.kill("SIGTERM");
 console.log("ok");
 process.exit(0);

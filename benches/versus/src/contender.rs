@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use switchyard::{
-    bench::{self, HubSide, Outcome, Plan, Side},
+    bench::{self, ClientSide, HubSide, Outcome, Plan, Side},
     client::Target,
 };
 
@@ -135,19 +135,25 @@ impl Ground {
     pub(crate) async fn load(&self, contender: Contender, plan: &Plan) -> anyhow::Result<Run> {
         let server = self.start(contender).await?;
         match contender {
-            Contender::Hub => load(&hub(&server), &server, plan).await,
+            Contender::Hub => load(&client(&server), &server, plan).await,
             Contender::Nats => load(&NatsSide { address: server.address }, &server, plan).await,
             Contender::Roofline => load(&RelaySide { address: server.address }, &server, plan).await,
         }
     }
 }
 
-/// The side of a hub that runs.
+/// The side of a hub that runs, through its client.
+pub(crate) fn client(server: &Server) -> ClientSide {
+    ClientSide { target: target(server) }
+}
+
+/// The same over generated code.
 pub(crate) fn hub(server: &Server) -> HubSide {
-    HubSide {
-        target: Target { server: server.address.to_string(), ..Target::default() },
-        subscription_per_filter: false,
-    }
+    HubSide { target: target(server), subscription_per_filter: false }
+}
+
+fn target(server: &Server) -> Target {
+    Target { server: server.address.to_string(), ..Target::default() }
 }
 
 /// Puts a load on a server that runs. Any fault is an error.

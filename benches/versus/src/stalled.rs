@@ -6,7 +6,7 @@ use switchyard::bench::{
 };
 
 use crate::{
-    contender::{Contender, Ground, Run, hub, load},
+    contender::{Contender, Ground, Run, client, hub, load},
     nats::NatsSide,
 };
 
@@ -23,10 +23,10 @@ pub(crate) async fn measure(ground: &Ground, contender: Contender, stalled: bool
     let filter = plan.topics[0].to_string();
     match contender {
         Contender::Hub => {
-            let side = hub(&server);
-            // A stream that is never polled: tonic stops reading it when its window is full.
-            let tenth = if stalled { Some(side.subscriber(&[filter]).await?) } else { None };
-            let run = load(&side, &server, &plan).await?;
+            // A stream that is never polled: tonic stops reading it when its window is full. A client would read what it has
+            // room for.
+            let tenth = if stalled { Some(hub(&server).subscriber(&[filter]).await?) } else { None };
+            let run = load(&client(&server), &server, &plan).await?;
             drop(tenth);
             Ok(run)
         }

@@ -242,8 +242,8 @@ impl Subscription {
 
     pub(super) fn events(&mut self, delivered: Delivered, news: &mut VecDeque<News>) {
         let Delivered { mut events, resume_token: token, .. } = delivered;
-        let came =
-            Size { events: events.all.len() as i64, bytes: events.all.iter().map(|entry| i64::from(entry.cost)).sum() };
+        let mut came = Size::default();
+        events.all.iter().for_each(|entry| came.add(Size::one(entry.cost.into())));
         self.ledger.arrived(came);
         // Leases of what comes to a member that leaves are given back as it leaves.
         let refuses = self.is_deaf || (self.hands.is_some() && matches!(self.phase, Phase::Leaving { .. }));

@@ -337,7 +337,9 @@ mod tests {
 
     fn encoded(events: &[WireEvent]) -> Encoded {
         let mut encoded = Encoded::default();
-        events.iter().for_each(|event| encoded.push(&event.clone().into(), None, 0));
+        for event in events {
+            encoded.push(&event.clone().into(), None, 0);
+        }
         encoded
     }
 

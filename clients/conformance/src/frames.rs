@@ -93,9 +93,9 @@ impl Frames {
             return Some(u32::from_be_bytes([0, high, middle, low]) as usize);
         }
         match *header {
-            [_, length @ ..126] => Some(usize::from(length)),
+            [_, length @ ..=125] => Some(usize::from(length)),
             [_, 126, high, low] => Some(usize::from(u16::from_be_bytes([high, low]))),
-            [_, 127, a, b, c, d, e, f, g, h] => usize::try_from(u64::from_be_bytes([a, b, c, d, e, f, g, h])).ok(),
+            [_, 127, ref length @ ..] => usize::try_from(u64::from_be_bytes(length.try_into().ok()?)).ok(),
             _ => None,
         }
     }

@@ -18,12 +18,15 @@ export class Messages {
   #shown = new Map(); // topic -> { element, day, url }
   #history = null;
   #caughtUp = false;
+  #isAtEnd = true;
 
   /** `act.recall(entry)` and `act.again(entry)` are what the buttons of a message do. */
   constructor(act) {
     this.act = act;
     this.#toEnd.addEventListener("click", () => this.#scrollToEnd());
-    this.#scroller.addEventListener("scroll", () => this.#atEnd() && (this.#toEnd.hidden = true), { passive: true });
+    this.#scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    // The keyboard of a phone takes half of the room away.
+    new ResizeObserver(() => this.#isAtEnd && this.#scrollToEnd()).observe(this.#scroller);
   }
 
   /** Shows another room. */
@@ -47,7 +50,7 @@ export class Messages {
 
   /** Draws entries that are new or changed, and takes away those that are too many. */
   show(entries) {
-    const wasAtEnd = this.#atEnd();
+    const wasAtEnd = this.#isAtEnd;
     for (const entry of entries) this.#draw(entry);
     for (const entry of this.#history.trim()) this.#drop(entry.topic);
     if (this.#history.entries.length > 0) this.#arrange(undefined, this.#history.entries[0]);
@@ -115,13 +118,15 @@ export class Messages {
     shown.element.remove();
   }
 
-  #atEnd() {
+  #scrolled() {
     const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
-    return scrollHeight - scrollTop - clientHeight < 80;
+    this.#isAtEnd = scrollHeight - scrollTop - clientHeight < 80;
+    if (this.#isAtEnd) this.#toEnd.hidden = true;
   }
 
   #scrollToEnd() {
     this.#scroller.scrollTop = this.#scroller.scrollHeight;
+    this.#isAtEnd = true;
     this.#toEnd.hidden = true;
   }
 }

@@ -21,7 +21,8 @@ function follow(stream, filter) {
   showState("connecting", 0);
   find("#empty").textContent = `Nothing has come from ${stream} yet.`;
 
-  source.addEventListener("open", () => {
+  // Not "open": a hub that cannot read the stream yet opens, too, and says so.
+  source.addEventListener("subscribed", () => {
     connections += 1;
     find("#connections").textContent = connections;
     showState("up", connections - 1);

@@ -63,17 +63,19 @@ test("what two people say survives a hub that is killed, once and in order", asy
   const before = (await shown(ada)).length;
 
   // Both talk while the hub dies and comes back. What it does not answer waits in the pages, and is sent again.
+  const killed = (async () => {
+    await until("some of it is stored", async () => (await shown(ada)).filter(({ state }) => state === "stored").length > before + 4);
+    await hub.kill();
+    await ada.locator('#badge:not([data-state="up"])').waitFor();
+  })();
   const count = async (page, who) => {
     for (let n = 1; n <= 20; n += 1) {
+      if (n === 11) await killed;
       await say(page, `${who} ${n}`);
-      await new Promise((later) => setTimeout(later, 40));
     }
   };
-  const talks = [count(ada, "a"), count(grace, "g")];
-  await until("some of it is stored", async () => (await shown(ada)).filter(({ state }) => state === "stored").length > before + 4);
-  await hub.kill();
-  await ada.locator('#badge:not([data-state="up"])').waitFor();
-  await Promise.all([shoot(ada, "chat-away"), ...talks]);
+  await Promise.all([killed, count(ada, "a"), count(grace, "g")]);
+  await shoot(ada, "chat-away");
   await hub.go();
   await Promise.all([isLive(ada, 1), isLive(grace, 1)]);
 
@@ -125,23 +127,35 @@ test("a message that is recalled is gone from the pages and from the stream", as
   for (const page of [ada, grace, late]) await page.context().close();
 });
 
-test("who crashes is here no longer than the ttl", async () => {
+/** When somebody is no longer shown on a page, by its clock, and how late that page was with its timers meanwhile. */
+function gone(page, name) {
+  return page.evaluate(async (name) => {
+    let [late, before] = [0, Date.now()];
+    while ([...document.querySelectorAll("#people li")].some((one) => one.textContent.includes(name))) {
+      await new Promise((later) => setTimeout(later, 20));
+      late = Math.max(late, Date.now() - before - 20);
+      before = Date.now();
+    }
+    return { at: Date.now(), late };
+  }, name);
+}
+
+test("who crashes is here no longer than the ttl, and who leaves is gone at once", async () => {
   const ada = await visit(browser, hub.page(`${CHAT}#room=presence`), { name: "Ada" });
   const grace = await visit(browser, hub.page(`${CHAT}#room=presence`), { name: "Grace" });
-  const linus = await visit(browser, hub.page(`${CHAT}#room=presence`), { name: "Linus" });
+  // Nobody would wait for this ttl.
+  const linus = await visit(browser, hub.page("chat/index.html?ttl=300#room=presence"), { name: "Linus" });
   await until("all are here", async () => (await people(ada)).length === 3);
   assert.deepEqual(await people(ada), ["Ada (you)", "Grace", "Linus"]);
-  // Who leaves says so.
-  const left = Date.now();
   await linus.goto("about:blank");
-  await until("Linus has left", async () => !(await people(ada)).includes("Linus"));
-  assert.ok(Date.now() - left < 1500, "Linus was waited for");
-  // Who crashes cannot.
+  await gone(ada, "Linus");
+
   await grace.goto("chrome://crash").catch(() => {});
   const crashed = Date.now();
   assert.ok((await people(ada)).includes("Grace"));
-  await until("Grace is gone", async () => !(await people(ada)).includes("Grace"));
-  assert.ok(Date.now() - crashed < TTL_S * 1000 + 1000, `gone after ${Date.now() - crashed} ms`);
+  const { at, late } = await gone(ada, "Grace");
+  // A page looks twice in a second, and knows the clock of the hub but for the time that an event takes.
+  assert.ok(at - crashed <= TTL_S * 1000 + 1000 + late, `gone after ${at - crashed} ms, with timers ${late} ms late`);
   assert.deepEqual(await people(ada), ["Ada (you)"]);
   await until("the stream has forgotten too", async () => (await hub.events("chat-here", "chat.here.presence.>")).every(({ event }) => event.attributes.name === "Ada"));
   for (const page of [ada, grace, linus]) await page.context().close();
@@ -168,8 +182,8 @@ test("a picture that is too large for an event is made smaller, and rooms are fo
   await ada.getByRole("button", { name: "Open" }).click();
   await ada.getByRole("heading", { name: "Lost property" }).waitFor();
   await grace.getByRole("link", { name: "Lost property" }).click();
-  const large = noise(1400, 1000);
-  assert.ok(large.length > 4_000_000);
+  const large = noise(1000, 800);
+  assert.ok(large.length > 2_000_000);
   await ada.setInputFiles("#picture", { name: "large.png", mimeType: "image/png", buffer: large });
   await ada.locator("#attached:not([hidden])").waitFor();
   await ada.getByRole("button", { name: "Send", exact: true }).click();
@@ -178,7 +192,7 @@ test("a picture that is too large for an event is made smaller, and rooms are fo
   await until("it is loaded", () => picture.evaluate((image) => image.complete && image.naturalWidth > 300));
   const [{ event }] = await hub.events("chat", "chat.messages.lost-property.>");
   assert.equal(event.contentType, "image/jpeg");
-  assert.ok(Buffer.from(event.data, "base64").length > 500_000);
+  assert.ok(Buffer.from(event.data, "base64").length > 300_000);
   // Another room was visited before: what is said there meanwhile is counted.
   await ada.getByRole("link", { name: /Lobby/ }).click();
   await say(ada, "Has anybody lost a picture?");

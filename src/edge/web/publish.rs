@@ -32,14 +32,16 @@ use crate::{
         },
     },
     memory::{Client, Held, Use},
-    model::{CommandError, Denial},
+    model::{CommandError, Denial, End},
     net::Connection,
-    tasks::Turn,
+    tasks::{Tasks, Turn},
 };
 
 /// What a path takes, for those who send something else.
 const TAKEN: &str = "application/json, application/x-protobuf, application/cloudevents+json, \
                      application/cloudevents-batch+json, or any with the headers of a CloudEvent";
+/// CloudEvents of more bytes are read where that holds nobody up.
+const LARGE_BYTES: usize = 64 * 1024;
 /// To read JSON costs a step for this many bytes.
 const BYTES_A_STEP: usize = 32;
 /// What it costs to write a result as JSON, in steps.
@@ -75,8 +77,9 @@ async fn publish(web: &Web, request: Request) -> Result<Response, Refusal> {
         Kind::Protobuf => call.request(message).await?,
         Kind::Json => call.request(decoded(web, &client, message).await?).await?,
         Kind::CloudEvent | Kind::CloudEvents | Kind::Data => {
-            let (events, held) = events(kind, &head.headers, message.bytes, topic, &client).await?;
-            drop(message.held);
+            let held = client.nothing(Use::Frames);
+            let came = Came { kind, headers: head.headers, message, topic: topic.map(str::to_owned), held };
+            let (events, held) = came.events(&web.tasks).await?;
             call.events(events, Some(held)).await?
         }
     };
@@ -94,38 +97,46 @@ async fn decoded(web: &Web, client: &Arc<Client>, message: Message) -> Result<Me
     Ok(Message { bytes, held: Some(held) })
 }
 
-/// The events of CloudEvents, as publishers encode them, and the memory that is held for them.
-async fn events(
+/// A request with CloudEvents, and the memory that is held for what is read from it.
+struct Came {
     kind: Kind,
-    headers: &HeaderMap,
-    body: Bytes,
-    topic: Option<&str>,
-    client: &Arc<Client>,
-) -> Result<(Vec<Bytes>, Held), Fault> {
-    let (mut events, mut bytes, mut turn) = (Vec::new(), 0, Turn::default());
-    let mut held = client.nothing(Use::Frames);
-    let mut add = |event: Result<Vec<u8>, NoCloudEvent>| {
-        let event = event.map_err(|wrong| malformed(&wrong))?;
-        bytes += event.len() + EVENT_OVERHEAD_BYTES;
-        hold_for(&mut held, bytes).map_err(|error| status::of_command(&error, ""))?;
-        events.push(Bytes::from(event));
-        Ok::<(), Fault>(())
-    };
-    match kind {
-        Kind::Data => add(cloud_events::of_headers(headers, &body, topic))?,
-        Kind::CloudEvents => {
-            let mut batch = cloud_events::Batch::new(&body, topic);
-            let mut left = batch.left();
-            while let Some(event) = batch.next() {
-                add(event)?;
-                let read = left - batch.left();
-                left -= read;
-                turn.spend(read / BYTES_A_STEP).await;
-            }
+    headers: HeaderMap,
+    message: Message,
+    topic: Option<String>,
+    held: Held,
+}
+
+impl Came {
+    /// The events, as publishers encode them, and the memory that is held for them.
+    async fn events(self, tasks: &Tasks) -> Result<(Vec<Bytes>, Held), Fault> {
+        // One event may be as long as the body, and is read in one go.
+        if self.message.bytes.len() > LARGE_BYTES {
+            let read = tasks.block(move || self.read()).await;
+            return read.ok_or_else(|| status::of_end(&End::Internal))?;
         }
-        _ => add(cloud_events::of_json(&body, topic))?,
+        let bytes = self.message.bytes.len();
+        let events = self.read();
+        Turn::default().spend(bytes / BYTES_A_STEP).await;
+        events
     }
-    Ok((events, held))
+
+    fn read(mut self) -> Result<(Vec<Bytes>, Held), Fault> {
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        let (body, topic) = (&self.message.bytes, self.topic.as_deref());
+        let mut add = |event: Result<Vec<u8>, NoCloudEvent>| {
+            let event = event.map_err(|wrong| malformed(&wrong))?;
+            bytes += event.len() + EVENT_OVERHEAD_BYTES;
+            hold_for(&mut self.held, bytes).map_err(|error| status::of_command(&error, ""))?;
+            events.push(Bytes::from(event));
+            Ok::<(), Fault>(())
+        };
+        match self.kind {
+            Kind::Data => add(cloud_events::of_headers(&self.headers, body, topic))?,
+            Kind::CloudEvents => cloud_events::Batch::new(body, topic).try_for_each(add)?,
+            _ => add(cloud_events::of_json(body, topic))?,
+        }
+        Ok((events, self.held))
+    }
 }
 
 /// The response, in the form that the client speaks.

@@ -25,6 +25,8 @@ pub(super) const LIFE: Duration = Duration::from_secs(30);
 const MAX_TICKETS: usize = 16_384;
 /// and of one principal.
 const MAX_PER_PRINCIPAL: usize = 256;
+/// Used ones are forgotten once they outnumber others by this many.
+const MOST_USED: usize = 256;
 /// The length of a ticket, in bytes before base64.
 const TICKET_BYTES: usize = 24;
 
@@ -37,7 +39,7 @@ pub(super) struct Tickets(Mutex<Table>);
 #[derive(Debug, Default)]
 struct Table {
     open: HashMap<Id, Ticket>,
-    /// The oldest first; all live equally long.
+    /// The oldest first; all live equally long. Those that were used may be among them.
     order: VecDeque<(Instant, Id)>,
     /// How many each principal has.
     counts: HashMap<Arc<str>, usize>,
@@ -65,6 +67,7 @@ impl Tickets {
             return Err(full(MAX_PER_PRINCIPAL));
         }
         *count += 1;
+        table.forget_used();
         table.order.push_back((Instant::now() + LIFE, id));
         table.open.insert(id, Ticket { caller: caller.clone(), path });
         Ok(BASE64_URL_SAFE_NO_PAD.encode(id))
@@ -89,6 +92,13 @@ impl Table {
         {
             self.order.pop_front();
             self.take(&id);
+        }
+    }
+
+    /// Keeps no more of those that were used than there are others, and a few.
+    fn forget_used(&mut self) {
+        if self.order.len() > 2 * self.open.len() + MOST_USED {
+            self.order.retain(|(_, id)| self.open.contains_key(id));
         }
     }
 
@@ -125,6 +135,18 @@ mod tests {
         for no_ticket in ["", "x", "!", &"A".repeat(64)] {
             assert!(tickets.redeem(no_ticket, "/v1/ws").is_none(), "{no_ticket}");
         }
+    }
+
+    #[test]
+    fn those_that_were_used_take_no_memory() {
+        let (tickets, caller) = (Tickets::default(), Caller::nobody("/v1/ticket", None));
+        let kept = tickets.issue(&caller, "/v1/ws").expect("a ticket");
+        for _ in 0..4 * MOST_USED {
+            let ticket = tickets.issue(&caller, "/v1/ws").expect("a ticket");
+            assert!(tickets.redeem(&ticket, "/v1/ws").is_some());
+        }
+        assert!(tickets.0.lock().order.len() <= MOST_USED + 4);
+        assert!(tickets.redeem(&kept, "/v1/ws").is_some(), "others are as good as before");
     }
 
     #[tokio::test(start_paused = true)]

@@ -17,7 +17,10 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
-use http::{HeaderValue, Response, header::CONTENT_LENGTH};
+use http::{
+    HeaderValue, Response,
+    header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE},
+};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
@@ -145,6 +148,10 @@ fn begin<B: Body<Data = Bytes>>(
 ) -> Option<Sending<B>> {
     let (mut head, body) = response.into_parts();
     let at_its_own_pace = head.extensions.remove::<AtItsOwnPace>().is_some();
+    // What is said of a connection of HTTP/1 is an error in HTTP/2, for which the whole response would be lost.
+    for of_connection in [CONNECTION, UPGRADE, TRANSFER_ENCODING] {
+        head.headers.remove(of_connection);
+    }
     let ends = body.is_end_stream();
     if let Some(length) = body.size_hint().exact() {
         head.headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));

@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONNECTION};
 use http_body::Body;
 use hyper::{body::Incoming, server::conn::http1, upgrade::OnUpgrade};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -27,7 +27,7 @@ use tower::{ServiceExt, util::Oneshot};
 
 use super::{
     exchange::AtItsOwnPace,
-    inbound::{Inbound, InboundError},
+    inbound::{Inbound, InboundError, Unread},
     takeover::{Io, Takeover, Upgraded},
     watch::{Late, Outbound, Watch, Watched},
 };
@@ -87,7 +87,7 @@ where
     type Future = Oneshot<H, Request<Inbound>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let mut request = request.map(Inbound::http1);
+        let mut request = request.map(|body| Inbound::http1(body, Unread::default()));
         request.extensions_mut().insert(Arc::clone(&self.connection));
         self.handler.clone().oneshot(request)
     }
@@ -173,7 +173,13 @@ fn speak(
             return Poll::Ready(Ok(()));
         }
         match &mut speaking {
-            Some(speaking) => lane.within(|| speaking.as_mut().poll(context)),
+            Some(speaking) => {
+                let end = ready!(lane.within(|| speaking.as_mut().poll(context)));
+                if let Some(why) = end.as_ref().err().and_then(|error| error.cut) {
+                    open.was_cut(why);
+                }
+                Poll::Ready(end)
+            }
             None => Poll::Ready(Ok(())),
         }
     })
@@ -230,7 +236,8 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let cut = self.watch.begin();
-        let mut request = request.map(Inbound::http1);
+        let unread = Unread::default();
+        let mut request = request.map(|body| Inbound::http1(body, unread.clone()));
         let (may_upgrade, is_tunnel) = (request.body().is_end_stream(), request.method() == Method::CONNECT);
         let extensions = request.extensions_mut();
         let may_upgrade = extensions.remove::<OnUpgrade>().is_some() && may_upgrade;
@@ -242,6 +249,7 @@ where
             response: (!is_tunnel).then(|| self.handler.clone().oneshot(request)),
             watch: self.watch.clone(),
             may_upgrade,
+            unread,
         }
     }
 }
@@ -255,6 +263,7 @@ pin_project! {
         response: Option<F>,
         watch: Watch,
         may_upgrade: bool,
+        unread: Unread,
     }
 }
 
@@ -281,6 +290,11 @@ where
         let at_its_own_pace = extensions.remove::<AtItsOwnPace>().is_some();
         let takeover = extensions.remove::<Takeover>().filter(|_| upgrades);
         this.watch.answered(at_its_own_pace, takeover);
+        // What is left of a request is not read, so that the connection ends. A client that did not know would send its next
+        // request into the void.
+        if this.unread.is_left() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         Poll::Ready(Ok(response.map(|body| Outbound::new(Some(body), this.watch.clone()))))
     }
 }

@@ -8,7 +8,10 @@
 use std::{
     collections::VecDeque,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -38,8 +41,32 @@ pub struct Inbound(Source);
 
 #[derive(Debug)]
 enum Source {
-    Http1(hyper::body::Incoming),
+    Http1(Incoming),
     Http2(Arc<Mutex<Reading>>),
+}
+
+#[derive(Debug)]
+struct Incoming {
+    body: hyper::body::Incoming,
+    unread: Unread,
+}
+
+/// Whether a request over HTTP/1 was left before its end: its connection can't be used for another one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Unread(Arc<AtomicBool>);
+
+impl Unread {
+    pub(super) fn is_left(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if !self.body.is_end_stream() {
+            self.unread.0.store(true, Relaxed);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -80,8 +107,8 @@ impl Rest {
 }
 
 impl Inbound {
-    pub(super) fn http1(body: hyper::body::Incoming) -> Self {
-        Self(Source::Http1(body))
+    pub(super) fn http1(body: hyper::body::Incoming, unread: Unread) -> Self {
+        Self(Source::Http1(Incoming { body, unread }))
     }
 
     pub(super) fn http2(stream: RecvStream, rest: Rest, connection: Arc<Connection>) -> Self {
@@ -200,7 +227,7 @@ impl Body for Inbound {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, InboundError>>> {
         match &mut self.0 {
-            Source::Http1(body) => {
+            Source::Http1(Incoming { body, .. }) => {
                 Pin::new(body).poll_frame(context).map(|next| next.map(|frame| frame.map_err(Into::into)))
             }
             Source::Http2(reading) => {
@@ -212,7 +239,7 @@ impl Body for Inbound {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Source::Http1(body) => body.is_end_stream(),
+            Source::Http1(Incoming { body, .. }) => body.is_end_stream(),
             Source::Http2(reading) => {
                 let reading = reading.lock();
                 let all_read = reading.ahead.is_empty() && reading.small.is_empty();
@@ -223,7 +250,7 @@ impl Body for Inbound {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Source::Http1(body) => body.size_hint(),
+            Source::Http1(Incoming { body, .. }) => body.size_hint(),
             Source::Http2(_) => SizeHint::default(),
         }
     }

@@ -1,6 +1,8 @@
 //! What every edge must do, whatever it speaks: run on gRPC, and on an edge that is made for this.
 
 mod line;
+mod poll;
+mod post;
 mod web;
 mod ws;
 
@@ -29,10 +31,12 @@ use crate::{
     web::any_port,
 };
 use line::Line;
+use poll::Polls;
+use post::Posts;
 use web::Sse;
 use ws::Ws;
 
-/// Where a client of either edge connects.
+/// Where a client of an edge connects.
 #[derive(Clone)]
 struct Addresses {
     grpc: std::net::SocketAddr,
@@ -239,7 +243,16 @@ async fn cut_when_it_takes_nothing<C: Client>() {
 }
 
 async fn counted_per_connection<C: Client>() {
-    let mut config = harness::config();
+    counted::<C>(harness::config(), 2).await;
+}
+
+/// The same where what comes is no session.
+async fn counted_without_sessions<C: Client>() {
+    counted::<C>(harness::config(), 0).await;
+}
+
+/// Two clients have as many sessions, and as many connections as there may be.
+async fn counted<C: Client>(mut config: Config, sessions: u64) {
     config.connections.max = 2;
     let (at, server) = hub(config).await;
     let open = |n: u64| {
@@ -251,14 +264,24 @@ async fn counted_per_connection<C: Client>() {
     let first = C::open(&at, None).await.expect("a session");
     let second = C::open(&at, None).await.expect("at the limit");
     open(2).await;
-    assert_eq!(metric(&server, "switchyard_open_sessions").await, 2);
+    assert_eq!(metric(&server, "switchyard_open_sessions").await, sessions);
     drop((first, second));
     open(0).await;
     until("sessions go with them", async || metric(&server, "switchyard_open_sessions").await == 0).await;
 }
 
+/// What every edge does; and in its own way, where it has no connection at length.
 macro_rules! suite {
     ($edge:ident, $client:ty) => {
+        suite!(
+            $edge,
+            $client,
+            drained_in_order::<$client>,
+            cut_when_it_takes_nothing::<$client>,
+            counted_per_connection::<$client>
+        );
+    };
+    ($edge:ident, $client:ty, $drained:expr, $cut:expr, $counted:expr) => {
         mod $edge {
             use super::*;
 
@@ -274,17 +297,17 @@ macro_rules! suite {
 
             #[tokio::test]
             async fn is_drained_in_order() {
-                drained_in_order::<$client>().await;
+                $drained().await;
             }
 
             #[tokio::test]
             async fn is_cut_when_it_takes_nothing() {
-                cut_when_it_takes_nothing::<$client>().await;
+                $cut().await;
             }
 
             #[tokio::test]
             async fn is_counted_per_connection() {
-                counted_per_connection::<$client>().await;
+                $counted().await;
             }
         }
     };
@@ -295,6 +318,14 @@ suite!(line_protocol, Lines);
 suite!(events_over_http, Sse);
 suite!(websocket_in_protobuf, Ws<false>);
 suite!(websocket_in_json, Ws<true>);
+suite!(polls, Polls, poll::answered_when_it_drains, poll::over_when_nobody_polls, poll::counted_beside_connections);
+suite!(
+    publish_over_http,
+    Posts,
+    post::answered_when_it_drains,
+    post::cut_when_it_sends_nothing,
+    counted_without_sessions::<Posts>
+);
 
 #[test]
 fn an_edge_is_small() {

@@ -1,9 +1,13 @@
 //! The web listener: what is checked on every path before a door sees a request.
 
 mod calls;
+#[cfg(feature = "tools-tests")]
+mod doc;
 mod envelopes;
 mod events;
 mod http;
+#[cfg(feature = "tools-tests")]
+mod packages;
 mod poll;
 mod publish;
 pub mod source;
@@ -11,6 +15,7 @@ pub mod websocket;
 #[cfg(feature = "tools-tests")]
 mod websocket_python;
 mod ws;
+mod ws_rules;
 
 use std::collections::BTreeSet;
 
@@ -23,7 +28,7 @@ use crate::{
     auth_harness::{Guarded, token},
     harness::{Folder, config, hub_with},
 };
-pub use http::{Answer, ask, begin};
+pub use http::{Answer, Conversation, ask, begin};
 
 /// A hub with a web listener.
 pub async fn hub(change: impl FnOnce(&mut switchyard::config::Config)) -> Server {

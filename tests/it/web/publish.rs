@@ -195,3 +195,21 @@ async fn a_cloud_event_without_a_topic_of_ours_is_published_where_its_sender_say
     let refused = ask(address(&hub), "POST", "/v1/publish", &kind, &foreign.to_string()).await;
     assert!(refused.status == 400 && refused.body.contains("type is missing"), "{}", refused.body);
 }
+
+/// Those that are read on a thread of their own.
+#[tokio::test]
+async fn large_cloud_events_are_read_as_small_ones_are() {
+    let hub = hub(|_| {}).await;
+    let event = |id: u32| {
+        let data = "x".repeat(200 * 1024);
+        json!({"specversion": "1.0", "id": id.to_string(), "source": "/s", "type": "t", "subject": "a", "data": data})
+    };
+    let one = post(address(&hub), "application/cloudevents+json", &event(0).to_string()).await;
+    assert_eq!((one.status, one.json()["results"].as_array().map(Vec::len)), (200, Some(1)), "{}", one.body);
+    let mut batch = json!([event(1), event(2), event(3), event(4)]);
+    let many = post(address(&hub), "application/cloudevents-batch+json", &batch.to_string()).await;
+    assert_eq!((many.status, many.json()["results"].as_array().map(Vec::len)), (200, Some(4)), "{}", many.body);
+    batch[3]["type"] = "".into();
+    let wrong = post(address(&hub), "application/cloudevents-batch+json", &batch.to_string()).await;
+    assert_eq!((wrong.status, wrong.json()["message"].as_str()), (400, Some("[3].type is empty")), "{}", wrong.body);
+}

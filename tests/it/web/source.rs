@@ -1,6 +1,9 @@
 //! A reader of event streams, as the standard of HTML has it, over plain HTTP/1.1.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 use tokio::{
@@ -50,7 +53,10 @@ impl Source {
     /// Asks for a path, with more headers.
     pub async fn open(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Self {
         let mut socket = TcpStream::connect(address).await.expect("a connection");
-        let mut request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\naccept: text/event-stream\r\n");
+        let mut request = format!("GET {path} HTTP/1.1\r\naccept: text/event-stream\r\n");
+        if headers.iter().all(|(name, _)| *name != "host") {
+            request.extend(["host: ", &address.to_string(), "\r\n"]);
+        }
         for (name, value) in headers {
             request.extend([name, ": ", value, "\r\n"]);
         }
@@ -86,11 +92,13 @@ impl Source {
     /// What the next block has that is heard, if anything; `None` when the stream has ended in order.
     pub async fn block(&mut self) -> Option<Option<Heard>> {
         loop {
-            if let Some(end) = self.lines.windows(2).position(|pair| pair == b"\n\n") {
-                let block: Vec<u8> = self.lines.drain(..end + 2).collect();
+            // A comment is a line by itself; all else ends with an empty line.
+            let end: &[u8] = if self.lines.starts_with(b":") { b"\n" } else { b"\n\n" };
+            if let Some(at) = self.lines.windows(end.len()).position(|bytes| bytes == end) {
+                let block: Vec<u8> = self.lines.drain(..at + end.len()).collect();
                 return Some(self.hear(std::str::from_utf8(&block).expect("UTF-8")));
             }
-            if !soon("more of the stream", self.read_chunk()).await {
+            if !soon("more of the stream", self.read_chunk()).await.expect("it ends in order") {
                 assert!(self.lines.is_empty(), "half a message");
                 return None;
             }
@@ -117,22 +125,35 @@ impl Source {
         texts
     }
 
-    async fn read_chunk(&mut self) -> bool {
+    #[cfg(feature = "tools-tests")]
+    /// Reads on for a time, in which something comes now and then; false when the stream ends before, in whatever way.
+    pub async fn lives(&mut self, time: Duration) -> bool {
+        let start = Instant::now();
+        while start.elapsed() < time {
+            if !matches!(soon("more of the stream, or its end", self.read_chunk()).await, Ok(true)) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// False at the end; an error if that comes out of turn.
+    async fn read_chunk(&mut self) -> std::io::Result<bool> {
         if let Some(length) = &mut self.length {
             let length = std::mem::take(length);
             let mut whole = vec![0; length];
-            self.socket.read_exact(&mut whole).await.expect("all of it");
+            self.socket.read_exact(&mut whole).await?;
             self.lines.extend_from_slice(&whole);
-            return length > 0;
+            return Ok(length > 0);
         }
         let mut size = String::new();
-        self.socket.read_line(&mut size).await.expect("a chunk");
-        let size = usize::from_str_radix(size.trim_end(), 16).unwrap_or_else(|_| panic!("no size: {size:?}"));
+        self.socket.read_line(&mut size).await?;
+        let size = usize::from_str_radix(size.trim_end(), 16).map_err(std::io::Error::other)?;
         let mut chunk = vec![0; size + 2];
-        self.socket.read_exact(&mut chunk).await.expect("a chunk");
+        self.socket.read_exact(&mut chunk).await?;
         assert!(chunk.ends_with(b"\r\n"));
         self.lines.extend_from_slice(&chunk[..size]);
-        size > 0
+        Ok(size > 0)
     }
 
     fn hear(&mut self, block: &str) -> Option<Heard> {

@@ -95,6 +95,19 @@ impl WebSocket {
         }
     }
 
+    /// Reads on for a time, in which something comes now and then; false when it ends before, in whatever way.
+    #[cfg(feature = "tools-tests")]
+    pub async fn lives(&mut self, time: std::time::Duration) -> bool {
+        let start = std::time::Instant::now();
+        while start.elapsed() < time {
+            match soon("a message, or the end", self.0.next()).await {
+                Some(Ok(message)) if !message.is_close() => {}
+                _ => return false,
+            }
+        }
+        true
+    }
+
     /// The next frame of a session in protobuf, heartbeats left out.
     pub async fn frame(&mut self) -> SessionResponse {
         loop {

@@ -79,7 +79,7 @@ impl Application {
         match world.machine.table.take(world.now, id) {
             Some(Incoming::Events { events, copies, batch, .. }) => {
                 if of_reader {
-                    self.read.extend(events.iter().map(|event| event.sequence()));
+                    self.read.extend(events.iter().map(crate::received::ReceivedRef::sequence));
                     world.machine.table.finish_batch(world.now, id, batch);
                 } else {
                     for (sequence, copy) in pairs(&events, &copies) {

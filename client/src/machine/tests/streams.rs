@@ -18,7 +18,9 @@ fn take_all(world: &mut World, id: i64) -> (Vec<i64>, Vec<GapReason>) {
     let (mut sequences, mut gaps) = (Vec::new(), Vec::new());
     while let Some(incoming) = world.machine.table.take(world.now, id) {
         match incoming {
-            Incoming::Events { events, .. } => sequences.extend(events.iter().map(|event| event.sequence())),
+            Incoming::Events { events, .. } => {
+                sequences.extend(events.iter().map(crate::received::ReceivedRef::sequence));
+            }
             Incoming::Gap(gap) => gaps.push(gap.reason),
             Incoming::CaughtUp => {}
         }

@@ -25,7 +25,7 @@ use crate::{
         PublishResult, ReceivedEvent, SessionRequest, SessionResponse, Subscribed, SubscriptionSpec, Welcome,
         publish_precondition::Condition, session_request::Command, session_response::Frame, start_position::Position,
     },
-    received::Entries,
+    received::{Entries, ReceivedRef},
     spec::Spec,
 };
 
@@ -261,7 +261,11 @@ impl Hub {
         }
     }
 
+    /// What has no id gets one here, as another event each time.
     fn find(&self, event: &Event) -> Option<i64> {
+        if event.id.is_empty() {
+            return None;
+        }
         let key = |event: &Event| (event.topic.clone(), event.source.clone(), event.id.clone());
         self.log.iter().position(|stored| key(stored) == key(event)).map(|at| at as i64 + 1)
     }
@@ -316,14 +320,16 @@ impl Hub {
 /// Events of these topics and ids.
 pub(super) fn encoded(events: &[(&str, &str)]) -> Encoded {
     let mut encoded = Encoded::default();
-    events.iter().for_each(|(topic, id)| encoded.push(&crate::event::Event::new(*topic).id(*id), None, 0));
+    for (topic, id) in events {
+        encoded.push(&crate::event::Event::new(*topic).id(*id), None, 0);
+    }
     encoded
 }
 
 /// The sequences and the copies of events that came; 0 where nothing is acknowledged.
 pub(super) fn pairs(events: &Entries, copies: &[u64]) -> Vec<(i64, u64)> {
     let copies = copies.iter().copied().chain(std::iter::repeat(0));
-    events.iter().map(|event| event.sequence()).zip(copies).collect()
+    events.iter().map(ReceivedRef::sequence).zip(copies).collect()
 }
 
 fn lease_expired() -> pb::Status {

@@ -193,7 +193,7 @@ impl Reader {
         let Some((take, left)) = &mut self.take else { return };
         *left = left.saturating_sub(count);
         let take = take.clone();
-        let last = batch.iter().last().map_or(0, |event| event.sequence());
+        let last = batch.iter().last().map_or(0, switchyard_client::ReceivedRef::sequence);
         if self.is_member {
             let acks = take.then == Then::Ack || self.mutant == Some(Mutant::EarlyAck);
             for event in batch.take_events() {

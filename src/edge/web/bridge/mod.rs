@@ -269,7 +269,8 @@ where
             Poll::Ready(ending) => Poll::Ready(Err(ending)),
             Poll::Pending => {
                 let Ok(response) = ready!(calling.as_mut().poll(context));
-                Poll::Ready(Ok(response))
+                // It may be what the service says of a body that has just broken off.
+                Poll::Ready(broken.why().map_or(Ok(response), Err))
             }
         })
         .await

@@ -22,7 +22,7 @@ pub(in crate::edge::web) fn of_json(json: &[u8], topic: Option<&str>) -> Result<
     event(members, topic)
 }
 
-/// The CloudEvents of an array, one after the other: other work can be done between two of them.
+/// The CloudEvents of an array, one after the other.
 #[derive(Debug)]
 pub(in crate::edge::web) struct Batch<'a> {
     rest: &'a [u8],
@@ -43,11 +43,6 @@ impl<'a> Batch<'a> {
     /// Those of `json`, which are published to `topic` if one is given.
     pub(in crate::edge::web) fn new(json: &'a [u8], topic: Option<&'a str>) -> Self {
         Self { rest: json, topic, count: 0, expects: Expected::Bracket }
-    }
-
-    /// How many bytes are left.
-    pub(in crate::edge::web) fn left(&self) -> usize {
-        self.rest.len()
     }
 
     fn byte(&mut self) -> Option<u8> {
@@ -276,7 +271,8 @@ fn put_data(view: &View<'_>, out: &mut Vec<u8>) {
         Payload::Data(bytes) => base64(bytes, out),
         Payload::Text(text) if !is_json(view.content_type) => put(out, "data", text),
         Payload::Text(text) => match serde_json::from_str::<&RawValue>(text) {
-            Ok(raw) if raw.get() != "null" => {
+            // White space around it would be lost.
+            Ok(raw) if raw.get() != "null" && raw.get().len() == text.len() => {
                 out.extend_from_slice(b",\"data\":");
                 out.extend_from_slice(raw.get().as_bytes());
             }

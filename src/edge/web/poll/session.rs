@@ -98,7 +98,8 @@ pub(super) async fn poll(web: &Web, head: &Parts) -> Result<Response, Refusal> {
     let _waiter = if wait.is_zero() { None } else { Some(web.waiters.enter(&asker.caller).map_err(refused)?) };
 
     let principal = asker.caller.principal().id();
-    let Ok(visit) = timeout_at(deadline, web.park.take_up(principal, id)).await else {
+    // A poll takes what it answers with in one go, so it needs nothing that ends it from outside.
+    let Ok(visit) = timeout_at(deadline, web.park.take_up(principal, id, None)).await else {
         // Another poll has it, and does not give it back in time.
         return Ok(answer(asker.hub, page, cursor.unwrap_or_default(), &[]));
     };

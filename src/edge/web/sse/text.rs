@@ -50,16 +50,17 @@ pub(super) fn put_named(out: &mut Vec<u8>, name: &str, id: Option<&str>, json: &
     out.extend_from_slice(b"\n\n");
 }
 
-/// A comment, which nobody hears: the connection lives.
+/// A comment, which nobody hears: the connection lives. No empty line is behind it: to some clients, httpx-sse among them, that
+/// would be the end of an empty message.
 pub(super) fn put_comment(out: &mut Vec<u8>) {
-    out.extend_from_slice(b":\n\n");
+    out.extend_from_slice(b":\n");
 }
 
-/// How long the client is to wait before it reconnects, from now on.
+/// How long the client is to wait before it reconnects, from now on. A field of the message that is put next, for the same reason.
 pub(super) fn put_retry(out: &mut Vec<u8>, delay: Duration) {
     out.extend_from_slice(b"retry: ");
     put_number(out, u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
-    out.extend_from_slice(b"\n\n");
+    out.push(b'\n');
 }
 
 fn put_number(out: &mut Vec<u8>, number: u64) {
@@ -97,8 +98,8 @@ mod tests {
         assert_eq!(text(|out| put_named(out, "gap", None, b"{}")), "event: gap\ndata: {}\n\n");
         let progress = text(|out| put_named(out, "progress", Some("c1.s.1.2"), b"{}"));
         assert_eq!(progress, "id: c1.s.1.2\nevent: progress\ndata: {}\n\n");
-        assert_eq!(text(put_comment), ":\n\n");
-        assert_eq!(text(|out| put_retry(out, Duration::from_millis(2500))), "retry: 2500\n\n");
-        assert_eq!(text(|out| put_retry(out, Duration::MAX)), format!("retry: {}\n\n", u64::MAX));
+        assert_eq!(text(put_comment), ":\n");
+        assert_eq!(text(|out| put_retry(out, Duration::from_millis(2500))), "retry: 2500\n");
+        assert_eq!(text(|out| put_retry(out, Duration::MAX)), format!("retry: {}\n", u64::MAX));
     }
 }

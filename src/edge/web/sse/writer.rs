@@ -130,9 +130,10 @@ fn is_ok(fault: &Fault) -> bool {
     fault.code() == Code::Ok
 }
 
-/// How long a client is to wait that ended so.
+/// How long a client is to wait that ended so. One that ended in order comes back once, to hear that it is over.
 fn retry(fault: &Fault) -> Duration {
-    jittered(fault.retry_after.unwrap_or(if heals(fault) { USUAL_RETRY } else { VAIN_RETRY }))
+    let is_vain = !heals(fault) && !is_ok(fault);
+    jittered(fault.retry_after.unwrap_or(if is_vain { VAIN_RETRY } else { USUAL_RETRY }))
 }
 
 /// Clients that are sent away together do not come back together.

@@ -114,7 +114,7 @@ impl<S: Source> Messages<S> {
             unfinished: None,
             waiting: None,
             late: Lateness::new(timeout),
-            pings: Pings::default(),
+            pings: Pings::new(Instant::now()),
             turn: Turn::default(),
             over: false,
         }
@@ -241,6 +241,7 @@ impl<S: Source> Stream for Messages<S> {
                     return Poll::Ready(this.end(None));
                 }
                 Poll::Pending => {
+                    this.pings.settle(Instant::now());
                     if this.decoder.is_amid() {
                         this.late.begin();
                     }
@@ -260,21 +261,31 @@ impl<S: Source> Stream for Messages<S> {
 #[derive(Debug)]
 struct Pings {
     left: f64,
-    at: Option<Instant>,
-}
-
-impl Default for Pings {
-    fn default() -> Self {
-        Self { left: PINGS_AT_ONCE, at: None }
-    }
+    at: Instant,
 }
 
 impl Pings {
+    fn new(now: Instant) -> Self {
+        Self { left: PINGS_AT_ONCE, at: now }
+    }
+
+    /// All that has come was read, so that what comes next is sent from now on. Until then nobody knows when it was sent: a
+    /// client that was not read for a minute may have sent those of a minute.
+    fn settle(&mut self, now: Instant) {
+        self.refill(now);
+        self.left = self.left.min(PINGS_AT_ONCE);
+    }
+
     /// Counts one, unless there are too many.
     fn take(&mut self, now: Instant) -> Result<(), Breach> {
-        let since = self.at.replace(now).map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        self.left = (self.left + PINGS_A_SECOND * since.as_secs_f64()).min(PINGS_AT_ONCE) - 1.0;
+        self.refill(now);
+        self.left -= 1.0;
         if self.left < 0.0 { Err(Breach::Flood("more than 5 pings a second")) } else { Ok(()) }
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let since = now.saturating_duration_since(std::mem::replace(&mut self.at, now));
+        self.left += PINGS_A_SECOND * since.as_secs_f64();
     }
 }
 

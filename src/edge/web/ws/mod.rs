@@ -66,7 +66,7 @@ use handshake::Handshake;
 use line::Line;
 use messages::Messages;
 use output::Output;
-use sender::{Closing, Next, Sender};
+use sender::{Next, Sender};
 use source::{Socket, Source, Tunnel};
 use transport::SenderBody;
 
@@ -85,7 +85,11 @@ pub(super) async fn serve(
         handshake::JSON => Encoding::Json(Json { messages: web.messages, forms: Arc::clone(&web.forms) }),
         _ => Encoding::Protobuf,
     };
-    let refused = |fault| refusing(closing::of_refusal(&fault, &encoding), alive(&web));
+    let refused = |fault| {
+        let closing = closing::of_refusal(&fault, &encoding);
+        let next = move |_: &mut Context<'_>| Poll::Ready(Next::Close(closing.clone()));
+        Sender::new(next, Arc::default(), alive(&web), web.connections.response_timeout())
+    };
     let opened = Opened::new(&web, &parts.extensions, caller);
     if shake.upgrades() {
         let takeover = match opened {
@@ -114,11 +118,6 @@ pub(super) async fn serve(
 /// The time of a connection, which begins now.
 fn alive(web: &Web) -> Alive {
     Alive::new(web.connections.keepalive_interval(), web.connections.keepalive_timeout())
-}
-
-/// Says why there is no session, and closes.
-fn refusing(closing: Closing, alive: Alive) -> Sender<impl FnMut(&mut Context<'_>) -> Poll<Next>> {
-    Sender::new(move |_| Poll::Ready(Next::Close(closing.clone())), Arc::default(), alive)
 }
 
 /// A session that has been opened, on a connection that does not speak WebSocket yet.
@@ -155,13 +154,13 @@ impl Opened {
         let publishes = encoding.kind() == frame::Kind::Binary && hub.keeps_streams();
         let publishes = publishes.then(|| (Arc::clone(&hub), Frames::Commands));
         let lender = Lender { client: Arc::clone(&client), publishes };
-        let timeout = hub.options().frame_timeout();
+        let (timeout, write_timeout) = (hub.options().frame_timeout(), hub.options().write_timeout());
         let messages = Messages::new(source, Some(encoding.kind()), Arc::clone(&line), lender, timeout);
         let ids = EventIds::new(session.id());
         let requests = Requests::new(Protobuf::new(messages, &encoding), hub, client, ids);
         let mut output = Output::new(session.outlet(), encoding, Arc::clone(&line), permit);
         let commands = Commands::new(requests, ahead, Arc::clone(&line));
         tasks.spawn_beside("session", OnPanic::Log, session.run(commands));
-        Sender::new(move |context| output.poll_next(context), line, alive)
+        Sender::new(move |context| output.poll_next(context), line, alive, write_timeout)
     }
 }

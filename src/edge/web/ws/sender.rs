@@ -4,11 +4,15 @@
 //! somebody else's: a function gives it, frame by frame, and says when it is over.
 
 use std::{
+    future::Future as _,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
+use tokio::time::Sleep;
 
 use super::{
     alive::{Alive, Beat},
@@ -44,6 +48,8 @@ pub(super) enum Sent {
     Gone,
     /// The client did not show that it is alive.
     Silent,
+    /// The client took nothing for too long.
+    Stalled,
 }
 
 /// The sending half of one connection.
@@ -51,12 +57,16 @@ pub(super) struct Sender<F> {
     next: F,
     line: Arc<Line>,
     alive: Alive,
+    /// As long as this the client may take nothing.
+    write_timeout: Duration,
+    /// Until it has taken nothing for that long.
+    patience: Option<Pin<Box<Sleep>>>,
     sent: Option<Sent>,
 }
 
 impl<F: FnMut(&mut Context<'_>) -> Poll<Next>> Sender<F> {
-    pub(super) fn new(next: F, line: Arc<Line>, alive: Alive) -> Self {
-        Self { next, line, alive, sent: None }
+    pub(super) fn new(next: F, line: Arc<Line>, alive: Alive, write_timeout: Duration) -> Self {
+        Self { next, line, alive, write_timeout, patience: None, sent: None }
     }
 
     /// The next bytes, for a transport that has room for them; at the end, how it ended.
@@ -93,7 +103,8 @@ impl<F: FnMut(&mut Context<'_>) -> Poll<Next>> Sender<F> {
         }
     }
 
-    /// While the transport has no room: ready when the client has not taken anything for too long, nor said anything.
+    /// While the transport has no room: ready when the client has not taken anything for too long, or has not shown that it is
+    /// alive.
     pub(super) fn poll_stuck(&mut self, context: &mut Context<'_>) -> Poll<Sent> {
         // A ping that it is time for is not sent: there is no room for it. It counts from now all the same.
         while let Poll::Ready(beat) = self.alive.poll(context, &self.line) {
@@ -101,11 +112,14 @@ impl<F: FnMut(&mut Context<'_>) -> Poll<Next>> Sender<F> {
                 return Poll::Ready(Sent::Silent);
             }
         }
-        Poll::Pending
+        let timeout = self.write_timeout;
+        let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        patience.as_mut().poll(context).map(|()| Sent::Stalled)
     }
 
     /// The transport has room again, which it had not.
-    pub(super) fn took(&self) {
+    pub(super) fn took(&mut self) {
+        self.patience = None;
         self.line.hear();
     }
 

@@ -1,6 +1,7 @@
 //! The protocol as its clients see it: an echo, over the same reader and sender as a session.
 //!
-//! As a server of its own the echo is for the Autobahn test suite; docs/adr/0033-websocket.md has what that found.
+//! As a server of its own the echo is for the Autobahn test suite (scripts/autobahn.sh); docs/adr/0033-websocket.md has what
+//! that found.
 
 use std::{
     sync::Arc,
@@ -13,7 +14,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream},
     net::TcpListener,
     sync::mpsc,
-    task::{JoinHandle, JoinSet},
+    task::JoinSet,
     time::Instant,
 };
 use tokio_stream::StreamExt;
@@ -30,7 +31,7 @@ use super::{
 };
 use crate::{
     edge::wire::buffer::Lender,
-    memory::{Memory, NEVER_REFUSED_BYTES, Options, Use},
+    memory::{Held, Memory, NEVER_REFUSED_BYTES, Options, Use},
     model::{CommandError, limits::MAX_FRAME_BYTES},
     net::ServeError,
 };
@@ -41,10 +42,15 @@ struct Times {
     message: Duration,
     interval: Duration,
     answer: Duration,
+    write: Duration,
 }
 
-const TIMES: Times =
-    Times { message: Duration::from_secs(30), interval: Duration::from_secs(30), answer: Duration::from_secs(10) };
+const TIMES: Times = Times {
+    message: Duration::from_secs(30),
+    interval: Duration::from_secs(30),
+    answer: Duration::from_secs(10),
+    write: Duration::from_secs(31),
+};
 
 /// Says what it hears.
 async fn echo(
@@ -78,7 +84,7 @@ async fn echo(
         // The client has closed, or is gone.
         Poll::Ready(None) | Poll::Pending => Poll::Pending,
     };
-    let send = transport::send(Sender::new(next, line, Alive::new(times.interval, times.answer)), write);
+    let send = transport::send(Sender::new(next, line, Alive::new(times.interval, times.answer), times.write), write);
     tokio::pin!(send);
     // In this order, so that a ping is answered before the message behind it.
     tokio::select! {
@@ -91,14 +97,20 @@ async fn echo(
 /// Whoever speaks with the echo, byte by byte.
 struct Client {
     io: DuplexStream,
-    over: JoinHandle<Result<(), ServeError>>,
+    echo: JoinSet<Result<(), ServeError>>,
 }
 
 impl Client {
     fn new(takes: Option<Kind>, memory: &Arc<Memory>, times: Times) -> Self {
         let (io, hub) = tokio::io::duplex(64 * 1024);
-        let memory = Arc::clone(memory);
-        Self { io, over: tokio::task::spawn(async move { echo(hub, takes, &memory, times).await }) }
+        let (memory, mut tasks) = (Arc::clone(memory), JoinSet::new());
+        tasks.spawn(async move { echo(hub, takes, &memory, times).await });
+        Self { io, echo: tasks }
+    }
+
+    /// How the echo ends.
+    async fn over(&mut self) -> Result<(), ServeError> {
+        over(&mut self.echo).await
     }
 
     fn usual() -> Self {
@@ -148,6 +160,10 @@ impl Client {
     }
 }
 
+async fn over(echo: &mut JoinSet<Result<(), ServeError>>) -> Result<(), ServeError> {
+    echo.join_next().await.expect("it has not ended before").expect("no panic")
+}
+
 const TEXT: u8 = 0x81;
 const BINARY: u8 = 0x82;
 const PING: u8 = 0x89;
@@ -158,7 +174,8 @@ const CLOSE: u8 = 0x88;
 async fn a_client_that_others_wrote_speaks_with_it() {
     use tokio_websockets::{ClientBuilder, Message};
     let (io, hub) = tokio::io::duplex(64 * 1024);
-    let server = tokio::task::spawn(async move { echo(hub, None, &Arc::default(), TIMES).await });
+    let mut server = JoinSet::new();
+    server.spawn(async move { echo(hub, None, &Arc::default(), TIMES).await });
     let mut client = ClientBuilder::new().take_over(io);
     for size in [0, 1, 125, 126, 65_535, 65_536, 1 << 20] {
         let text = Message::text("x".repeat(size));
@@ -173,7 +190,7 @@ async fn a_client_that_others_wrote_speaks_with_it() {
     send(&mut client, Message::close(None, "")).await;
     assert!(client.next().await.expect("a message").expect("good").is_close());
     assert!(client.next().await.is_none());
-    server.await.expect("no panic").expect("in order");
+    over(&mut server).await.expect("in order");
 }
 
 /// Sends a message.
@@ -229,7 +246,7 @@ async fn whoever_breaks_the_rules_hears_which_kind_of_rule_it_was() {
         let mut client = Client::new(takes, &Arc::default(), TIMES);
         client.send(first, payload).await;
         assert_eq!(client.closed().await, code, "{first:x}");
-        client.over.await.expect("no panic").expect("in order");
+        client.over().await.expect("in order");
     }
 }
 
@@ -245,11 +262,11 @@ async fn a_close_is_answered_with_the_same_code_and_an_end_without_one_with_noth
         next = client.next().await;
     }
     assert_eq!(next, (CLOSE, vec![0x0B, 0xB8]));
-    client.over.await.expect("no panic").expect("in order");
+    client.over().await.expect("in order");
     let mut client = Client::usual();
     client.io.shutdown().await.expect("ended");
     assert_eq!(client.io.read(&mut [0; 9]).await.expect("an end"), 0);
-    client.over.await.expect("no panic").expect("in order");
+    client.over().await.expect("in order");
 }
 
 #[tokio::test(start_paused = true)]
@@ -266,7 +283,28 @@ async fn twenty_pings_at_once_are_answered_then_five_a_second_and_not_one_more()
         client.send(PING, &[n]).await;
     }
     while client.next().await.0 == PONG {}
-    client.over.await.expect("no panic").expect("in order");
+    client.over().await.expect("in order");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pings_that_nobody_read_for_a_minute_are_no_flood() {
+    let memory = scarce();
+    let mut client = Client::new(None, &memory, TIMES);
+    let others = all_of(&memory);
+    client.send(0x02, &vec![b'x'; NEVER_REFUSED_BYTES + 50_000]).await;
+    for n in 0..60 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        client.send(PING, &[n]).await;
+    }
+    drop(others);
+    client.send(0x80, b"").await;
+    while client.next().await.0 != BINARY {}
+    // Those of that minute are not saved for later.
+    for n in 0..21 {
+        client.send(PING, &[n]).await;
+    }
+    while client.next().await.0 == PONG {}
+    client.over().await.expect("in order");
 }
 
 #[tokio::test(start_paused = true)]
@@ -312,15 +350,15 @@ async fn a_client_that_does_not_answer_is_gone_and_one_that_sends_anything_is_no
     }
     assert_eq!(client.next().await, (PING, vec![]));
     assert_eq!(client.closed().await, close::AWAY);
-    let end = client.over.await.expect("no panic").expect_err("an end");
+    let end = client.over().await.expect_err("an end");
     assert!(end.to_string().contains("ping"), "{end}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_takes_nothing_is_gone_and_one_that_takes_little_is_not() {
-    let client = Client::usual();
+    let Client { io, mut echo } = Client::usual();
     let large = vec![7; 200 * 1024];
-    let (mut read, mut write) = tokio::io::split(client.io);
+    let (mut read, mut write) = tokio::io::split(io);
     let mut one = head(Opcode::Message(Kind::Binary), large.len()).to_vec();
     one[1] |= 0x80;
     write.write_all(&[&one[..], &[0; 4], &large].concat()).await.expect("sent");
@@ -330,27 +368,47 @@ async fn a_client_that_takes_nothing_is_gone_and_one_that_takes_little_is_not() 
         read.read_exact(&mut [0; 1024]).await.expect("some of it");
     }
     let silent = Instant::now();
-    client.over.await.expect("no panic").expect_err("an end");
+    over(&mut echo).await.expect_err("an end");
     // It is asked at the next ping, and then has the time for an answer.
     let most = TIMES.interval + TIMES.answer + Duration::from_millis(10);
     assert!((TIMES.answer..most).contains(&silent.elapsed()), "{:?}", silent.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_for_the_write_timeout_is_cut() {
+    let times = Times { write: Duration::from_secs(5), ..TIMES };
+    let mut client = Client::new(None, &Arc::default(), times);
+    let start = Instant::now();
+    client.send(BINARY, &vec![7; 100 * 1024]).await;
+    let end = client.over().await.expect_err("an end");
+    assert!(end.to_string().contains("took nothing"), "{end}");
+    assert!(start.elapsed().abs_diff(times.write) < Duration::from_millis(10), "{:?}", start.elapsed());
+}
+
+/// Of which there is little.
+fn scarce() -> Arc<Memory> {
+    Arc::new(Memory::new(&Options { frames_bytes: 16 << 20, ..Options::default() }))
+}
+
+/// So much that nobody else gets more than is never refused: the last one overdraws, so that no other may.
+fn all_of(memory: &Arc<Memory>) -> [Held; 3] {
+    let hold = |bytes| memory.client().hold(Use::Frames, bytes).expect("room");
+    let mut all = [hold(8 << 20), hold(8 << 20), hold(NEVER_REFUSED_BYTES)];
+    all[2].overdraw(1).expect("the first");
+    all
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_message_waits_for_memory_and_nobody_takes_its_client_for_gone() {
-    let memory = Arc::new(Memory::new(&Options { frames_bytes: 16 << 20, ..Options::default() }));
+    let memory = scarce();
     let mut client = Client::new(None, &memory, TIMES);
-    let (one, two) = (memory.client(), memory.client());
-    let others = (one.hold(Use::Frames, 8 << 20).expect("half"), two.hold(Use::Frames, 8 << 20).expect("half"));
-    // One that overdraws, so that no other may.
-    let mut third = memory.client().hold(Use::Frames, NEVER_REFUSED_BYTES).expect("a little");
-    third.overdraw(1).expect("the first");
+    let others = all_of(&memory);
     // More than is never refused.
     let (payload, some) = (vec![b'x'; 2 * NEVER_REFUSED_BYTES], NEVER_REFUSED_BYTES + 50_000);
     client.begin(BINARY, payload.len(), &payload[..some]).await;
     tokio::time::sleep(Duration::from_secs(300)).await;
-    assert!(!client.over.is_finished());
-    drop((others, third));
+    assert!(client.echo.try_join_next().is_none());
+    drop(others);
     let mut rest = payload[some..].to_vec();
     unmask(&mut rest, [7, 77, 177, 77], some as u64);
     client.io.write_all(&rest).await.expect("sent");
@@ -364,12 +422,13 @@ async fn a_message_waits_for_memory_and_nobody_takes_its_client_for_gone() {
     assert_eq!(memory.held_bytes(Use::Frames), 0, "nothing is held between messages");
 }
 
-/// `ECHO_LISTEN=127.0.0.1:9001 cargo test --lib -- --ignored --exact edge::web::ws::tests::serves_an_echo`
+/// `make autobahn` starts it and reads where it is.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a server for the Autobahn test suite, until it is killed"]
 async fn serves_an_echo() {
     let address = std::env::var("ECHO_LISTEN").expect("where to listen");
     let listener = TcpListener::bind(address).await.expect("a port");
+    println!("echo on {}", listener.local_addr().expect("an address"));
     let (memory, mut clients) = (Arc::<Memory>::default(), JoinSet::new());
     loop {
         let (mut stream, _) = listener.accept().await.expect("a client");

@@ -16,7 +16,10 @@ use tokio::{
 };
 
 use super::sender::{Next, Sender, Sent};
-use crate::{net::ServeError, telemetry::ConnectionEnd};
+use crate::{
+    net::ServeError,
+    telemetry::{ConnectionEnd, StreamCut},
+};
 
 /// Sends over a connection until it is over, and ends it.
 #[allow(clippy::manual_async_fn)] // An async fn would keep its arguments twice for as long as it runs.
@@ -38,6 +41,7 @@ where
         match sent {
             Sent::Closed | Sent::Gone => Ok(()),
             Sent::Silent => Err(ServeError::new(Some(ConnectionEnd::PingTimeout), "no answer to a ping")),
+            Sent::Stalled => Err(ServeError::of_cut(StreamCut::SessionStalled, "the client took nothing of a session")),
         }
     }
 }
