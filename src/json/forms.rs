@@ -20,6 +20,8 @@ use crate::event::{Allocation, Event};
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 /// What is kept is spread over this many locks.
 const SHARDS: usize = 16;
+/// A form up to this size is copied while its lock is held.
+const COPIED_BYTES: usize = 4 * 1024;
 /// What a form costs besides its bytes,
 const FORM_OVERHEAD_BYTES: usize = 64;
 /// what an event costs besides its own, whether it has a form or not,
@@ -89,11 +91,16 @@ impl Forms {
 
     /// Puts the JSON of an event at the end of `out`.
     pub fn put(&self, event: &Event, out: &mut Vec<u8>) {
-        if is_shared(&event.allocation()) {
-            out.extend_from_slice(&self.of(event));
-        } else {
-            put_event(event, out);
+        let allocation = event.allocation();
+        if !is_shared(&allocation) {
+            return put_event(event, out);
         }
+        let form = match self.shard(allocation.address).lock().known(&allocation) {
+            // To copy it is quicker than to count that somebody has it.
+            Some(short) if short.len() <= COPIED_BYTES => return out.extend_from_slice(short),
+            form => form.cloned(),
+        };
+        out.extend_from_slice(&form.unwrap_or_else(|| self.keep(event, &allocation, made(event))));
     }
 
     /// What is kept, in bytes.
@@ -108,9 +115,7 @@ impl Forms {
     }
 
     fn known(&self, allocation: &Allocation) -> Option<Bytes> {
-        let shard = self.shard(allocation.address).lock();
-        let group = shard.young.get(&allocation.address).or_else(|| shard.old.get(&allocation.address))?;
-        group.forms.get(allocation.at)?.clone()
+        self.shard(allocation.address).lock().known(allocation).cloned()
     }
 
     /// Keeps a form, if it fits. Returns the one that is kept, which another may have made meanwhile.
@@ -169,6 +174,11 @@ enum Kept {
 }
 
 impl Shard {
+    fn known(&self, allocation: &Allocation) -> Option<&Bytes> {
+        let group = self.young.get(&allocation.address).or_else(|| self.old.get(&allocation.address))?;
+        group.forms.get(allocation.at)?.as_ref()
+    }
+
     fn keep(&mut self, forms: &Forms, event: &Event, allocation: &Allocation, form: &Bytes) -> Kept {
         let Allocation { address, at, events, .. } = *allocation;
         let known = |group: Option<&Group>| group.and_then(|group| group.forms.get(at)?.clone());
