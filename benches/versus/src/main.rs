@@ -2,7 +2,8 @@
 //!
 //! The rooms: `contest` says what is run, `contender` on what; `child` holds the servers, `nats` and `relay` are the
 //! sides beside the library's own; `subscriptions`, `idle`, `stalled` and `durable` are the runs that are no plain
-//! loads, and `web` what comes to pages; `report`, `plot` and `machine` say what was found. What a load is and how it is checked is in the library's `bench`.
+//! loads, and `web` what comes to pages; `report`, `plot` and `machine` say what was found. What a load is and how it is
+//! checked is in the library's `bench`.
 
 mod child;
 mod contender;
