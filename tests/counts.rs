@@ -314,8 +314,8 @@ fn check(measured: (f64, f64), known: (f64, f64)) {
 }
 
 /// Its bytes and the shared header around them are one allocation each; the rest is shared by a batch. It is copied
-/// twice, in and out, which is 350 bytes; most others are lists of a batch that grow, and 43 are the work on its command:
-/// an idle session has no room for that.
+/// twice, in and out, which is 350 bytes; most others are lists of a batch that grow, and the box in which its command is
+/// applied.
 #[test]
 fn an_event_for_one_subscriber_is_two_allocations_and_two_copies() {
     let hub = InProcess::start();
