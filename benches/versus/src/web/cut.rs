@@ -9,6 +9,9 @@ use switchyard::bench::Check;
 const FIN: u8 = 0x80;
 /// In the second byte: it is masked.
 const MASKED: u8 = 0x80;
+/// In its place of the length: that is in the next two bytes, or in the next eight.
+const IN_TWO_BYTES: u8 = 0x7e;
+const IN_EIGHT_BYTES: u8 = 0x7f;
 /// Opcodes.
 pub(super) const TEXT: u8 = 0x1;
 pub(super) const BINARY: u8 = 0x2;
@@ -22,8 +25,8 @@ const QUOTE: u8 = b'"';
 pub(super) fn frame_head(come: &[u8]) -> Option<(u8, usize, usize)> {
     let (&[first, second], rest) = come.split_first_chunk::<2>()?;
     let (head, len) = match second {
-        126 => (4, u64::from(u16::from_be_bytes(*rest.first_chunk()?))),
-        127 => (10, u64::from_be_bytes(*rest.first_chunk()?)),
+        IN_TWO_BYTES => (4, u64::from(u16::from_be_bytes(*rest.first_chunk()?))),
+        IN_EIGHT_BYTES => (10, u64::from_be_bytes(*rest.first_chunk()?)),
         len => (2, u64::from(len)),
     };
     Some((first & 0x0f, head, usize::try_from(len).ok()?))
@@ -35,11 +38,11 @@ pub(super) fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     match u16::try_from(payload.len()) {
         Ok(len) if len < 126 => out.push(MASKED | len as u8),
         Ok(len) => {
-            out.push(MASKED | 126);
+            out.push(MASKED | IN_TWO_BYTES);
             out.extend_from_slice(&len.to_be_bytes());
         }
         Err(_) => {
-            out.push(MASKED | 127);
+            out.push(MASKED | IN_EIGHT_BYTES);
             out.extend_from_slice(&(payload.len() as u64).to_be_bytes());
         }
     }

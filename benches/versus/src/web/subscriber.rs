@@ -56,7 +56,7 @@ impl Subscriber {
             }
         }
         let mut subscriber = Self { wire, cutter: Cutter::new(door) };
-        subscriber.wait_for(|door, message| door.is_subscribed(message)).await?;
+        subscriber.wait_for(Door::is_subscribed).await?;
         Ok(subscriber)
     }
 
@@ -75,21 +75,9 @@ impl Subscriber {
     async fn wait_for(&mut self, is_it: impl Fn(Door, &[u8]) -> bool) -> anyhow::Result<()> {
         let Self { wire, cutter } = self;
         let mut found = false;
-        let mut look = |come: &[u8]| {
-            cutter.each(come, |cutter, message| {
-                found |= is_it(cutter.door, message);
-                Ok(())
-            })
-        };
-        wire.first(&mut look)?;
+        wire.first(|come| cutter.find(come, &is_it, &mut found))?;
         while !found {
-            wire.read(|come| {
-                cutter.each(come, |cutter, message| {
-                    found |= is_it(cutter.door, message);
-                    Ok(())
-                })
-            })
-            .await?;
+            wire.read(|come| cutter.find(come, &is_it, &mut found)).await?;
         }
         Ok(())
     }
@@ -143,6 +131,14 @@ impl Cutter {
             seen(self, message)?;
         }
         Ok(come.len() - rest.len())
+    }
+
+    /// Looks among all messages that are whole for one that is meant. Says how many bytes they have.
+    fn find(&mut self, come: &[u8], is_it: &impl Fn(Door, &[u8]) -> bool, found: &mut bool) -> anyhow::Result<usize> {
+        self.each(come, |cutter, message| {
+            *found |= is_it(cutter.door, message);
+            Ok(())
+        })
     }
 
     /// The next message.
