@@ -18,8 +18,12 @@ const STORE_CORRUPT: u8 = 3;
 /// Sent when a write exceeds `ulimit -f`; unhandled, it kills the process.
 const SIGXFSZ: i32 = 25;
 
+/// See [`keep_freed_memory`].
+const FREED_BLOCK_BYTES: usize = 4 * 1024 * 1024;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    keep_freed_memory();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),
@@ -36,6 +40,12 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
+}
+
+/// Frees one large block. From then on glibc keeps up to two such blocks at the end of each of its heaps (mallopt(3), "dynamic
+/// mmap threshold"). Before, it gives back what the last freed batch took and takes it again for the next, page by page.
+fn keep_freed_memory() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(FREED_BLOCK_BYTES)));
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

@@ -370,7 +370,7 @@ async fn open_engine(
     options.max_owner_bytes = config.quotas.max_stored_bytes;
     let of_store = tasks.clone();
     let open = move || Embedded::open(&config.data_dir, &options, &of_store, &metrics, &memory);
-    let engine = tasks.block(open).await.context("the task that opens the store failed")??;
+    let engine = tasks.once("opener", open).await?.context("the thread that opens the store failed")??;
     Ok(Some(Arc::new(engine)))
 }
 

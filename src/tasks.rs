@@ -21,7 +21,7 @@ use std::{
 
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
-use tokio::{runtime::Handle, task::coop};
+use tokio::{runtime::Handle, sync::oneshot, task::coop};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// What a panic in a task means.
@@ -126,6 +126,20 @@ impl Tasks {
             work()
         };
         self.tracker.spawn_blocking(work).await.ok()
+    }
+
+    /// The same in a thread of its own, with the priority of the workers: threads that `work` starts inherit it.
+    pub async fn once<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<Option<T>> {
+        if self.single {
+            return Ok(Some(work()));
+        }
+        let (done, result) = oneshot::channel();
+        self.thread(name, OnPanic::Log, move || drop(done.send(work())))?;
+        Ok(result.await.ok())
     }
 
     /// Polls what may change on the disk: runs `look` there every `interval`, and hands on what it found, until `take` has

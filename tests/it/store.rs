@@ -49,6 +49,29 @@ fn last_line(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned()
 }
 
+/// The nice values of the threads with this name.
+fn nice_values(process: u32, name: &str) -> Vec<i32> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).expect("its threads");
+    let stats = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("stat")).ok());
+    let of_name = stats.filter_map(|stat| {
+        let (head, fields) = stat.rsplit_once(')')?;
+        let is_named = head.split_once('(')?.1 == name;
+        // proc(5): the fields behind the name begin with the third; the nice value is the 19th.
+        is_named.then(|| fields.split_whitespace().nth(16)?.parse().ok())?
+    });
+    of_name.collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_commits_has_the_priority_of_what_serves() {
+    let folder = Folder::new();
+    let hub = Process::start(&["--data-dir", folder.text()]);
+    create(hub.address, stream("s", &["s.>"])).await;
+    let (workers, committer) =
+        (nice_values(hub.child.id(), "tokio-rt-worker"), nice_values(hub.child.id(), "committer"));
+    assert_eq!(committer, [*workers.iter().min().expect("a worker")]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_data_directory_is_of_one_process() {
     let folder = Folder::new();
