@@ -214,10 +214,7 @@ impl Backlog {
 
     /// Holds an event that was offered: behind the one of its key, if there is one.
     fn hold(&mut self, sequence: u64, key: Option<u64>) {
-        if self.progress.failure(sequence).is_none() {
-            // As nearly all are: what `release` would find out.
-            self.held.hold_new(sequence, key);
-        } else if self.held.hold(sequence, key) {
+        if self.held.hold(sequence, key) {
             self.release(sequence);
         }
     }

@@ -101,26 +101,13 @@ impl HeldEvents {
 
     /// Holds an event, in no set yet. True when it is behind no other of its key.
     pub(super) fn hold(&mut self, sequence: u64, key: Option<u64>) -> bool {
-        self.insert(sequence, key, Phase::Behind)
-    }
-
-    /// Holds an event that may be handed out as soon as it is behind no other of its key.
-    pub(super) fn hold_new(&mut self, sequence: u64, key: Option<u64>) {
-        if self.insert(sequence, key, Phase::New) {
-            self.new.insert(sequence);
-        }
-    }
-
-    /// With this phase, if it is behind no other of its key, which is true then.
-    fn insert(&mut self, sequence: u64, key: Option<u64>, first: Phase) -> bool {
         let leader = key.and_then(|key| self.chain(key, sequence));
-        let followed = leader.and_then(|leader| self.events.get_mut(&leader));
-        let is_first = followed.is_none();
-        if let Some(followed) = followed {
-            followed.follower = Some(sequence);
+        self.events.insert(sequence, Held { phase: Phase::Behind, key, leader, follower: None, sent_since: None });
+        let leader = leader.and_then(|leader| self.events.get_mut(&leader));
+        let is_first = leader.is_none();
+        if let Some(leader) = leader {
+            leader.follower = Some(sequence);
         }
-        let phase = if is_first { first } else { Phase::Behind };
-        self.events.insert(sequence, Held { phase, key, leader, follower: None, sent_since: None });
         is_first
     }
 
