@@ -83,8 +83,8 @@ fn what_a_deleted_stream_leaves_goes_even_if_the_hub_stops_in_between() {
         let engine = open(&disk, &options()).expect("a store");
         drop(large(&engine, 40).await);
         engine.create_stream(settings("t", &["t"])).await.expect("made");
-        engine.delete_stream(&name("s")).await.expect("deleted");
         let most = disk.len();
+        engine.delete_stream(&name("s")).await.expect("deleted");
         // Before all of it is gone, most often.
         drop(engine);
         let opened = Embedded::open_simulated(&disk, &options(), &Tasks::default(), &Arc::default(), &Arc::default());
