@@ -117,6 +117,7 @@ test("a message that is recalled is gone from the pages and from the stream", as
   // It stays where it was, for those who come later too.
   const late = await visit(browser, hub.page(`${CHAT}#room=recall`), { name: "Linus" });
   await late.getByText("last", { exact: true }).waitFor();
+  await late.getByText("This message was recalled.").waitFor();
   for (const page of [grace, late]) {
     assert.deepEqual((await shown(page)).map(({ text }) => text), ["first", "This message was recalled.", "last"]);
   }

@@ -49,7 +49,7 @@ test("two pages that draw at once show the same, through a hub that is killed", 
   await Promise.all([many(ada, (at) => [[at, 0.1], [at, 0.9]]), many(grace, (at) => [[0.1, at], [0.9, at]])]);
   await Promise.all([strokes(ada, 16), strokes(grace, 16)]);
   assert.equal(await ink(ada), await ink(grace));
-  assert.match(await facts(ada), /with Grace/);
+  await until("both know of each other", async () => /with Grace/.test(await facts(ada)));
   await inspect(ada, "draw");
 
   // What is drawn while the hub is away comes when it is back.
