@@ -6,7 +6,7 @@ use anyhow::{anyhow, bail};
 use tokio::time::timeout;
 
 use super::end::End;
-use crate::client::{GapReason, Item, OnGap, Received, Start, Stream, Subscription};
+use crate::client::{Delivery, GapReason, Item, OnGap, Received, Start, Stream, Subscription};
 
 /// Events on their way here, and those that wait here, at most,
 const WINDOW_EVENTS: u32 = 8_192;
@@ -52,7 +52,7 @@ impl<'a> Reader<'a> {
         let next = timeout(PATIENCE, self.subscription.next()).await.map_err(|_| nothing_came(self.end))?;
         match next {
             Some(Ok(Item::Events(mut batch))) => {
-                self.waiting.extend(batch.take_events().into_iter().map(|event| event.into_event()));
+                self.waiting.extend(batch.take_events().into_iter().map(Delivery::into_event));
                 batch.done().await.map_err(|error| self.end.explain(&error))
             }
             Some(Ok(Item::Gap(gap))) if gap.reason == GapReason::Retention => Ok(()),

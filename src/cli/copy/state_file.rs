@@ -5,6 +5,7 @@
 //! the target says how much of what was planned came true. A last line without its end is not there.
 
 use std::{
+    fmt::Write as _,
     fs::{File, OpenOptions, TryLockError},
     io::{self, BufRead, BufReader, Read, Seek, Write},
     os::unix::fs::OpenOptionsExt,
@@ -82,12 +83,11 @@ impl StateFile {
     /// Begins again, with what is known.
     pub(super) fn begin(&mut self, sides: &Sides, map: &Map, verified: i64) -> anyhow::Result<()> {
         let Sides { source, target } = sides;
-        let mut text =
-            format!("{HEAD}\nsource {} {}\ntarget {} {}\n", source.name, source.epoch, target.name, target.epoch);
-        for Run { source, target } in map.runs() {
-            text.push_str(&format!("run {source} {target}\n"));
-        }
-        text.push_str(&format!("verified {verified}\n"));
+        let runs = lines_of(map.runs());
+        let text = format!(
+            "{HEAD}\nsource {} {}\ntarget {} {}\n{runs}verified {verified}\n",
+            source.name, source.epoch, target.name, target.epoch
+        );
         self.cut(0).and_then(|()| self.add(&text)).with_context(|| cannot("write", &self.path))
     }
 
@@ -96,8 +96,7 @@ impl StateFile {
         if runs.is_empty() {
             return Ok(());
         }
-        let text: String = runs.iter().map(|run| format!("run {} {}\n", run.source, run.target)).collect();
-        self.add(&text).with_context(|| cannot("write", &self.path))
+        self.add(&lines_of(runs)).with_context(|| cannot("write", &self.path))
     }
 
     /// Notes how far the target was verified.
@@ -115,6 +114,15 @@ impl StateFile {
         self.file.set_len(bytes)?;
         self.file.seek(io::SeekFrom::Start(bytes)).map(drop)
     }
+}
+
+fn lines_of(runs: &[Run]) -> String {
+    let mut text = String::new();
+    for run in runs {
+        // A text takes whatever is written to it.
+        writeln!(text, "run {} {}", run.source, run.target).ok();
+    }
+    text
 }
 
 fn cannot(what: &str, path: &Path) -> String {
