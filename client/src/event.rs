@@ -9,7 +9,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use prost::encoding::{encode_varint, encoded_len_varint, message};
+use prost::{
+    Message,
+    encoding::{encode_varint, encoded_len_varint, message},
+};
 use prost_types::Timestamp;
 
 use crate::proto::v1::{self, event::Payload};
@@ -66,6 +69,8 @@ enum Carried<'a> {
     Nothing,
     Text(Cow<'a, str>),
     Data(Data<'a>),
+    /// Not the payload alone but all of the event, encoded; of the other fields only topic and id are filled in.
+    Whole(&'a [u8]),
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -91,9 +96,23 @@ impl<'a> Event<'a> {
         Self { topic: topic.into(), ..Self::default() }
     }
 
+    /// One that came, as it is.
+    pub(crate) fn whole(topic: &'a str, id: &'a str, encoded: &'a [u8]) -> Self {
+        Self { topic: topic.into(), id: id.into(), payload: Carried::Whole(encoded), ..Self::default() }
+    }
+
+    /// From now on its fields count, and not what it came as.
+    fn open(&mut self) {
+        if let Carried::Whole(encoded) = self.payload {
+            // It was checked when it came.
+            *self = v1::Event::decode(encoded).unwrap_or_default().into();
+        }
+    }
+
     /// With a text as its payload.
     #[must_use]
     pub fn text(mut self, text: impl Into<Cow<'a, str>>) -> Self {
+        self.open();
         self.payload = Carried::Text(text.into());
         self
     }
@@ -101,6 +120,7 @@ impl<'a> Event<'a> {
     /// With bytes as its payload.
     #[must_use]
     pub fn data(mut self, data: impl Into<Data<'a>>) -> Self {
+        self.open();
         self.payload = Carried::Data(data.into());
         self
     }
@@ -114,6 +134,7 @@ impl<'a> Event<'a> {
     /// With an id of its own. Otherwise the client makes one, which the event keeps however often it is sent.
     #[must_use]
     pub fn id(mut self, id: impl Into<Cow<'a, str>>) -> Self {
+        self.open();
         self.id = id.into();
         self
     }
@@ -135,6 +156,7 @@ impl<'a> Event<'a> {
     /// With an ordering key: a group hands events of one key to its members one after another.
     #[must_use]
     pub fn key(mut self, key: impl Into<Cow<'a, str>>) -> Self {
+        self.open();
         self.key = key.into();
         self
     }
@@ -168,6 +190,7 @@ impl<'a> Event<'a> {
     }
 
     fn rest(&mut self) -> &mut Rest<'a> {
+        self.open();
         self.rest.get_or_insert_default()
     }
 
@@ -211,6 +234,7 @@ impl<'a> Event<'a> {
     /// How many bytes it takes encoded, known by this.
     pub(crate) fn encoded_len(&self, known_by: Identity<'_>) -> usize {
         let payload = match &self.payload {
+            Carried::Whole(encoded) => return encoded.len(),
             Carried::Nothing => 0,
             Carried::Text(text) => field_len(text.len()),
             Carried::Data(data) => field_len(data.as_slice().len()),
@@ -221,6 +245,9 @@ impl<'a> Event<'a> {
 
     /// Encodes it, known by this.
     pub(crate) fn encode(&self, known_by: Identity<'_>, out: &mut Vec<u8>) {
+        if let Carried::Whole(encoded) = self.payload {
+            return out.extend_from_slice(encoded);
+        }
         put_text(ID, known_by.id, out);
         put_text(TOPIC, self.topic.as_bytes(), out);
         let rest = self.rest.as_deref();
@@ -236,7 +263,7 @@ impl<'a> Event<'a> {
             rest.encode_end(out);
         }
         match &self.payload {
-            Carried::Nothing => {}
+            Carried::Nothing | Carried::Whole(_) => {}
             Carried::Text(text) => put(TEXT, text.as_bytes(), out),
             Carried::Data(data) => put(DATA, data.as_slice(), out),
         }
@@ -377,7 +404,8 @@ impl From<v1::Event> for Event<'_> {
 }
 
 impl From<Event<'_>> for v1::Event {
-    fn from(event: Event<'_>) -> Self {
+    fn from(mut event: Event<'_>) -> Self {
+        event.open();
         let rest = event.rest.map(|rest| *rest).unwrap_or_default();
         let attributes = rest.attributes.into_iter().map(|(name, value)| (name.into_owned(), value.into_owned()));
         Self {
@@ -391,7 +419,7 @@ impl From<Event<'_>> for v1::Event {
             attributes: attributes.collect(),
             ttl: rest.ttl,
             payload: match event.payload {
-                Carried::Nothing => None,
+                Carried::Nothing | Carried::Whole(_) => None,
                 Carried::Text(text) => Some(Payload::Text(text.into_owned())),
                 Carried::Data(Data(Either::Owned(bytes))) => Some(Payload::Data(bytes)),
                 Carried::Data(Data(Either::Borrowed(bytes))) => Some(Payload::Data(Bytes::copy_from_slice(bytes))),
@@ -461,6 +489,23 @@ mod tests {
         assert_ne!(of(b"ab".into()), of(b"ac".into()));
         let (list, shared) = (vec![1], Bytes::from_static(b"\x01"));
         assert_eq!(Event::new("a").data(&list), Event::new("a").data(&shared));
+    }
+
+    #[test]
+    fn a_whole_event_keeps_every_byte_until_something_is_changed() {
+        let mut bytes = v1::Event::from(full()).encode_to_vec();
+        // A field of a newer contract.
+        bytes.extend_from_slice(&[0x7a, 1, b'!']);
+        let whole = || Event::whole("a.b", "i", &bytes);
+        let event = whole();
+        let known_by = event.known_by(None);
+        let mut out = Vec::new();
+        event.encode(known_by, &mut out);
+        assert_eq!(event.encoded_len(known_by), bytes.len());
+        assert_eq!(out, bytes);
+        assert_eq!(v1::Event::from(whole()), full().into());
+        assert_eq!(whole().key("other").kind("k"), full().key("other"));
+        assert_eq!(whole().text("other"), full().text("other"));
     }
 
     #[test]

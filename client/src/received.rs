@@ -10,6 +10,7 @@ use prost::Message;
 use prost_types::Timestamp;
 
 use crate::{
+    event::Event,
     fields::{Broken, Value},
     index::{
         APPEND_TIME, ATTEMPT, ATTRIBUTES, CONTENT_TYPE, EVENT, Fields, KEY, KIND, LAST_FAILURE, REDELIVERED, SOURCE,
@@ -94,6 +95,14 @@ impl From<v1::ReceivedEvent> for Received {
     }
 }
 
+/// The same event, to publish it again: byte for byte as it came, with the fields that this version of the contract does not
+/// have, unless something of it is changed.
+impl<'a> From<ReceivedRef<'a>> for Event<'a> {
+    fn from(received: ReceivedRef<'a>) -> Self {
+        Event::whole(received.topic(), received.id(), received.encoded())
+    }
+}
+
 impl PartialEq for Received {
     fn eq(&self, other: &Self) -> bool {
         self.to_wire() == other.to_wire()
@@ -126,6 +135,14 @@ impl<'a> ReceivedRef<'a> {
         let mut received = v1::ReceivedEvent::decode(self.bytes).unwrap_or_default();
         received.event.get_or_insert_default();
         received
+    }
+
+    /// The event alone, encoded as it came: all that its publisher put into it.
+    pub fn encoded(self) -> &'a [u8] {
+        match self.last(EVENT) {
+            Some(Value::Bytes(event)) => event,
+            _ => &[],
+        }
     }
 
     /// Its topic.
@@ -266,6 +283,11 @@ impl Received {
         self.as_ref().to_wire()
     }
 
+    /// The event alone, encoded as it came: all that its publisher put into it.
+    pub fn encoded(&self) -> &[u8] {
+        self.as_ref().encoded()
+    }
+
     /// Its topic.
     pub fn topic(&self) -> &str {
         self.as_ref().topic()
@@ -376,7 +398,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{event::Event, proto::v1::event::Payload};
+    use crate::proto::v1::event::Payload;
 
     #[test]
     fn what_is_put_into_an_event_is_in_it() {

@@ -16,6 +16,8 @@ use tokio::{sync::watch, task::JoinSet};
 use super::{show, value};
 use crate::client::{Client, Drain, Error, ErrorKind, State, Status, Target};
 
+/// How often a hub reports that it is there.
+const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How long a hub may take to answer what was said last.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same for somebody in a hurry.
@@ -37,6 +39,11 @@ pub(super) struct Lasting {
 }
 
 impl Lasting {
+    /// As a command stays that nobody asks how.
+    pub(super) fn new(target: Target) -> Self {
+        Self { no_reconnect: false, heartbeat: HEARTBEAT, target }
+    }
+
     /// Begins to connect, for this command.
     pub(super) fn connect(&self, command: &str) -> anyhow::Result<Hub> {
         let explain = |error| explain(&error, &self.target);

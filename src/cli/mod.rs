@@ -5,6 +5,7 @@
 mod access;
 mod backup;
 mod browse;
+mod copy;
 mod dead_letters;
 mod group;
 mod health;

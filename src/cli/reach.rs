@@ -75,6 +75,11 @@ impl Reach {
         Self { timeout, target }
     }
 
+    /// How long an answer is waited for.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Connects to the first address where a hub answers.
     pub(super) async fn connect(&self) -> anyhow::Result<Reached> {
         let first = Some(Instant::now() + self.timeout);

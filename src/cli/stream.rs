@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{
     browse::{Events, Topics},
+    copy::CopyStream,
     group,
     pages::List,
     reach::{Reach, Reached},
@@ -78,6 +79,9 @@ enum Action {
     Events(Events),
     /// Show the topics that a stream has events of, by name
     Topics(Topics),
+    /// Copy a stream to another hub, with its groups; run again, it goes on where it was
+    #[command(after_help = COPY_EXAMPLES)]
+    Copy(Box<CopyStream>),
 }
 
 const CREATE_EXAMPLES: &str = "\
@@ -102,6 +106,21 @@ const EVENT_EXAMPLES: &str = "\
 Examples:
   switchyard stream event orders 42
   switchyard stream event rates --last-of rates.eur --json";
+
+const COPY_EXAMPLES: &str = "\
+Every event is copied as it is, in order. The stream is created if it is not there; if it is, it must have the same
+settings, and no events but those of the copy. What the source has when the command begins is copied, then both sides
+are compared in blocks of 10,000 events, then the groups follow. Run again, it copies what came since: stop publishers
+and workers before the last run. Ctrl-C ends it at any time. docs/operations.md says what cannot be copied.
+
+--timeout limits each call. A hub that goes away meanwhile may take two minutes to come back.
+
+Examples:
+  switchyard stream copy --from http://old:50051 --to http://new:50051 orders
+  switchyard stream copy --from http://old:50051 --to http://new:50051 orders --as bills --state-file bills.state
+  switchyard stream copy --from https://old:50051 --from-token-file old.token --to https://new:50051 \
+      --to-token-file new.token --to-tls-ca new-ca.crt orders
+  switchyard stream copy --from http://old:50051 --to http://new:50051 orders --verify-only";
 
 #[derive(Debug, clap::Args)]
 struct Create {
@@ -252,9 +271,14 @@ impl Settings {
 
 impl StreamCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
+        if let Action::Copy(copy) = &self.action {
+            return copy.run(self.json, self.reach.timeout()).await;
+        }
         let mut hub = self.reach.connect().await?;
         let hub = &mut hub;
         match &self.action {
+            // It has two hubs of its own.
+            Action::Copy(_) => Ok(()),
             Action::List => self.list(hub).await,
             Action::Create(create) => self.create(hub, create).await,
             Action::Get { name } => {

@@ -37,6 +37,7 @@ mod cli_work;
 mod client;
 mod connections;
 mod contract;
+mod copy;
 mod door;
 mod drain;
 #[cfg(feature = "tools-tests")]

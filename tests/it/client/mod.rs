@@ -7,7 +7,7 @@ mod draining;
 mod home;
 mod positions;
 mod publishing;
-mod relay;
+pub(crate) mod relay;
 mod restarts;
 mod returning;
 mod rules;

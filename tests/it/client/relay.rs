@@ -2,7 +2,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use tokio::{
@@ -17,7 +20,7 @@ use tokio::{
 
 /// What happens to what is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     Pass,
     /// What the client sends does not arrive,
     SwallowUp,
@@ -25,28 +28,37 @@ pub(super) enum Mode {
     SwallowDown,
 }
 
-pub(super) struct Relay {
-    pub(super) address: SocketAddr,
+pub(crate) struct Relay {
+    pub(crate) address: SocketAddr,
     cuts: watch::Sender<u64>,
-    mode: watch::Sender<Mode>,
+    how: How,
     swallowed: Swallowed,
     task: JoinHandle<()>,
+}
+
+/// What happens, and after how many bytes of clients nothing that the hub sends arrives any more.
+#[derive(Clone)]
+struct How {
+    mode: Arc<watch::Sender<Mode>>,
+    deaf_after: Arc<AtomicUsize>,
 }
 
 /// What did not arrive.
 type Swallowed = Arc<Mutex<Vec<u8>>>;
 
 impl Relay {
-    pub(super) async fn to(hub: SocketAddr) -> Self {
+    pub(crate) async fn to(hub: SocketAddr) -> Self {
         Self::at(SocketAddr::from(([127, 0, 0, 1], 0)), hub).await
     }
 
     /// At the address of one that is gone.
-    pub(super) async fn at(address: SocketAddr, hub: SocketAddr) -> Self {
+    pub(crate) async fn at(address: SocketAddr, hub: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let (cuts, mode) = (watch::Sender::new(0), watch::Sender::new(Mode::Pass));
-        let (cut, how) = (cuts.subscribe(), mode.subscribe());
+        let cuts = watch::Sender::new(0);
+        let deaf_after = Arc::new(AtomicUsize::new(usize::MAX));
+        let all = How { mode: Arc::new(watch::Sender::new(Mode::Pass)), deaf_after };
+        let (cut, how) = (cuts.subscribe(), all.clone());
         let swallowed = Swallowed::default();
         let into = Arc::clone(&swallowed);
         let task = tokio::spawn(async move {
@@ -61,26 +73,31 @@ impl Relay {
                 });
             }
         });
-        Self { address, cuts, mode, swallowed, task }
+        Self { address, cuts, how: all, swallowed, task }
     }
 
     /// Ends all connections.
-    pub(super) fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    pub(super) fn set(&self, mode: Mode) {
-        self.mode.send_replace(mode);
+    pub(crate) fn set(&self, mode: Mode) {
+        self.how.mode.send_replace(mode);
+    }
+
+    /// Swallows what the hub sends once clients have sent this much, whoever looks when.
+    pub(crate) fn deaf_after(&self, bytes: usize) {
+        self.how.deaf_after.store(bytes, Relaxed);
     }
 
     /// The same for connections to come, which work; what was swallowed is lost.
-    pub(super) fn cut_and_pass(&self) {
+    pub(crate) fn cut_and_pass(&self) {
         self.set(Mode::Pass);
         self.cut();
     }
 
     /// True once something was swallowed that has this in it.
-    pub(super) fn has_swallowed(&self, text: &str) -> bool {
+    pub(crate) fn has_swallowed(&self, text: &str) -> bool {
         let swallowed = self.swallowed.lock().expect("nobody has failed");
         swallowed.windows(text.len()).any(|window| window == text.as_bytes())
     }
@@ -93,7 +110,22 @@ impl Drop for Relay {
     }
 }
 
-async fn relay(client: TcpStream, hub: SocketAddr, how: watch::Receiver<Mode>, into: Swallowed) {
+impl How {
+    /// A client has sent more.
+    fn sent(&self, bytes: usize) {
+        let left = self.deaf_after.load(Relaxed);
+        if left == usize::MAX {
+            return;
+        }
+        self.deaf_after.store(left.saturating_sub(bytes), Relaxed);
+        if left <= bytes {
+            self.deaf_after.store(usize::MAX, Relaxed);
+            self.mode.send_replace(Mode::SwallowDown);
+        }
+    }
+}
+
+async fn relay(client: TcpStream, hub: SocketAddr, how: How, into: Swallowed) {
     let Ok(hub) = TcpStream::connect(hub).await else { return };
     let ((from_client, to_client), (from_hub, to_hub)) = (client.into_split(), hub.into_split());
     tokio::join!(
@@ -102,26 +134,20 @@ async fn relay(client: TcpStream, hub: SocketAddr, how: watch::Receiver<Mode>, i
     );
 }
 
-async fn pass(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    (how, swallows): (watch::Receiver<Mode>, Mode),
-    into: &Swallowed,
-) {
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, (how, swallows): (How, Mode), into: &Swallowed) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(count) = from.read(&mut buffer).await {
         if count == 0 {
             to.shutdown().await.ok();
             return;
         }
-        if is(&how, swallows) {
+        if swallows == Mode::SwallowUp {
+            how.sent(count);
+        }
+        if *how.mode.borrow() == swallows {
             into.lock().expect("nobody has failed").extend_from_slice(&buffer[..count]);
         } else if to.write_all(&buffer[..count]).await.is_err() {
             return;
         }
     }
-}
-
-fn is(how: &watch::Receiver<Mode>, mode: Mode) -> bool {
-    *how.borrow() == mode
 }
