@@ -11,6 +11,9 @@ mod embedded;
 mod error;
 mod group_store;
 mod kept;
+// The engine that uses it is being built around it: until then only its tests do.
+#[cfg(test)]
+mod nats;
 mod options;
 mod routes;
 mod values;
