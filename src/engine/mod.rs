@@ -36,7 +36,7 @@ pub use kept::Kept;
 pub use options::Options;
 use tokio::sync::watch;
 pub use values::{
-    Append, AppendTimes, Appended, Bounds, Chunk, ClockState, DeadLetter, Health, KeptTopic, LettersBack,
+    Append, AppendTimes, Appended, Bounds, Chunk, ClockState, DeadLetter, Health, KeptTopic, LetterId, LettersBack,
     MAX_SEQUENCES, Precondition, ReadLimits, Receipt, Restored, StoredGroup, TopicsAsked, TopicsFound,
 };
 

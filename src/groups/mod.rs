@@ -42,6 +42,7 @@ mod membership;
 mod outcome;
 mod progress;
 mod put_off;
+mod rounds;
 mod snapshot;
 mod state;
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod put_off;
 mod removed;
 mod restart;
 mod returning;
+mod rounds;
 mod views;
 
 use std::time::Duration;
