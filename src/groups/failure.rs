@@ -69,6 +69,13 @@ impl Failure {
         Self { attempts, losses: 0, due: now.saturating_add(wait), wait, rejected: false, reason, round: 0 }
     }
 
+    /// So many attempts failed in all, some of them at another owner of the group, which did not say how.
+    pub(super) fn elsewhere(before: Option<&Self>, attempts: u32, now: u64) -> Self {
+        let (losses, reason) =
+            before.map_or((0, Cow::Borrowed("")), |failure| (failure.losses, failure.reason.clone()));
+        Self { attempts, losses, due: now, wait: 0, rejected: false, reason, round: 0 }
+    }
+
     /// It is lost with the member that had it, and waits as after a failure, so that one which ends its members does not end all
     /// of them at once. It does not wait if the member is back already.
     pub(super) fn lost(before: Option<&Self>, settings: &GroupSettings, now: u64, is_back: bool) -> Self {

@@ -1,5 +1,6 @@
 //! The machine by its behaviour, and against a model.
 
+mod adopted;
 mod behaviour;
 mod given_back;
 mod model;

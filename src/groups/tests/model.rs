@@ -75,6 +75,13 @@ enum Step {
     Reopen {
         sequence: u64,
     },
+    /// One has an event from another owner, which knew of `more` failed attempts, or fewer.
+    Adopt {
+        member: u64,
+        which: usize,
+        more: u32,
+        ms: u64,
+    },
     /// One comes back as another, and has of each event, by its bit, whether it holds it; or does not say.
     Succeed {
         member: u64,
@@ -118,6 +125,8 @@ fn a_step() -> impl Strategy<Value = Step> {
         1 => sequence().prop_map(|sequence| Step::Gone { sequence }),
         1 => (0..4_u64).prop_map(|which| Step::Settings { which }),
         2 => sequence().prop_map(|sequence| Step::Reopen { sequence }),
+        2 => (member(), which(), 0..4_u32, 0..120_u64)
+            .prop_map(|(member, which, more, ms)| Step::Adopt { member, which, more, ms }),
         2 => (member(), member(), prop::option::of(any::<u64>()))
             .prop_map(|(member, by, holds)| Step::Succeed { member, by, holds }),
     ]
@@ -319,6 +328,12 @@ impl Both {
                 self.naive.members.entry(member).or_insert(None);
             }
             Step::Succeed { by, holds, .. } => self.succeed(member, MemberId(*by), *holds),
+            Step::Adopt { which, more, ms, .. } => {
+                let sequence = pick(self.naive.those(|sequence| !self.naive.is_blocked(sequence)), *which);
+                let attempt = self.naive.failed.get(&sequence).map_or(0, |failed| failed.attempts) + more;
+                let expected = self.naive.adopt(member, sequence, attempt, now + ms);
+                assert_eq!(self.group.adopt(member, sequence, attempt, now + ms), expected);
+            }
             Step::Leave { .. } => {
                 self.group.leave(member);
                 self.naive.leave(member);
@@ -421,6 +436,7 @@ impl Both {
                 self.naive.drop_those_given_up();
             }
             Step::Succeed { member, .. }
+            | Step::Adopt { member, .. }
             | Step::Next { member }
             | Step::Send { member, .. }
             | Step::Unsend { member, .. }

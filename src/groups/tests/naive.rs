@@ -280,6 +280,27 @@ impl Naive {
         true
     }
 
+    /// An event is with a member since it was handed out elsewhere.
+    pub(super) fn adopt(&mut self, member: MemberId, sequence: u64, attempt: u32, deadline: u64) -> bool {
+        let before = self.failed.get(&sequence).cloned();
+        let failed = before.as_ref().map_or(0, |failed| failed.attempts);
+        let is_held = self.held.contains_key(&sequence) && !self.is_put_off(sequence);
+        let is_free = is_held && !self.is_leased(sequence) && !self.is_burying(sequence);
+        if !is_free || attempt <= failed || !self.members.contains_key(&member) {
+            return false;
+        }
+        if attempt - 1 > failed {
+            let (losses, reason) = before.map_or((0, String::new()), |before| (before.losses, before.reason));
+            let (attempts, due, round) = (attempt - 1, self.clock, self.round(sequence));
+            self.failed.insert(sequence, Failed { attempts, losses, due, rejected: false, reason, round });
+        }
+        self.turn += 1;
+        let sent = Some((self.turn, deadline));
+        let known = self.held.get_mut(&sequence).expect("held");
+        (known.lease, known.was_sent) = (Some(Lease { member, sent }), true);
+        true
+    }
+
     pub(super) fn judge(&self, member: MemberId, sequence: u64, outcome: &Outcome) -> Answer {
         let Some(known) = self.held.get(&sequence) else {
             return if self.done.contains(&sequence) { Answer::AlreadyDone } else { Answer::NotDelivered };
