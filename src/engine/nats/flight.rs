@@ -301,7 +301,7 @@ impl<B: Clone> Flight<B> {
             Answer::InProcess => {
                 self.unknown = true;
                 self.in_process += 1;
-                if self.in_process % IN_PROCESS_MOST == 0 {
+                if self.in_process.is_multiple_of(IN_PROCESS_MOST) {
                     out.push(Command::Move);
                 }
                 self.wait(IN_PROCESS_MS, now)

@@ -287,7 +287,9 @@ impl Both {
         let unread = self.group.unread_dead_letters(usize::MAX);
         let sequences: Vec<u64> = unread.iter().map(|letter| letter.sequence).collect();
         assert_eq!(sequences, self.naive.given_up_unread());
-        unread.iter().for_each(|letter| self.letter(letter));
+        for letter in &unread {
+            self.letter(letter);
+        }
         for sequence in &sequences {
             let stored = self.group.encode(&[*sequence]);
             assert!(self.group.buried(*sequence));

@@ -30,7 +30,7 @@ fn probed(commands: &[Command<Body>]) -> u64 {
     *request
 }
 
-fn done(commands: &[Command<Body>]) -> Vec<(u64, Vec<Result<Stored, Failed>>)> {
+fn done(commands: &[Command<Body>]) -> Vec<(u64, Vec<Outcome>)> {
     let done = |command: &Command<Body>| match command {
         Command::Done { append, results } => Some((*append, results.clone())),
         _ => None,
@@ -38,12 +38,12 @@ fn done(commands: &[Command<Body>]) -> Vec<(u64, Vec<Result<Stored, Failed>>)> {
     commands.iter().filter_map(done).collect()
 }
 
-fn new(sequence: u64) -> Result<Stored, Failed> {
-    Ok(Stored { sequence, duplicate: false })
-}
+type Outcome = Result<Stored, Failed>;
 
-fn old(sequence: u64) -> Result<Stored, Failed> {
-    Ok(Stored { sequence, duplicate: true })
+/// What is stored there, or was.
+#[allow(clippy::unnecessary_wraps, reason = "it is compared with results")]
+fn at(sequence: u64, duplicate: bool) -> Outcome {
+    Ok(Stored { sequence, duplicate })
 }
 
 /// An append of these keys that waits for its first answer.
@@ -60,11 +60,18 @@ fn what_waits_goes_together_once_the_unit_before_has_ended() {
         assert_eq!(lane.queue(queued(append, &[0, 7], None), 0).expect("room"), []);
     }
     let commands = lane.answer(first, Answer::Acked { sequence: 5, duplicate: false }, 1);
-    assert_eq!(done(&commands), [(1, vec![new(5)])]);
+    assert_eq!(done(&commands), [(1, vec![at(5, false)])]);
     let (second, ids) = sent(&commands);
     assert_eq!(ids, [Some(Id::Own(2)), Some(Id::Key(7)), None, None], "a key is sent once");
     let commands = lane.answer(second, Answer::Acked { sequence: 9, duplicate: false }, 2);
-    assert_eq!(done(&commands), [(2, vec![new(6), new(7)]), (3, vec![new(8), old(7)]), (4, vec![new(9), old(7)])]);
+    assert_eq!(
+        done(&commands),
+        [
+            (2, vec![at(6, false), at(7, false)]),
+            (3, vec![at(8, false), at(7, true)]),
+            (4, vec![at(9, false), at(7, true)])
+        ]
+    );
 }
 
 #[test]
@@ -77,7 +84,7 @@ fn a_unit_has_a_limit_of_events_and_bytes_and_a_precondition_is_alone() {
         lane.queue(append, 0).expect("room");
     }
     lane.queue(queued(6, &[0], Some(Precondition::LastSequence(9))), 0).expect("room");
-    lane.queue(queued(7, &[0; 1_500], None), 0).expect("room");
+    lane.queue(queued(7, &vec![0; 1_500], None), 0).expect("room");
     let (mut request, mut sizes) = (first, Vec::new());
     loop {
         let commands = lane.answer(request, Answer::Acked { sequence: 5_000, duplicate: false }, 1);
@@ -153,7 +160,7 @@ fn a_unit_that_landed_is_found_by_its_own_id_wherever_that_is() {
     let (locate, ids) = sent(&lane.answer(probe, Answer::Known(vec![true; 3]), 2_002));
     assert_eq!(ids, [Some(Id::Own(1))]);
     let found = Answer::Located(vec![Stored { sequence: 12, duplicate: true }]);
-    assert_eq!(done(&lane.answer(locate, found, 2_003)), [(1, vec![new(11), new(12), new(13)])]);
+    assert_eq!(done(&lane.answer(locate, found, 2_003)), [(1, vec![at(11, false), at(12, false), at(13, false)])]);
 }
 
 #[test]
@@ -166,7 +173,7 @@ fn what_was_known_before_is_a_duplicate_and_the_others_are_sent() {
     let (rest, ids) = sent(&lane.answer(locate, found, 3));
     assert_eq!(ids, [Some(Id::Own(1)), Some(Id::Key(6))]);
     let commands = lane.answer(rest, Answer::Acked { sequence: 21, duplicate: false }, 4);
-    assert_eq!(done(&commands), [(1, vec![old(3), new(20), new(21)])]);
+    assert_eq!(done(&commands), [(1, vec![at(3, true), at(20, false), at(21, false)])]);
 }
 
 #[test]
@@ -179,7 +186,7 @@ fn keys_alone_are_compared_with_the_message_that_is_stored() {
         let found = [8, 9].map(|sequence| Stored { sequence, duplicate: true });
         let commands = lane.answer(locate, Answer::Located(found.to_vec()), 2_003);
         let [Command::Compare { request, unit: 1, sequence: 8 }] = commands[..] else { panic!("{commands:?}") };
-        let expected = if ours { vec![new(8), new(9)] } else { vec![old(8), old(9)] };
+        let expected = if ours { vec![at(8, false), at(9, false)] } else { vec![at(8, true), at(9, true)] };
         assert_eq!(done(&lane.answer(request, Answer::Ours(ours), 2_004)), [(1, expected)]);
     }
 }
@@ -210,7 +217,7 @@ fn a_precondition_broken_by_its_own_unit_is_none() {
     let probe = probed(&lane.answer(request, Answer::Last(9), 2_002));
     let (locate, _) = sent(&lane.answer(probe, Answer::Known(vec![true]), 2_003));
     let found = Answer::Located(vec![Stored { sequence: 5, duplicate: true }]);
-    assert_eq!(done(&lane.answer(locate, found, 2_004)), [(1, vec![new(5)])]);
+    assert_eq!(done(&lane.answer(locate, found, 2_004)), [(1, vec![at(5, false)])]);
 }
 
 #[test]
@@ -221,7 +228,7 @@ fn repetitions_alone_are_duplicates_whatever_their_precondition() {
     let probe = probed(&lane.answer(request, Answer::Last(9), 2));
     let (locate, _) = sent(&lane.answer(probe, Answer::Known(vec![true]), 3));
     let found = Answer::Located(vec![Stored { sequence: 5, duplicate: true }]);
-    assert_eq!(done(&lane.answer(locate, found, 4)), [(1, vec![old(5)])]);
+    assert_eq!(done(&lane.answer(locate, found, 4)), [(1, vec![at(5, true)])]);
 }
 
 #[test]
@@ -246,7 +253,7 @@ fn one_that_is_refused_fails_alone() {
             request = *next;
         }
     }
-    assert_eq!(results, [new(2), Err(Failed::Refused { code: 10_054 }), new(3)]);
+    assert_eq!(results, [at(2, false), Err(Failed::Refused { code: 10_054 }), at(3, false)]);
 }
 
 #[test]
