@@ -157,15 +157,16 @@ pub(crate) async fn a_letter_that_is_tried_again_is_stored_once(ground: &impl Gr
     let back = LettersBack { letters: dead.origin(), sequences: vec![4] };
     stream.groups().give_back(fence, group.clone(), state("four"), back).await.expect("given back");
     assert_eq!(buried(&engine).await, ["1", "2", "3", "4"]);
-    let mut again = letters(&[4]);
-    again.iter_mut().for_each(|letter| letter.id.round += 1);
+    let of_round = |round| {
+        let again = letters(&[4]).into_iter();
+        again.map(|letter| DeadLetter { id: LetterId { round, ..letter.id }, ..letter }).collect::<Vec<_>>()
+    };
     for _ in 0..2 {
-        stream.groups().bury(fence, group.clone(), state("five"), again.clone()).await.expect("stored");
+        stream.groups().bury(fence, group.clone(), state("five"), of_round(1)).await.expect("stored");
     }
     assert_eq!(buried(&engine).await, ["1", "2", "3", "4", "4"]);
     // One of another round is another letter, even in the save that comes next.
-    again.iter_mut().for_each(|letter| letter.id.round += 1);
-    stream.groups().bury(fence, group.clone(), state("six"), again).await.expect("stored");
+    stream.groups().bury(fence, group.clone(), state("six"), of_round(2)).await.expect("stored");
     assert_eq!(buried(&engine).await, ["1", "2", "3", "4", "4", "4"]);
 }
 
