@@ -50,7 +50,8 @@ pub trait GroupStore: Debug + Send + Sync {
     /// their stream.
     ///
     /// A caller that does not know what became of it calls again, with the letters under the same [`DeadLetter::id`]: one
-    /// that is stored is not stored again. That holds until another save of the group has succeeded.
+    /// that is stored is not stored again. That holds until another save of the group has succeeded, and may hold longer: an
+    /// event that is given up once more, after it was given back, has a letter with another id.
     ///
     /// Fails with [`GroupStoreError::DeadLetterStream`] when one of those streams is gone.
     fn bury(

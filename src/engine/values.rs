@@ -149,11 +149,27 @@ pub struct Restored {
     pub streams: usize,
 }
 
+/// What a group knows a dead letter by, the same when it is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LetterId {
+    /// The sequence of its event.
+    pub sequence: u64,
+    /// Another once the event was given back or the group was moved: what is given up then is another letter.
+    pub round: u64,
+}
+
+impl LetterId {
+    /// The first letter of the event with this sequence.
+    pub fn first(sequence: u64) -> Self {
+        Self { sequence, round: 0 }
+    }
+}
+
 /// An event that a group gives up.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
-    /// What its group knows it by, the same when it is tried again.
-    pub id: u64,
+    /// What its group knows it by.
+    pub id: LetterId,
     /// Where it goes.
     pub stream: StreamName,
     /// What is appended there.

@@ -226,12 +226,16 @@ impl Backlog {
         }
     }
 
-    /// Decides where an event goes that is with nobody and behind nobody.
+    /// Decides where an event goes that is with nobody, unless it is behind another of its key.
     pub(super) fn release(&mut self, sequence: u64) {
         let mut next = Some(sequence);
         // A dropped event frees the next one of its key, which may be one to drop too.
         while let Some(sequence) = next.take() {
             let Some(event) = self.held.get(sequence) else { return };
+            // What another owner handed out is with its member, or came back from there, before it was its turn here.
+            if event.phase != Phase::Behind || event.is_behind() {
+                return;
+            }
             let phase = match self.progress.failure(sequence) {
                 Some(failure) if failure.is_final(&self.settings) => Phase::Burying,
                 Some(failure) if failure.due > self.clock => Phase::Waiting { due: failure.due },

@@ -32,6 +32,8 @@ pub(super) struct Failure {
     pub(super) rejected: bool,
     /// Why the last attempt failed.
     pub(super) reason: Cow<'static, str>,
+    /// The round of its letter; see [`DeadLetter::round`]. [`super::progress::Progress`] gives it.
+    pub(super) round: u64,
 }
 
 /// An event that is given up, to be stored in the dead-letter stream.
@@ -43,12 +45,15 @@ pub struct DeadLetter {
     pub attempts: u32,
     /// Why the last one did.
     pub reason: Box<str>,
+    /// Which of the letters of this event it is: the same however often it is tried to store it, and another once the event was
+    /// given back or the group was moved.
+    pub round: u64,
 }
 
 impl Failure {
     /// That of a dead letter which is given back.
     pub(super) fn given_back() -> Self {
-        Self { attempts: 0, losses: 0, due: 0, wait: 0, rejected: false, reason: Cow::Borrowed("") }
+        Self { attempts: 0, losses: 0, due: 0, wait: 0, rejected: false, reason: Cow::Borrowed(""), round: 0 }
     }
 
     /// One more attempt has failed: the next is made after `delay`, or else after the backoff of its attempts.
@@ -61,7 +66,14 @@ impl Failure {
     ) -> Self {
         let attempts = Self::attempts_after(before);
         let wait = delay.unwrap_or_else(|| backoff(settings, attempts)).min(MAX_TIME_MS);
-        Self { attempts, losses: 0, due: now.saturating_add(wait), wait, rejected: false, reason }
+        Self { attempts, losses: 0, due: now.saturating_add(wait), wait, rejected: false, reason, round: 0 }
+    }
+
+    /// So many attempts failed in all, some of them at another owner of the group, which did not say how.
+    pub(super) fn elsewhere(before: Option<&Self>, attempts: u32, now: u64) -> Self {
+        let (losses, reason) =
+            before.map_or((0, Cow::Borrowed("")), |failure| (failure.losses, failure.reason.clone()));
+        Self { attempts, losses, due: now, wait: 0, rejected: false, reason, round: 0 }
     }
 
     /// It is lost with the member that had it, and waits as after a failure, so that one which ends its members does not end all
@@ -74,12 +86,12 @@ impl Failure {
         let (attempts, reason) =
             before.map_or((0, Cow::Borrowed("")), |failure| (failure.attempts, failure.reason.clone()));
         let wait = if is_back { 0 } else { backoff(settings, losses) };
-        Self { attempts, losses, due: now.saturating_add(wait), wait, rejected: false, reason }
+        Self { attempts, losses, due: now.saturating_add(wait), wait, rejected: false, reason, round: 0 }
     }
 
     /// One more attempt has failed, and no other is to be made.
     pub(super) fn rejected(before: Option<&Self>, now: u64, reason: Cow<'static, str>) -> Self {
-        Self { attempts: Self::attempts_after(before), losses: 0, due: now, wait: 0, rejected: true, reason }
+        Self { attempts: Self::attempts_after(before), losses: 0, due: now, wait: 0, rejected: true, reason, round: 0 }
     }
 
     fn attempts_after(before: Option<&Self>) -> u32 {
@@ -98,7 +110,7 @@ impl Failure {
 
     /// The dead letter of an event that failed like this.
     pub(super) fn dead_letter(&self, sequence: u64) -> DeadLetter {
-        DeadLetter { sequence, attempts: self.attempts, reason: self.reason.as_ref().into() }
+        DeadLetter { sequence, attempts: self.attempts, reason: self.reason.as_ref().into(), round: self.round }
     }
 }
 

@@ -26,6 +26,11 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// True while an earlier one of its key is not done.
+    pub(super) fn is_behind(&self) -> bool {
+        self.leader.is_some()
+    }
+
     /// Which one of its key is free once it is done.
     pub(super) fn frees(&self) -> Option<u64> {
         self.follower.filter(|_| self.leader.is_none())

@@ -10,6 +10,8 @@
 //! - When an event from [`GroupState::next`] was written to the transport it says so ([`GroupState::sent`]): that
 //!   starts the lease. If it will not be written, [`GroupState::unsend`].
 //! - A member that comes back is a new one, which goes on for the one it was ([`GroupState::succeed`]).
+//! - When it was restored, and members who are there have events from another owner, it says which
+//!   ([`GroupState::adopt`]) before anything is handed out.
 //! - Members that grant no credit are to be paced ([`GroupState::pace`]); which of them may have more than before
 //!   [`GroupState::take_eased`] tells.
 //! - What it finds missing in the stream it says ([`GroupState::gone`], [`GroupState::purge`]).
@@ -28,6 +30,7 @@
 //! Why it is as it is: docs/adr/0007-groups.md.
 
 mod acknowledge;
+mod adopt;
 mod backlog;
 mod counts;
 mod delivery;
@@ -42,6 +45,7 @@ mod membership;
 mod outcome;
 mod progress;
 mod put_off;
+mod rounds;
 mod snapshot;
 mod state;
 #[cfg(test)]

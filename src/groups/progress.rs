@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     done::{Done, MAX_SEQUENCE},
     failure::{DeadLetter, Failure},
+    rounds::Rounds,
     snapshot::{self, Saved},
 };
 use crate::model::GroupSettings;
@@ -20,6 +21,7 @@ pub(super) struct Progress {
     failures: BTreeMap<u64, Failure>,
     /// Events appended before that are nothing for the group, in microseconds since 1970.
     begins: u64,
+    rounds: Rounds,
     revision: u64,
 }
 
@@ -27,22 +29,23 @@ impl Progress {
     /// That of a group that starts after `floor`.
     pub(super) fn from(floor: u64) -> Self {
         let floor = floor.min(MAX_SEQUENCE);
-        Self { read_to: floor, done: Done::up_to(floor), failures: BTreeMap::new(), begins: 0, revision: 0 }
+        let (done, failures, rounds) = (Done::up_to(floor), BTreeMap::new(), Rounds::default());
+        Self { read_to: floor, done, failures, begins: 0, rounds, revision: 0 }
     }
 
     /// That of a group after a restart.
     pub(super) fn restored(saved: Saved, now: u64) -> Self {
-        let Saved { done, mut failures, begins } = saved;
+        let Saved { done, mut failures, begins, rounds } = saved;
         for failure in failures.values_mut() {
             // The clock may have been set back since: nothing waits longer than it had to when it failed.
             failure.due = failure.due.min(now.saturating_add(failure.wait));
         }
-        Self { read_to: done.floor(), done, failures, begins, revision: 0 }
+        Self { read_to: done.floor(), done, failures, begins, rounds, revision: 0 }
     }
 
     /// As bytes, with `buried` done.
     pub(super) fn encode(&self, buried: &BTreeSet<u64>) -> Vec<u8> {
-        snapshot::encode(&self.done, &self.failures, self.begins, buried)
+        snapshot::encode(&self.done, &self.failures, (self.begins, self.rounds), buried)
     }
 
     pub(super) fn revision(&self) -> u64 {
@@ -68,7 +71,9 @@ impl Progress {
 
     /// Goes on after `floor`, whatever was done and has failed.
     pub(super) fn seek(&mut self, floor: u64) {
-        *self = Self { revision: self.revision + 1, ..Self::from(floor) };
+        let counted = self.rounds.counted.saturating_add(1);
+        let rounds = Rounds { counted, moved: counted };
+        *self = Self { revision: self.revision + 1, rounds, ..Self::from(floor) };
     }
 
     /// Reads again what is not done.
@@ -101,13 +106,16 @@ impl Progress {
     }
 
     pub(super) fn fail(&mut self, sequence: u64, failure: Failure) {
-        self.failures.insert(sequence, failure);
+        let round = self.failures.get(&sequence).map_or(self.rounds.moved, |before| before.round);
+        self.failures.insert(sequence, Failure { round, ..failure });
         self.revision += 1;
     }
 
     /// An event is to be delivered as if it never had been.
     pub(super) fn reopen(&mut self, sequence: u64) {
-        self.fail(sequence, Failure::given_back());
+        self.rounds.counted = self.rounds.counted.saturating_add(1);
+        self.failures.insert(sequence, Failure { round: self.rounds.counted, ..Failure::given_back() });
+        self.revision += 1;
         self.done.remove(sequence);
     }
 

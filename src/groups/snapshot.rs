@@ -4,7 +4,8 @@
 //! of each the distance to the one before and its length; how many events have failed, and of each the distance to the
 //! one before, its attempts, whether it was rejected, when it is due, and its reason with the length before; in version 2
 //! when it begins, or 0, and how long each of those that failed waits at most; in version 3 also how often each of them was
-//! lost; at the end a CRC-32 of all before it, four bytes, lowest first. What an earlier version can say is said in that.
+//! lost; in version 4 also how many rounds of letters there were, the one of the last move, and the round of each of those that
+//! failed; at the end a CRC-32 of all before it, four bytes, lowest first. What an earlier version can say is said in that.
 //!
 //! Decoding trusts nothing: whatever is not exactly what encoding makes is an error.
 
@@ -16,6 +17,7 @@ use std::{
 use super::{
     done::{Done, MAX_SEQUENCE},
     failure::Failure,
+    rounds::Rounds,
 };
 use crate::model::limits::{MAX_FAILURE_BYTES, MAX_TIME_MS};
 
@@ -26,6 +28,9 @@ const PLAIN: u8 = 1;
 const FULL: u8 = 2;
 /// With events that were lost with their members. Written only while there are some.
 const LOSSES: u8 = 3;
+/// With rounds of letters. Written once an event was given back or the group was moved, and from then on: a round is never used
+/// twice, whether or not there is an event that has one.
+const ROUNDS: u8 = 4;
 const CRC_BYTES: usize = 4;
 /// All reasons together get no more room than this, in bytes; those that do not fit are forgotten with a restart.
 const REASONS_BYTES: usize = 64 * 1024;
@@ -51,16 +56,22 @@ pub(super) struct Saved {
     pub(super) failures: BTreeMap<u64, Failure>,
     /// When it begins, in microseconds since 1970, or 0.
     pub(super) begins: u64,
+    pub(super) rounds: Rounds,
 }
 
 /// The bytes for what is done, with `buried`, and what failed, without them.
-pub(super) fn encode(done: &Done, failures: &BTreeMap<u64, Failure>, begins: u64, buried: &BTreeSet<u64>) -> Vec<u8> {
+pub(super) fn encode(
+    done: &Done,
+    failures: &BTreeMap<u64, Failure>,
+    (begins, rounds): (u64, Rounds),
+    buried: &BTreeSet<u64>,
+) -> Vec<u8> {
     let mut done = Cow::Borrowed(done);
     for sequence in buried {
         done.to_mut().insert(*sequence, *sequence);
     }
     let failed: Vec<_> = failures.iter().filter(|(sequence, _)| !buried.contains(sequence)).collect();
-    let version = version_of(begins, failed.iter().map(|(_, failure)| *failure));
+    let version = version_of(begins, rounds, failed.iter().map(|(_, failure)| *failure));
     let mut out = MAGIC.to_vec();
     out.push(version);
     number(&mut out, done.floor());
@@ -95,14 +106,25 @@ pub(super) fn encode(done: &Done, failures: &BTreeMap<u64, Failure>, begins: u64
             number(&mut out, u64::from(failure.losses));
         }
     }
+    if version >= ROUNDS {
+        number(&mut out, rounds.counted);
+        number(&mut out, rounds.moved);
+        for (_, failure) in &failed {
+            number(&mut out, failure.round);
+        }
+    }
     let crc = crc32fast::hash(&out);
     out.extend_from_slice(&crc.to_le_bytes());
     out
 }
 
 /// The first version that can say all of it.
-fn version_of<'a>(begins: u64, failures: impl Iterator<Item = &'a Failure>) -> u8 {
-    let least = if begins > 0 { FULL } else { PLAIN };
+fn version_of<'a>(begins: u64, rounds: Rounds, failures: impl Iterator<Item = &'a Failure>) -> u8 {
+    let least = match (rounds, begins) {
+        (Rounds { counted: 1.., .. }, _) => ROUNDS,
+        (_, 1..) => FULL,
+        _ => PLAIN,
+    };
     let version = |failure: &Failure| match failure {
         Failure { losses: 1.., .. } => LOSSES,
         Failure { attempts: 0, .. } | Failure { wait: 0..MAX_TIME_MS, .. } => FULL,
@@ -115,7 +137,7 @@ fn version_of<'a>(begins: u64, failures: impl Iterator<Item = &'a Failure>) -> u
 pub(super) fn decode(bytes: &[u8]) -> Result<Saved, SnapshotError> {
     let rest = bytes.strip_prefix(MAGIC).ok_or(SnapshotError::Foreign)?;
     let version = *rest.first().ok_or(SnapshotError::Damaged("it is cut short"))?;
-    if ![PLAIN, FULL, LOSSES].contains(&version) {
+    if ![PLAIN, FULL, LOSSES, ROUNDS].contains(&version) {
         return Err(SnapshotError::Version(version));
     }
     let (told, crc) = bytes.split_last_chunk::<CRC_BYTES>().ok_or(SnapshotError::Damaged("it is cut short"))?;
@@ -129,11 +151,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Saved, SnapshotError> {
     if version >= LOSSES {
         reader.losses(&mut failures)?;
     }
-    if version != version_of(begins, failures.values()) {
+    let rounds = if version >= ROUNDS { reader.rounds(&mut failures)? } else { Rounds::default() };
+    if version != version_of(begins, rounds, failures.values()) {
         return Err(SnapshotError::Damaged("its version is not the one it claims"));
     }
     if reader.rest.is_empty() {
-        Ok(Saved { done, failures, begins })
+        Ok(Saved { done, failures, begins, rounds })
     } else {
         Err(SnapshotError::Damaged("it has too many bytes"))
     }
@@ -184,7 +207,8 @@ impl Reader<'_> {
             if (attempts == 0 && rejected) || done.contains(sequence) {
                 return Err(SnapshotError::Damaged("a failure of an event that has none"));
             }
-            failures.insert(sequence, Failure { attempts, losses: 0, due, wait: MAX_TIME_MS, rejected, reason });
+            let failure = Failure { attempts, losses: 0, due, wait: MAX_TIME_MS, rejected, reason, round: 0 };
+            failures.insert(sequence, failure);
             last = sequence;
         }
         Ok(failures)
@@ -211,6 +235,21 @@ impl Reader<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The rounds of letters, and those of what failed.
+    fn rounds(&mut self, failures: &mut BTreeMap<u64, Failure>) -> Result<Rounds, SnapshotError> {
+        let rounds = Rounds { counted: self.number()?, moved: self.number()? };
+        for failure in failures.values_mut() {
+            failure.round = self.number()?;
+            if !(rounds.moved..=rounds.counted).contains(&failure.round) {
+                return Err(SnapshotError::Damaged("a round that was not counted"));
+            }
+        }
+        if rounds.moved > rounds.counted {
+            return Err(SnapshotError::Damaged("a round that was not counted"));
+        }
+        Ok(rounds)
     }
 
     /// A sequence told by its distance to the one before.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{EVERYTHING, Ground, TwoHubs, append, event_with, group, name, read_all, sequences, settings};
 use crate::{
     engine::{
-        Claim, DeadLetter, DeleteError, Engine, EventStream, Fence, GroupStoreError, LettersBack, OpenError,
+        Claim, DeadLetter, DeleteError, Engine, EventStream, Fence, GroupStoreError, LetterId, LettersBack, OpenError,
         StoredGroup,
     },
     model::{Group, GroupSettings},
@@ -31,7 +31,11 @@ fn state(text: &'static str) -> Bytes {
 
 /// The dead letter of an event with that sequence.
 fn letter(sequence: u64) -> DeadLetter {
-    DeadLetter { id: sequence, stream: name("dead"), event: event_with("a", "", &sequence.to_string(), 0) }
+    DeadLetter {
+        id: LetterId::first(sequence),
+        stream: name("dead"),
+        event: event_with("a", "", &sequence.to_string(), 0),
+    }
 }
 
 fn letters(sequences: &[u64]) -> Vec<DeadLetter> {
@@ -64,7 +68,11 @@ pub(crate) async fn groups_are_kept_with_their_last_state(ground: &impl Ground) 
     stream.groups().create(group("h"), GroupSettings::default(), Bytes::new()).await.expect("made");
     stream.groups().update(group("g"), settings_of(7)).await.expect("changed");
 
-    let letter = |id, to: &str| DeadLetter { id, stream: name(to), event: event_with("a", "id", "given up", 0) };
+    let letter = |id, to: &str| DeadLetter {
+        id: LetterId::first(id),
+        stream: name(to),
+        event: event_with("a", "id", "given up", 0),
+    };
     let state = |text: &'static str| Bytes::from_static(text.as_bytes());
     stream.groups().save(Fence::default(), group("g"), state("one")).await.expect("saved");
     stream
@@ -149,8 +157,17 @@ pub(crate) async fn a_letter_that_is_tried_again_is_stored_once(ground: &impl Gr
     let back = LettersBack { letters: dead.origin(), sequences: vec![4] };
     stream.groups().give_back(fence, group.clone(), state("four"), back).await.expect("given back");
     assert_eq!(buried(&engine).await, ["1", "2", "3", "4"]);
-    bury("five", &[4]).await;
+    let of_round = |round| {
+        let again = letters(&[4]).into_iter();
+        again.map(|letter| DeadLetter { id: LetterId { round, ..letter.id }, ..letter }).collect::<Vec<_>>()
+    };
+    for _ in 0..2 {
+        stream.groups().bury(fence, group.clone(), state("five"), of_round(1)).await.expect("stored");
+    }
     assert_eq!(buried(&engine).await, ["1", "2", "3", "4", "4"]);
+    // One of another round is another letter, even in the save that comes next.
+    stream.groups().bury(fence, group.clone(), state("six"), of_round(2)).await.expect("stored");
+    assert_eq!(buried(&engine).await, ["1", "2", "3", "4", "4", "4"]);
 }
 
 pub(crate) async fn no_state_is_there_without_its_letters(ground: &impl Ground) {

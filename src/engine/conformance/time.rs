@@ -13,7 +13,7 @@ use super::{
     sized, text_of,
 };
 use crate::{
-    engine::{AppendError, DeadLetter, EventStream, Fence, GroupStoreError, Precondition},
+    engine::{AppendError, DeadLetter, EventStream, Fence, GroupStoreError, LetterId, Precondition},
     event::Event,
     model::{Group, GroupSettings, StreamSettings, Topic},
 };
@@ -240,7 +240,7 @@ pub(crate) async fn what_is_larger_than_the_stream_is_refused(ground: &impl Grou
     let other = engine.create_stream(settings("o", &["o"])).await.expect("made");
     let group = Group::parse("g").expect("a group");
     other.groups().create(group.clone(), GroupSettings::default(), bytes::Bytes::new()).await.expect("made");
-    let letter = |bytes: u64| vec![DeadLetter { id: bytes, stream: name("s"), event: of(bytes) }];
+    let letter = |bytes: u64| vec![DeadLetter { id: LetterId::first(bytes), stream: name("s"), event: of(bytes) }];
     let saved =
         async |bytes| other.groups().bury(Fence::default(), group.clone(), bytes::Bytes::new(), letter(bytes)).await;
     assert_eq!(saved(1_001).await, Err(GroupStoreError::NeverFits { name: name("s") }));

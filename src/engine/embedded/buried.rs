@@ -5,11 +5,14 @@
 
 use std::collections::HashMap;
 
-use crate::{engine::DeadLetter, model::Group};
+use crate::{
+    engine::{DeadLetter, LetterId},
+    model::Group,
+};
 
 /// Of the groups of one stream. Those whose last save had no letters take no room.
 #[derive(Debug, Default)]
-pub(super) struct Buried(HashMap<Group, Box<[u64]>>);
+pub(super) struct Buried(HashMap<Group, Box<[LetterId]>>);
 
 impl Buried {
     /// A group was saved with these.
@@ -22,7 +25,7 @@ impl Buried {
     }
 
     /// The letters that its last save had.
-    pub(super) fn of(&self, group: &Group) -> &[u64] {
+    pub(super) fn of(&self, group: &Group) -> &[LetterId] {
         self.0.get(group).map_or(&[], |letters| letters)
     }
 

@@ -98,7 +98,8 @@ mod tests {
     use super::*;
     use crate::{
         engine::{
-            Append, AppendError, DeadLetter, Engine, EventStream, Fence, GroupStoreError, Options, StoreError,
+            Append, AppendError, DeadLetter, Engine, EventStream, Fence, GroupStoreError, LetterId, Options,
+            StoreError,
             conformance::{append_all, event, event_with, name, settings, sized},
             embedded::{Embedded, Simulated, tests::stored_bytes},
         },
@@ -256,7 +257,7 @@ mod tests {
             jobs.groups().create(group.clone(), GroupSettings::default(), bytes::Bytes::new()).await.expect("made");
             let save = async |count| {
                 let letters = lone(&lost, count).into_iter().map(|event| DeadLetter {
-                    id: fastrand::u64(..),
+                    id: LetterId::first(fastrand::u64(..)),
                     stream: name("l"),
                     event,
                 });

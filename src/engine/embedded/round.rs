@@ -17,7 +17,7 @@ use super::{
     writer::StateRow,
 };
 use crate::{
-    engine::{AppendError, Appended, DeadLetter, GroupStoreError, StoreError},
+    engine::{AppendError, Appended, DeadLetter, GroupStoreError, LetterId, StoreError},
     event::Event,
     model::{Durability, Storage},
 };
@@ -123,7 +123,7 @@ impl Round {
             Answer::Save(before) if before.is_of(work) => Some(before),
             _ => None,
         });
-        let mut known: BTreeSet<u64> = match (before, streams.cores.get(&work.stream.id)) {
+        let mut known: BTreeSet<LetterId> = match (before, streams.cores.get(&work.stream.id)) {
             (Some(before), _) => before.dead_letters.iter().map(|letter| letter.id).collect(),
             (None, Some(core)) => core.buried.of(&work.group).iter().copied().collect(),
             (None, None) => BTreeSet::new(),

@@ -170,7 +170,7 @@ fn what_fails_too_often_is_a_dead_letter_and_its_key_waits_until_that_is_stored(
         assert_eq!(group.dead_letters().count(), 0);
         group.acknowledge(A, 1, &nack(0), 0);
     }
-    let letter = DeadLetter { sequence: 1, attempts: 3, reason: "no".into() };
+    let letter = DeadLetter { sequence: 1, attempts: 3, reason: "no".into(), round: 0 };
     assert_eq!(group.dead_letters().collect::<Vec<_>>(), [letter]);
     assert_eq!((take(&mut group, A, 0), group.counts().burying), (vec![], 1));
     assert_eq!(ack(&mut group, A, 1, 0), Answer::Expired);
@@ -184,7 +184,7 @@ fn a_reject_is_a_dead_letter_at_once() {
     let mut group = group(&[0]);
     take(&mut group, A, 0);
     assert_eq!(group.acknowledge(A, 1, &reject(), 0), Answer::Applied);
-    let letter = DeadLetter { sequence: 1, attempts: 1, reason: "never".into() };
+    let letter = DeadLetter { sequence: 1, attempts: 1, reason: "never".into(), round: 0 };
     assert_eq!(group.dead_letters().collect::<Vec<_>>(), [letter]);
 }
 

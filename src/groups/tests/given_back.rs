@@ -87,13 +87,15 @@ fn given_back_before_it_is_read_again_it_is_kept_too() {
 }
 
 #[test]
-fn the_state_without_any_is_what_earlier_hubs_read() {
-    let mut group = given_back();
-    assert_eq!(group.encode(&[])[4], 2);
+fn the_state_of_a_group_that_never_had_any_is_what_earlier_hubs_read() {
+    let mut group = GroupState::new(settings(), 5);
+    assert_eq!(group.encode(&[])[4], 1);
+    assert!(group.reopen(2, None));
+    assert_eq!(group.encode(&[])[4], 4);
     read(&mut group, &[2], 5);
     take(&mut group, A, 0);
     group.acknowledge(A, 2, &Outcome::Ack, 0);
-    assert_eq!(group.encode(&[])[4], 1);
+    assert_eq!(group.encode(&[])[4], 4, "its next letter has another round");
 }
 
 #[test]

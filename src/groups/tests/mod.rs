@@ -1,5 +1,6 @@
 //! The machine by its behaviour, and against a model.
 
+mod adopted;
 mod behaviour;
 mod given_back;
 mod model;
@@ -9,6 +10,7 @@ mod put_off;
 mod removed;
 mod restart;
 mod returning;
+mod rounds;
 mod views;
 
 use std::time::Duration;

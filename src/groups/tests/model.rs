@@ -1,6 +1,6 @@
 //! The machine against the naive model, over random histories with restarts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -57,6 +57,7 @@ enum Step {
         ms: u64,
     },
     Bury,
+    BuryWithoutState,
     Store,
     Restart,
     Seek {
@@ -73,6 +74,13 @@ enum Step {
     },
     Reopen {
         sequence: u64,
+    },
+    /// One has an event from another owner, which knew of `more` failed attempts, or fewer.
+    Adopt {
+        member: u64,
+        which: usize,
+        more: u32,
+        ms: u64,
     },
     /// One comes back as another, and has of each event, by its bit, whether it holds it; or does not say.
     Succeed {
@@ -109,6 +117,7 @@ fn a_step() -> impl Strategy<Value = Step> {
         1 => member().prop_map(|member| Step::Die { member }),
         4 => (0..80_u64).prop_map(|ms| Step::Pass { ms }),
         2 => Just(Step::Bury),
+        1 => Just(Step::BuryWithoutState),
         2 => Just(Step::Store),
         1 => Just(Step::Restart),
         1 => sequence().prop_map(|sequence| Step::Seek { sequence }),
@@ -116,6 +125,8 @@ fn a_step() -> impl Strategy<Value = Step> {
         1 => sequence().prop_map(|sequence| Step::Gone { sequence }),
         1 => (0..4_u64).prop_map(|which| Step::Settings { which }),
         2 => sequence().prop_map(|sequence| Step::Reopen { sequence }),
+        2 => (member(), which(), 0..4_u32, 0..120_u64)
+            .prop_map(|(member, which, more, ms)| Step::Adopt { member, which, more, ms }),
         2 => (member(), member(), prop::option::of(any::<u64>()))
             .prop_map(|(member, by, holds)| Step::Succeed { member, by, holds }),
     ]
@@ -141,18 +152,23 @@ struct Both {
     stream: Stream,
     group: GroupState,
     naive: Naive,
-    stored: (Vec<u8>, Naive),
+    stored: (Vec<u8>, Naive, BTreeMap<u64, u64>),
     now: u64,
     /// Those that were ever.
     reopened: BTreeSet<u64>,
+    /// Every letter that was stored, by its event and round: a store that never forgets one would take no other for it.
+    letters: BTreeSet<(u64, u64)>,
+    /// The rounds of letters that were stored without the state in which their events are done.
+    early: BTreeMap<u64, u64>,
 }
 
 impl Both {
     fn new(stream: Stream, look_ahead: usize) -> Self {
         let (mut group, naive) = (GroupState::new(some_settings(0), 0), Naive::new(some_settings(0), 0));
         group.backlog.put_off.look_ahead = look_ahead;
-        let stored = (group.encode(&[]), naive.clone());
-        Self { stream, group, naive, stored, now: 0, reopened: BTreeSet::new() }
+        let stored = (group.encode(&[]), naive.clone(), BTreeMap::new());
+        let (reopened, letters, early) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        Self { stream, group, naive, stored, now: 0, reopened, letters, early }
     }
 
     fn key(&self, sequence: u64) -> Option<u64> {
@@ -229,12 +245,41 @@ impl Both {
         let bytes = self.group.encode(&buried);
         for letter in letters {
             let failed = &self.naive.failed[&letter.sequence];
-            assert_eq!((letter.attempts, &*letter.reason), (failed.attempts, failed.reason.as_str()));
+            let expected = (failed.attempts, failed.reason.as_str(), failed.round);
+            assert_eq!((letter.attempts, &*letter.reason, letter.round), expected);
+            self.letter(&letter);
             assert!(self.group.buried(letter.sequence));
             self.naive.finish(letter.sequence);
         }
         let bytes = if self.bury_unread() { self.group.encode(&[]) } else { bytes };
-        self.stored = (bytes, self.naive.clone());
+        self.stored = (bytes, self.naive.clone(), self.early.clone());
+    }
+
+    /// A letter is stored: no other had its id, but one that was stored before its state was, which it must be known by.
+    fn letter(&mut self, letter: &DeadLetter) {
+        let DeadLetter { sequence, round, .. } = *letter;
+        let is_new = self.letters.insert((sequence, round));
+        match self.early.remove(&sequence) {
+            Some(early) => assert_eq!((early, is_new), (round, false), "the letter of {sequence} is stored twice"),
+            None => assert!(is_new, "the letter of {sequence} is taken for another of round {round}"),
+        }
+    }
+
+    /// The letters are stored, and the owner of the group is lost before the state is. That events were given back, or the group
+    /// moved, is stored before.
+    fn bury_without_state(&mut self) {
+        if self.stored.1.rounds != self.naive.rounds {
+            self.store();
+        }
+        for letter in self.group.dead_letters() {
+            self.letters.insert((letter.sequence, letter.round));
+            self.stored.2.insert(letter.sequence, letter.round);
+        }
+        self.restart();
+    }
+
+    fn store(&mut self) {
+        self.stored = (self.group.encode(&[]), self.naive.clone(), self.early.clone());
     }
 
     /// What was given up before a restart is buried before it is read again; true when there was some.
@@ -242,6 +287,9 @@ impl Both {
         let unread = self.group.unread_dead_letters(usize::MAX);
         let sequences: Vec<u64> = unread.iter().map(|letter| letter.sequence).collect();
         assert_eq!(sequences, self.naive.given_up_unread());
+        for letter in &unread {
+            self.letter(letter);
+        }
         for sequence in &sequences {
             let stored = self.group.encode(&[*sequence]);
             assert!(self.group.buried(*sequence));
@@ -258,6 +306,7 @@ impl Both {
         self.group = GroupState::restore(settings.clone(), &self.stored.0, self.now).expect("what was encoded");
         self.group.backlog.put_off.look_ahead = look_ahead;
         self.naive = self.stored.1.restarted(settings, self.now);
+        self.early = self.stored.2.clone();
     }
 
     fn member_step(&mut self, member: u64, step: &Step) {
@@ -281,6 +330,12 @@ impl Both {
                 self.naive.members.entry(member).or_insert(None);
             }
             Step::Succeed { by, holds, .. } => self.succeed(member, MemberId(*by), *holds),
+            Step::Adopt { which, more, ms, .. } => {
+                let sequence = pick(self.naive.those(|sequence| !self.naive.is_blocked(sequence)), *which);
+                let attempt = self.naive.failed.get(&sequence).map_or(0, |failed| failed.attempts) + more;
+                let expected = self.naive.adopt(member, sequence, attempt, now + ms);
+                assert_eq!(self.group.adopt(member, sequence, attempt, now + ms), expected);
+            }
             Step::Leave { .. } => {
                 self.group.leave(member);
                 self.naive.leave(member);
@@ -343,11 +398,14 @@ impl Both {
                 self.naive.tick(self.now);
             }
             Step::Bury => self.bury(),
-            Step::Store => self.stored = (self.group.encode(&[]), self.naive.clone()),
+            Step::BuryWithoutState => self.bury_without_state(),
+            Step::Store => self.store(),
             Step::Restart => self.restart(),
             Step::Seek { sequence } => {
                 self.group.seek(*sequence);
                 self.naive.seek(*sequence);
+                // Their next letters are other ones.
+                self.early.clear();
             }
             Step::Purge { through } => assert_eq!(self.group.purge(*through), self.naive.purge(*through)),
             // That it is gone is found when it is read again.
@@ -368,6 +426,8 @@ impl Both {
                 if let Some(key) = self.key(*sequence) {
                     assert!(self.group.reopen(*sequence, (key > 0).then_some(key)));
                     self.reopened.insert(*sequence);
+                    // Its letter is removed.
+                    self.early.remove(sequence);
                     self.naive.reopen(*sequence, key);
                     self.naive.drop_those_given_up();
                 }
@@ -378,6 +438,7 @@ impl Both {
                 self.naive.drop_those_given_up();
             }
             Step::Succeed { member, .. }
+            | Step::Adopt { member, .. }
             | Step::Next { member }
             | Step::Send { member, .. }
             | Step::Unsend { member, .. }
@@ -450,7 +511,7 @@ proptest! {
             both.naive.forget_settled();
             both.check();
             let after = (both.group.revision(), both.group.encode(&[]));
-            let restarted = matches!(step, Step::Restart);
+            let restarted = matches!(step, Step::Restart | Step::BuryWithoutState);
             prop_assert!(restarted || before.0 < after.0 || before == after, "a change without a revision");
             before = after;
         }

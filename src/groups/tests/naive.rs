@@ -28,6 +28,8 @@ pub(super) struct Failed {
     pub(super) due: u64,
     pub(super) rejected: bool,
     pub(super) reason: String,
+    /// Of its letter.
+    pub(super) round: u64,
 }
 
 /// The order of what is put off begins here.
@@ -52,6 +54,8 @@ pub(super) struct Naive {
     pub(super) settled: Vec<(MemberId, u64, u64)>,
     /// Acknowledged, and not since sought back to.
     pub(super) acked: BTreeSet<u64>,
+    /// How often events were given back or the group was moved, and the count of the last move.
+    pub(super) rounds: (u64, u64),
 }
 
 impl Naive {
@@ -70,6 +74,7 @@ impl Naive {
             dropped: 0,
             settled: Vec::new(),
             acked: BTreeSet::new(),
+            rounds: (0, 0),
         }
     }
 
@@ -164,8 +169,14 @@ impl Naive {
     pub(super) fn fail(&mut self, sequence: u64, reason: &str, delay: Option<u64>, rejected: bool) {
         let attempts = self.failed.get(&sequence).map_or(0, |failed| failed.attempts) + 1;
         let due = self.clock + delay.unwrap_or_else(|| self.backoff(attempts));
-        self.failed.insert(sequence, Failed { attempts, losses: 0, due, rejected, reason: reason.to_owned() });
+        let (round, reason) = (self.round(sequence), reason.to_owned());
+        self.failed.insert(sequence, Failed { attempts, losses: 0, due, rejected, reason, round });
         self.held.get_mut(&sequence).expect("held").lease = None;
+    }
+
+    /// That of the letter that an event would have.
+    fn round(&self, sequence: u64) -> u64 {
+        self.failed.get(&sequence).map_or(self.rounds.1, |failed| failed.round)
     }
 
     fn backoff(&self, times: u32) -> u64 {
@@ -184,7 +195,8 @@ impl Naive {
         }
         let (attempts, reason) = before.map_or((0, String::new()), |failed| (failed.attempts, failed.reason));
         let due = self.clock + if is_back { 0 } else { self.backoff(losses) };
-        self.failed.insert(sequence, Failed { attempts, losses, due, rejected: false, reason });
+        let round = self.round(sequence);
+        self.failed.insert(sequence, Failed { attempts, losses, due, rejected: false, reason, round });
         self.held.get_mut(&sequence).expect("held").lease = None;
     }
 
@@ -263,6 +275,27 @@ impl Naive {
         self.tick(now);
         self.turn += 1;
         let sent = Some((self.turn, self.clock + self.settings.ack_deadline.as_millis() as u64));
+        let known = self.held.get_mut(&sequence).expect("held");
+        (known.lease, known.was_sent) = (Some(Lease { member, sent }), true);
+        true
+    }
+
+    /// An event is with a member since it was handed out elsewhere.
+    pub(super) fn adopt(&mut self, member: MemberId, sequence: u64, attempt: u32, deadline: u64) -> bool {
+        let before = self.failed.get(&sequence).cloned();
+        let failed = before.as_ref().map_or(0, |failed| failed.attempts);
+        let is_held = self.held.contains_key(&sequence) && !self.is_put_off(sequence);
+        let is_free = is_held && !self.is_leased(sequence) && !self.is_burying(sequence);
+        if !is_free || attempt <= failed || !self.members.contains_key(&member) {
+            return false;
+        }
+        if attempt - 1 > failed {
+            let (losses, reason) = before.map_or((0, String::new()), |before| (before.losses, before.reason));
+            let (attempts, due, round) = (attempt - 1, self.clock, self.round(sequence));
+            self.failed.insert(sequence, Failed { attempts, losses, due, rejected: false, reason, round });
+        }
+        self.turn += 1;
+        let sent = Some((self.turn, deadline));
         let known = self.held.get_mut(&sequence).expect("held");
         (known.lease, known.was_sent) = (Some(Lease { member, sent }), true);
         true
@@ -355,9 +388,11 @@ impl Naive {
     }
 
     pub(super) fn reopen(&mut self, sequence: u64, key: u64) {
-        let given_back = Failed { attempts: 0, losses: 0, due: 0, rejected: false, reason: String::new() };
-        if self.done.contains(&sequence) || sequence > self.read_to {
-            self.failed.entry(sequence).or_insert(given_back);
+        let is_new = self.done.contains(&sequence) || (sequence > self.read_to && !self.failed.contains_key(&sequence));
+        if is_new {
+            self.rounds.0 += 1;
+            let (reason, round) = (String::new(), self.rounds.0);
+            self.failed.insert(sequence, Failed { attempts: 0, losses: 0, due: 0, rejected: false, reason, round });
         }
         if self.done.remove(&sequence) {
             self.acked.remove(&sequence);
@@ -419,12 +454,14 @@ impl Naive {
         *self = Self::new(old.settings, sequence - 1);
         (self.clock, self.members, self.expired, self.dropped) = (old.clock, old.members, old.expired, old.dropped);
         self.acked = old.acked.range(..sequence).copied().collect();
+        self.rounds = (old.rounds.0 + 1, old.rounds.0 + 1);
     }
 
     pub(super) fn restarted(&self, settings: GroupSettings, now: u64) -> Self {
         let mut again = Self::new(settings, self.floor());
         again.clock = now;
         (again.done, again.failed, again.acked) = (self.done.clone(), self.failed.clone(), self.acked.clone());
+        again.rounds = self.rounds;
         again
     }
 

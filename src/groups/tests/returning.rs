@@ -198,7 +198,8 @@ fn an_event_that_is_lost_again_and_again_fails_and_is_given_up() {
     // Three times nobody counts it, and of three attempts the last is the sixth delivery.
     assert_eq!((attempts, waits), (vec![1, 1, 1, 2, 3], vec![1_000, 5_000, 5_000, 1_000, 5_000]));
     group.die(A, now);
-    let letter = DeadLetter { sequence: 1, attempts: 3, reason: "the member it was delivered to was lost".into() };
+    let letter =
+        DeadLetter { sequence: 1, attempts: 3, reason: "the member it was delivered to was lost".into(), round: 0 };
     assert_eq!(group.dead_letters().collect::<Vec<_>>(), [letter]);
 }
 

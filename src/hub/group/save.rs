@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{active::Active, saves::Saved};
 use crate::{
-    engine::{DeadLetter, LettersBack},
+    engine::{DeadLetter, LetterId, LettersBack},
     model::StreamError,
 };
 
@@ -90,8 +90,8 @@ impl Active {
                 break;
             }
             let event = self.source.dead_letter(&letter, event);
-            let id = letter.sequence;
-            letters.push((id, DeadLetter { id, stream: stream.clone(), event }));
+            let id = LetterId { sequence: letter.sequence, round: letter.round };
+            letters.push((id.sequence, DeadLetter { id, stream: stream.clone(), event }));
         }
         letters
     }

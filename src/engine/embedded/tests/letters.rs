@@ -1,7 +1,7 @@
 //! Dead letters that are given back: their group has the events and they are gone, both or neither.
 
 use super::*;
-use crate::engine::{DeadLetter, Fence, LettersBack};
+use crate::engine::{DeadLetter, Fence, LetterId, LettersBack};
 
 fn group() -> Group {
     Group::parse("g").expect("a group")
@@ -17,7 +17,8 @@ async fn with_letters(disk: &Simulated, letters: usize, bytes: usize) -> Arc<dyn
     let stream = engine.create_stream(settings("s", &["s"])).await.expect("made");
     engine.create_stream(settings("dead", &["dead"])).await.expect("made");
     stream.groups().create(group(), GroupSettings::default(), Bytes::new()).await.expect("made");
-    let letter = |id| DeadLetter { id, stream: name("dead"), event: event("a", &"x".repeat(bytes)) };
+    let letter =
+        |id| DeadLetter { id: LetterId::first(id), stream: name("dead"), event: event("a", &"x".repeat(bytes)) };
     stream
         .groups()
         .bury(Fence::default(), group(), state("given up"), (1..=letters as u64).map(letter).collect())

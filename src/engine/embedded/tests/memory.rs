@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use super::{Simulated, StreamSettings, event, event_with, name, options, runtime, settings};
 use crate::{
     engine::{
-        AppendError, CreateError, DeadLetter, Engine, EventStream, Fence, GroupStoreError, conformance::append_all,
-        embedded::Embedded,
+        AppendError, CreateError, DeadLetter, Engine, EventStream, Fence, GroupStoreError, LetterId,
+        conformance::append_all, embedded::Embedded,
     },
     event::Event,
     memory::{self, Memory, MemoryFull, NEVER_REFUSED_BYTES, Use},
@@ -252,7 +252,8 @@ fn dead_letters_without_memory_wait_where_they_are() {
         let group = Group::parse("g").expect("a group");
         jobs.groups().create(group.clone(), GroupSettings::default(), bytes::Bytes::new()).await.expect("made");
         while put(&lost, vec![event("l", &"x".repeat(40_000))]).await.is_ok() {}
-        let letter = || DeadLetter { id: 1, stream: name("l"), event: event("j", &"x".repeat(40_000)) };
+        let letter =
+            || DeadLetter { id: LetterId::first(1), stream: name("l"), event: event("j", &"x".repeat(40_000)) };
         let save =
             async || jobs.groups().bury(Fence::default(), group.clone(), bytes::Bytes::new(), vec![letter()]).await;
         let full = MemoryFull { of: Use::MemoryStreams };

@@ -1,6 +1,7 @@
 //! Losses of power, on disks that are full, too: what was answered is there, what was seen stays, and what may be lost is told.
 
 use super::*;
+use crate::engine::LetterId;
 
 /// What a client knows after a loss of power.
 #[derive(Debug, Default)]
@@ -31,8 +32,11 @@ async fn work(engine: &Arc<dyn Engine>, random: &mut fastrand::Rng, witness: &mu
         }
         if random.u32(..3) == 0 {
             witness.tried += 1;
-            let letter =
-                crate::engine::DeadLetter { id: witness.tried, stream: name("dead"), event: event("dead", "letter") };
+            let letter = crate::engine::DeadLetter {
+                id: LetterId::first(witness.tried),
+                stream: name("dead"),
+                event: event("dead", "letter"),
+            };
             let state = Bytes::from(witness.tried.to_string());
             if stream.groups().bury(crate::engine::Fence::default(), group.clone(), state, vec![letter]).await.is_err()
             {
