@@ -108,6 +108,12 @@ impl Backlog {
         self.put_off.feed(&self.held, self.progress.done().floor())
     }
 
+    /// Whether an event was sent, has failed, or was given back, as far as is known; `None` when it is not held.
+    pub(super) fn is_redelivery(&self, sequence: u64) -> Option<bool> {
+        let was_sent = self.held.get(sequence)?.sent_since.is_some();
+        Some(was_sent || self.progress.failure(sequence).is_some())
+    }
+
     /// See [`super::GroupState::offer`].
     pub(super) fn offer(
         &mut self,

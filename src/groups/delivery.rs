@@ -23,12 +23,11 @@ pub struct Delivery {
 impl Delivery {
     fn of(backlog: &Backlog, sequence: u64) -> Self {
         let failure = backlog.progress.failure(sequence);
-        let was_sent = backlog.held.get(sequence).is_some_and(|event| event.sent_since.is_some());
         let (attempt, last_failure) = match failure {
             Some(failure) => (failure.attempts.saturating_add(1), failure.reason.as_ref().into()),
             None => (1, Box::default()),
         };
-        Self { sequence, attempt, last_failure, redelivered: was_sent || failure.is_some() }
+        Self { sequence, attempt, last_failure, redelivered: backlog.is_redelivery(sequence) == Some(true) }
     }
 }
 
@@ -46,7 +45,6 @@ impl GroupState {
             return None;
         }
         let sequence = self.backlog.next()?;
-        self.lift(sequence);
         self.lease(sequence, member, None);
         Some(Delivery::of(&self.backlog, sequence))
     }
@@ -58,13 +56,16 @@ impl GroupState {
             return false;
         }
         self.tick(now);
-        self.last_turn += 1;
-        let (turn, now) = (self.last_turn, self.backlog.clock);
-        let deadline = now.saturating_add(self.backlog.ack_deadline());
-        self.lift(sequence);
-        self.lease(sequence, member, Some(Sent { turn, deadline, since: Some(now) }));
-        self.backlog.held.mark_sent(sequence, now);
+        let clock = self.backlog.clock;
+        self.write(sequence, member, clock.saturating_add(self.backlog.ack_deadline()), Some(clock));
         true
+    }
+
+    /// An event is with a member from now on, which was sent it after all others that it has.
+    pub(super) fn write(&mut self, sequence: u64, member: MemberId, deadline: u64, since: Option<u64>) {
+        self.last_turn += 1;
+        self.lease(sequence, member, Some(Sent { turn: self.last_turn, deadline, since }));
+        self.backlog.held.mark_sent(sequence, self.backlog.clock);
     }
 
     /// An event will not be written to the transport of its member after all: it may be handed out again. False when it

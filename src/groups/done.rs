@@ -10,7 +10,7 @@ pub(super) const MAX_SEQUENCE: u64 = i64::MAX as u64 - 1;
 
 /// A set of sequences. The floor is its lowest unbroken run, from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Done {
+pub struct Done {
     floor: u64,
     /// First to last of each range above the floor; none touches another or the floor.
     above: BTreeMap<u64, u64>,
@@ -23,7 +23,7 @@ impl Done {
     }
 
     /// Everything up to here is done.
-    pub(super) fn floor(&self) -> u64 {
+    pub fn floor(&self) -> u64 {
         self.floor
     }
 
@@ -32,7 +32,8 @@ impl Done {
         self.above.last_key_value().map_or(self.floor, |(_, last)| *last)
     }
 
-    pub(super) fn contains(&self, sequence: u64) -> bool {
+    /// Whether this one is done.
+    pub fn contains(&self, sequence: u64) -> bool {
         sequence <= self.floor || self.above.range(..=sequence).next_back().is_some_and(|(_, last)| sequence <= *last)
     }
 
@@ -47,8 +48,13 @@ impl Done {
         (last + 1).saturating_sub(first).saturating_sub(done.sum())
     }
 
+    /// How many up to and with this one are not done.
+    pub fn open_up_to(&self, through: u64) -> u64 {
+        self.open_in(1, through.min(MAX_SEQUENCE))
+    }
+
     /// Where the run ends that starts right after `sequence`; `sequence` itself when the next one is not done.
-    pub(super) fn run_after(&self, sequence: u64) -> u64 {
+    pub fn run_after(&self, sequence: u64) -> u64 {
         let run = self.above.range(..=sequence + 1).next_back().map(|(_, last)| *last);
         sequence.max(self.floor).max(run.unwrap_or(0))
     }
@@ -98,7 +104,7 @@ impl Done {
     }
 
     /// First and last of each range above the floor, ascending.
-    pub(super) fn ranges(&self) -> impl ExactSizeIterator<Item = (u64, u64)> {
+    pub fn ranges(&self) -> impl ExactSizeIterator<Item = (u64, u64)> {
         self.above.iter().map(|(first, last)| (*first, *last))
     }
 }

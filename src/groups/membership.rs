@@ -36,7 +36,6 @@ impl GroupState {
         for sequence in member.sent.into_values() {
             match self.backlog.held.sent_to(sequence).filter(|_| is_held(sequence)) {
                 Some((_, sent)) => {
-                    self.lift(sequence);
                     self.lease(sequence, new, Some(sent));
                 }
                 None if suspect == Some(sequence) => {
@@ -49,7 +48,6 @@ impl GroupState {
         for sequence in member.unsent {
             if holds.is_some() && is_held(sequence) {
                 // It was sent, and whoever wrote it has not said so yet.
-                self.lift(sequence);
                 self.lease(sequence, new, None);
                 self.sent(new, sequence, now);
             } else {

@@ -55,6 +55,7 @@ mod window;
 
 pub use counts::Counts;
 pub use delivery::Delivery;
+pub use done::Done;
 pub use failure::DeadLetter;
 pub use feed::{Feed, StaleRead};
 pub use holding::Holding;

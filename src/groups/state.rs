@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use super::{
     backlog::Backlog,
     counts::Counts,
-    done::MAX_SEQUENCE,
+    done::{Done, MAX_SEQUENCE},
     failure::DeadLetter,
     feed::{Feed, StaleRead},
     held::Phase,
@@ -72,23 +72,12 @@ impl GroupState {
 
     /// Everything up to here is done.
     pub fn floor(&self) -> u64 {
-        self.backlog.progress.done().floor()
+        self.done().floor()
     }
 
-    /// First and last of what is done above the floor, ascending.
-    pub fn done_above(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.backlog.progress.done().ranges()
-    }
-
-    /// How many sequences up to and with this one are not done.
-    pub fn open_up_to(&self, through: u64) -> u64 {
-        self.backlog.progress.done().open_in(1, through.min(MAX_SEQUENCE))
-    }
-
-    /// Up to where everything is done from this sequence on; `None` when it is not done itself.
-    pub fn done_through(&self, sequence: u64) -> Option<u64> {
-        let done = self.backlog.progress.done();
-        done.contains(sequence).then(|| done.run_after(sequence))
+    /// Which sequences are done.
+    pub fn done(&self) -> &Done {
+        self.backlog.progress.done()
     }
 
     /// The last sequence that was offered or passed over: the next read starts after it.
@@ -175,10 +164,9 @@ impl GroupState {
     /// An event is not in the stream any more: it is done, whoever has it. Tells whether it had been tried, or was given
     /// back; `None` when it is not held.
     pub fn gone(&mut self, sequence: u64) -> Option<bool> {
-        let was_sent = self.backlog.held.get(sequence)?.sent_since.is_some();
-        let tried = was_sent || self.backlog.progress.failure(sequence).is_some();
+        let was_tried = self.backlog.is_redelivery(sequence)?;
         self.finish(sequence);
-        Some(tried)
+        Some(was_tried)
     }
 
     /// An event that failed before a restart, or was given back, and was not read since, is not in the stream any more.
@@ -191,7 +179,7 @@ impl GroupState {
     /// true before.
     pub fn purge(&mut self, through: u64) -> u64 {
         let through = through.min(MAX_SEQUENCE);
-        let lost = self.open_up_to(through);
+        let lost = self.done().open_up_to(through);
         // What is put off may be long, and is not gone through one by one.
         for sequence in self.backlog.held.between(1, through.min(self.read_to())) {
             self.finish(sequence);
@@ -285,8 +273,9 @@ impl GroupState {
         (sequence <= self.read_to()).then_some(Oldest { sequence, sent_since })
     }
 
-    /// A member has an event from now on, which is in no set.
+    /// A member has an event from now on, wherever it was.
     pub(super) fn lease(&mut self, sequence: u64, member: MemberId, sent: Option<Sent>) {
+        self.lift(sequence);
         self.backlog.held.place(sequence, Phase::Leased { member, sent });
         self.members.take(member, sequence, sent);
     }

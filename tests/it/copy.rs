@@ -100,7 +100,7 @@ async fn events(address: SocketAddr, name: &str) -> Vec<(i64, Vec<u8>)> {
         match item.expect("no end") {
             Item::Events(batch) => all.extend(batch.iter().map(|event| (event.sequence(), event.encoded().to_vec()))),
             Item::CaughtUp => break,
-            gap => panic!("{gap:?}"),
+            gap @ Item::Gap(_) => panic!("{gap:?}"),
         }
     }
     running.abort();

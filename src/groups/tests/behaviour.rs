@@ -21,9 +21,9 @@ fn an_event_acknowledged_is_never_seen_again_and_the_floor_rises_over_it() {
     let mut group = group(&[0; 3]);
     assert_eq!(take(&mut group, A, 0), [1, 2, 3]);
     assert_eq!(ack(&mut group, A, 2, 1), Answer::Applied);
-    assert_eq!((group.floor(), group.done_above().collect::<Vec<_>>()), (0, vec![(2, 2)]));
+    assert_eq!((group.floor(), group.done().ranges().collect::<Vec<_>>()), (0, vec![(2, 2)]));
     assert_eq!(ack(&mut group, A, 1, 1), Answer::Applied);
-    assert_eq!((group.floor(), group.done_above().count()), (2, 0));
+    assert_eq!((group.floor(), group.done().ranges().count()), (2, 0));
     assert_eq!(ack(&mut group, A, 3, 1), Answer::Applied);
     assert_eq!(take(&mut group, A, 1_000_000), NOTHING);
 }
@@ -336,7 +336,7 @@ fn what_is_not_for_the_group_is_passed_over() {
     group.join(A);
     assert_eq!(group.feed(u64::MAX).map(|feed| feed.after), Some(10));
     group.offer(10, [(13, None), (15, None)], 20, 0).expect("what is wanted");
-    assert_eq!((group.floor(), group.done_above().collect::<Vec<_>>()), (12, vec![(14, 14), (16, 20)]));
+    assert_eq!((group.floor(), group.done().ranges().collect::<Vec<_>>()), (12, vec![(14, 14), (16, 20)]));
     assert_eq!(group.oldest().map(|oldest| oldest.sequence), Some(13));
     take(&mut group, A, 0);
     ack(&mut group, A, 13, 0);

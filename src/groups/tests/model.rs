@@ -224,7 +224,7 @@ impl Both {
     }
 
     fn is_done(&self, sequence: u64) -> bool {
-        let mut above = self.group.done_above();
+        let mut above = self.group.done().ranges();
         sequence <= self.group.floor() || above.any(|(first, last)| (first..=last).contains(&sequence))
     }
 

@@ -120,7 +120,7 @@ fn nothing_new_is_read_while_there_are_as_many_gaps_as_may_be() {
         }
     }
     let gaps = 64 * 1024;
-    let there_are = group.done_above().count();
+    let there_are = group.done().ranges().count();
     assert!((gaps..gaps + 1_024).contains(&there_are), "{there_are}");
     assert_eq!(group.feed(u64::MAX), None);
     let mut again = GroupState::restore(settings(), &group.encode(&[]), 0).expect("a state");

@@ -70,6 +70,6 @@ fn what_failed_before_a_restart_and_is_removed_is_done_before_it_is_read() {
     let group = in_every_place();
     let mut again = GroupState::restore(settings(), &group.encode(&[]), 0).expect("what was encoded");
     assert_eq!((again.gone_unread(1), again.gone_unread(2)), (false, true));
-    assert_eq!(again.done_above().collect::<Vec<_>>(), [(2, 2)]);
+    assert_eq!(again.done().ranges().collect::<Vec<_>>(), [(2, 2)]);
     assert!(!again.gone_unread(2));
 }

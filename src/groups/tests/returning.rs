@@ -154,7 +154,7 @@ fn what_was_settled_by_other_settings_while_it_was_away_is_settled() {
     group.detach(A, 5_000, 0);
     group.set_settings(GroupSettings { max_attempts: 1, dead_letter_stream: None, ..settings() });
     assert!(group.succeed(A, C, Some(&[1]), 0));
-    assert_eq!((group.counts().dropped, group.floor(), group.done_above().count()), (1, 0, 1));
+    assert_eq!((group.counts().dropped, group.floor(), group.done().ranges().count()), (1, 0, 1));
     assert_eq!(ack(&mut group, C, 1, 0), Answer::Applied);
     assert_eq!((group.floor(), group.counts().unacked), (2, 0));
 }

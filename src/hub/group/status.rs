@@ -93,7 +93,7 @@ pub(super) async fn of_idle(
     };
     if !only_replaces(&stream.settings()) {
         // Its task will count them when there is one.
-        tally.lost += state.open_up_to(stream.bounds().earliest - 1);
+        tally.lost += state.done().open_up_to(stream.bounds().earliest - 1);
     }
     of_state(stream, &key, &state, InHands::default(), tally).await
 }
@@ -121,7 +121,7 @@ pub(super) async fn of_state(
     let mut after = state.floor().max(kept.earliest() - 1);
     let (mut open, mut first_open) = (0, None);
     let behind_all = (kept.latest() + 1, kept.latest() + 1);
-    for (first, last) in state.done_above().take_while(|(first, _)| *first <= kept.latest()).chain([behind_all]) {
+    for (first, last) in state.done().ranges().take_while(|(first, _)| *first <= kept.latest()).chain([behind_all]) {
         let between = kept.between(after, (first - 1).max(after));
         if between > 0 && first_open.is_none() {
             first_open = Some(after);
@@ -172,10 +172,10 @@ async fn first_not_done(
             after = chunk.through;
             continue;
         };
-        match state.done_through(event.sequence()) {
-            Some(last) => after = last,
-            None => return Ok(Some(event)),
+        if !state.done().contains(event.sequence()) {
+            return Ok(Some(event));
         }
+        after = state.done().run_after(event.sequence());
     }
     Ok(None)
 }
