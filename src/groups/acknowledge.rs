@@ -79,7 +79,6 @@ impl GroupState {
         let Some((member, sent)) = self.backlog.held.sent_to(sequence) else { return };
         let more = delay.unwrap_or_else(|| self.backlog.ack_deadline()).min(MAX_TIME_MS);
         let deadline = self.backlog.clock.saturating_add(more);
-        self.lift(sequence);
         self.lease(sequence, member, Some(Sent { deadline, since: None, ..sent }));
     }
 }
