@@ -116,14 +116,14 @@ async fn every_backup_of_a_hub_under_load_restores_with_all_that_was_answered_be
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_takes_nothing_of_a_backup_does_not_keep_it_open() {
     let folder = Folder::new();
-    let hub = hub_on_with(&folder, |config| config.connections.response_timeout_ms = 200).await;
+    let hub = hub_on_with(&folder, |config| config.connections.response_timeout_ms = 1_500).await;
     create(hub.address, stream("s", &["s.>"])).await;
     for _ in 0..10 {
         store(hub.address, vec![event("s.x", "x".repeat(900_000))]).await;
     }
     let mut stalled = BackupServiceClient::new(channel(hub.address).await);
-    let _pieces = stalled.backup(BackupRequest {}).await.expect("a backup").into_inner();
     let mut other = BackupServiceClient::new(channel(hub.address).await);
+    let _pieces = stalled.backup(BackupRequest {}).await.expect("a backup").into_inner();
     let busy = other.backup(BackupRequest {}).await.expect_err("one at a time");
     assert_eq!((busy.code(), &*reason_of_call(&busy)), (Code::ResourceExhausted, "QUOTA_EXCEEDED"));
     until("there is room for another", async || other.backup(BackupRequest {}).await.is_ok()).await;

@@ -8,7 +8,10 @@ use std::{
 
 use switchyard::cli::Arguments;
 
-use crate::harness::{Process, exit, program, root, signal};
+use crate::{
+    harness::{Process, exit, program, root, signal},
+    verifying::free_address,
+};
 
 /// Runs a command to its end.
 pub fn run(arguments: &[&str]) -> Output {
@@ -109,8 +112,7 @@ fn every_command_that_is_shown_is_one_the_program_takes() {
 
 #[test]
 fn without_a_hub_every_command_says_so_in_one_line() {
-    // A port that was free a moment ago.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").to_string();
+    let free = free_address().to_string();
     for arguments in [&["pub", "a", "x"][..], &["sub", "a"], &["health"], &["stream", "list"], &["group", "list"]] {
         let output = run(&[arguments, &["--server", &free]].concat());
         assert_eq!(output.status.code(), Some(1));

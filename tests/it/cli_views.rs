@@ -99,6 +99,7 @@ async fn members_of_a_group_and_what_they_have_are_shown() {
     printed(&hub, "pub jobs.a one");
     let failed = against(&hub, &["sub", "--stream", "jobs", "--group", "team", "-n", "1", "--exec", "exit 9"]);
     assert!(failed.status.success(), "{failed:?}");
+    until("it has gone", async || objects(&hub, "group members jobs team").is_empty()).await;
     let (mut member, _lines) = subscriber(&hub, &["--stream", "jobs", "--group", "team"]);
 
     let members = table(&printed(&hub, "group members jobs team"));

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     process::{Child, Command, Stdio},
 };
 
@@ -205,7 +205,8 @@ async fn exit_status_0_acknowledges_and_any_other_has_the_event_come_again() {
     let told = std::io::read_to_string(worker.stderr.take().expect("piped")).expect("text");
     assert!(told.contains("sequence 1 (jobs.a, attempt 1): exit status 3"), "{told}");
     assert!(told.ends_with("2 events done, 2 failed\n"), "{told}");
-    assert_eq!(group(&hub, "jobs", "team")["state"]["members"], 0, "it said goodbye");
+    // One that had not said goodbye would be waited for.
+    until("it is gone", async || group(&hub, "jobs", "team")["state"]["members"] == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -236,8 +237,9 @@ async fn a_worker_that_is_killed_loses_nothing_and_one_that_is_stopped_finishes_
     signal(stopped.id(), "TERM");
     let mut told = BufReader::new(stopped.stderr.take().expect("piped")).lines().map_while(Result::ok);
     assert!(told.any(|line| line == "stopping; waiting for commands to finish: 1"));
-    // One line for the command that was left behind, one for this.
-    fs::write(&go, "on\non\n").expect("told");
+    // One line for the command that was left behind, one for this. Open at both ends, so that neither is lost to the other.
+    let mut gate = fs::File::options().read(true).write(true).open(&go).expect("a pipe");
+    gate.write_all(b"on\non\n").expect("told");
     assert!(exit(&mut stopped, PATIENCE).success());
     assert!(told.any(|line| line == "1 events done, 0 failed"));
     assert_eq!(group(&hub, "jobs", "team")["state"]["cursor"], 1);

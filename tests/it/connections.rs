@@ -248,7 +248,7 @@ async fn a_connection_of_age_goes_after_its_sessions_were_told() {
         assert_eq!((status.code(), reason_of_call(&status).as_str()), (Code::Unavailable, "DRAINING"));
         assert!(status.get_details_retry_info().is_some());
     }
-    assert!(SystemTime::now() < deadlines[deadlines.len() - 1] + Duration::from_secs(3));
+    assert!(SystemTime::now() < deadlines[deadlines.len() - 1] + Duration::from_secs(10));
     until("the connection is gone", async || metric(&hub, "switchyard_open_connections").await == 0).await;
     assert_eq!(metric(&hub, "switchyard_open_sessions").await, 0);
 }
@@ -256,7 +256,7 @@ async fn a_connection_of_age_goes_after_its_sessions_were_told() {
 #[tokio::test]
 async fn a_client_that_does_not_go_is_closed_after_the_grace() {
     let hub = hub_with(|config| {
-        config.connections.max_age_ms = 200;
+        config.connections.max_age_ms = 1_000;
         config.connections.max_age_grace_ms = 1_000;
     })
     .await;
@@ -274,7 +274,7 @@ async fn a_client_that_does_not_go_is_closed_after_the_grace() {
 #[tokio::test]
 async fn a_client_whose_connection_is_of_age_learns_where_else_to_connect() {
     let hub = hub_with(|config| {
-        config.connections.max_age_ms = 200;
+        config.connections.max_age_ms = 1_000;
         config.sessions.alternatives = Alternatives::parse("http://hub-1:50051").expect("addresses");
     })
     .await;
@@ -299,7 +299,7 @@ async fn a_young_connection_stays() {
 async fn a_reader_of_a_stream_goes_on_where_its_connection_ended() {
     let folder = Folder::new();
     let hub = hub_on_with(&folder, |config| {
-        config.connections.max_age_ms = 800;
+        config.connections.max_age_ms = 1_500;
         config.connections.max_age_grace_ms = 6_000;
     })
     .await;

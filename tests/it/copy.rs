@@ -16,11 +16,13 @@ use switchyard::{
 };
 
 use crate::{
+    auth_harness,
     cli::{run, text},
     cli_streams::{object, printed},
     client::relay::Relay,
     harness::{Folder, Process, channel, event, exit, program, soon, until},
-    stored::{create, numbered, state, store, stream, streams},
+    stored::{create, hub_on, numbered, state, store, stream, streams},
+    verifying::free_address,
 };
 
 /// Enough events for many units of a copy,
@@ -435,7 +437,7 @@ fn each_side_has_options_of_its_own() {
     let output = run(&["stream", "copy", "--from", "a:1", "s"]);
     assert!(text(&output.stderr).contains("--to <URL>"), "{output:?}");
 
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").to_string();
+    let free = free_address().to_string();
     let output = run(&["stream", "copy", "--from", &free, "--to", &free, "s"]);
     let error = text(&output.stderr);
     assert!(error.contains("no hub answers at") && error.contains("name one with --from"), "{error}");
@@ -447,6 +449,30 @@ fn each_side_has_options_of_its_own() {
     let missing = ["--from", &from, "--to", &from, "--to-token-file", "missing"];
     let output = run(&[&["stream", "copy", "s"], &missing[..]].concat());
     assert!(text(&output.stderr).contains("--to-token-file missing"), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_side_wants_a_credential_and_a_right() {
+    let (folder, other) = (Folder::new(), Folder::new());
+    let (guarded, open) = (crate::auth::vault(&folder).await, hub_on(&other).await);
+    create(open.address, stream("orders", &["orders.>"])).await;
+    let [guarded, open] = [guarded.server.address, open.address].map(|address| address.to_string());
+    let token = folder.path().join("token");
+    std::fs::write(&token, auth_harness::token("bob", &[])).expect("written");
+    let token = token.to_str().expect("text");
+    let from = ["--from", &guarded, "--to", &open, "vault"];
+    let to = ["--from", &open, "--to", &guarded, "orders"];
+    tokio::task::block_in_place(|| {
+        for (side, option) in [(from, "--from-token-file"), (to, "--to-token-file")] {
+            for (credential, reason) in [(&[][..], "CREDENTIAL_MISSING"), (&[option, token], "TOPIC_DENIED")] {
+                let state = format!("{}/state", folder.text());
+                let output = run(&[&["stream", "copy", "--state-file", &state], &side[..], credential].concat());
+                let error = text(&output.stderr);
+                assert_eq!(output.status.code(), Some(1), "{option}: {error}");
+                assert!(error.lines().count() == 1 && error.contains(reason), "{option}: {reason} expected: {error}");
+            }
+        }
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]

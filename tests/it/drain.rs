@@ -42,7 +42,9 @@ async fn told_to_go(mut session: Session) {
 async fn five_thousand_sessions_are_told_to_go_and_the_process_exits_in_time() {
     const CONNECTIONS: usize = 5;
     const SESSIONS: usize = 1_000;
-    let mut process = Process::start(&["--set", "drain.spread_ms=1000", "--set", "drain.deadline_ms=25000"]);
+    // No heartbeat comes first, however long it takes to open them.
+    let settings = ["drain.spread_ms=1000", "drain.deadline_ms=25000", "sessions.heartbeat_interval_ms=600000"];
+    let mut process = Process::start(&settings.map(|setting| ["--set", setting]).concat());
     let mut sessions = Vec::new();
     for _ in 0..CONNECTIONS {
         let mut client = client(process.address).await;

@@ -12,7 +12,10 @@ use switchyard::proto::v1::{
     CreateStreamRequest, GetStreamRequest, Stream, stream_service_client::StreamServiceClient,
 };
 
-use crate::harness::{Folder, PATIENCE, Process, channel, event, pause, program, publish, root};
+use crate::{
+    harness::{Folder, PATIENCE, Process, channel, event, pause, program, publish, root},
+    verifying::free_address,
+};
 
 const LANGUAGES: [&str; 5] = ["python", "go", "node", "rust", "java"];
 /// Those whose `publish` sends again what is not answered, and whose `subscribe` outlives its hub.
@@ -175,7 +178,7 @@ fn every_language_publishes() {
 fn every_language_says_why_it_was_refused_and_that_no_hub_answers() {
     let hub = Process::start(&[]);
     let here = hub.address.to_string();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").to_string();
+    let free = free_address().to_string();
     for language in LANGUAGES {
         // The others try again until then.
         let patience: &[&str] = if REPEATING.contains(&language) { &["--timeout", "1"] } else { &[] };
@@ -221,8 +224,9 @@ async fn what_a_frozen_hub_does_not_answer_is_published_again_and_stored_once() 
 
 #[tokio::test]
 async fn live_subscribers_are_back_when_the_hub_is_and_say_what_that_means() {
-    let mut hub = Process::start(&["--set", "drain.spread_ms=100"]);
-    let address = hub.address.to_string();
+    let address = free_address().to_string();
+    let listen = format!("listen={address}");
+    let mut hub = Process::start(&["--set", "drain.spread_ms=100", "--set", &listen]);
     let subscribers = REPEATING.map(|language| {
         let subscribe = client(language, "subscribe")
             .args(["--server", &address, "greetings.*#1"])
@@ -236,7 +240,7 @@ async fn live_subscribers_are_back_when_the_hub_is_and_say_what_that_means() {
     });
     hub.signal("TERM");
     assert!(hub.exit(PATIENCE).success());
-    let hub = Process::start(&["--set", &format!("listen={address}")]);
+    let hub = Process::start(&["--set", &listen]);
     let waiting = subscribers.map(|(language, child, mut errors)| {
         let back = errors.find(|line| line.as_ref().expect("text").starts_with("subscribed again"));
         assert!(back.is_some(), "{language}: it ended");

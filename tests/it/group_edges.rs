@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use switchyard::proto::v1::{
-    Acknowledge, AddCredit, Event, GetEventRequest, PurgeStreamRequest, SessionResponse, SubscribeRequest,
-    get_event_request::Which, hub_service_client::HubServiceClient, session_request::Command as Wire,
+    Acknowledge, AddCredit, Event, GetEventRequest, GetHubRequest, PurgeStreamRequest, SessionResponse,
+    SubscribeRequest, get_event_request::Which, hub_service_client::HubServiceClient, session_request::Command as Wire,
     session_response::Frame,
 };
 
@@ -110,6 +110,8 @@ async fn a_subscribe_that_is_given_up_at_any_moment_leaves_no_member() {
         // How long it waits is what is tried.
         tokio::time::timeout(Duration::from_micros(patience_us * 5), call).await.ok();
     }
+    // The hub has heard of all of them then.
+    hub.clone().get_hub(GetHubRequest {}).await.expect("told");
     until("all of them are gone", async || place.state().await.members == 0).await;
     // Nothing was lost by it.
     place.publish(&["a"]).await;

@@ -272,7 +272,7 @@ async fn a_member_with_a_limit_ends_when_its_last_event_is_settled() {
 async fn a_member_with_a_limit_ends_when_what_it_has_fails_or_its_time_is_up() {
     let folder = Folder::new();
     let mut place = Place::new(&folder).await;
-    place.group(|group| group.ack_deadline = Some(ms(200))).await;
+    place.group(|group| group.ack_deadline = Some(ms(1_500))).await;
     place.publish(&["a", "b"]).await;
     let mut member = place.member_with(|spec| spec.max_events = 2).await;
     assert_eq!(member.texts(2).await, ["a", "b"]);

@@ -180,6 +180,19 @@ impl Session {
         }
     }
 
+    /// The next frame that tells something: a heartbeat may come between any two.
+    async fn told(&mut self) -> SessionResponse {
+        let told = async {
+            loop {
+                let frame = self.frame().await;
+                if !matches!(frame.frame, Some(Frame::Heartbeat(_))) {
+                    return frame;
+                }
+            }
+        };
+        soon("a frame but heartbeats", told).await
+    }
+
     /// The next frame, or how the call ends.
     pub async fn next(&mut self) -> Result<SessionResponse, Option<tonic::Status>> {
         match soon("a frame or the end", self.frames.next()).await {
@@ -200,7 +213,7 @@ impl Session {
     /// Subscribes and waits until it is confirmed.
     pub async fn subscribe(&mut self, subscription_id: i64, spec: SubscriptionSpec) {
         self.send(1, Wire::Subscribe(Subscribe { subscription_id, spec: Some(spec) })).await;
-        match self.frame().await.frame {
+        match self.told().await.frame {
             Some(Frame::Subscribed(subscribed)) => assert_eq!(subscribed.subscription_id, subscription_id),
             other => panic!("not subscribed: {other:?}"),
         }
@@ -208,7 +221,7 @@ impl Session {
 
     /// The next frame, which must be events.
     pub async fn events(&mut self) -> Events {
-        match self.frame().await.frame {
+        match self.told().await.frame {
             Some(Frame::Events(events)) => events,
             other => panic!("not events: {other:?}"),
         }
@@ -216,7 +229,7 @@ impl Session {
 
     /// The next frame, which must be an end.
     pub async fn ended(&mut self) -> Ended {
-        match self.frame().await.frame {
+        match self.told().await.frame {
             Some(Frame::Ended(ended)) => ended,
             other => panic!("not ended: {other:?}"),
         }
@@ -224,7 +237,7 @@ impl Session {
 
     /// The next frame, which must be an error.
     pub async fn error(&mut self) -> (i64, tonic_types::pb::Status) {
-        let frame = self.frame().await;
+        let frame = self.told().await;
         match frame.frame {
             Some(Frame::Error(status)) => (frame.request_id, status),
             other => panic!("not an error: {other:?}"),
@@ -234,7 +247,7 @@ impl Session {
     /// Publishes over the session and waits for the results.
     pub async fn publish(&mut self, events: Vec<Event>) -> PublishResponse {
         self.send(77, Wire::Publish(publish(events))).await;
-        let frame = self.frame().await;
+        let frame = self.told().await;
         match frame.frame {
             Some(Frame::Published(response)) => {
                 assert_eq!(frame.request_id, 77);

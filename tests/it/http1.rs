@@ -233,11 +233,10 @@ async fn a_connection_between_requests_outlives_the_time_for_a_head_and_is_close
     let mut client = hub.client().await;
     client.hello().await;
     pause(Duration::from_millis(600)).await;
-    client.hello().await;
     let start = Instant::now();
+    client.hello().await;
     assert_eq!(client.rest().await, "");
-    // The last moment of the response was a little before that.
-    assert!(start.elapsed() > Duration::from_millis(1_200), "{:?}", start.elapsed());
+    assert!(start.elapsed() >= Duration::from_millis(1_500), "{:?}", start.elapsed());
     assert_eq!(hub.count("switchyard_connections_ended_total{reason=\"idle\"}").await, 1);
     hub.is_empty().await;
 }
@@ -347,10 +346,10 @@ async fn a_response_whose_client_takes_nothing_is_cut() {
 
 #[tokio::test]
 async fn a_response_whose_client_takes_a_little_now_and_then_is_not() {
-    let hub = hub(|config| config.connections.response_timeout_ms = 500).await;
+    let hub = hub(|config| config.connections.response_timeout_ms = 2_000).await;
     let mut client = hub.client().await;
     client.ask("/flood", "").await;
-    for _ in 0..10 {
+    for _ in 0..20 {
         pause(Duration::from_millis(150)).await;
         client.bytes(4 * 1024 * 1024).await;
     }
@@ -419,8 +418,8 @@ async fn an_upgraded_connection_is_open_until_it_leaves() {
 #[tokio::test]
 async fn one_that_stays_is_closed() {
     let hub = hub(|config| {
-        config.connections.max_age_ms = 300;
-        config.connections.max_age_grace_ms = 300;
+        config.connections.max_age_ms = 1_000;
+        config.connections.max_age_grace_ms = 500;
     })
     .await;
     let mut client = hub.client().await;

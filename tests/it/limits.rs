@@ -544,7 +544,7 @@ async fn the_headers_of_a_call() {
 async fn a_connection_that_answers_no_ping_is_closed() {
     let hub = hub_with(|config| {
         config.connections.keepalive_interval_ms = 200;
-        config.connections.keepalive_timeout_ms = 200;
+        config.connections.keepalive_timeout_ms = 1_500;
     })
     .await;
     let mut witness = Witness::open(hub.address).await;

@@ -181,7 +181,7 @@ impl Place {
     /// Has the group give up all there is.
     async fn give_up(&self) {
         self.group().await;
-        let session = self.member().await;
+        let mut session = self.member().await;
         let told = Acknowledge {
             subscription_id: 1,
             sequences: vec![1, 2, 3, 4],
@@ -190,6 +190,9 @@ impl Place {
         };
         session.send(0, Wire::Acknowledge(told)).await;
         until("all is given up", async || self.letters(&self.root).await.len() == 4).await;
+        // Whoever joins next may want other topics than this member.
+        session.send(0, Wire::Unsubscribe(v1::Unsubscribe { subscription_id: 1 })).await;
+        while !matches!(session.frame().await.frame, Some(Frame::Ended(_))) {}
     }
 
     async fn get(&self, stream: &str, which: Which) -> Result<String, (Code, String)> {

@@ -256,14 +256,14 @@ async fn credit_that_cannot_come_any_more_ends_the_subscription() {
 #[tokio::test]
 async fn an_idle_session_hears_heartbeats_as_often_as_it_asked() {
     let hub = hub().await;
+    let start = tokio::time::Instant::now();
     let mut session = Session::open(hub.address).await;
     let interval = prost_types::Duration { seconds: 0, nanos: 1 };
     let hello = Hello { client_name: "test".into(), heartbeat_interval: Some(interval), ..Hello::default() };
     session.send(1, Wire::Hello(hello)).await;
-    let start = tokio::time::Instant::now();
     let frame = session.frame().await;
     assert!(matches!(frame.frame, Some(Frame::Heartbeat(_))), "{frame:?}");
-    assert!(start.elapsed() >= Duration::from_millis(900), "a second is the shortest: {:?}", start.elapsed());
+    assert!(start.elapsed() >= Duration::from_secs(1), "a second is the shortest: {:?}", start.elapsed());
 }
 
 #[tokio::test]

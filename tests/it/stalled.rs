@@ -144,6 +144,7 @@ async fn a_stalled_client_that_never_reads_again_gives_its_place_back() {
     let mut call = connection.call(SESSION).await;
     call.send(probe_wish(7));
     assert!(call.headers().await.is_ok());
+    until("it has subscribed", async || metric(&hub, "switchyard_open_subscriptions").await == 2).await;
     until_none_takes_probes(hub.address).await;
     until("its session is closed", async || metric(&hub, "switchyard_open_sessions").await == 1).await;
     let cut = call.frame().await.expect_err("cut");

@@ -364,7 +364,7 @@ async fn an_event_whose_time_is_over_is_not_delivered() {
     let folder = Folder::new();
     let hub = hub_on(&folder).await;
     create(hub.address, stream("s", &["s.>"])).await;
-    let ttl = Some(prost_types::Duration { seconds: 0, nanos: 300_000_000 });
+    let ttl = Some(prost_types::Duration { seconds: 3, nanos: 0 });
     let mut reader = Reader::open(hub.address, from("s", None)).await;
     let brief = Event { ttl, ..event("s.x", "brief") };
     store(hub.address, vec![event("s.x", "1"), brief, event("s.x", "2")]).await;

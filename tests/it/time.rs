@@ -36,7 +36,7 @@ async fn a_lock_is_free_once_its_time_is_over() {
     let hub = hub_on(&folder).await;
     create(hub.address, stream("locks", &["lock.>"])).await;
     let take = async || {
-        let request = only_if(Condition::LastTopicSequence(0), vec![brief("lock.leader", 1_000)]);
+        let request = only_if(Condition::LastTopicSequence(0), vec![brief("lock.leader", 3_000)]);
         client(hub.address).await.publish(request).await
     };
     let mut sequences = Vec::new();
@@ -114,7 +114,7 @@ async fn a_subscription_that_begins_at_a_time_to_come_gets_nothing_from_before_i
     let hub = hub_on(&folder).await;
     create(hub.address, Stream { max_events: 1_000, ..stream("s", &["s.>"]) }).await;
     store(hub.address, numbered("s.a", 0..2)).await;
-    let time = SystemTime::now() + Duration::from_millis(700);
+    let time = SystemTime::now() + Duration::from_secs(2);
     let mut reader = Reader::open(hub.address, from("s", at(time))).await;
     let mut never = Reader::open(hub.address, from("s", at(time + Duration::from_secs(3_600)))).await;
     assert_eq!(reader.subscribed.start_sequence, 3);
@@ -136,7 +136,7 @@ async fn a_group_that_begins_at_a_time_to_come_gets_nothing_from_before_it() {
     let folder = Folder::new();
     let mut place = Place::new(&folder).await;
     place.publish(&["old", "old"]).await;
-    let time = SystemTime::now() + Duration::from_millis(900);
+    let time = SystemTime::now() + Duration::from_secs(2);
     let group = Group { stream: "jobs".into(), name: "g".into(), ..Default::default() };
     let request = CreateGroupRequest { group: Some(group), start: at(time) };
     place.groups.create_group(request).await.expect("created");

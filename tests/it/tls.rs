@@ -189,7 +189,7 @@ async fn echo(mut client: HubServiceClient<Channel>, topic: &'static str, enough
     let mut session = Session::open_on(&mut client).await;
     session.subscribe(1, spec(&[topic])).await;
     let mut echoed = 0;
-    while !enough.is_cancelled() {
+    while !enough.is_cancelled() || echoed <= 10 {
         let text = echoed.to_string();
         client.publish(publish(vec![event(topic, &text)])).await.expect("published");
         assert_eq!(texts(&session.events().await), [text]);

@@ -232,8 +232,10 @@ async fn what_is_removed_under_a_reader_is_told_19179() {
     create(hub.address, Stream { max_events: 1_500, ..stream("s", &["s.>"]) }).await;
     let publisher = tokio::spawn(publish_on(hub.address, 3, EVENTS as usize));
     let mut readers = tokio::task::JoinSet::new();
-    for at_once in [1, 50, 1000] {
-        let address = hub.address;
+    let (published, done) = tokio::sync::watch::channel(false);
+    // The last one takes one event, and nothing more until all is published: it is overtaken on the slowest disk, too.
+    for (at_once, waits) in [(1, false), (50, false), (1000, false), (1, true)] {
+        let (address, mut done) = (hub.address, done.clone());
         readers.spawn(async move {
             let wish = SubscriptionSpec {
                 on_gap: GapPolicy::Earliest.into(),
@@ -251,6 +253,9 @@ async fn what_is_removed_under_a_reader_is_told_19179() {
                             next += 1;
                         }
                         pause(Duration::from_micros(300)).await;
+                        if waits {
+                            done.wait_for(|done| *done).await.expect("told");
+                        }
                         grant(&reader.session, 1, events.events.len() as i64).await;
                     }
                     Frame::Gap(gap) => {
@@ -267,6 +272,7 @@ async fn what_is_removed_under_a_reader_is_told_19179() {
         });
     }
     publisher.await.expect("published");
+    published.send_replace(true);
     let gaps: usize = soon("all readers", readers.join_all()).await.into_iter().sum();
     assert!(gaps > 0, "nobody was overtaken");
 }

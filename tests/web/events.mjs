@@ -11,7 +11,8 @@ import { createInterface } from "node:readline";
 import { EventSource } from "eventsource";
 
 const [program, folder] = process.argv.slice(2);
-let web = "127.0.0.1:0";
+// Outside the range from which the system takes ports, so that it is still free when the hub is started again.
+let web = `127.0.0.1:${12_000 + Math.floor(Math.random() * 18_000)}`;
 let url;
 
 /** Starts a hub, where it was before if there was one. */

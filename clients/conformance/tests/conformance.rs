@@ -13,11 +13,16 @@ use switchyard_conformance::{
     campaign::{self, Job, Result},
     scenario,
 };
+use tokio::sync::Mutex;
 
 /// Most of the time of a scenario is waiting.
 const AT_ONCE: usize = 6;
 /// What a scenario waits for, and everything else, comes within this.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often it is looked whether a process is there.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// One campaign at a time: what is bounded in time is measured beside five others, not eleven.
+static TURN: Mutex<()> = Mutex::const_new(());
 
 fn options() -> Options {
     // The hub is of another package, and is built before: cargo puts it into the folder above that of tests.
@@ -34,6 +39,7 @@ fn options() -> Options {
 }
 
 async fn run(jobs: Vec<Job>) -> Vec<Result> {
+    let _turn = TURN.lock().await;
     let below = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("conformance-{}", std::process::id()));
     campaign::run(jobs, &options(), below, AT_ONCE, |_| {}).await
 }
@@ -93,7 +99,7 @@ fn an_interrupt_leaves_no_hub_and_no_driver_behind() {
             break started;
         }
         assert!(began.elapsed() < PATIENCE, "hub and driver do not start: {started:?}");
-        std::thread::yield_now();
+        std::thread::sleep(LOOK_AGAIN);
     };
     let pid = i32::try_from(runner.id()).ok().and_then(Pid::from_raw).expect("a process");
     kill_process(pid, Signal::INT).expect("interrupted");
@@ -102,6 +108,6 @@ fn an_interrupt_leaves_no_hub_and_no_driver_behind() {
     let began = Instant::now();
     while are_there() {
         assert!(began.elapsed() < PATIENCE, "{started:?} are still there");
-        std::thread::yield_now();
+        std::thread::sleep(LOOK_AGAIN);
     }
 }

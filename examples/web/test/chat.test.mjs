@@ -6,7 +6,7 @@ import { NARROW, inspect, isLive, isWell, launch, shoot, until, visit } from "./
 import { Hub } from "./hub.mjs";
 import { landscape, noise } from "./pictures.mjs";
 
-const TTL_S = 4;
+const TTL_S = 8;
 const CHAT = `chat/index.html?ttl=${TTL_S}`;
 let hub, browser;
 

@@ -30,7 +30,9 @@ async function draw(page, [x1, y1], [x2, y2], steps = 12) {
 }
 
 const choose = (page, label) => page.getByLabel(label).check({ force: true });
-const ink = (page) => page.$eval("#ink", (canvas) => canvas.toDataURL());
+/** The picture once all that was asked for is drawn: what is redrawn waits for the next frame. */
+const ink = (page) =>
+  page.$eval("#ink", (canvas) => new Promise((told) => requestAnimationFrame(() => requestAnimationFrame(() => told(canvas.toDataURL())))));
 const facts = (page) => page.locator("#facts").textContent();
 const strokes = async (page, count) => until(`${count} strokes`, async () => (await facts(page)).startsWith(`${count} stroke`));
 

@@ -2,6 +2,7 @@
 
 import { execFile, spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -13,16 +14,29 @@ export const PAGES = join(import.meta.dirname, "..");
 export const ROOT = join(PAGES, "../..");
 const PROGRAM = process.env.SWITCHYARD ?? join(ROOT, "target/debug/switchyard");
 
+/** Addresses that are free, outside the range from which the system takes ports: so they still are when a hub starts again. */
+async function freeAddresses(count) {
+  const found = new Set();
+  while (found.size < count) {
+    const port = 12_000 + Math.floor(Math.random() * 18_000);
+    const probe = createServer();
+    const isFree = new Promise((told) => probe.once("error", () => told(false)).listen(port, "127.0.0.1", () => probe.close(() => told(true))));
+    if (await isFree) found.add(`127.0.0.1:${port}`);
+  }
+  return [...found];
+}
+
 export class Hub {
   #folder = mkdtempSync(join(tmpdir(), "switchyard-pages-"));
   #child = null;
   /** `HOST:PORT` of the main listener and of the web listener. */
-  server = "127.0.0.1:0";
-  web = "127.0.0.1:0";
+  server;
+  web;
 
   /** A hub that serves the pages, with their streams. */
   static async start() {
     const hub = new Hub();
+    [hub.server, hub.web] = await freeAddresses(2);
     try {
       await hub.go();
       await run(join(PAGES, "streams.sh"), [PROGRAM, "--server", hub.server]);

@@ -70,6 +70,7 @@ pub(crate) async fn an_event_past_its_ttl_is_gone_for_everybody(ground: &impl Gr
 }
 
 pub(crate) async fn a_topic_is_free_once_its_event_is_past_its_ttl(ground: &impl Ground) {
+    ground.stop_clock();
     let mut engine = ground.engine().await;
     engine.create_stream(settings("s", &[">"])).await.expect("made");
     let free = Some(Precondition::LastTopicSequence(0));
@@ -87,6 +88,7 @@ pub(crate) async fn a_topic_is_free_once_its_event_is_past_its_ttl(ground: &impl
 }
 
 pub(crate) async fn the_last_of_a_topic_is_the_last_that_lives(ground: &impl Ground) {
+    ground.stop_clock();
     let engine = ground.engine().await;
     for (name, limit) in [("all", None), ("few", Some(3))] {
         let wanted = StreamSettings { max_events_per_topic: limit, ..settings(name, &[&format!("{name}.>")]) };
@@ -159,6 +161,7 @@ pub(crate) async fn the_dead_push_out_nobody(ground: &impl Ground) {
 }
 
 pub(crate) async fn what_is_past_its_ttl_leaves_with_all_that_is_known_of_it(ground: &impl Ground) {
+    ground.stop_clock();
     let engine = ground.engine().await;
     let stream = engine.create_stream(settings("s", &[">"])).await.expect("made");
     let text = "x".repeat(900);

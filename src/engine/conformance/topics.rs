@@ -35,6 +35,7 @@ fn owned(topics: &[(&str, u64, u64)]) -> Vec<(String, u64, Option<u64>)> {
 }
 
 pub(crate) async fn topics_are_listed_with_their_events(ground: &impl Ground) {
+    ground.stop_clock();
     let engine = ground.engine().await;
     let stream = engine.create_stream(settings("s", &[">"])).await.expect("made");
     assert_eq!(listed(&stream, "", None, 9).await, []);
@@ -63,6 +64,7 @@ pub(crate) async fn topics_are_listed_with_their_events(ground: &impl Ground) {
 }
 
 pub(crate) async fn the_time_of_an_append_is_found_by_sequence(ground: &impl Ground) {
+    ground.stop_clock();
     let engine = ground.engine().await;
     let stream = engine.create_stream(settings("s", &[">"])).await.expect("made");
     let mut expected = Vec::new();

@@ -375,9 +375,9 @@ proptest! {
 
     #[test]
     fn a_stream_is_what_the_model_is(steps in prop::collection::vec(step(), 1..40), tail: bool, ttls: bool) {
-        let tail_cache_bytes = if tail { 300_000 } else { 0 };
         runtime().block_on(async {
-            let ground = OnDisk::new(Options { tail_cache_bytes, ..options() });
+            let ground = OnDisk::new(Options { tail_cache_bytes: if tail { 300_000 } else { 0 }, ..options() });
+            ground.stop_clock();
             let mut engine = ground.engine().await;
             let mut model = Model { floor: 1, ..Model::default() };
             engine.create_stream(model.settings()).await.expect("made");

@@ -302,8 +302,8 @@ async fn a_frozen_hub_is_noticed_in_time() {
     for program in [&publisher, &live] {
         program.until_told("the session is lost; reconnecting: ", 1).await;
     }
-    // Two intervals and five seconds, and some more on a machine that is busy.
-    assert!(since.elapsed() < Duration::from_secs(7 + 2), "after {:?}", since.elapsed());
+    // Two intervals and five seconds; five more if this machine held up the client itself.
+    assert!(since.elapsed() < Duration::from_secs(20), "after {:?}", since.elapsed());
     let impatient = Program::start(home.address, &["pub", "s.y", "hello", "--timeout", "300ms"]).end();
     let last = impatient.told.last().expect("a line");
     assert!(last.contains(&format!("no answer from http://{} within 300ms", home.address)), "{last}");

@@ -80,8 +80,7 @@ async fn of_a_live_event_whose_answer_was_lost_nobody_knows_and_it_is_not_sent_t
     let batch = super::next_batch(&mut live).await;
     assert_eq!(super::texts(&batch)[0], "1");
     drop(batch);
-    relay.set(super::relay::Mode::Pass);
-    relay.cut();
+    relay.cut_and_pass();
     let error = soon("an answer", publishing).await.expect_err("nobody knows");
     assert_eq!((error.kind(), error.reason()), (ErrorKind::Unknown, "NO_STREAM"));
     assert!(matches!(soon("an answer", again).await, Ok(Published::Live { .. })));

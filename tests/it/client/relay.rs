@@ -65,9 +65,10 @@ impl Relay {
             while let Ok((client, _)) = listener.accept().await {
                 let (mut cut, how, into) = (cut.clone(), how.clone(), Arc::clone(&into));
                 cut.borrow_and_update();
+                let until = cut.clone();
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = relay(client, hub, how, into) => {}
+                        () = relay(client, hub, how, until, into) => {}
                         _ = cut.changed() => {}
                     }
                 });
@@ -92,8 +93,8 @@ impl Relay {
 
     /// The same for connections to come, which work; what was swallowed is lost.
     pub(crate) fn cut_and_pass(&self) {
-        self.set(Mode::Pass);
         self.cut();
+        self.set(Mode::Pass);
     }
 
     /// True once something was swallowed that has this in it.
@@ -125,16 +126,22 @@ impl How {
     }
 }
 
-async fn relay(client: TcpStream, hub: SocketAddr, how: How, into: Swallowed) {
+async fn relay(client: TcpStream, hub: SocketAddr, how: How, cut: watch::Receiver<u64>, into: Swallowed) {
     let Ok(hub) = TcpStream::connect(hub).await else { return };
     let ((from_client, to_client), (from_hub, to_hub)) = (client.into_split(), hub.into_split());
     tokio::join!(
-        pass(from_client, to_hub, (how.clone(), Mode::SwallowUp), &into),
-        pass(from_hub, to_client, (how, Mode::SwallowDown), &into)
+        pass(from_client, to_hub, (how.clone(), Mode::SwallowUp), &cut, &into),
+        pass(from_hub, to_client, (how, Mode::SwallowDown), &cut, &into)
     );
 }
 
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, (how, swallows): (How, Mode), into: &Swallowed) {
+async fn pass(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    (how, swallows): (How, Mode),
+    cut: &watch::Receiver<u64>,
+    into: &Swallowed,
+) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(count) = from.read(&mut buffer).await {
         if count == 0 {
@@ -144,7 +151,12 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, (how, swallows): 
         if swallows == Mode::SwallowUp {
             how.sent(count);
         }
-        if *how.mode.borrow() == swallows {
+        let mode = *how.mode.borrow();
+        // What is for connections to come is not for this one.
+        if cut.has_changed().unwrap_or(true) {
+            return;
+        }
+        if mode == swallows {
             into.lock().expect("nobody has failed").extend_from_slice(&buffer[..count]);
         } else if to.write_all(&buffer[..count]).await.is_err() {
             return;

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     harness::{Folder, soon, until},
+    verifying::free_address,
     workplace::{Place, ms},
 };
 
@@ -66,8 +67,12 @@ async fn what_was_on_its_way_comes_again_at_once_and_three_bad_networks_in_a_row
     let mut member = client.subscribe(member()).await.expect("open");
     place.publish(&["event-0"]).await;
     let mut held = deliveries(&mut member, 1).await;
-    let mut waits = Vec::new();
-    for round in 1..=3 {
+    let mut waits: Vec<Duration> = Vec::new();
+    // Three, and more on a machine that is too busy to be quick in any of these.
+    for round in 1..=10 {
+        if round > 3 && waits.iter().any(|wait| *wait < SOON) {
+            break;
+        }
         relay.set(Mode::SwallowDown);
         let texts = [format!("event-{round}-one"), format!("event-{round}-two")];
         place.publish(&texts).await;
@@ -84,10 +89,9 @@ async fn what_was_on_its_way_comes_again_at_once_and_three_bad_networks_in_a_row
         assert_eq!(came, [(&*texts[0], 1, true), (&*texts[1], 1, true)]);
         held.extend(again);
     }
-    // No lease ends and nothing is tried again in the time of this test, so they came because their client was back. A busy
-    // machine may be slow in one of the rounds.
+    // No lease ends and nothing is tried again in the time of this test, so they came because their client was back.
     assert!(waits.iter().any(|wait| *wait < SOON), "{waits:?}");
-    assert_eq!(client.stats().sessions, 4);
+    assert_eq!(client.stats().sessions, 1 + waits.len() as u64);
     all_done(&mut place, held).await;
 }
 
@@ -142,7 +146,7 @@ async fn a_client_that_its_hub_does_not_wait_for_learns_what_it_has_lost_and_get
     let folder = Folder::new();
     let mut place = Place::new(&folder).await;
     place.group(|group| group.max_attempts = Some(1)).await;
-    let relay = Relay::to(place.server.address).await;
+    let relay = Relay::at(free_address(), place.server.address).await;
     place.publish(&["a", "b"]).await;
     // Without a name.
     let client = Running::start(Client::builder([relay.address.to_string()]).heartbeat(Duration::from_secs(1)));
@@ -154,6 +158,7 @@ async fn a_client_that_its_hub_does_not_wait_for_learns_what_it_has_lost_and_get
     let address = relay.address;
     drop(relay);
     until("the hub has noticed", async || place.state().await.members == 0).await;
+    until("its address is free", async || std::net::TcpListener::bind(address).is_ok()).await;
     let _relay = Relay::at(address, place.server.address).await;
     let error = soon("an answer", waiting).await.expect("no panic").expect_err("the lease is lost");
     assert_eq!((error.kind(), error.reason()), (ErrorKind::LeaseLost, "LEASE_EXPIRED"));

@@ -119,7 +119,7 @@ async fn an_acknowledgement_that_comes_too_late_says_so() {
 async fn a_worker_keeps_the_leases_of_what_takes_long() {
     let folder = Folder::new();
     let (mut place, client) = place(&folder, |group| {
-        group.ack_deadline = Some(ms(900));
+        group.ack_deadline = Some(ms(3_000));
         group.dead_letter_stream = "lost".into();
     })
     .await;
@@ -135,7 +135,7 @@ async fn a_worker_keeps_the_leases_of_what_takes_long() {
                 most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
                 let result = match event.text() {
                     Some("slow") => {
-                        pause(Duration::from_secs(3)).await;
+                        pause(Duration::from_secs(6)).await;
                         Ok(())
                     }
                     Some("reject") => Err(Failure::reject("never")),

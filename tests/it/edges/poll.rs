@@ -115,7 +115,7 @@ pub async fn answered_when_it_drains() {
 pub async fn over_when_nobody_polls() {
     let mut config = harness::config();
     config.web.parked_bytes = 64 * 1024;
-    config.web.parked_timeout_ms = 1_000;
+    config.web.parked_timeout_ms = 3_000;
     config.sessions.write_timeout_ms = 200;
     let (at, server) = hub(config).await;
     let mut session = Polls::open(&at, None).await.expect("a session");

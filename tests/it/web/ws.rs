@@ -324,7 +324,7 @@ pub async fn raw(at: std::net::SocketAddr) -> TcpStream {
 async fn a_client_that_does_not_answer_pings_is_closed_and_counted() {
     let hub = hub(|config| {
         config.connections.keepalive_interval_ms = 200;
-        config.connections.keepalive_timeout_ms = 200;
+        config.connections.keepalive_timeout_ms = 1_000;
     })
     .await;
     let mut mute = raw(address(&hub)).await;
@@ -361,6 +361,8 @@ async fn clients_that_take_nothing_cost_the_others_nothing_and_are_cut() {
     const READERS: usize = 990;
     const STALLED: usize = 10;
     const EVENTS: usize = 200;
+    // Both ends of all connections are in this process.
+    rlimit::increase_nofile_limit(rlimit::INFINITY).expect("files");
     let hub = hub(|config| config.sessions.write_timeout_ms = 1000).await;
     let at = address(&hub);
     let mut stalled = Vec::new();

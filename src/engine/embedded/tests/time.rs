@@ -193,6 +193,7 @@ fn what_is_past_its_ttl_gives_back_its_room() {
 fn topics_of_which_all_is_past_its_ttl_count_no_more() {
     runtime().block_on(async {
         let ground = OnDisk::new(Options { max_topics: 3, sweep_interval_ms: 60_000, ..options() });
+        ground.stop_clock();
         let engine = ground.engine().await;
         let stream = engine.create_stream(settings("s", &[">"])).await.expect("made");
         for round in 0..3 {
