@@ -193,8 +193,22 @@ impl Backlog {
     /// See [`super::GroupState::reopen`].
     pub(super) fn reopen(&mut self, sequence: u64, key: Option<u64>) -> bool {
         let read_to = self.progress.read_to();
-        let known = || sequence <= read_to || self.progress.failure(sequence).is_some();
-        if sequence == 0 || (!self.progress.done().contains(sequence) && known()) {
+        let (is_done, failure) = (self.progress.done().contains(sequence), self.progress.failure(sequence));
+        if sequence == 0 {
+            return true;
+        }
+        if let (false, Some(failure)) = (is_done, failure) {
+            // Its letter was stored and its state was not, since another owner was lost in between. The next one needs an id of its
+            // own.
+            if !failure.is_final(&self.settings) {
+                self.progress.begin_round(sequence);
+                return true;
+            }
+            self.progress.reopen(sequence);
+            if self.held.phase(sequence) == Some(Phase::Burying) {
+                self.held.lift(sequence);
+                self.release(sequence);
+            }
             return true;
         }
         // Without a member nothing that is reopened is held.
@@ -203,7 +217,7 @@ impl Backlog {
             return false;
         }
         self.progress.reopen(sequence);
-        if sequence <= read_to {
+        if is_done && sequence <= read_to {
             self.hold(sequence, key);
         }
         true

@@ -119,6 +119,15 @@ impl Progress {
         self.done.remove(sequence);
     }
 
+    /// An event that failed before is where it was, and the next letter of it is another than all before.
+    pub(super) fn begin_round(&mut self, sequence: u64) {
+        if let Some(failure) = self.failures.get_mut(&sequence) {
+            self.rounds.counted = self.rounds.counted.saturating_add(1);
+            failure.round = self.rounds.counted;
+            self.revision += 1;
+        }
+    }
+
     /// An event that is next to be read was.
     pub(super) fn read(&mut self, sequence: u64) {
         self.read_to = sequence;
@@ -129,11 +138,7 @@ impl Progress {
     pub(super) fn skip(&mut self, first: u64, last: u64) {
         if first <= last {
             self.revision += 1;
-            self.done.insert(first, last);
-            let passed: Vec<u64> = self.failures.range(first..=last).map(|(sequence, _)| *sequence).collect();
-            for sequence in passed {
-                self.failures.remove(&sequence);
-            }
+            self.insert(first, last);
             self.read_to = last;
         }
         self.read_to = self.done.run_after(self.read_to);
@@ -143,8 +148,17 @@ impl Progress {
     pub(super) fn finish_put_off(&mut self, first: u64, last: u64) -> u64 {
         let open = self.done.open_in(first, last);
         self.revision += u64::from(open > 0);
-        self.done.insert(first, last);
+        self.insert(first, last);
         open
+    }
+
+    /// All of these are done, whatever failed.
+    fn insert(&mut self, first: u64, last: u64) {
+        self.done.insert(first, last);
+        let failed: Vec<u64> = self.failures.range(first..=last).map(|(sequence, _)| *sequence).collect();
+        for sequence in failed {
+            self.failures.remove(&sequence);
+        }
     }
 
     /// An event is done.

@@ -144,9 +144,9 @@ impl GroupState {
         self.backlog.offer(after, events, through)
     }
 
-    /// Makes an event that is done one to be delivered again, beginning with attempt 1. False when too many wait to be
-    /// delivered. One that is not done already is left where it is. It is kept until members come who want it, whatever
-    /// those want that are there.
+    /// Makes an event that is done or given up one to be delivered again, beginning with attempt 1. False when too many wait to
+    /// be delivered. One that is neither is left where it is. It is kept until members come who want it, whatever those want
+    /// that are there.
     pub fn reopen(&mut self, sequence: u64, key: Option<u64>) -> bool {
         self.backlog.reopen(sequence, key)
     }

@@ -388,11 +388,15 @@ impl Naive {
     }
 
     pub(super) fn reopen(&mut self, sequence: u64, key: u64) {
-        let is_new = self.done.contains(&sequence) || (sequence > self.read_to && !self.failed.contains_key(&sequence));
-        if is_new {
-            self.rounds.0 += 1;
-            let (reason, round) = (String::new(), self.rounds.0);
-            self.failed.insert(sequence, Failed { attempts: 0, losses: 0, due: 0, rejected: false, reason, round });
+        self.rounds.0 += 1;
+        let (round, is_final) = (self.rounds.0, self.failed.contains_key(&sequence) && self.is_final(sequence));
+        match self.failed.get_mut(&sequence).filter(|_| !is_final) {
+            Some(failed) => failed.round = round,
+            None => {
+                let given_back =
+                    Failed { attempts: 0, losses: 0, due: 0, rejected: false, reason: String::new(), round };
+                self.failed.insert(sequence, given_back);
+            }
         }
         if self.done.remove(&sequence) {
             self.acked.remove(&sequence);
