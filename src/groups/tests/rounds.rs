@@ -75,6 +75,27 @@ fn after_a_move_every_event_has_another_letter() {
 }
 
 #[test]
+fn a_letter_that_is_given_back_before_its_group_knows_of_it_has_another_round_next_time() {
+    for is_read in [false, true] {
+        let mut before = group(&[0]);
+        assert_eq!(letter(&mut before, 1), (1, 0));
+        // The letter is stored, and its owner is lost before it can say so.
+        let mut group = restored(&before);
+        if is_read {
+            offer(&mut group, &[0]);
+        }
+        assert!(group.reopen(1, None));
+        assert_eq!((group.dead_letters().count(), group.unread_dead_letters(9)), (0, Vec::new()));
+        if !is_read {
+            offer(&mut group, &[0]);
+        }
+        let again = deliveries(&mut group, A, 0).remove(0);
+        assert_eq!((again.sequence, again.attempt), (1, 1));
+        assert_eq!(bury(&mut group, 1), 1);
+    }
+}
+
+#[test]
 fn attempts_of_one_round_do_not_change_it() {
     let mut group = group(&[0]);
     bury(&mut group, 1);
